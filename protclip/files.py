@@ -1,0 +1,147 @@
+"""Paths, atomic files and checksums, on the local disk or any fsspec URL.
+
+A file appears under its name whole or not at all. On the local disk that is temporary name, fsync, rename; object
+stores publish an object when its upload is complete, which is the same promise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import posixpath
+import uuid
+from collections.abc import Iterator
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from protclip.errors import DataError
+
+
+def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a path or URL, and the path inside it."""
+    fs, inner = fsspec.core.url_to_fs(path)
+    return fs, inner
+
+
+def is_url(path: str) -> bool:
+    """True for ``s3://…`` and the like, False for a path on this machine."""
+    return "://" in path
+
+
+def is_absolute(path: str) -> bool:
+    """True where the path means the same from every working directory."""
+    return is_url(path) or os.path.isabs(path)
+
+
+def absolute(path: str) -> str:
+    """The path as it would be understood from any working directory; URLs are left as they are."""
+    return path if is_url(path) else os.path.abspath(os.path.expanduser(path))
+
+
+def join(folder: str, *names: str) -> str:
+    """``folder/name`` for paths and URLs alike."""
+    return posixpath.join(folder, *names)
+
+
+def exists(path: str) -> bool:
+    """True where a file or folder is there."""
+    fs, inner = filesystem(path)
+    return bool(fs.exists(inner))
+
+
+def is_folder(path: str) -> bool:
+    """True where a folder is there."""
+    fs, inner = filesystem(path)
+    return bool(fs.isdir(inner))
+
+
+def size(path: str) -> int:
+    """Size of a file in bytes."""
+    fs, inner = filesystem(path)
+    return int(fs.size(inner))
+
+
+def make_folder(path: str) -> None:
+    """Make a folder and its parents; nothing happens where it exists."""
+    fs, inner = filesystem(path)
+    fs.makedirs(inner, exist_ok=True)
+
+
+def remove(path: str) -> None:
+    """Remove a file or a whole folder; nothing happens where there is none."""
+    fs, inner = filesystem(path)
+    if fs.exists(inner):
+        fs.rm(inner, recursive=True)
+
+
+def open_read(path: str) -> IO[bytes]:
+    """Open a file for reading bytes.
+
+    Raises:
+        DataError: if it cannot be opened.
+    """
+    fs, inner = filesystem(path)
+    try:
+        stream: IO[bytes] = fs.open(inner, "rb")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); check the path and its permissions.") from error
+    return stream
+
+
+@contextlib.contextmanager
+def atomic_write(path: str) -> Iterator[IO[bytes]]:
+    """Write a file that appears whole or not at all."""
+    fs, inner = filesystem(path)
+    fs.makedirs(posixpath.dirname(inner), exist_ok=True)
+    if not isinstance(fs, LocalFileSystem):
+        with fs.open(inner, "wb") as stream:
+            yield stream
+        return
+    temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(temporary, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, inner)
+        _sync_folder(os.path.dirname(inner))
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write JSON atomically, with sorted keys so that equal values are equal files."""
+    with atomic_write(path) as stream:
+        stream.write(json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
+
+
+def read_json(path: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: if it is missing or not JSON.
+    """
+    with open_read(path) as stream:
+        try:
+            return json.loads(stream.read())
+        except ValueError as error:
+            raise DataError(f"{path}: is not JSON ({error}).") from error
+
+
+def sha256(path: str) -> str:
+    """SHA-256 of a file, as hex."""
+    with open_read(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

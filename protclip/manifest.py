@@ -1,0 +1,81 @@
+"""manifest.json: what a finished folder of pairs, embeddings, index or checkpoint holds.
+
+It is written last, so that a folder without one is unfinished. It names the kind of folder, the version of its
+format, every file with size and SHA-256, and whatever the kind itself records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from protclip import files
+from protclip.errors import DataError, ProtclipError
+from protclip.version import __version__
+
+FILE_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+def write_manifest(folder: str, kind: str, names: Sequence[str], **body: Any) -> dict[str, Any]:
+    """Commit a folder: checksum the named files and write ``manifest.json`` over them.
+
+    Args:
+        folder: path or URL; the files are already there.
+        kind: ``pairs``, ``embeddings``, ``index`` or ``checkpoint``.
+        names: the files that belong to it, relative to the folder.
+        body: what the kind records besides, as JSON values.
+    """
+    manifest = {
+        "kind": kind,
+        "schema_version": SCHEMA_VERSION,
+        "software": f"protclip {__version__}",
+        "files": {
+            name: {"bytes": files.size(files.join(folder, name)), "sha256": files.sha256(files.join(folder, name))}
+            for name in sorted(names)
+        },
+        **body,
+    }
+    files.write_json(files.join(folder, FILE_NAME), manifest)
+    return manifest
+
+
+def read_manifest(
+    folder: str, kind: str, *, verify: bool = False, error: type[ProtclipError] = DataError
+) -> dict[str, Any]:
+    """Read and check the manifest of a finished folder.
+
+    Args:
+        folder: path or URL.
+        kind: the kind that the caller can use.
+        verify: compare every file's SHA-256 too, not its presence and size alone.
+        error: the class to raise.
+
+    Raises:
+        ProtclipError: of the given class, if the folder is unfinished, of another kind or version, or a file is
+            missing, cut short or altered.
+    """
+    path = files.join(folder, FILE_NAME)
+    if not files.exists(path):
+        state = "exists but has no manifest.json: it is unfinished or not ours" if files.exists(folder) else "is missing"
+        raise error(f"{folder}: {state}; a folder of {kind} ends with its manifest. Make it again, or check the path.")
+    manifest: dict[str, Any] = files.read_json(path)
+    if manifest.get("kind") != kind:
+        raise error(f"{folder}: holds {manifest.get('kind')!r}, but {kind!r} is needed here.")
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise error(
+            f"{folder}: format version {manifest.get('schema_version')!r}, this software reads {SCHEMA_VERSION}; "
+            "make the folder again, or use the version that wrote it."
+        )
+    for name, entry in manifest["files"].items():
+        _check_file(files.join(folder, name), entry, verify=verify, error=error)
+    return manifest
+
+
+def _check_file(path: str, entry: Mapping[str, Any], *, verify: bool, error: type[ProtclipError]) -> None:
+    if not files.exists(path):
+        raise error(f"{path}: is missing, though the manifest lists it; restore it or make the folder again.")
+    if (found := files.size(path)) != entry["bytes"]:
+        raise error(f"{path}: has {found} bytes, the manifest says {entry['bytes']}; restore it or make it again.")
+    if verify and files.sha256(path) != entry["sha256"]:
+        raise error(f"{path}: its SHA-256 is not the manifest's; the file was altered. Restore it or make it again.")

@@ -1,0 +1,1 @@
+"""ProtAnno: from UniProtKB entries to protein–text pairs."""

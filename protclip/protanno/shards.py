@@ -1,0 +1,85 @@
+"""The folder of pairs: its schema and its manifest.
+
+    PAIRS/
+      train-00000-of-00004.parquet …     rows in the order of hash(seed, accession)
+      heldout-00000-of-00004.parquet …   the same for the held-out split; a shard without rows is not written
+      quarantine.jsonl                    rows that could not be used, with the reason
+      manifest.json                       written last
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from protclip import files
+from protclip.errors import DataError
+from protclip.manifest import read_manifest
+
+KIND = "pairs"
+PROPERTIES = ("name", "function", "subcellular_location", "similarity")
+"""The four properties of the biotext, in the paper's order; each a nullable column."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("accession", pa.string(), nullable=False),
+        pa.field("sequence", pa.string(), nullable=False),
+        *(pa.field(name, pa.string()) for name in PROPERTIES),
+        pa.field("existence", pa.int8()),
+        pa.field("reviewed", pa.bool_()),
+        pa.field("display_name", pa.string()),
+        pa.field("organism", pa.string()),
+        pa.field("organism_id", pa.int32()),
+        pa.field("ec", pa.list_(pa.string()), nullable=False),
+        pa.field("sequence_hash", pa.uint64(), nullable=False),
+        pa.field("probability", pa.float64(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowGroup:
+    """One parquet row group of a folder of pairs: the unit that is read."""
+
+    path: str
+    index: int
+    num_rows: int
+
+
+def row_groups(folder: str, split: str) -> list[RowGroup]:
+    """The row groups of one split (``train`` or ``heldout``), in the order of the shards.
+
+    Raises:
+        DataError: if the folder is unfinished, damaged, or another kind of folder.
+    """
+    names = sorted(name for name in read_manifest(folder, KIND)["files"] if name.startswith(f"{split}-"))
+    groups = []
+    for name in names:
+        path = files.join(folder, name)
+        metadata = read_metadata(path)
+        groups += [
+            RowGroup(path=path, index=i, num_rows=metadata.row_group(i).num_rows)
+            for i in range(metadata.num_row_groups)
+        ]
+    return groups
+
+
+def read_metadata(path: str) -> pq.FileMetaData:
+    """A parquet file's footer.
+
+    Raises:
+        DataError: if it is not parquet.
+    """
+    with files.open_read(path) as stream:
+        try:
+            return pq.ParquetFile(stream).metadata
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path}: is not a parquet file ({error}).") from error
+
+
+def read_row_group(group: RowGroup, columns: list[str] | None = None) -> pa.Table:
+    """One row group, with all its columns or the named ones."""
+    with files.open_read(group.path) as stream:
+        return pq.ParquetFile(stream).read_row_group(group.index, columns=columns)

@@ -1,0 +1,1 @@
+"""Batch work on Ray: curation, pretraining, embedding and indexing, and the command ``protclip``."""

@@ -1,0 +1,64 @@
+"""The command ``protclip``, also ``python -m ray_jobs``.
+
+Commands are named by strings and imported when called, so that ``protclip --help`` starts at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from protclip.errors import ProtclipError
+from protclip.version import __version__
+
+# name → (module:command, one line of help)
+COMMANDS = {
+    "curate": ("ray_jobs.curate:main", "UniProtKB files into ProtAnno pairs."),
+    "pretrain": ("ray_jobs.pretrain:main", "Train the dual encoder on a folder of pairs."),
+    "embed": ("ray_jobs.embed:main", "Proteins or texts into embeddings."),
+    "index": ("ray_jobs.index:main", "Embeddings into a searchable HNSW index."),
+    "search": ("protclip.commands.search:main", "Ask an index with a text or a sequence."),
+    "serve": ("serve.main:main", "Serve embedding and search over HTTP on this machine."),
+    "synthesize": ("protclip.commands.synthesize:main", "Write a synthetic proteome, for trials without data."),
+    "quickstart": ("ray_jobs.quickstart:main", "Run the whole way once on this machine."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name][0].split(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="protclip")
+def cli() -> None:
+    """ProtCLIP: pretraining of protein and text encoders, embedding and retrieval, on Ray."""
+
+
+def main() -> None:
+    """Run the command; an error that the user can mend is one line and exit status 1."""
+    try:
+        cli(prog_name="protclip", windows_expand_args=False)
+    except ProtclipError as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
