@@ -12,6 +12,7 @@ import click
 
 from protclip.errors import ProtclipError
 from protclip.version import __version__
+from ray_jobs.cluster import prepare_environment
 
 # name → (module:command, one line of help)
 COMMANDS = {
@@ -53,6 +54,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; an error that the user can mend is one line and exit status 1."""
+    prepare_environment()
     try:
         cli(prog_name="protclip", windows_expand_args=False)
     except ProtclipError as error:
