@@ -1,0 +1,228 @@
+"""All settings of a pretraining: frozen dataclasses, filled from YAML and dotted overrides.
+
+The field's docstring says its unit and what follows from it. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import yaml
+
+from protclip import files
+from protclip.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Where the pairs are and how they are dealt."""
+
+    pairs: str
+    """A folder of pairs (``protclip curate``), as an absolute path or URL that every worker can read."""
+    lanes: int = 64
+    """Virtual lanes of the stream. The number of workers must divide it, and it must divide the global batch; the
+    global batches depend on it, but not on the number of workers."""
+
+    def __post_init__(self) -> None:
+        _positive("data", lanes=self.lanes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """One encoder: published weights, or random ones of a given shape."""
+
+    pretrained: str | None = None
+    """Folder or hub name of an ESM-2 or BERT model in HuggingFace's format; a text encoder with one is frozen."""
+    config: dict[str, Any] | None = None
+    """Fields of HuggingFace's EsmConfig or BertConfig, for random weights."""
+    max_tokens: int
+    """Longer inputs are cut at the end; special tokens included."""
+
+    def __post_init__(self) -> None:
+        if (self.pretrained is None) == (self.config is None):
+            raise ConfigError("an encoder needs either pretrained (a folder or hub name) or config (its shape): give one.")
+        if self.max_tokens < 3:
+            raise ConfigError(f"max_tokens={self.max_tokens} leaves nothing beside the special tokens; at least 3.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The dual encoder."""
+
+    protein: EncoderConfig
+    """The ESM-2 side; always trained."""
+    text: EncoderConfig
+    """The BERT side; trained where it has random weights, frozen where pretrained."""
+    projection_dim: int = 512
+    """Width of the embeddings."""
+
+    def __post_init__(self) -> None:
+        _positive("model", projection_dim=self.projection_dim)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchConfig:
+    """The batch of an optimizer step."""
+
+    global_batch_size: int = 512
+    """Pairs per optimizer step over all workers; also the number of candidates in the contrast."""
+
+    def __post_init__(self) -> None:
+        if self.global_batch_size < 2:
+            raise ConfigError(f"batch.global_batch_size={self.global_batch_size}: a contrast needs at least 2 pairs.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and linear decay to 0."""
+
+    learning_rate: float = 1e-5
+    """Highest rate, reached after warm-up."""
+    weight_decay: float = 0.0
+    """Decoupled decay per step, times the learning rate."""
+    warmup_fraction: float = 0.03
+    """Part of all steps in which the rate rises from 0."""
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0 or not math.isfinite(self.learning_rate):
+            raise ConfigError(f"optimizer.learning_rate={self.learning_rate} must be above 0.")
+        if not 0 <= self.warmup_fraction < 1:
+            raise ConfigError(f"optimizer.warmup_fraction={self.warmup_fraction} must be in [0, 1).")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkersConfig:
+    """The processes that train."""
+
+    num: int = 1
+    """Train workers; one GPU each where GPUs are used."""
+    use_gpu: bool = False
+    """True: CUDA, NCCL and bf16 autocast. False: CPU, gloo and fp32."""
+    resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
+    """Ray resources that each worker reserves. What a node has beside them is left to the input pipeline."""
+
+    def __post_init__(self) -> None:
+        _positive("workers", num=self.num)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainConfig:
+    """A whole run."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # reaches the nested dataclasses too
+
+    run_dir: str
+    """Where the run's checkpoints and metrics go: an absolute path or URL that every node can reach."""
+    seed: int = 0
+    """Of the weights, the order of rows and all else that is random."""
+    epochs: int = 1
+    """Passes over the training pairs. Each leaves out fewer than one global batch of rows, others each time."""
+    data: DataConfig
+    model: ModelConfig
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    heldout_pairs: int = 2000
+    """Held-out pairs, at most, on which each epoch is measured."""
+    keep_checkpoints: int = 2
+    """Checkpoints of epochs that are kept, those of lowest held-out loss; ``best`` is made of them."""
+    max_failures: int = 3
+    """Times that the workers are started again from the last checkpoint after a failure."""
+    log_every_s: float = 10.0
+    """Seconds between two lines of progress."""
+
+    def __post_init__(self) -> None:
+        _positive("", epochs=self.epochs, heldout_pairs=self.heldout_pairs, keep_checkpoints=self.keep_checkpoints)
+        batch, lanes, num = self.batch.global_batch_size, self.data.lanes, self.workers.num
+        if batch % lanes:
+            raise ConfigError(
+                f"data.lanes={lanes} does not divide batch.global_batch_size={batch}; "
+                f"nearest batches: {batch // lanes * lanes or lanes} or {(batch // lanes + 1) * lanes}."
+            )
+        if lanes % num:
+            allowed = [n for n in range(1, lanes + 1) if lanes % n == 0]
+            raise ConfigError(f"workers.num={num} does not divide data.lanes={lanes}; allowed: {allowed}.")
+
+    @property
+    def worker_batch_size(self) -> int:
+        """Pairs per step of one worker."""
+        return self.batch.global_batch_size // self.workers.num
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> PretrainConfig:
+    """Read a YAML file and apply overrides such as ``workers.num=8``.
+
+    Raises:
+        ConfigError: naming the file or override, the key and what is allowed.
+    """
+    with files.open_read(path) as stream:
+        try:
+            values = yaml.safe_load(stream.read())
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: is not YAML ({error}).") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no settings; a mapping of keys is needed.")
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(values, source=path)
+
+
+def parse_config(values: Mapping[str, Any], *, source: str) -> PretrainConfig:
+    """Settings from plain values, as read from YAML or JSON.
+
+    Raises:
+        ConfigError: naming each wrong key.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter = TypeAdapter(PretrainConfig)
+    try:
+        return adapter.validate_python(values)
+    except ValidationError as error:
+        problems = "; ".join(_problem(detail) for detail in error.errors())
+        raise ConfigError(f"{source}: {problems}") from error
+
+
+def config_dict(config: PretrainConfig) -> dict[str, Any]:
+    """Settings as plain values; ``parse_config`` reads them back."""
+    return asdict(config)
+
+
+def config_yaml(config: PretrainConfig) -> str:
+    """Settings as YAML, every default written out."""
+    return yaml.safe_dump(config_dict(config), sort_keys=False)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"override {override!r} is not of the form a.b=value.")
+    *parents, last = key.split(".")
+    place = values
+    for parent in parents:
+        inner = place.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {override!r}: {parent} is a single value and has no {last}.")
+        place = inner
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not YAML ({error}).") from error
+
+
+def _problem(detail: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "unexpected_keyword_argument":
+        return f"unknown key {place}; see docs or a ready config for the keys"
+    if detail["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place}={detail['input']!r}: {detail['msg']}"
+
+
+def _positive(section: str, **values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ConfigError(f"{section + '.' if section else ''}{name}={value} must be at least 1.")

@@ -1,0 +1,24 @@
+"""Which items go into one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[np.ndarray]:
+    """Indices of batches, longest items first, such that items × longest item stays within the budget.
+
+    An item longer than the budget is a batch of its own.
+
+    Args:
+        lengths: tokens of each item.
+        max_tokens: padded tokens that a batch may hold.
+    """
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, max_tokens // lengths[order[start]])
+        yield order[start : start + size]
+        start += size

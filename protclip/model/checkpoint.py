@@ -1,0 +1,199 @@
+"""The checkpoint folder, in HuggingFace's manner.
+
+    CHECKPOINT/
+      config.json            the architecture
+      model.safetensors      all weights, keys as in DualEncoder
+      protein_tokenizer/     vocab.txt, tokenizer_config.json
+      text_tokenizer/        tokenizer.json, tokenizer_config.json
+      manifest.json          written last: checksums and the model's fingerprint
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from protclip import files
+from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
+from protclip.errors import CheckpointError, ProtclipError
+from protclip.manifest import read_manifest, write_manifest
+from protclip.model.dual_encoder import Architecture, DualEncoder
+from protclip.model.encoders import config_fields, encoder_config
+
+KIND = "checkpoint"
+MODEL_TYPE = "protclip"
+PROTEIN_TOKENIZER, TEXT_TOKENIZER = "protein_tokenizer", "text_tokenizer"
+_EMBEDDING_PREFIXES = ("protein_encoder.", "text_encoder.", "protein_projection.", "text_projection.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A model with the tokenizers that it was trained with."""
+
+    model: DualEncoder
+    protein_tokenizer: ProteinTokenizer
+    text_tokenizer: TextTokenizer
+    fingerprint: str
+    """SHA-256 over all that makes embeddings; training heads and the logit scale are left out."""
+
+
+def save_checkpoint(
+    folder: str, model: DualEncoder, protein_tokenizer: ProteinTokenizer, text_tokenizer: TextTokenizer, **record: Any
+) -> str:
+    """Write a checkpoint folder, manifest last, and return the model's fingerprint.
+
+    Args:
+        folder: path or URL.
+        model: its weights are stored in their own precision.
+        record: JSON values to keep in the manifest, such as the metrics and the run's settings.
+    """
+    config = architecture_fields(model.architecture)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    names = [f"{PROTEIN_TOKENIZER}/{name}" for name in protein_tokenizer.save(files.join(folder, PROTEIN_TOKENIZER))]
+    names += [f"{TEXT_TOKENIZER}/{name}" for name in text_tokenizer.save(files.join(folder, TEXT_TOKENIZER))]
+    files.write_json(files.join(folder, "config.json"), config)
+    save_tensors(files.join(folder, "model.safetensors"), state)
+    fingerprint = model_fingerprint(config, protein_tokenizer, text_tokenizer, state)
+    write_manifest(folder, KIND, [*names, "config.json", "model.safetensors"], fingerprint=fingerprint, **record)
+    return fingerprint
+
+
+def load_checkpoint(folder: str) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        CheckpointError: if it is unfinished, damaged, or does not fit together.
+    """
+    manifest = read_manifest(folder, KIND, error=CheckpointError)
+    try:
+        config = files.read_json(files.join(folder, "config.json"))
+        architecture = read_architecture(config)
+        protein_tokenizer = ProteinTokenizer.load(
+            files.join(folder, PROTEIN_TOKENIZER), max_tokens=architecture.max_protein_tokens
+        )
+        text_tokenizer = TextTokenizer.load(files.join(folder, TEXT_TOKENIZER), max_tokens=architecture.max_text_tokens)
+    except CheckpointError:
+        raise
+    except (ProtclipError, KeyError) as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    model = DualEncoder(architecture)
+    load_weights(model, files.join(folder, "model.safetensors"))
+    return Checkpoint(
+        model=model.eval(),
+        protein_tokenizer=protein_tokenizer,
+        text_tokenizer=text_tokenizer,
+        fingerprint=manifest["fingerprint"],
+    )
+
+
+def load_weights(model: DualEncoder, path: str) -> None:
+    """Load a safetensors file into the model.
+
+    Raises:
+        CheckpointError: naming missing, unexpected or mis-shaped tensors.
+    """
+    state = load_tensors(path)
+    wanted = model.state_dict()
+    if missing := sorted(set(wanted) - set(state)):
+        raise CheckpointError(f"{path}: lacks {len(missing)} tensors, such as {missing[0]}; the file is of another model.")
+    if extra := sorted(set(state) - set(wanted)):
+        raise CheckpointError(f"{path}: has {len(extra)} tensors too many, such as {extra[0]}; it is of another model.")
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, config.json asks for {tuple(wanted[name].shape)}."
+            )
+    model.load_state_dict(state)
+
+
+def save_tensors(path: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = f"{folder}/tensors"
+        save_file(dict(tensors), local, metadata={"format": "pt"})
+        with open(local, "rb") as source, files.atomic_write(path) as stream:
+            while chunk := source.read(1 << 24):
+                stream.write(chunk)
+
+
+def load_tensors(path: str) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: if it is not one, or is cut short.
+    """
+    with _local_copy(path) as local:
+        try:
+            return load_file(local)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: is not a whole safetensors file ({error}).") from error
+
+
+def architecture_fields(architecture: Architecture) -> dict[str, Any]:
+    """An architecture as the JSON values of config.json."""
+    return {
+        "model_type": MODEL_TYPE,
+        "protein_encoder": config_fields(architecture.protein),
+        "text_encoder": config_fields(architecture.text),
+        "projection_dim": architecture.projection_dim,
+        "max_protein_tokens": architecture.max_protein_tokens,
+        "max_text_tokens": architecture.max_text_tokens,
+    }
+
+
+def read_architecture(config: Mapping[str, Any]) -> Architecture:
+    """The architecture that config.json describes.
+
+    Raises:
+        CheckpointError: if it is of another model type.
+        KeyError: if a field is missing.
+    """
+    if config.get("model_type") != MODEL_TYPE:
+        raise CheckpointError(f"config.json: model_type is {config.get('model_type')!r}, not {MODEL_TYPE!r}.")
+    return Architecture(
+        protein=encoder_config("protein", _without_type(config["protein_encoder"])),
+        text=encoder_config("text", _without_type(config["text_encoder"])),
+        projection_dim=config["projection_dim"],
+        max_protein_tokens=config["max_protein_tokens"],
+        max_text_tokens=config["max_text_tokens"],
+    )
+
+
+def model_fingerprint(
+    config: Mapping[str, Any], protein: ProteinTokenizer, text: TextTokenizer, state: Mapping[str, Tensor]
+) -> str:
+    """SHA-256 over the architecture, the tokenizers and the tensors that make embeddings, as hex."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    digest.update("\n".join(protein.vocabulary).encode())
+    digest.update(text.json.encode())
+    for name in sorted(state):
+        if name.startswith(_EMBEDDING_PREFIXES):
+            tensor = state[name]
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _local_copy(path: str) -> Iterator[str]:
+    if not files.is_url(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        fs, inner = files.filesystem(path)
+        fs.get(inner, f"{folder}/tensors")
+        yield f"{folder}/tensors"
+
+
+def _without_type(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key != "model_type"}

@@ -1,0 +1,85 @@
+"""HuggingFace encoders of the ESM and BERT kind: by local path, by hub name, or by configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
+from protclip.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+Kind = Literal["protein", "text"]
+MODEL_TYPES: dict[Kind, str] = {"protein": "esm", "text": "bert"}
+_UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "architectures")
+
+
+def encoder_config(kind: Kind, fields: Mapping[str, Any]) -> PretrainedConfig:
+    """A HuggingFace configuration from its fields; what is not given has the library's default.
+
+    Raises:
+        ConfigError: for a field that such an encoder does not have, or a value that it refuses.
+    """
+    from transformers import BertConfig, EsmConfig
+
+    config_class = EsmConfig if kind == "protein" else BertConfig
+    if unknown := sorted(set(fields) - set(config_class().to_dict()) - set(_UNSTABLE_KEYS)):
+        raise ConfigError(f"{config_class.__name__} has no field {', '.join(unknown)}; see its HuggingFace page.")
+    try:
+        return config_class(**{key: value for key, value in fields.items() if key not in _UNSTABLE_KEYS})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{config_class.__name__} refuses {dict(fields)} ({error}).") from error
+
+
+def pretrained_config(kind: Kind, name: str) -> PretrainedConfig:
+    """The configuration of a published encoder, from a local folder or the hub.
+
+    Raises:
+        ConfigError: if it cannot be had, or is an encoder of another kind.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model.{kind}.pretrained={name!r} is neither a folder with a model nor a hub name that can be reached "
+            f"({error}); download it beforehand and give the folder's path."
+        ) from error
+    if config.model_type != MODEL_TYPES[kind]:
+        raise ConfigError(f"model.{kind}.pretrained={name!r} is of type {config.model_type!r}, not {MODEL_TYPES[kind]!r}.")
+    return config
+
+
+def build_encoder(kind: Kind, config: PretrainedConfig) -> nn.Module:
+    """An encoder with random weights, without the parts that no objective uses (pooler, contact head)."""
+    from transformers import BertModel, EsmModel
+
+    if kind == "text":
+        return _module(BertModel(config, add_pooling_layer=False))
+    encoder = _module(EsmModel(config, add_pooling_layer=False))
+    del encoder.contact_head  # a parameter that never gets a gradient
+    return encoder
+
+
+def load_pretrained_weights(kind: Kind, encoder: nn.Module, name: str) -> None:
+    """Copy the weights of a published encoder, from a local folder or the hub, into one of the same shape."""
+    from transformers import BertModel, EsmModel
+
+    model_class = BertModel if kind == "text" else EsmModel
+    published = model_class.from_pretrained(name, add_pooling_layer=False)
+    state = {key: value for key, value in published.state_dict().items() if not key.startswith("contact_head.")}
+    encoder.load_state_dict(state)
+
+
+def config_fields(config: PretrainedConfig) -> dict[str, Any]:
+    """A configuration as JSON values, without what varies between library versions or machines."""
+    return {key: value for key, value in config.to_dict().items() if key not in _UNSTABLE_KEYS}
+
+
+def _module(module: Any) -> nn.Module:
+    assert isinstance(module, nn.Module)
+    return module

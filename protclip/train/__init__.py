@@ -1,0 +1,1 @@
+"""The training loop: plain PyTorch, in one process of a group."""
