@@ -1,0 +1,131 @@
+"""Read a folder of embeddings: vectors, and the columns that an answer shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from protclip import files
+from protclip.errors import DataError, IndexMismatchError
+from protclip.manifest import read_manifest
+
+KIND = "embeddings"
+CONTENTS = ("protein", "text")
+
+METADATA = pa.schema(
+    [
+        pa.field("accession", pa.string(), nullable=False),
+        pa.field("name", pa.string()),
+        pa.field("organism", pa.string()),
+        pa.field("organism_id", pa.int32()),
+        pa.field("reviewed", pa.bool_()),
+        pa.field("length", pa.int32()),
+        pa.field("ec", pa.list_(pa.string())),
+        pa.field("text", pa.string()),
+    ]
+)
+"""What is known of a row beside its vector. ``text`` is the embedded text, where texts were embedded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Embeddings:
+    """A whole folder of embeddings in memory."""
+
+    vectors: NDArray[np.float32]
+    """(rows, dimension), as stored."""
+    metadata: pa.Table
+    """The same rows, with the schema METADATA."""
+    content: str
+    """``protein`` or ``text``."""
+    model_fingerprint: str
+    """Of the model that made them."""
+
+
+def read_embeddings(folder: str) -> Embeddings:
+    """Read all parts, in the order of their names.
+
+    Raises:
+        DataError: if the folder is unfinished, damaged or empty, a part has no such columns, a vector is missing, or
+            an accession comes twice.
+        IndexMismatchError: if a part holds vectors of another dimension than the manifest says.
+    """
+    manifest = read_manifest(folder, KIND, verify=True)
+    if manifest.get("content") not in CONTENTS:
+        raise DataError(f"{folder}: content is {manifest.get('content')!r}; allowed are {', '.join(CONTENTS)}.")
+    names = sorted(name for name in manifest["files"] if name.endswith(".parquet"))
+    parts = [_read_part(files.join(folder, name), int(manifest["dimension"])) for name in names]
+    num_rows = sum(len(vectors) for vectors, _ in parts)
+    if num_rows != manifest["rows"]:
+        raise DataError(f"{folder}: holds {num_rows} rows, its manifest says {manifest['rows']}; make it again.")
+    if not num_rows:
+        raise DataError(f"{folder}: holds no embeddings; there is nothing to search.")
+    metadata = pa.concat_tables([metadata for _, metadata in parts]).combine_chunks()
+    _refuse_duplicates(metadata["accession"], folder)
+    return Embeddings(
+        vectors=np.concatenate([vectors for vectors, _ in parts]),
+        metadata=metadata,
+        content=manifest["content"],
+        model_fingerprint=manifest["model_fingerprint"],
+    )
+
+
+def _read_part(path: str, dimension: int) -> tuple[NDArray[np.float32], pa.Table]:
+    with files.open_read(path) as stream:
+        try:
+            table = pq.read_table(stream)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path}: is not a parquet file ({error}).") from error
+    return _vectors(_column(table, "embedding", path), dimension, path), _metadata(table, path)
+
+
+def _vectors(column: pa.ChunkedArray, dimension: int, path: str) -> NDArray[np.float32]:
+    if not pa.types.is_fixed_size_list(column.type) or not pa.types.is_floating(column.type.value_type):
+        raise DataError(f"{path}: column 'embedding' is {column.type}; a fixed-size list of floats is needed.")
+    if column.type.list_size != dimension:
+        raise IndexMismatchError(
+            f"{path}: holds vectors of dimension {column.type.list_size}, the manifest says {dimension}; "
+            "the folder mixes models. Make the embeddings again."
+        )
+    if column.null_count:
+        raise DataError(f"{path}: {column.null_count} rows have no embedding; make the embeddings again.")
+    values: Any = pa.concat_arrays([chunk.flatten() for chunk in column.chunks]) if column.num_chunks else pa.array([])
+    if values.null_count:
+        raise DataError(f"{path}: {values.null_count} numbers inside embeddings are null; make them again.")
+    return values.to_numpy().astype(np.float32, copy=False).reshape(-1, dimension)  # type: ignore[no-any-return]
+
+
+def _metadata(table: pa.Table, path: str) -> pa.Table:
+    columns = []
+    for field in METADATA:
+        if field.name not in table.column_names and field.nullable:
+            columns.append(pa.nulls(len(table), field.type))
+            continue
+        column = _column(table, field.name, path)
+        if column.null_count and not field.nullable:
+            raise DataError(f"{path}: {column.null_count} rows have no {field.name}.")
+        try:
+            columns.append(column.cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"{path}: column {field.name!r} is {column.type}, not {field.type} ({error}).") from error
+    return pa.table(columns, schema=METADATA)
+
+
+def _column(table: pa.Table, name: str, path: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise DataError(f"{path}: has no column {name!r}; columns are {', '.join(table.column_names)}.")
+    return table[name]
+
+
+def _refuse_duplicates(accessions: pa.ChunkedArray, folder: str) -> None:
+    counts = accessions.value_counts()
+    for item in counts.filter(pc.greater(counts.field("counts"), 1)):
+        raise DataError(
+            f"{folder}: {item['values'].as_py()!r} comes {item['counts'].as_py()} times; an accession is the key of a "
+            "row and may come once. Remove the others from the input and embed it again."
+        )

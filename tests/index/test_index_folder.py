@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from index_folders import FINGERPRINT, unit_vectors, write_embeddings
+
+from protclip.errors import ConfigError, DataError, IndexMismatchError
+from protclip.index import index as index_module
+from protclip.index.embeddings import read_embeddings
+from protclip.index.exact import exact_search
+from protclip.index.hnsw import HnswConfig
+from protclip.index.index import Index, build_index
+
+pytestmark = pytest.mark.unit
+
+
+def make(tmp_path: Path, vectors: np.ndarray, name: str = "index", **config: int) -> str:
+    folder = str(tmp_path / name)
+    embeddings = tmp_path / f"embeddings-{name}"
+    build_index(read_embeddings(write_embeddings(embeddings, vectors)), folder, HnswConfig(**config))
+    return folder
+
+
+def edit_manifest(folder: str, **fields: object) -> None:
+    path = Path(folder, "manifest.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_it_finds_what_exact_search_finds(tmp_path):
+    vectors, queries = unit_vectors(2000, 32), unit_vectors(100, 32, seed=1)
+    index = Index.load(make(tmp_path, vectors, ef_search=200))
+    scores, rows = index.search(queries, 10)
+    exact_scores, exact_rows = exact_search(vectors, queries, 10)
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows, exact_rows, strict=True)]) >= 0.98
+    same = rows == exact_rows
+    np.testing.assert_allclose(scores[same], exact_scores[same], atol=1e-5)
+
+
+def test_the_recorded_recall_is_low_where_the_graph_is_poor(tmp_path):
+    vectors = unit_vectors(2000, 32)
+    good = Index.load(make(tmp_path, vectors, "good")).manifest
+    poor = Index.load(make(tmp_path, vectors, "poor", m=2, ef_construction=2, ef_search=1)).manifest
+    assert good.recall_queries == 1000 and good.recall_at_10 is not None and good.recall_at_10 > 0.97
+    assert poor.recall_at_10 is not None and poor.recall_at_10 < 0.6
+
+
+def test_a_row_answers_with_its_own_columns(tmp_path):
+    vectors = unit_vectors(40)
+    index = Index.load(make(tmp_path, vectors))
+    _, rows = index.search(vectors[[31, 5]], 1)
+    assert rows[:, 0].tolist() == [31, 5]
+    assert index.rows(rows[:, 0]) == [
+        {
+            "accession": "P00031",
+            "name": None,
+            "organism": "Homo sapiens",
+            "organism_id": 9606,
+            "reviewed": False,
+            "length": 131,
+            "ec": ["1.1.1.1"],
+            "text": None,
+        },
+        index.rows([5])[0],
+    ]
+    assert index.rows([5])[0]["accession"] == "P00005"
+
+
+def test_more_answers_than_vectors_gives_all_of_them_by_score(tmp_path):
+    vectors = unit_vectors(30)
+    scores, rows = Index.load(make(tmp_path, vectors, m=2, ef_search=1)).search(vectors[:3], 1000)
+    assert np.array_equal(rows, exact_search(vectors, vectors[:3], 30)[1])
+    assert np.all(np.diff(scores, axis=1) <= 0)
+
+
+def test_many_equal_vectors_are_all_found(tmp_path):
+    vectors = np.repeat(unit_vectors(1), 300, axis=0)
+    index = Index.load(make(tmp_path, vectors, m=4))
+    scores, rows = index.search(vectors[:1], 300)
+    assert sorted(rows[0].tolist()) == list(range(300)) and np.allclose(scores, 1, atol=1e-5)
+
+
+def test_one_vector_is_an_index_without_a_recall(tmp_path):
+    index = Index.load(make(tmp_path, unit_vectors(1)))
+    assert index.manifest.recall_at_10 is None
+    assert index.search(unit_vectors(1), 10)[1].tolist() == [[0]]
+
+
+def test_the_same_embeddings_give_the_same_files(tmp_path):
+    one, two = (make(tmp_path, unit_vectors(500), name) for name in ("one", "two"))
+    for name in ("hnsw.bin", "metadata.parquet"):
+        assert Path(one, name).read_bytes() == Path(two, name).read_bytes()
+
+
+def test_an_index_passes_through_a_url(tmp_path):
+    embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(50)))
+    build_index(embeddings, "memory://bucket/index", HnswConfig())
+    assert Index.load("memory://bucket/index").search(unit_vectors(1), 1)[1].tolist() == [[0]]
+
+
+def test_searches_side_by_side_answer_as_one_alone(tmp_path):
+    vectors = unit_vectors(500)
+    index = Index.load(make(tmp_path, vectors))
+    alone = [index.search(vectors[i : i + 1], 3 + i)[1] for i in range(16)]
+    together: dict[int, np.ndarray] = {}
+
+    def ask(i: int) -> None:
+        together[i] = index.search(vectors[i : i + 1], 3 + i)[1]
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(alone[i], together[i]) for i in range(16))
+
+
+@pytest.mark.parametrize("name", ["hnsw.bin", "metadata.parquet"])
+def test_a_flipped_bit_anywhere_is_an_error(tmp_path, name):
+    folder = make(tmp_path, unit_vectors(200))
+    path = Path(folder, name)
+    content = path.read_bytes()
+    for position in np.random.default_rng(0).integers(len(content), size=25):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << int(position) % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="SHA-256"):
+            Index.load(folder)
+
+
+@pytest.mark.parametrize("name", ["hnsw.bin", "metadata.parquet"])
+def test_a_file_cut_short_or_missing_is_an_error(tmp_path, name):
+    folder = make(tmp_path, unit_vectors(20))
+    path = Path(folder, name)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match="bytes"):
+        Index.load(folder)
+    path.unlink()
+    with pytest.raises(DataError, match="missing"):
+        Index.load(folder)
+
+
+def test_a_folder_without_manifest_is_unfinished(tmp_path):
+    folder = make(tmp_path, unit_vectors(20))
+    Path(folder, "manifest.json").unlink()
+    with pytest.raises(DataError, match="unfinished"):
+        Index.load(folder)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dimension": 8},
+        {"count": 19},
+        {"space": "l2"},
+        {"content": "image"},
+        {"count": "20"},
+        {"ef_search": 0},
+        {"model_fingerprint": None},
+        {"files": {}},
+    ],
+)
+def test_a_manifest_that_does_not_fit_its_files_is_an_error(tmp_path, fields):
+    folder = make(tmp_path, unit_vectors(20))
+    edit_manifest(folder, **fields)
+    with pytest.raises(DataError):
+        Index.load(folder)
+
+
+def test_another_models_index_is_refused_with_both_fingerprints(tmp_path):
+    folder = make(tmp_path, unit_vectors(20))
+    with pytest.raises(IndexMismatchError) as caught:
+        Index.load(folder, expect_fingerprint="a" * 64)
+    assert FINGERPRINT in str(caught.value) and "a" * 64 in str(caught.value)
+    assert len(Index.load(folder, expect_fingerprint=FINGERPRINT)) == 20
+
+
+def test_queries_that_the_index_cannot_answer_are_refused(tmp_path):
+    index = Index.load(make(tmp_path, unit_vectors(20)))
+    with pytest.raises(IndexMismatchError, match="dimension 16"):
+        index.search(unit_vectors(1, 8), 1)
+    with pytest.raises(DataError, match="NaN"):
+        index.search(np.full((1, 16), np.nan, np.float32), 1)
+    with pytest.raises(DataError, match="length"):
+        index.search(np.full((1, 16), 1, np.float32), 1)
+    with pytest.raises(DataError, match="k=0"):
+        index.search(unit_vectors(1), 0)
+
+
+def test_an_index_is_replaced_only_when_asked_and_nothing_else_ever(tmp_path):
+    embeddings_folder = write_embeddings(tmp_path / "e", unit_vectors(20))
+    embeddings = read_embeddings(embeddings_folder)
+    folder = str(tmp_path / "index")
+    build_index(embeddings, folder, HnswConfig())
+    with pytest.raises(ConfigError, match="--overwrite"):
+        build_index(embeddings, folder, HnswConfig())
+    build_index(embeddings, folder, HnswConfig(seed=1), overwrite=True)
+    assert Index.load(folder).manifest.seed == 1
+    with pytest.raises(ConfigError, match="embeddings"):
+        build_index(embeddings, embeddings_folder, HnswConfig(), overwrite=True)
+
+
+def test_a_write_that_hnswlib_loses_is_noticed_and_leaves_no_index(tmp_path, monkeypatch):
+    embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(20)))
+    folder = tmp_path / "index"
+    monkeypatch.setattr(index_module, "GRAPH_FILE", "no/such/folder/hnsw.bin")  # hnswlib saves there without an error
+    with pytest.raises(ConfigError, match="0 of"):
+        build_index(embeddings, str(folder), HnswConfig())
+    assert not (folder / "manifest.json").exists() and not list(folder.iterdir())
+
+
+def test_an_output_below_a_file_is_a_clear_error(tmp_path):
+    embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(20)))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        build_index(embeddings, str(tmp_path / "file" / "index"), HnswConfig())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3.0])
+def test_a_vector_that_is_not_finite_and_unit_is_named(tmp_path, bad):
+    vectors = unit_vectors(20)
+    vectors[13, 2] = bad
+    with pytest.raises(DataError, match="row 13"):
+        make(tmp_path, vectors)
+    assert not (tmp_path / "index").exists()
+
+
+def test_an_accession_that_comes_twice_is_refused(tmp_path):
+    folder = write_embeddings(tmp_path / "e", unit_vectors(3), accessions=["A", "B", "A"])
+    with pytest.raises(DataError, match="'A' comes 2 times"):
+        read_embeddings(folder)
+
+
+def test_embeddings_of_several_parts_are_read_in_order(tmp_path):
+    vectors = unit_vectors(11)
+    embeddings = read_embeddings(write_embeddings(tmp_path / "e", vectors, parts=3))
+    assert np.array_equal(embeddings.vectors, vectors)
+    assert embeddings.metadata["accession"].to_pylist() == [f"P{i:05d}" for i in range(11)]
+
+
+def test_embeddings_of_no_rows_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no embeddings"):
+        read_embeddings(write_embeddings(tmp_path / "e", np.empty((0, 16), np.float32), parts=1))
+
+
+def test_embeddings_of_another_dimension_than_their_manifest_says_are_refused(tmp_path):
+    with pytest.raises(IndexMismatchError, match="dimension 16"):
+        read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(3), dimension=8))
+
+
+def test_embeddings_of_other_columns_are_refused(tmp_path):
+    folder = write_embeddings(tmp_path / "e", unit_vectors(4), parts=1)
+    part = Path(folder, "part-00000.parquet")
+    for change in (lambda t: t.drop(["embedding"]), lambda t: t.drop(["accession"])):
+        table = change(pq.read_table(part))
+        with pytest.raises(DataError, match="no column"):
+            other = tmp_path / f"other-{len(table.column_names)}-{'embedding' in table.column_names}"
+            other.mkdir()
+            pq.write_table(table, other / "part-00000.parquet")
+            manifest = json.loads(Path(folder, "manifest.json").read_text())
+            _rewrite(other, manifest)
+            read_embeddings(str(other))
+
+
+def test_a_setting_out_of_range_is_refused():
+    with pytest.raises(ConfigError, match=r"index\.m=1"):
+        HnswConfig(m=1)
+
+
+def _rewrite(folder: Path, manifest: dict[str, object]) -> None:
+    from protclip.manifest import write_manifest
+
+    body = {k: manifest[k] for k in ("content", "model_fingerprint", "dimension", "rows")}
+    write_manifest(str(folder), "embeddings", ["part-00000.parquet"], **body)

@@ -1,0 +1,54 @@
+"""Folders of embeddings with known vectors, for the tests of index, search and serving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from protclip.manifest import write_manifest
+
+FINGERPRINT = "f" * 64
+
+
+def unit_vectors(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
+    """Random unit vectors, float32."""
+    vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def write_embeddings(
+    folder: Path,
+    vectors: np.ndarray,
+    *,
+    parts: int = 2,
+    fingerprint: str = FINGERPRINT,
+    content: str = "protein",
+    accessions: list[str] | None = None,
+    **body: Any,
+) -> str:
+    """A folder as ``protclip embed`` leaves it, in so many parts; ``body`` overrides fields of the manifest."""
+    folder.mkdir(parents=True)
+    count, dimension = vectors.shape
+    table = pa.table(
+        {
+            "accession": accessions or [f"P{i:05d}" for i in range(count)],
+            "name": [None if i % 7 == 3 else f"Protein {i}" for i in range(count)],
+            "organism": ["Homo sapiens"] * count,
+            "organism_id": pa.array([9606] * count, pa.int32()),
+            "reviewed": [i % 2 == 0 for i in range(count)],
+            "length": pa.array(range(100, 100 + count), pa.int32()),
+            "ec": pa.array([["1.1.1.1"] if i % 2 else [] for i in range(count)], pa.list_(pa.string())),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), dimension),
+        }
+    )
+    bounds = np.linspace(0, count, parts + 1).astype(int)
+    names = [f"part-{i:05d}.parquet" for i in range(parts)]
+    for name, start, end in zip(names, bounds[:-1], bounds[1:], strict=True):
+        pq.write_table(table.slice(start, end - start), folder / name)
+    record = {"content": content, "model_fingerprint": fingerprint, "dimension": dimension, "rows": count, **body}
+    write_manifest(str(folder), "embeddings", names, **record)
+    return str(folder)
