@@ -1,0 +1,1 @@
+"""UniProtKB as it is published: streaming readers that give one type, Entry."""

@@ -1,0 +1,105 @@
+"""Entry: what is used of one UniProtKB entry, whatever file format it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+ALPHABET = "ACDEFGHIKLMNPQRSTVWYBJOUXZ"
+"""The 20 amino acids, and UniProt's B, J, O, U, X, Z."""
+
+MAX_VALUE_CHARS = 200
+"""Characters of an offending value that a BadEntry keeps."""
+
+_LETTERS = ALPHABET.encode()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One protein with the texts that ProtAnno takes from UniProtKB; None is what the entry does not say."""
+
+    accession: str
+    """Primary accession; ``P12345-2`` for an isoform."""
+    entry_name: str | None = None
+    """``ALBU_HUMAN``."""
+    reviewed: bool | None = None
+    """True in Swiss-Prot, False in TrEMBL."""
+    sequence: str
+    """Upper-case residues of ALPHABET, at least one."""
+    existence: int | None = None
+    """Protein existence, 1 (evidence at protein level) to 5 (uncertain): the paper's confidence C."""
+    name: str | None = None
+    """All names as UniProt's TSV column ``Protein names`` writes them, without evidence tags."""
+    function: str | None = None
+    """``FUNCTION: …``, evidence tags kept; several blocks are joined by ``"; "``, each with its label."""
+    subcellular_location: str | None = None
+    """``SUBCELLULAR LOCATION: …``, likewise."""
+    similarity: str | None = None
+    """``SIMILARITY: …``, likewise."""
+    display_name: str | None = None
+    """The recommended name, or the first submitted one."""
+    organism: str | None = None
+    """As the source writes it: ``Homo sapiens (Human)`` in a flat file, ``Homo sapiens`` in FASTA."""
+    organism_id: int | None = None
+    """NCBI taxonomy identifier."""
+    ec: tuple[str, ...] = ()
+    """EC numbers of the protein and its parts, each once, in the entry's order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadEntry:
+    """An entry that cannot be used, and why; readers yield it in the entry's place, so that none is lost silently."""
+
+    source: str
+    """Path or URL of the file."""
+    line: int
+    """Line of the (decompressed) file at which the entry starts, from 1."""
+    accession: str | None
+    """None where it could not be read."""
+    reason: str
+    """A short fixed phrase; quarantined rows are counted by it."""
+    value: str
+    """What was found, cut to MAX_VALUE_CHARS."""
+    allowed: str
+    """What would have been accepted."""
+
+    def record(self) -> dict[str, Any]:
+        """The line of quarantine.jsonl."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def __str__(self) -> str:
+        who = f" ({self.accession})" if self.accession else ""
+        return f"{self.source}, line {self.line}{who}: {self.reason}: {self.value!r}; allowed: {self.allowed}"
+
+
+class RefusedError(Exception):
+    """Raised inside the readers where an entry cannot be used; they turn it into a BadEntry."""
+
+    def __init__(self, reason: str, value: str, allowed: str) -> None:
+        super().__init__(reason)
+        self.reason, self.value, self.allowed = reason, value[:MAX_VALUE_CHARS], allowed
+
+    def at(self, *, source: str, line: int, accession: str | None) -> BadEntry:
+        """The BadEntry of the entry that starts at this line."""
+        return BadEntry(
+            source=source, line=line, accession=accession, reason=self.reason, value=self.value, allowed=self.allowed
+        )
+
+
+def checked_sequence(residues: bytes) -> str:
+    """The sequence in upper case.
+
+    Raises:
+        RefusedError: if it is empty or holds a letter outside ALPHABET; the value names letter and position, from 1.
+    """
+    if not residues:
+        raise RefusedError("no sequence", "", "at least one residue")
+    residues = residues.upper()
+    if foreign := residues.translate(None, _LETTERS):
+        letter = foreign[:1]
+        raise RefusedError(
+            "letter outside the alphabet",
+            f"{letter.decode('latin-1')} at {residues.index(letter) + 1}",
+            f"the 20 amino acids and BJOUXZ ({ALPHABET})",
+        )
+    return residues.decode("ascii")

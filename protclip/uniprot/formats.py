@@ -1,0 +1,74 @@
+"""Which reader reads which file, and which files a path, glob or URL means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO
+
+from protclip import files
+from protclip.errors import DataError
+from protclip.uniprot.entry import BadEntry, Entry
+from protclip.uniprot.fasta import read_fasta
+from protclip.uniprot.flat_file import read_flat_file
+from protclip.uniprot.streams import open_stream
+
+Reader = Callable[[IO[bytes], str], Iterator[Entry | BadEntry]]
+
+READERS: dict[str, Reader] = {
+    ".dat": read_flat_file,
+    ".txl": read_flat_file,
+    ".txt": read_flat_file,
+    ".fasta": read_fasta,
+    ".fa": read_fasta,
+    ".faa": read_fasta,
+}
+"""By the file name's ending, ``.gz`` set aside."""
+
+
+def reader_of(path: str) -> Reader:
+    """The reader of a file by its name.
+
+    Raises:
+        DataError: if the ending is unknown.
+    """
+    name = path.rsplit("/", 1)[-1].lower().removesuffix(".gz")
+    for ending, reader in READERS.items():
+        if name.endswith(ending):
+            return reader
+    raise DataError(f"{path}: unknown kind of file; known endings are {', '.join(READERS)}, each with or without .gz.")
+
+
+def open_entries(path: str) -> Iterator[Entry | BadEntry]:
+    """Stream the entries of one file, local or fsspec URL; gzip is told by its first bytes.
+
+    Raises:
+        DataError: if the file is unreadable, of unknown kind, damaged, or holds no entry.
+    """
+    reader = reader_of(path)
+    with open_stream(path) as stream:
+        yield from reader(stream, path)
+
+
+def expand_inputs(patterns: Iterable[str]) -> list[str]:
+    """The files that paths, globs and URLs mean, absolute, each once, in sorted order.
+
+    Raises:
+        DataError: if one of them means no file, or a file of unknown kind.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        path = files.absolute(pattern)
+        fs, inner = files.filesystem(path)
+        if any(mark in inner for mark in "*?[") and not fs.exists(inner):
+            names = [name for name in fs.glob(inner) if fs.isfile(name)]
+            found.update(fs.unstrip_protocol(name) if files.is_url(path) else name for name in names)
+            if not names:
+                raise DataError(f"{pattern}: no file matches; check the pattern.")
+        elif fs.isfile(inner):
+            found.add(path)
+        else:
+            what = "is a folder; name its files, for example by a glob" if fs.isdir(inner) else "does not exist"
+            raise DataError(f"{pattern}: {what}.")
+    for path in found:
+        reader_of(path)
+    return sorted(found)

@@ -1,0 +1,57 @@
+"""Files as streams of bytes: local or fsspec URL, plain or gzip, with errors that name the file."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import zlib
+from collections.abc import Iterator
+from typing import IO, cast
+
+from protclip import files
+from protclip.errors import DataError
+
+BLOCK_BYTES = 1 << 20
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+@contextlib.contextmanager
+def open_stream(path: str) -> Iterator[IO[bytes]]:
+    """Open a file for reading, decompressed if its first two bytes are gzip's, whatever its name says.
+
+    Raises:
+        DataError: if it cannot be opened.
+    """
+    with files.open_read(path) as raw:
+        try:
+            magic = raw.read(len(GZIP_MAGIC))
+            raw.seek(0)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error}); check the path and its permissions.") from error
+        if magic != GZIP_MAGIC:
+            yield raw
+            return
+        with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
+            yield cast(IO[bytes], stream)
+
+
+def read_blocks(stream: IO[bytes], source: str) -> Iterator[bytes]:
+    """The stream's bytes in blocks of any size; everything before a damage is given before the error.
+
+    Raises:
+        DataError: if the stream ends early or is damaged.
+    """
+    # read1 gives what one step of decompression gave; read would drop that when the next step fails.
+    read = getattr(stream, "read1", stream.read)
+    while True:
+        try:
+            block = read(BLOCK_BYTES)
+        except EOFError as error:
+            raise DataError(
+                f"{source}: the gzip stream ends in the middle: the file was cut short. Fetch or copy it again."
+            ) from error
+        except (OSError, zlib.error) as error:
+            raise DataError(f"{source}: cannot be read to its end ({error}). Fetch or copy it again.") from error
+        if not block:
+            return
+        yield block
