@@ -1,10 +1,10 @@
 """The folder of pairs: its schema and its manifest.
 
-    PAIRS/
-      train-00000-of-00004.parquet …     rows in the order of hash(seed, accession)
-      heldout-00000-of-00004.parquet …   the same for the held-out split; a shard without rows is not written
-      quarantine.jsonl                    rows that could not be used, with the reason
-      manifest.json                       written last
+PAIRS/
+  train-00000-of-00004.parquet …     rows in the order of hash(seed, accession)
+  heldout-00000-of-00004.parquet …   the same for the held-out split; a shard without rows is not written
+  quarantine.jsonl                    rows that could not be used, with the reason
+  manifest.json                       written last
 """
 
 from __future__ import annotations

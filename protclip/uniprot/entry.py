@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-ALPHABET = "ACDEFGHIKLMNPQRSTVWYBJOUXZ"
-"""The 20 amino acids, and UniProt's B, J, O, U, X, Z."""
+from protclip.uniprot.residues import RESIDUES
 
 MAX_VALUE_CHARS = 200
 """Characters of an offending value that a BadEntry keeps."""
 
-_LETTERS = ALPHABET.encode()
+_RESIDUES = RESIDUES.encode()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +24,7 @@ class Entry:
     reviewed: bool | None = None
     """True in Swiss-Prot, False in TrEMBL."""
     sequence: str
-    """Upper-case residues of ALPHABET, at least one."""
+    """Upper-case letters of RESIDUES, at least one."""
     existence: int | None = None
     """Protein existence, 1 (evidence at protein level) to 5 (uncertain): the paper's confidence C."""
     name: str | None = None
@@ -90,16 +89,16 @@ def checked_sequence(residues: bytes) -> str:
     """The sequence in upper case.
 
     Raises:
-        RefusedError: if it is empty or holds a letter outside ALPHABET; the value names letter and position, from 1.
+        RefusedError: if it is empty or holds a letter outside RESIDUES; the value names letter and position, from 1.
     """
     if not residues:
         raise RefusedError("no sequence", "", "at least one residue")
     residues = residues.upper()
-    if foreign := residues.translate(None, _LETTERS):
+    if foreign := residues.translate(None, _RESIDUES):
         letter = foreign[:1]
         raise RefusedError(
             "letter outside the alphabet",
             f"{letter.decode('latin-1')} at {residues.index(letter) + 1}",
-            f"the 20 amino acids and BJOUXZ ({ALPHABET})",
+            "the 20 amino acids and BJOUXZ",
         )
     return residues.decode("ascii")
