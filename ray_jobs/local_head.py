@@ -1,0 +1,297 @@
+"""A Ray head of our own on this machine: its own token, ports and folder, and an end that touches nothing else.
+
+For the quickstart and the tests. A cluster is started by other means: see cluster/README.md.
+
+Several Rays share a machine without noticing each other as long as ports, temporary folder and token differ, and as
+long as nobody calls ``ray stop``, which ends them all. So every process that comes from our ``ray start`` is found
+again by two marks: a variable in its environment, and the session (in the sense of setsid) that ``ray start`` was
+given. Ray rewrites the title of its Python workers, and with it what the kernel shows of their environment, hence the
+second mark; a submitted job opens a session of its own, hence the first.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray  # noqa: F401  Ray carries psutil along and puts it on sys.path.
+
+# isort: split
+import psutil  # type: ignore[import-untyped]
+import requests
+
+from protclip import files
+from protclip.errors import ConfigError
+
+MARK_VARIABLE = "PROTCLIP_LOCAL_HEAD"
+"""In the environment of every process that belongs to a head; the value is the head's mark."""
+
+STATE_FILE = "head.json"
+LOG_FILE = "ray_start.log"
+TOKEN_FILE = "token"
+
+_PORTS = (
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+    "runtime-env-agent-port",
+    "ray-client-server-port",
+)
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Head:
+    """A running head, as ``head.json`` in its folder records it."""
+
+    mark: str
+    """The value of PROTCLIP_LOCAL_HEAD in its processes."""
+
+    session: int
+    """The process session that ``ray start`` ran in."""
+
+    address: str
+    """host:port of the GCS, for RAY_ADDRESS."""
+
+    dashboard_url: str
+    """Where jobs are submitted."""
+
+    token_path: str
+    """The file that holds the token, readable for the owner alone."""
+
+    temp_dir: str
+    """Ray's session folder and logs; removed when the head is stopped."""
+
+    def environment(self) -> dict[str, str]:
+        """The environment in which a command, ``ray job submit`` or ``ray.init()`` meets this head and no other."""
+        return {
+            **_outer_environment(),
+            **_token_environment(self.token_path),
+            "RAY_ADDRESS": self.address,
+            "RAY_API_SERVER_ADDRESS": self.dashboard_url,
+        }
+
+    def processes(self) -> list[psutil.Process]:
+        """What is running of this head now: its own processes and all that they started."""
+        everything = [process for process in psutil.process_iter() if process.pid != os.getpid()]
+        marked = [process for process in everything if _mark_of(process) == self.mark]
+        if any(_session_of(process) == self.session for process in marked):
+            # Without a marked member the number may long belong to a session of somebody else.
+            marked += [process for process in everything if _session_of(process) == self.session]
+        found = {process.pid: process for process in marked}
+        for process in marked:
+            found.update({child.pid: child for child in _children_of(process)})
+        return [process for process in found.values() if _is_alive(process)]
+
+    def stop(self, *, timeout_s: float = 3.0) -> None:
+        """End the head's processes, and no others, and remove its temporary folder.
+
+        Args:
+            timeout_s: how long processes may take to end on SIGTERM before they get SIGKILL. Some of Ray's take more
+                than ten seconds when all get it at once; nothing of theirs outlives the head, so why wait.
+
+        Raises:
+            ConfigError: if a process is left that does not end on SIGKILL either.
+        """
+        _end(self.processes(), signal.SIGTERM, timeout_s)
+        for _ in range(5):  # A process that was just being started shows on a later look.
+            left = self.processes()
+            if not left:
+                break
+            _end(left, signal.SIGKILL, timeout_s)
+        else:
+            raise ConfigError(f"processes {[process.pid for process in self.processes()]} of the local Ray do not end.")
+        shutil.rmtree(self.temp_dir, ignore_errors=True)
+
+
+def start_head(
+    folder: str, *, num_cpus: int, environment: Mapping[str, str] | None = None, object_store_mb: int = 300
+) -> Head:
+    """Start a head and wait until it takes jobs.
+
+    Args:
+        folder: for the token, the log and ``head.json``; made where it is missing. A head that an earlier call left
+            running in the same folder is stopped first.
+        num_cpus: logical CPUs; may be more than the machine has cores.
+        environment: variables for the head and for whatever runs on it, over those of this process. RAY_* variables
+            of this process are not passed on: they speak of another Ray.
+        object_store_mb: size of the shared-memory store.
+
+    Raises:
+        ConfigError: if it does not start; with the end of its log.
+    """
+    stop_head(folder)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    token_path = files.absolute(files.join(folder, TOKEN_FILE))
+    with os.fdopen(os.open(token_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+        stream.write(secrets.token_hex(32))
+    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    mark = secrets.token_hex(8)
+    # Unix sockets live below it, and their paths may have 107 bytes.
+    temp_dir = tempfile.mkdtemp(prefix="protclip-ray-")
+    command = [
+        str(Path(sys.executable).parent / "ray"),
+        "start",
+        "--head",
+        f"--node-ip-address={_LOOPBACK}",
+        f"--dashboard-host={_LOOPBACK}",
+        *(f"--{name}={port}" for name, port in ports.items()),
+        # Any free port: the default range is the same for every Ray on the machine.
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        f"--num-cpus={num_cpus}",
+        f"--object-store-memory={object_store_mb * 1024 * 1024}",
+        f"--temp-dir={temp_dir}",
+        "--disable-usage-stats",
+        "--log-color=false",
+    ]
+    log_path = Path(folder) / LOG_FILE
+    with log_path.open("w") as log:
+        starting = subprocess.Popen(
+            command,
+            env={**_outer_environment(), **(environment or {}), **_token_environment(token_path), MARK_VARIABLE: mark},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    head = Head(
+        mark=mark,
+        session=starting.pid,
+        address=f"{_LOOPBACK}:{ports['port']}",
+        dashboard_url=f"http://{_LOOPBACK}:{ports['dashboard-port']}",
+        token_path=token_path,
+        temp_dir=temp_dir,
+    )
+    files.write_json(files.join(folder, STATE_FILE), asdict(head))
+    try:
+        _wait_until_ready(head, starting, log_path, timeout_s=120)
+    except BaseException:
+        stop_head(folder)
+        raise
+    return head
+
+
+def stop_head(folder: str) -> bool:
+    """Stop the head that ``start_head`` left running in a folder; False where there is none."""
+    path = files.join(folder, STATE_FILE)
+    if not files.exists(path):
+        return False
+    head = Head(**files.read_json(path))
+    was_running = bool(head.processes())
+    head.stop()
+    files.remove(path)
+    return was_running
+
+
+def _outer_environment() -> dict[str, str]:
+    """This process's environment without any other Ray's, with our interpreter's commands first on PATH."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != MARK_VARIABLE}
+    # A submitted job finds `python` and `protclip` by the head's PATH. The venv's python is a link: do not resolve it.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    # A proxy is no way to this machine.
+    direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), _LOOPBACK, "localhost"]))
+    return {**kept, "PATH": path, "NO_PROXY": direct, "no_proxy": direct, "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def _token_environment(token_path: str) -> dict[str, str]:
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_path}
+
+
+def _free_ports(count: int) -> list[int]:
+    """Distinct ports that are free now, below the range from which outgoing connections are served."""
+    sockets: list[socket.socket] = []
+    try:
+        while len(sockets) < count:
+            probe = socket.socket()
+            try:
+                probe.bind(("", 20000 + secrets.randbelow(12000)))
+            except OSError:
+                probe.close()
+                continue
+            sockets.append(probe)
+        return [int(probe.getsockname()[1]) for probe in sockets]
+    finally:
+        for probe in sockets:
+            probe.close()
+
+
+def _wait_until_ready(head: Head, starting: subprocess.Popen[bytes], log_path: Path, *, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    try:
+        status = starting.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        raise ConfigError(_failure(f"`ray start` did not return in {timeout_s:.0f} s", log_path)) from None
+    if status != 0:
+        raise ConfigError(_failure(f"`ray start` ended with status {status}", log_path))
+    with requests.Session() as session:
+        session.trust_env = False
+        session.headers["Authorization"] = f"Bearer {Path(head.token_path).read_text()}"
+        while time.monotonic() < deadline:
+            try:
+                if session.get(f"{head.dashboard_url}/api/jobs/", timeout=5).ok:
+                    return
+            except requests.RequestException:
+                pass
+            time.sleep(0.2)
+    raise ConfigError(
+        _failure(f"the local Ray took no jobs at {head.dashboard_url} within {timeout_s:.0f} s", log_path)
+    )
+
+
+def _failure(what: str, log_path: Path) -> str:
+    tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-20:])
+    return f"{what}; its log {log_path} ends:\n{tail}"
+
+
+def _end(processes: list[psutil.Process], number: signal.Signals, timeout_s: float) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)  # psutil compares creation times: never a process that took over the number
+        except psutil.NoSuchProcess:
+            continue
+    deadline = time.monotonic() + timeout_s
+    while any(_is_alive(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """False for a zombie too: it only waits for its parent to take note."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        mark: str | None = process.environ().get(MARK_VARIABLE)
+    except (psutil.Error, OSError):
+        return None
+    return mark
+
+
+def _session_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return None
+
+
+def _children_of(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.Error:
+        return []
