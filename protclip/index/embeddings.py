@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -41,8 +41,8 @@ class Embeddings:
     """(rows, dimension), as stored."""
     metadata: pa.Table
     """The same rows, with the schema METADATA."""
-    content: str
-    """``protein`` or ``text``."""
+    content: Literal["protein", "text"]
+    """What was embedded."""
     model_fingerprint: str
     """Of the model that made them."""
 

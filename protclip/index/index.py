@@ -149,6 +149,12 @@ class Index:
             check_unit_vectors(queries, "queries")
         return search_graph(self._graph, queries, min(k, len(self)))
 
+    def hits(self, query: NDArray[np.float32], k: int) -> list[dict[str, Any]]:
+        """The answer to one query (dimension,), best first: rank from 1, score (cosine), and the row's columns."""
+        scores, rows = self.search(query[None], k)
+        found = zip(scores[0].tolist(), self.rows(rows[0]), strict=True)
+        return [{"rank": rank, "score": score, **row} for rank, (score, row) in enumerate(found, start=1)]
+
     def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> list[dict[str, Any]]:
         """What is known of the given rows, in their order: a dict with the columns of METADATA each."""
         return self._metadata.take(pa.array(rows, pa.int64())).to_pylist()  # type: ignore[no-any-return]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from protclip.errors import DataError, IndexMismatchError
+from protclip.errors import CheckpointError, DataError, IndexMismatchError
 from protclip.index.embeddings import CONTENTS
 from protclip.index.hnsw import SPACE
 from protclip.manifest import read_manifest
@@ -20,8 +20,8 @@ METADATA_FILE = "metadata.parquet"
 class IndexManifest:
     """What an index is, and how well it finds."""
 
-    content: str
-    """``protein`` or ``text``: what the vectors were made from."""
+    content: Literal["protein", "text"]
+    """What the vectors were made from."""
     dimension: int
     space: str
     """Always ``cosine``."""
@@ -72,10 +72,22 @@ def read_index_manifest(folder: str, *, verify: bool = False) -> IndexManifest:
     return found
 
 
+def read_checkpoint_fingerprint(folder: str) -> str:
+    """The fingerprint of a checkpoint's model, without loading the model.
+
+    Raises:
+        CheckpointError: if the folder is unfinished or not a checkpoint.
+    """
+    fingerprint = read_manifest(folder, "checkpoint", error=CheckpointError).get("fingerprint")
+    if not isinstance(fingerprint, str):
+        raise CheckpointError(f"{folder}: its manifest names no model fingerprint; save the checkpoint again.")
+    return fingerprint
+
+
 def _value(manifest: dict[str, Any], field: dataclasses.Field[Any], folder: str) -> Any:
     value = manifest.get(field.name)
-    # Annotations are strings here: "int", "str" or "float | None".
-    types = {"int": (int,), "str": (str,), "float | None": (float, int, type(None))}[str(field.type)]
+    # Annotations are strings here; what is neither "int" nor "float | None" is text.
+    types = {"int": (int,), "float | None": (float, int, type(None))}.get(str(field.type), (str,))
     if not isinstance(value, types) or isinstance(value, bool):
         raise DataError(f"{folder}: its manifest has {field.name}={value!r}, not a value of type {field.type}.")
     return value

@@ -1,0 +1,1 @@
+"""ProtCLIP over HTTP, on Ray Serve: schemas → api → deployments → app → main."""

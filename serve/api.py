@@ -1,0 +1,132 @@
+"""The routes, over any backend that embeds and searches. Nothing here knows Ray."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from protclip.errors import PayloadTooLargeError
+from protclip.version import __version__
+from serve.errors import STATUSES, envelope, install_error_handlers
+from serve.schemas import (
+    EmbedRequest,
+    EmbedResponse,
+    ErrorResponse,
+    Health,
+    Hit,
+    IndexInfo,
+    SearchRequest,
+    SearchResponse,
+)
+from serve.settings import Limits
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    413: {"model": ErrorResponse, "description": "The body is larger than the server takes."},
+    422: {"model": ErrorResponse, "description": "The request is malformed or passes a limit."},
+    503: {"model": ErrorResponse, "description": "Too many requests wait, or a part does not answer; try later."},
+}
+
+
+class Backend(Protocol):
+    """What the routes need."""
+
+    fingerprint: str
+
+    async def embed_proteins(self, sequences: Sequence[str]) -> NDArray[np.float32]:
+        """(n, dimension); DataError for what is no sequence."""
+
+    async def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, dimension); DataError for what is no text."""
+
+    async def search(self, query: NDArray[np.float32], k: int) -> list[dict[str, Any]]:
+        """Hits of one query (dimension,), best first."""
+
+    async def describe_index(self) -> IndexInfo:
+        """What the index holds."""
+
+    async def check(self) -> None:
+        """UnavailableError where a part does not answer."""
+
+
+def make_api(backend: Backend, limits: Limits) -> FastAPI:
+    """The HTTP application."""
+    app = FastAPI(
+        title="ProtCLIP",
+        version=__version__,
+        description="Embeddings of proteins and of texts about them in one space, and search in an index of them.",
+    )
+    install_error_handlers(app)
+    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
+
+    @app.post("/v1/embed", responses=ERRORS)
+    async def embed(request: EmbedRequest) -> EmbedResponse:
+        """Embed proteins or texts."""
+        request.check(limits)
+        if request.proteins is not None:
+            vectors = await backend.embed_proteins(request.proteins)
+        else:
+            vectors = await backend.embed_texts(request.texts or [])
+        return EmbedResponse(model=backend.fingerprint, dimension=vectors.shape[1], embeddings=vectors.tolist())
+
+    @app.post("/v1/search", responses=ERRORS)
+    async def search(request: SearchRequest) -> SearchResponse:
+        """Find what lies nearest to a text or a sequence."""
+        request.check(limits)
+        if request.text is not None:
+            query = await backend.embed_texts([request.text])
+        else:
+            query = await backend.embed_proteins([request.sequence or ""])
+        hits = await backend.search(query[0], request.k)
+        content = (await backend.describe_index()).content
+        return SearchResponse(model=backend.fingerprint, content=content, hits=[Hit(**hit) for hit in hits])
+
+    @app.get("/health", responses={503: ERRORS[503]})
+    async def health() -> Health:
+        """Whether the model and the index are loaded and answer."""
+        await backend.check()
+        return Health(model=backend.fingerprint, index=await backend.describe_index(), version=__version__)
+
+    return app
+
+
+class BodyLimit:
+    """Answer 413 to a body above the limit, whether or not it announces its length."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if not announced.isdigit() or int(announced) > self.max_bytes:
+            await self._refuse(scope, receive, send)
+            return
+        # Read here, not in the route: FastAPI would turn an error raised while it reads into a 400 of its own.
+        messages: MutableSequence[Message] = []
+        size = 0
+        while not messages or messages[-1].get("more_body", False):
+            messages.append(await receive())
+            if messages[-1]["type"] == "http.disconnect":
+                return
+            size += len(messages[-1].get("body", b""))
+            if size > self.max_bytes:
+                await self._refuse(scope, receive, send)
+                return
+        messages.reverse()
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self.app(scope, replay, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = PayloadTooLargeError(f"body: is larger than {self.max_bytes} bytes; split the request.")
+        await envelope(STATUSES[type(error)], type(error).__name__, str(error))(scope, receive, send)

@@ -1,0 +1,33 @@
+"""``build_app``: the application as Ray Serve deploys it. Nothing happens at import."""
+
+from __future__ import annotations
+
+from ray import serve
+from ray.serve import Application
+
+from serve.deployments import Api, IndexShard, ProteinEncoder, TextEncoder
+from serve.settings import AppArgs, check_args
+
+
+def build_app(args: AppArgs) -> Application:
+    """The application: Api → ProteinEncoder, TextEncoder, IndexShard.
+
+    Raises:
+        ConfigError: for a relative path.
+        CheckpointError, DataError: if the checkpoint or the index is unfinished or damaged.
+        IndexMismatchError: if another model made the index.
+    """
+    fingerprint = check_args(args)
+    deploy = serve.deployment(
+        ray_actor_options={"num_cpus": args.replica_cpus},
+        max_queued_requests=args.max_queued_requests,
+        # Requests inside a replica: enough for a full batch to form while one is computed.
+        max_ongoing_requests=2 * args.max_batch_size,
+    )
+    return deploy(serve.ingress()(Api)).bind(
+        args,
+        fingerprint,
+        deploy(ProteinEncoder).bind(args, fingerprint),
+        deploy(TextEncoder).bind(args, fingerprint),
+        deploy(IndexShard).bind(args, fingerprint),
+    )

@@ -1,0 +1,106 @@
+"""Every error as one envelope, by one table from error classes to HTTP statuses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from protclip.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    IndexMismatchError,
+    PayloadTooLargeError,
+    ProtclipError,
+    RequestError,
+)
+
+STATUSES: dict[type[ProtclipError], int] = {
+    RequestError: 422,
+    PayloadTooLargeError: 413,
+    DataError: 422,  # a sequence or text of the request: the server's own files were checked when it started
+    ConfigError: 500,
+    CheckpointError: 500,
+    IndexMismatchError: 500,
+    ProtclipError: 500,
+}
+"""A request can cause the first three; the others mean that the server is set up wrongly."""
+
+SHOWN_PROBLEMS = 3
+"""Of a request with many wrong fields, so many are named."""
+
+logger = logging.getLogger("ray.serve")
+
+
+class OverloadedError(Exception):
+    """More requests wait than the server takes; ask again later."""
+
+
+class UnavailableError(Exception):
+    """A part of the server does not answer at present."""
+
+
+def envelope(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """``{"error": {"type", "message"}}``."""
+    # A lone surrogate that a message quotes from the request cannot be sent as UTF-8.
+    message = message.encode("utf-8", "backslashreplace").decode()
+    return JSONResponse({"error": {"type": kind, "message": message}}, status, headers=headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every exception of the app in the envelope."""
+
+    @app.exception_handler(ProtclipError)
+    async def protclip_error(_: Request, error: ProtclipError) -> JSONResponse:
+        status = STATUSES[type(error)]
+        if status >= 500:
+            logger.error("request failed: %s", error)
+        return envelope(status, type(error).__name__, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        if "json" not in request.headers.get("content-type", ""):
+            return envelope(
+                422, RequestError.__name__, "body: send JSON, with the header Content-Type: application/json."
+            )
+        return envelope(422, RequestError.__name__, describe(error.errors()))
+
+    @app.exception_handler(OverloadedError)
+    async def overloaded(_: Request, error: OverloadedError) -> JSONResponse:
+        return envelope(503, type(error).__name__, str(error), {"Retry-After": "1"})
+
+    @app.exception_handler(UnavailableError)
+    async def unavailable(_: Request, error: UnavailableError) -> JSONResponse:
+        return envelope(503, type(error).__name__, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # FastAPI's own, where a body is not UTF-8 or nested too deeply
+            return envelope(422, RequestError.__name__, "body: cannot be read as JSON.")
+        kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "")
+        return envelope(error.status_code, kind, str(error.detail), error.headers)
+
+    @app.exception_handler(Exception)
+    async def internal(_: Request, _error: Exception) -> JSONResponse:
+        # Starlette raises it again after the answer, so that it is logged whole; the client learns no details.
+        return envelope(500, "InternalError", "The server failed on this request; its log says why.")
+
+
+def describe(problems: Sequence[Any]) -> str:
+    """Pydantic's findings as one line: ``field: what is wrong``."""
+    shown = []
+    for problem in problems[:SHOWN_PROBLEMS]:
+        # A position inside malformed JSON is no field.
+        names = [str(part) for part in problem["loc"] if part != "body" and problem["type"] != "json_invalid"]
+        reason = problem["ctx"]["error"] if problem["type"] in {"json_invalid", "value_error"} else problem["msg"]
+        shown.append(f"{'.'.join(names) or 'body'}: {reason}")
+    if len(problems) > SHOWN_PROBLEMS:
+        shown.append(f"and {len(problems) - SHOWN_PROBLEMS} more")
+    return "; ".join(shown) + "."

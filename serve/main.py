@@ -1,0 +1,95 @@
+"""``protclip serve``: the application on this machine, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from types import FrameType
+from typing import Any
+
+import click
+
+from protclip import files
+from protclip.errors import ConfigError
+from serve.settings import AppArgs, check_args
+
+APP_NAME = "protclip"
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Of a Ray that is started here: what travels between the replicas is small, and Ray would take 30 % of the memory."""
+
+
+@click.command()
+@click.argument("index")
+@click.option("--checkpoint", required=True, help="Folder or URL of the model that made the index.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
+    """Serve embedding and search in the INDEX over HTTP.
+
+    It starts a Ray of its own on this machine, or joins the one that RAY_ADDRESS names.
+    """
+    args = AppArgs(index=files.absolute(index), checkpoint=files.absolute(checkpoint))
+    check_args(args, verify=not files.is_url(args.index))
+    _check_port(host, port)
+    try:
+        _run(args, host, port)
+    except KeyboardInterrupt:
+        click.echo("stopped")
+
+
+def _run(args: AppArgs, host: str, port: int) -> None:
+    """Start Ray and the application, and wait for a signal."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+    import ray
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+    from ray.serve.schema import LoggingConfig
+
+    from serve.app import build_app
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    address = os.environ.get("RAY_ADDRESS")
+    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    try:
+        ray.init(address=address or "local", logging_level=logging.WARNING, **({} if address else own))
+        signal.signal(signal.SIGTERM, _interrupt)  # Ray has set a handler of its own
+        serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=logs)
+        try:
+            serve.run(build_app(args), name=APP_NAME, route_prefix="/", logging_config=logs)
+        except RuntimeError as error:
+            raise ConfigError(f"the application did not start: {error}") from error
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        click.echo(f"ready: {url}  (routes and forms: {url}/docs; Ctrl-C stops it)")
+        threading.Event().wait()
+    finally:
+        # A second signal must not leave processes behind.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        if ray.is_initialized():
+            if address:
+                serve.delete(APP_NAME)
+            else:
+                serve.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise ConfigError where nothing can listen: Serve would say so late and at length."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another --host or --port."
+        ) from error

@@ -1,0 +1,66 @@
+"""The application's settings, and the check that they fit together."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from protclip import files
+from protclip.errors import ConfigError
+from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+
+
+class Limits(BaseModel):
+    """The largest requests that are answered; above them 413 (bytes) or 422 (the rest)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1)
+    """Bytes of a request's body."""
+    max_items: int = Field(default=64, ge=1)
+    """Proteins or texts in one request."""
+    max_sequence_length: int = Field(default=50_000, ge=1)
+    """Residues; titin has 34,350. The model sees as many as its checkpoint says."""
+    max_text_length: int = Field(default=20_000, ge=1)
+    """Characters of a text."""
+    max_k: int = Field(default=1_000, ge=1)
+    """Answers to one question."""
+
+
+class AppArgs(BaseModel):
+    """The settings of the application, as ``args`` of a Serve config file gives them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: str
+    """Absolute path or URL of the index; every machine with a replica must reach it."""
+    checkpoint: str
+    """Absolute path or URL of the checkpoint that made the index."""
+    limits: Limits = Limits()
+    replica_cpus: float = Field(default=0.1, ge=0)
+    """Logical CPUs that each replica reserves. A share of one is for scheduling alone: it holds nothing back."""
+    max_batch_size: int = Field(default=64, ge=1)
+    """Sequences, or texts, of all waiting requests that are embedded together."""
+    batch_wait_s: float = Field(default=0.005, ge=0)
+    """How long a lone request waits for company, in seconds: a cost in latency, a gain under load."""
+    max_queued_requests: int = Field(default=200, ge=1)
+    """Requests that wait for one deployment; further ones are answered 503 at once."""
+
+
+def check_args(args: AppArgs, *, verify: bool = False) -> str:
+    """The model's fingerprint, after everything was checked that can be without loading model or index.
+
+    Args:
+        args: the settings.
+        verify: compare the checksums of the index's files too.
+
+    Raises:
+        ConfigError: for a relative path.
+        CheckpointError, DataError: if the checkpoint or the index is unfinished or damaged.
+        IndexMismatchError: if another model made the index.
+    """
+    for name, path in (("index", args.index), ("checkpoint", args.checkpoint)):
+        if not files.is_absolute(path):
+            raise ConfigError(f"{name} {path!r} is relative, and replicas run in other folders; give an absolute path.")
+    fingerprint = read_checkpoint_fingerprint(args.checkpoint)
+    read_index_manifest(args.index, verify=verify).check_model(fingerprint, args.index)
+    return fingerprint
