@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from protclip.errors import RequestError
 from serve.settings import Limits
 
-
 # The minimum is what makes pydantic look into the string, and refuse a lone surrogate that no tokenizer takes.
 Item = Annotated[str, StringConstraints(min_length=1)]
 
