@@ -137,7 +137,7 @@ def start_head(
     token_path = files.absolute(files.join(folder, TOKEN_FILE))
     with os.fdopen(os.open(token_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
         stream.write(secrets.token_hex(32))
-    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     mark = secrets.token_hex(8)
     # Unix sockets live below it, and their paths may have 107 bytes.
     temp_dir = tempfile.mkdtemp(prefix="protclip-ray-")
@@ -210,7 +210,7 @@ def _token_environment(token_path: str) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_path}
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Distinct ports that are free now, below the range from which outgoing connections are served."""
     sockets: list[socket.socket] = []
     try:

@@ -1,0 +1,338 @@
+"""``protclip quickstart``: the whole way once, from UniProt rows to HTTP answers, on this machine.
+
+Every stage is a command that a user could type, run as a subprocess against a Ray head of our own; this file only
+puts them in a row and reads what they wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import requests
+
+from protclip import files
+from protclip.errors import ConfigError, ProtclipError
+from protclip.manifest import read_manifest
+from protclip.protanno.biotext import biotext
+from protclip.protanno.shards import PROPERTIES, read_row_group, row_groups
+from ray_jobs.local_head import MARK_VARIABLE, Head, free_ports, start_head, stop_head
+
+BIN = Path(sys.executable).parent
+MARKER_FILE = ".protclip-quickstart"
+"""Lies in the output folder and says that we may wipe it."""
+
+LOGICAL_CPUS = 4
+"""At least so many, also on 2 cores: two Train workers and their input streams, see docs/decisions/004."""
+
+NUM_STAGES = 7
+NUM_ANSWERS = 5
+
+# What `ray job submit` says itself, as against what the job says.
+_RAY_LINE = re.compile(r"^(\d{4}-\d\d-\d\d [\d:,]+\s+\w+ \w+\.py:\d+ -- |Running entrypoint for job )")
+
+
+@click.command()
+@click.option("--data", metavar="FILE", help="UniProtKB flat file or FASTA; without it a synthetic proteome is made.")
+@click.option(
+    "--output", default="quickstart", show_default=True, help="Folder for everything; an earlier run is wiped."
+)
+@click.option("--keep", is_flag=True, help="Leave the server and its Ray running.")
+@click.option("--stop", is_flag=True, help="Only end what an earlier --keep left running in the folder.")
+def main(*, data: str | None, output: str, keep: bool, stop: bool) -> None:
+    """Curate, pretrain, embed, index, serve and query, once, on this machine."""
+    output = files.absolute(output)
+    if stop:
+        stopped = stop_head(files.join(output, "ray"))
+        click.echo("stopped" if stopped else f"nothing of a quickstart in {output} is running")
+        return
+    if data is not None and not files.exists(data):
+        raise ConfigError(f"--data {data}: there is no such file; name a UniProtKB flat file (.dat, .dat.gz) or FASTA.")
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    _claim_folder(output)
+    run = Run(output=output)
+    kept = False
+    try:
+        run.whole_way(data)
+        kept = keep
+    finally:
+        if not kept:
+            # A second Ctrl-C must not leave processes behind.
+            with _signals_ignored():
+                stop_head(run.path("ray"))
+    if kept:
+        where = [] if output == files.absolute("quickstart") else ["--output", output]
+        click.echo(f"\nThe server stays up: {run.url}  (routes and forms: {run.url}/docs)")
+        click.echo(f"Stop it, and its Ray: {shlex.join([_shown(BIN / 'protclip'), 'quickstart', '--stop', *where])}")
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """One way through the stages."""
+
+    output: str
+    started: float = field(default_factory=time.monotonic)
+    stage: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+    url: str = ""
+
+    def path(self, *names: str) -> str:
+        """A path in the output folder."""
+        return files.join(self.output, *names)
+
+    def whole_way(self, data: str | None) -> None:
+        """All stages in order.
+
+        Raises:
+            ProtclipError: naming the stage that failed and its log.
+        """
+        with self._timed("start Ray") as line:
+            head = start_head(self.path("ray"), num_cpus=max(LOGICAL_CPUS, os.cpu_count() or 1))
+            self.environment = head.environment()
+            line.append(f"dashboard {head.dashboard_url}, for this run alone")
+        self._curate(data)
+        self._pretrain()
+        self._embed()
+        self._index()
+        self._serve(head)
+        self._query()
+        click.echo(f"\nDone in {time.monotonic() - self.started:.0f} s. Everything is in {self.output}")
+
+    def _curate(self, data: str | None) -> None:
+        with self._timed("curate") as line:
+            if data is None:
+                click.echo("      No DATA was given: the proteins and texts are SYNTHETIC, made for this trial.")
+                data = self.path("synthetic.dat.gz")
+                self._command("synthesize", ["protclip", "synthesize", "--output", data])
+            # Small row groups, so that each of the training stream's lanes has some of so few pairs.
+            options = ["--seed", "0", "--heldout-fraction", "0.1", "--sampling", "none", "--row-group-rows", "32"]
+            self._command(
+                "curate", ["protclip", "curate", files.absolute(data), "--output", self.path("pairs"), *options]
+            )
+            train, heldout = (
+                sum(group.num_rows for group in row_groups(self.path("pairs"), split)) for split in ("train", "heldout")
+            )
+            line.append(f"{train + heldout:,} pairs, {heldout:,} of them held out")
+
+    def _pretrain(self) -> None:
+        with self._timed("pretrain") as line:
+            # The package is installed where the job runs, so an empty folder will do as its working directory.
+            job_folder = self.path("job")
+            files.make_folder(job_folder)
+            pretrain = ["pretrain", "tiny_cpu", f"data.pairs={self.path('pairs')}", f"run_dir={self.path('run')}"]
+            submit = ["ray", "job", "submit", "--log-style=record", "--log-color=false", "--working-dir", job_folder]
+            self._command("pretrain", [*submit, "--", "python", "-m", "ray_jobs", *pretrain], shown=True)
+            metrics = files.read_json(self.path("run", "metrics.json"))
+            line.append(f"{metrics['steps']:,} steps on 2 workers, submitted as a Ray job")
+        _print_retrieval(metrics)
+
+    def _embed(self) -> None:
+        with self._timed("embed") as line:
+            output = self.path("embeddings")
+            self._command(
+                "embed", ["protclip", "embed", self.path("pairs"), "--checkpoint", self._checkpoint, "--output", output]
+            )
+            line.append(f"{read_manifest(output, 'embeddings')['rows']:,} proteins")
+
+    def _index(self) -> None:
+        with self._timed("index") as line:
+            output = self.path("index")
+            self._command("index", ["protclip", "index", self.path("embeddings"), "--output", output])
+            manifest = read_manifest(output, "index")
+            line.append(f"{manifest['count']:,} vectors, recall@10 {manifest['recall_at_10']:.3f} of exact search")
+
+    def _serve(self, head: Head) -> None:
+        with self._timed("serve") as line:
+            (port,) = free_ports(1)
+            self.url = f"http://127.0.0.1:{port}"
+            command = ["protclip", "serve", self.path("index"), "--checkpoint", self._checkpoint, "--port", str(port)]
+            log_path = self._log_path("serve", command)
+            with log_path.open("a") as log:
+                server = subprocess.Popen(
+                    [str(BIN / command[0]), *command[1:]],
+                    env={**self.environment, MARK_VARIABLE: head.mark},  # so that it ends with the head
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            health = self._wait_for_health(server, log_path, timeout_s=120)
+            line.append(f"{self.url}, {health['index']['count']:,} proteins")
+
+    def _wait_for_health(self, server: subprocess.Popen[bytes], log_path: Path, *, timeout_s: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and server.poll() is None:
+            with contextlib.suppress(ProtclipError, requests.ConnectionError, requests.Timeout):
+                return self._ask("GET", "/health")
+            time.sleep(0.5)
+        state = "does not answer" if server.poll() is None else f"ended with status {server.returncode}"
+        raise ConfigError(f"quickstart failed at 'serve': the server {state}; {_end_of(log_path)}")
+
+    def _query(self) -> None:
+        accession, sequence, text = _a_heldout_pair(self.path("pairs"))
+        with self._timed("query") as line:
+            vectors = [
+                self._ask("POST", "/v1/embed", {"proteins": [sequence]}),
+                self._ask("POST", "/v1/embed", {"texts": [text]}),
+            ]
+            answers = [
+                self._ask("POST", "/v1/search", {"text": text, "k": NUM_ANSWERS}),
+                self._ask("POST", "/v1/search", {"sequence": sequence, "k": NUM_ANSWERS}),
+            ]
+            line.append("POST /v1/embed and /v1/search, with a protein and with a text each")
+        for kind, answer in zip(("protein", "text"), vectors, strict=True):
+            (vector,) = answer["embeddings"]
+            length = sum(x * x for x in vector) ** 0.5
+            click.echo(f"      embedding of a {kind}: {answer['dimension']} numbers, length {length:.4f}")
+        _print_answers(f"Proteins for the text of held-out {accession}: “{_cut(text, 90)}”", answers[0])
+        _print_answers(f"Proteins for the sequence of held-out {accession}: {_cut(sequence, 60)}", answers[1])
+
+    @property
+    def _checkpoint(self) -> str:
+        return self.path("run", "best")
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[list[str]]:
+        """Announce a stage, and after it print the line that the caller has filled in."""
+        self.stage += 1
+        started = time.monotonic()
+        result: list[str] = []
+        if sys.stdout.isatty():
+            click.echo(f"[{self.stage}/{NUM_STAGES}] {name} …")
+        yield result
+        click.echo(f"[{self.stage}/{NUM_STAGES}] {name:<9} {time.monotonic() - started:6.1f} s  {'; '.join(result)}")
+
+    def _ask(self, method: str, route: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy is no way to this machine
+            answer = session.request(method, self.url + route, json=body, timeout=60)
+        if not answer.ok:
+            raise ConfigError(
+                f"quickstart failed at {method} {route}: the server answered {answer.status_code}: {answer.text[:500]}"
+            )
+        content: dict[str, Any] = answer.json()
+        return content
+
+    def _log_path(self, name: str, command: Sequence[str]) -> Path:
+        path = Path(self.path("logs", f"{name}.log"))
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"$ {shlex.join(command)}\n")
+        return path
+
+    def _command(self, name: str, command: Sequence[str], *, shown: bool = False) -> None:
+        """Run one command to its end, its output in a log, and where ``shown`` on the terminal too.
+
+        Raises:
+            ConfigError: if it fails; with the end of the log.
+        """
+        log_path = self._log_path(name, command)
+        with log_path.open("a") as log:
+            process = subprocess.Popen(
+                [str(BIN / command[0]), *command[1:]],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+            assert process.stdout is not None
+            try:
+                for text in process.stdout:
+                    log.write(text)
+                    log.flush()
+                    if shown and not _RAY_LINE.match(text):
+                        click.echo(f"      {text}", nl=False)
+                status = process.wait()
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+        if status != 0:
+            raise ConfigError(f"quickstart failed at {name!r} with status {status}; {_end_of(log_path)}")
+
+
+def _claim_folder(output: str) -> None:
+    """Empty the output folder, if it is missing, empty or an earlier quickstart's.
+
+    Raises:
+        ConfigError: if it holds something else.
+    """
+    folder = Path(output)
+    if folder.exists():
+        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MARKER_FILE).exists()):
+            raise ConfigError(f"--output {output} holds something that is no quickstart's; choose another folder.")
+        stop_head(files.join(output, "ray"))
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / MARKER_FILE).touch()
+
+
+def _a_heldout_pair(pairs: str) -> tuple[str, str, str]:
+    """Accession, sequence and biotext of the first held-out pair."""
+    row = read_row_group(row_groups(pairs, "heldout")[0]).slice(0, 1).to_pylist()[0]
+    return row["accession"], row["sequence"], biotext(*(row[name] for name in PROPERTIES))
+
+
+def _print_retrieval(metrics: Mapping[str, Any]) -> None:
+    heldout, untrained, chance = metrics["heldout"], metrics["untrained"], metrics["chance"]
+    click.echo(f"      Retrieval among {heldout['num_pairs']:,} held-out pairs   recall@1   recall@5  recall@10")
+    rows = [
+        ("text → protein, trained", heldout["text_to_protein"]),
+        ("protein → text, trained", heldout["protein_to_text"]),
+        ("text → protein, untrained", untrained["text_to_protein"]),
+        ("chance", chance),
+    ]
+    for name, values in rows:
+        recalls = "".join(f"{values[f'recall@{k}']:>11.4f}" for k in (1, 5, 10))
+        click.echo(f"      {name:<40}{recalls}")
+    ratio = heldout["text_to_protein"]["recall@10"] / chance["recall@10"]
+    click.echo(f"      text → protein recall@10 is {ratio:.1f} × chance")
+
+
+def _print_answers(title: str, answer: Mapping[str, Any]) -> None:
+    click.echo(f"\n{title}")
+    for hit in answer["hits"]:
+        name, organism = _cut(hit["name"] or "-", 50), _cut(hit["organism"] or "-", 40)
+        click.echo(f"  {hit['rank']:>2}  {hit['accession']:<10}  {name:<50}  {organism:<40}  {hit['score']:.4f}")
+
+
+def _end_of(log_path: Path) -> str:
+    tail = "".join(f"\n  {line}" for line in log_path.read_text(errors="replace").splitlines()[-15:])
+    return f"its log {log_path} ends:{tail}"
+
+
+def _cut(value: str, width: int) -> str:
+    return value if len(value) <= width else value[: width - 1] + "…"
+
+
+def _shown(path: Path) -> str:
+    """The path as one would type it here."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
