@@ -54,7 +54,7 @@ def connect(num_cpus: float | None = None) -> None:
             # A cluster that is joined has its own CPUs, and Ray refuses the argument.
             num_cpus=None if address or num_cpus is None else int(num_cpus),
             include_dashboard=None if address else False,
-            logging_level="warning",
+            logging_level=logging.WARNING,
             log_to_driver=True,
         )
     context = DataContext.get_current()

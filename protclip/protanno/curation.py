@@ -56,19 +56,19 @@ class CurationConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SpillReport:
-    """What became of the entries of one input file."""
+    """What became of the entries of one input file; all fields are JSON values."""
 
     path: str
     num_read: int = 0
     """Entries, good and bad."""
     num_kept: int = 0
-    not_sampled: Counter[str] = field(default_factory=Counter)
+    not_sampled: dict[str, int] = field(default_factory=Counter)
     """By reason."""
-    quarantined: Counter[str] = field(default_factory=Counter)
+    quarantined: dict[str, int] = field(default_factory=Counter)
     """By reason."""
-    coverage: Counter[str] = field(default_factory=Counter)
+    coverage: dict[str, int] = field(default_factory=Counter)
     """Good entries before sampling by properties present, ``1`` to ``4``."""
-    existence: Counter[str] = field(default_factory=Counter)
+    existence: dict[str, int] = field(default_factory=Counter)
     """Good entries before sampling by protein existence, ``1`` to ``5``, or ``unknown``."""
     spills: dict[str, str] = field(default_factory=dict)
     """The temporary file of each shard that got rows."""
@@ -76,15 +76,15 @@ class SpillReport:
 
 @dataclass(kw_only=True, slots=True)
 class ShardReport:
-    """What was written of one shard."""
+    """What was written of one shard; all fields are JSON values."""
 
-    num_rows: Counter[str] = field(default_factory=Counter)
+    num_rows: dict[str, int] = field(default_factory=Counter)
     """By split."""
     num_repeated: int = 0
     """Rows left out because their accession came more than once."""
-    coverage: Counter[str] = field(default_factory=Counter)
+    coverage: dict[str, int] = field(default_factory=Counter)
     """Rows by properties present."""
-    existence: Counter[str] = field(default_factory=Counter)
+    existence: dict[str, int] = field(default_factory=Counter)
     """Rows by protein existence."""
     files: list[str] = field(default_factory=list)
     """Names in the folder."""
@@ -241,7 +241,7 @@ def _preference(table: pa.Table, index: int) -> tuple[Any, ...]:
     return not row["reviewed"], -len(row["sequence"]), -len(text), json.dumps(row, sort_keys=True)
 
 
-def _count(values: Sequence[int | None]) -> Counter[str]:
+def _count(values: Sequence[int | None]) -> dict[str, int]:
     return Counter("unknown" if value is None else str(value) for value in values)
 
 

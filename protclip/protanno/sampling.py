@@ -60,7 +60,7 @@ def sampling_probability(entry: Entry, config: SamplingConfig) -> float:
     if _not_a_candidate(entry, config):
         return 0.0
     assert entry.existence is not None
-    return coverage(entry) ** config.coverage_exponent / entry.existence**config.existence_exponent
+    return float(coverage(entry) ** config.coverage_exponent / entry.existence**config.existence_exponent)
 
 
 def draw(entry: Entry, config: SamplingConfig, seed: int) -> Draw:
