@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from protclip.errors import RequestError
 from serve.settings import Limits
 
-# The minimum is what makes pydantic look into the string, and refuse a lone surrogate that no tokenizer takes.
-Item = Annotated[str, StringConstraints(min_length=1)]
+
+def _encodable(value: str) -> str:
+    """JSON may escape half of a surrogate pair, which is no character and which no tokenizer takes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half of a surrogate pair at character {error.start + 1}") from error
+    return value
+
+
+Item = Annotated[str, StringConstraints(min_length=1), AfterValidator(_encodable)]
 
 
 class _Request(BaseModel):
@@ -23,7 +32,7 @@ class EmbedRequest(_Request):
     """Proteins or texts to embed."""
 
     proteins: list[Item] | None = Field(default=None, min_length=1, description="Amino acids in one-letter code.")
-    texts: list[str] | None = Field(
+    texts: list[Item] | None = Field(
         default=None, min_length=1, description="Biotexts, such as 'FUNCTION: Hydrolyses ATP.'"
     )
 

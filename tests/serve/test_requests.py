@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from protclip import errors
+from protclip.errors import ProtclipError, RequestError
+from serve.api import BodyLimit
+from serve.errors import STATUSES, describe
+from serve.schemas import EmbedRequest, SearchRequest
+from serve.settings import AppArgs, Limits
+
+pytestmark = pytest.mark.unit
+
+
+def subclasses(error: type[ProtclipError]) -> set[type[ProtclipError]]:
+    return {error}.union(*(subclasses(child) for child in error.__subclasses__()))
+
+
+def test_every_error_class_has_a_status():
+    ours = {error for error in subclasses(ProtclipError) if error.__module__ == errors.__name__}
+    assert len(ours) >= 7
+    assert ours == set(STATUSES)
+    assert all(400 <= status <= 599 for status in STATUSES.values())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"proteins": None},
+        {"proteins": []},
+        {"proteins": "MKT"},
+        {"proteins": ["MKT"], "texts": ["a"]},
+        {"proteins": [1]},
+        {"proteins": [""]},
+        {"texts": ["\ud800"]},
+        {"proteins": ["\ud800"]},
+        {"proteins": ["M"], "more": 1},
+    ],
+)
+def test_an_embed_request_of_another_form_is_refused(body):
+    with pytest.raises(ValidationError):
+        EmbedRequest.model_validate(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"text": ""},
+        {"text": "a", "sequence": "M"},
+        {"text": "a", "k": 0},
+        {"text": "a", "k": "5"},
+        {"text": "a", "k": True},
+        {"text": "a", "k": 1.5},
+        {"text": "a", "k": float("nan")},
+        {"text": ["a"]},
+        {"text": "a\ud800"},
+    ],
+)
+def test_a_search_request_of_another_form_is_refused(body):
+    with pytest.raises(ValidationError):
+        SearchRequest.model_validate(body)
+
+
+LIMITS = Limits(max_items=2, max_sequence_length=5, max_text_length=3, max_k=7)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (EmbedRequest(proteins=["M"] * 3), "proteins: holds 3"),
+        (EmbedRequest(proteins=["M", "MMMMMM"]), r"proteins\[1\]: has 6"),
+        (EmbedRequest(texts=["four"]), r"texts\[0\]: has 4"),
+        (SearchRequest(text="four"), "text: has 4"),
+        (SearchRequest(sequence="MMMMMM"), "sequence: has 6"),
+        (SearchRequest(text="a", k=8), "k: 8"),
+    ],
+)
+def test_a_limit_that_is_passed_is_named(request_, field):
+    with pytest.raises(RequestError, match=field):
+        request_.check(LIMITS)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [EmbedRequest(proteins=["MMMMM"] * 2), EmbedRequest(texts=["aaa"]), SearchRequest(text="aaa", k=7)],
+)
+def test_a_request_at_the_limits_passes(request_):
+    request_.check(LIMITS)
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(ValidationError):
+        AppArgs.model_validate({"index": "/i", "checkpoint": "/c", "limits": {"max_itmes": 3}})
+
+
+def test_many_problems_are_told_in_one_line():
+    with pytest.raises(ValidationError) as caught:
+        EmbedRequest.model_validate({"proteins": [1, 2, 3, 4, 5]})
+    line = describe(caught.value.errors())
+    assert line.startswith("proteins.0: ") and line.endswith("and 2 more.") and "\n" not in line
+
+
+def post(chunks: list[bytes], max_bytes: int, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes | None]:
+    """The status that BodyLimit gives, and the body that the app behind it saw."""
+    seen: list[bytes] = []
+    sent: list[dict[str, Any]] = []
+    waiting = [{"type": "http.request", "body": c, "more_body": i < len(chunks) - 1} for i, c in enumerate(chunks)]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            message = await receive()
+            seen.append(message["body"])
+            if not message["more_body"]:
+                break
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive() -> dict[str, Any]:
+        return waiting.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
+    asyncio.run(BodyLimit(app, max_bytes)(scope, receive, send))
+    return sent[0]["status"], b"".join(seen) if seen else None
+
+
+def test_a_body_at_the_limit_reaches_the_app_whole():
+    assert post([b"abc", b"", b"def"], 6, []) == (200, b"abcdef")
+
+
+def test_a_body_above_the_limit_is_413_however_it_comes():
+    assert post([b"abc", b"defg"], 6, []) == (413, None)
+    assert post([b"abcdefg"], 6, [(b"content-length", b"7")]) == (413, None)
+    assert post([b"abcdefg"], 6, [(b"content-length", b"3")]) == (413, None)
