@@ -105,6 +105,10 @@ def _entry(text: bytes, accession: str) -> Entry:
     # ID AC DT DE GN OS OC OX | RN … | CC | DR | PE | KW FT | SQ.
     comments_start = _find(text, b"\nCC   ", 0)
     head = text[: min(_find(text, b"\nRN   ", 0), comments_start) + 1]
+    if (second := text.find(b"\nAC   ", len(head) - 1)) >= 0:
+        # A file that lost its bytes between two entries would give one's names with the other's sequence.
+        value = text[second + 1 : text.find(b"\n", second + 1)].decode("latin-1")
+        raise RefusedError("two entries run into each other", value, "one AC block, and a // line after each entry")
     comments_end = max(comments_start, text.rfind(b"\nCC   "))
     comments = _comments(text, comments_start, comments_end)
     identity = " ".join(_lines(head, b"ID")).split()
@@ -115,13 +119,13 @@ def _entry(text: bytes, accession: str) -> Entry:
         entry_name=identity[0] if identity else None,
         reviewed=_reviewed(identity),
         sequence=_sequence(text),
-        existence=_existence(text[comments_end if comments else len(head) - 1 :]),
+        existence=_existence(text[comments_end:] if comments_end < len(text) - 1 else text),
         name=names.name,
         function=comments.get("FUNCTION"),
         subcellular_location=comments.get("SUBCELLULAR LOCATION"),
         similarity=comments.get("SIMILARITY"),
         display_name=names.display_name,
-        organism=unwrap(_lines(head, b"OS")).removesuffix(".") or None,
+        organism=_organism(unwrap(_lines(head, b"OS"))),
         organism_id=int(taxon[1]) if taxon else None,
         ec=names.ec,
     )
@@ -163,6 +167,11 @@ def _accession(text: bytes) -> str:
     if not accession or " " in accession:
         raise RefusedError("no accession", accession, "an AC line such as 'AC   P12345;'")
     return accession
+
+
+def _organism(text: str) -> str | None:
+    # The line ends with a full stop, which in "Bacillus sp." is the name's own.
+    return (text if text.endswith(" sp.") else text.removesuffix(".")) or None
 
 
 def _reviewed(identity: list[str]) -> bool:

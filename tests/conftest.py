@@ -1,0 +1,31 @@
+"""Fixtures of all rings: real data where it is, and one Ray for the session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of public data, PROTCLIP_TEST_DATA; a test that needs it is skipped where it is absent."""
+    folder = Path(os.environ.get("PROTCLIP_TEST_DATA") or Path(__file__).parents[1] / "../shared/data").resolve()
+    if not folder.is_dir():
+        pytest.skip(f"real data: no folder {folder}; set PROTCLIP_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A Ray of this session with 4 logical CPUs, which commands called in this process find initialised."""
+    from ray_jobs.cluster import prepare_environment
+
+    prepare_environment()
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False)
+    yield
+    ray.shutdown()
