@@ -105,10 +105,6 @@ def _entry(text: bytes, accession: str) -> Entry:
     # ID AC DT DE GN OS OC OX | RN … | CC | DR | PE | KW FT | SQ.
     comments_start = _find(text, b"\nCC   ", 0)
     head = text[: min(_find(text, b"\nRN   ", 0), comments_start) + 1]
-    if (second := text.find(b"\nAC   ", len(head) - 1)) >= 0:
-        # A file that lost its bytes between two entries would give one's names with the other's sequence.
-        value = text[second + 1 : text.find(b"\n", second + 1)].decode("latin-1")
-        raise RefusedError("two entries run into each other", value, "one AC block, and a // line after each entry")
     comments_end = max(comments_start, text.rfind(b"\nCC   "))
     comments = _comments(text, comments_start, comments_end)
     identity = " ".join(_lines(head, b"ID")).split()
@@ -163,9 +159,15 @@ def _comments(text: bytes, start: int, end: int) -> dict[str, str]:
 
 
 def _accession(text: bytes) -> str:
-    accession = " ".join(_lines(text, b"AC")).split(";")[0].strip()
+    lines = _lines(text, b"AC")
+    accession = " ".join(lines).split(";")[0].strip()
     if not accession or " " in accession:
         raise RefusedError("no accession", accession, "an AC line such as 'AC   P12345;'")
+    block = text.find(b"\nAC   ") + sum(len(line) + 6 for line in lines)
+    if (second := text.find(b"\nAC   ", block)) >= 0:
+        # A file that lost bytes between two entries would give the names of one with the sequence of the other.
+        value = text[second + 1 : text.find(b"\n", second + 1)].decode("latin-1")
+        raise RefusedError("two entries run into each other", value, "one AC block, and a // line after each entry")
     return accession
 
 
