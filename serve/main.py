@@ -73,7 +73,7 @@ def _run(args: AppArgs, host: str, port: int) -> None:
         if ray.is_initialized():
             if address:
                 serve.delete(APP_NAME)
-            else:
+            if not address or not serve.status().applications:
                 serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
 

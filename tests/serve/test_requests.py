@@ -112,7 +112,7 @@ def post(chunks: list[bytes], max_bytes: int, headers: list[tuple[bytes, bytes]]
     sent: list[dict[str, Any]] = []
     waiting = [{"type": "http.request", "body": c, "more_body": i < len(chunks) - 1} for i, c in enumerate(chunks)]
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
         while True:
             message = await receive()
             seen.append(message["body"])

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from ports import free_port
+from tiny_model import random_sequences, tiny_model, write_protein_index
+
+from protclip.embedding import ProtCLIP
+from serve.settings import AppArgs, Limits
+
+LIMITS = Limits(max_body_bytes=20_000, max_items=8, max_sequence_length=100, max_text_length=400, max_k=50)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """A checkpoint, an index by it, and what they were made from."""
+
+    model: ProtCLIP
+    sequences: list[str]
+    args: AppArgs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server(Folders):
+    """A running application."""
+
+    url: str
+
+    def post(self, route: str, body: dict[str, Any]) -> requests.Response:
+        return requests.post(self.url + route, json=body, timeout=60)
+
+    def embed(self, **body: list[str]) -> np.ndarray:
+        answer = self.post("/v1/embed", body)
+        assert answer.status_code == 200, answer.text
+        return np.array(answer.json()["embeddings"], np.float32)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    folder = tmp_path_factory.mktemp("served")
+    model, sequences = tiny_model(), random_sequences(60)
+    model.save_pretrained(str(folder / "checkpoint"))
+    index = write_protein_index(folder, model, sequences)
+    args = AppArgs(index=index, checkpoint=str(folder / "checkpoint"), limits=LIMITS)
+    return Folders(model=model, sequences=sequences, args=args)
+
+
+@pytest.fixture(scope="session")
+def server(ray_cluster: None, folders: Folders) -> Iterator[Server]:  # noqa: ARG001
+    """The application on the session's Ray, over real HTTP."""
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    from serve.app import build_app
+
+    port = free_port()
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+    serve.run(build_app(folders.args), name="protclip-test", route_prefix="/")
+    yield Server(**vars(folders), url=f"http://127.0.0.1:{port}")
+    serve.shutdown()

@@ -1,0 +1,80 @@
+"""The routes over a backend that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serve.api import make_api
+from serve.errors import OverloadedError, UnavailableError
+from serve.schemas import IndexInfo
+from serve.settings import Limits
+
+pytestmark = pytest.mark.unit
+
+
+class FailingBackend:
+    """Fails with the given exception wherever it is asked."""
+
+    fingerprint = "f" * 64
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def embed_proteins(self, _sequences: Any) -> np.ndarray:
+        raise self.error
+
+    embed_texts = embed_proteins
+
+    async def search(self, _query: Any, _k: int) -> list[dict[str, Any]]:
+        raise self.error
+
+    async def describe_index(self) -> IndexInfo:
+        raise self.error
+
+    async def check(self) -> None:
+        raise self.error
+
+
+def ask(error: Exception, method: str, path: str, body: bytes = b"") -> tuple[int, dict[bytes, bytes], Any]:
+    """Status, headers and JSON of one request to the routes over a failing backend."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    app = make_api(FailingBackend(error), Limits())
+    try:
+        asyncio.run(app(scope, receive, send))
+    except type(error):
+        pass  # raised again for the server's log, after the answer
+    return sent[0]["status"], dict(sent[0]["headers"]), json.loads(sent[1]["body"])["error"]
+
+
+def test_an_overloaded_server_says_when_to_ask_again():
+    status, headers, error = ask(OverloadedError("full"), "POST", "/v1/embed", b'{"proteins": ["M"]}')
+    assert (status, headers[b"retry-after"], error) == (503, b"1", {"type": "OverloadedError", "message": "full"})
+
+
+def test_health_fails_where_a_part_does_not_answer():
+    assert ask(UnavailableError("gone"), "GET", "/health")[0] == 503
+
+
+def test_a_failure_of_ours_tells_the_client_no_details():
+    status, _, error = ask(KeyError("secret/path"), "POST", "/v1/search", b'{"text": "a"}')
+    assert status == 500 and error["type"] == "InternalError" and "secret" not in error["message"]

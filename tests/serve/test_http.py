@@ -1,0 +1,125 @@
+"""The application over real HTTP."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import requests
+from tiny_model import random_sequences, random_texts
+
+from protclip.index.exact import exact_search
+from protclip.version import __version__
+
+pytestmark = pytest.mark.serve
+PROTEINS, TEXTS = random_sequences(8, seed=7), random_texts(8, seed=7)
+
+
+def error_of(answer: requests.Response, status: int) -> dict[str, str]:
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"error"} and set(answer.json()["error"]) == {"type", "message"}
+    return answer.json()["error"]  # type: ignore[no-any-return]
+
+
+def test_health_says_what_is_loaded(server):
+    answer = requests.get(f"{server.url}/health", timeout=60)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "status": "ok",
+        "model": server.model.fingerprint,
+        "index": {"content": "protein", "count": 60, "dimension": 24, "recall_at_10": 1.0},
+        "version": __version__,
+    }
+
+
+def test_the_schema_names_routes_and_errors(server):
+    paths = requests.get(f"{server.url}/openapi.json", timeout=60).json()["paths"]
+    assert set(paths) == {"/v1/embed", "/v1/search", "/health"}
+    assert {"200", "413", "422", "503"} <= set(paths["/v1/search"]["post"]["responses"])
+
+
+def test_a_served_embedding_is_the_models_own(server):
+    np.testing.assert_allclose(server.embed(proteins=PROTEINS), server.model.embed_proteins(PROTEINS), atol=1e-5)
+    np.testing.assert_allclose(server.embed(texts=TEXTS), server.model.embed_texts(TEXTS), atol=1e-5)
+
+
+def test_hits_are_those_of_exact_search(server):
+    vectors = server.model.embed_proteins(server.sequences)
+    for body, query in (
+        ({"text": TEXTS[0]}, server.model.embed_texts(TEXTS[:1])),
+        ({"sequence": PROTEINS[0]}, server.model.embed_proteins(PROTEINS[:1])),
+    ):
+        answer = server.post("/v1/search", {**body, "k": 7}).json()
+        scores, rows = exact_search(vectors, query, 7)
+        assert answer["model"] == server.model.fingerprint and answer["content"] == "protein"
+        assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4, 5, 6, 7]
+        assert [hit["accession"] for hit in answer["hits"]] == [f"P{row:05d}" for row in rows[0]]
+        assert [hit["score"] for hit in answer["hits"]] == pytest.approx(scores[0].tolist(), abs=1e-5)
+        first = answer["hits"][0]
+        assert first["organism"] == "Homo sapiens" and first["organism_id"] == 9606
+        assert first["length"] == 100 + rows[0][0]
+
+
+def test_ten_answers_come_unasked(server):
+    assert len(server.post("/v1/search", {"text": "kinase"}).json()["hits"]) == 10
+
+
+def test_requests_side_by_side_answer_as_one_alone_and_a_bad_one_fails_alone(server):
+    many = random_sequences(24, seed=9)
+    alone = [server.embed(proteins=[sequence])[0] for sequence in many[:6]]
+    with ThreadPoolExecutor(24) as pool:
+        bad = [pool.submit(server.post, "/v1/embed", {"proteins": ["MKT", "MK7"]}) for _ in range(6)]
+        together = list(pool.map(lambda sequence: server.embed(proteins=[sequence])[0], many))
+    np.testing.assert_allclose(together[:6], alone, atol=1e-5)
+    np.testing.assert_allclose(together, server.model.embed_proteins(many), atol=1e-5)
+    for answer in bad:
+        error = error_of(answer.result(), 422)
+        assert error["type"] == "DataError" and "sequence 2 of 2: holds '7'" in error["message"]
+
+
+def test_the_items_of_a_request_keep_their_order(server):
+    embedded = server.embed(proteins=PROTEINS)
+    np.testing.assert_allclose(server.embed(proteins=PROTEINS[::-1]), embedded[::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "part"),
+    [
+        ("/v1/embed", {"proteins": ["M"] * 9}, "proteins: holds 9 items"),
+        ("/v1/embed", {"proteins": ["M" * 101]}, "proteins[0]: has 101"),
+        ("/v1/embed", {"texts": ["  "]}, "text 1 of 1 is empty"),
+        ("/v1/embed", {"texts": ["\ud800"]}, "texts.0"),
+        ("/v1/embed", {}, "either 'proteins' or 'texts'"),
+        ("/v1/search", {"text": "a" * 401}, "text: has 401"),
+        ("/v1/search", {"text": "a", "k": 51}, "k: 51"),
+        ("/v1/search", {"text": "a", "k": "5"}, "k:"),
+        ("/v1/search", {"text": "a", "kk": 5}, "kk:"),
+        ("/v1/search", {"sequence": "MK*T"}, "holds '*'"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_is_422_and_says_why(server, route, body, part):
+    assert part in error_of(server.post(route, body), 422)["message"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe{", b"[" * 5000, b""])
+def test_a_body_that_is_no_json_is_422(server, body):
+    answer = requests.post(f"{server.url}/v1/embed", body, headers={"Content-Type": "application/json"}, timeout=60)
+    assert error_of(answer, 422)["message"].startswith("body:")
+
+
+def test_a_missing_content_type_is_named(server):
+    answer = requests.post(f"{server.url}/v1/search", b'{"text": "a"}', timeout=60)
+    assert "Content-Type: application/json" in error_of(answer, 422)["message"]
+
+
+def test_a_body_above_the_limit_is_413_with_and_without_its_length(server):
+    body = b'{"texts": ["' + b"a" * 20_000 + b'"]}'
+    for data in (body, iter([body[:15_000], body[15_000:]])):  # an iterator is sent in chunks
+        answer = requests.post(f"{server.url}/v1/embed", data, headers={"Content-Type": "application/json"}, timeout=60)
+        assert error_of(answer, 413)["type"] == "PayloadTooLargeError"
+
+
+def test_other_routes_and_methods_come_in_the_envelope(server):
+    error_of(requests.get(f"{server.url}/nothing", timeout=60), 404)
+    error_of(requests.get(f"{server.url}/v1/embed", timeout=60), 405)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+from click.testing import CliRunner
+from ports import free_port
+from tiny_model import tiny_model
+
+from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
+from serve.main import main
+from serve.settings import check_args
+
+
+def start(index: str, checkpoint: str, *arguments: str) -> BaseException | None:
+    return CliRunner().invoke(main, [index, "--checkpoint", checkpoint, *arguments]).exception
+
+
+@pytest.mark.unit
+def test_another_models_index_is_refused_before_ray_starts(folders, tmp_path):
+    other = tiny_model(seed=1)
+    other.save_pretrained(str(tmp_path / "other"))
+    error = start(folders.args.index, str(tmp_path / "other"))
+    assert isinstance(error, IndexMismatchError)
+    assert other.fingerprint in str(error) and folders.model.fingerprint in str(error)
+
+
+@pytest.mark.unit
+def test_folders_of_another_kind_are_refused(folders, tmp_path):
+    assert isinstance(start(folders.args.checkpoint, folders.args.checkpoint), DataError)
+    assert isinstance(start(folders.args.index, folders.args.index), CheckpointError)
+    assert isinstance(start(str(tmp_path / "none"), folders.args.checkpoint), DataError)
+
+
+@pytest.mark.unit
+def test_a_damaged_index_is_refused_before_ray_starts(folders, tmp_path):
+    index = tmp_path / "index"
+    index.mkdir()
+    for path in Path(folders.args.index).iterdir():
+        (index / path.name).write_bytes(path.read_bytes())
+    content = bytearray((index / "hnsw.bin").read_bytes())
+    content[-1] ^= 1
+    (index / "hnsw.bin").write_bytes(content)
+    assert isinstance(start(str(index), folders.args.checkpoint), DataError)
+
+
+@pytest.mark.unit
+def test_a_port_in_use_is_named_before_ray_starts(folders):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        error = start(folders.args.index, folders.args.checkpoint, "--port", str(port))
+    assert isinstance(error, ConfigError) and f"127.0.0.1:{port}" in str(error)
+
+
+@pytest.mark.unit
+def test_a_relative_path_is_refused_where_replicas_would_read_it(folders):
+    with pytest.raises(ConfigError, match="absolute"):
+        check_args(folders.args.model_copy(update={"index": "index"}))
+
+
+@pytest.mark.serve
+def test_a_checkpoint_that_changed_since_the_deployment_is_refused(folders):
+    from serve.deployments import ProteinEncoder
+
+    with pytest.raises(CheckpointError, match="deploy again"):
+        ProteinEncoder(folders.args, "0" * 64)
+
+
+@pytest.mark.serve
+def test_the_command_serves_until_sigterm_and_leaves_nothing_behind(folders, tmp_path):
+    # A Ray of its own: neither the session's address nor its token file.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["HOME"] = str(tmp_path)
+    command = [sys.executable, "-m", "ray_jobs", "serve", folders.args.index, "--checkpoint", folders.args.checkpoint]
+    with subprocess.Popen(
+        [*command, "--port", str(free_port())],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = re.search(r"ready: (\S+)", process.stdout.readline())
+            assert url is not None
+            assert requests.get(f"{url[1]}/health", timeout=60).json()["index"]["count"] == 60
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+    assert not list(tmp_path.rglob("auth_token"))
+    assert not _processes_of(process.pid)
+
+
+def _processes_of(session: int) -> list[int]:
+    """Living processes of a session."""
+    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    return [pid for pid in pids if _session(pid) == session]
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
