@@ -15,9 +15,15 @@ import torch
 from torch import Tensor
 
 from protclip.data.batching import token_budget_batches
-from protclip.data.collate import pad
+from protclip.data.collate import Rows, pad
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
-from protclip.model.checkpoint import Checkpoint, architecture_fields, load_checkpoint, model_fingerprint, save_checkpoint
+from protclip.model.checkpoint import (
+    Checkpoint,
+    architecture_fields,
+    load_checkpoint,
+    model_fingerprint,
+    save_checkpoint,
+)
 from protclip.model.dual_encoder import DualEncoder, scale
 
 TOKENS_PER_BATCH = 4096
@@ -99,8 +105,7 @@ class ProtCLIP:
         Raises:
             DataError: for an empty sequence or a letter that is no residue.
         """
-        ids = self.protein_tokenizer.encode_checked(sequences)
-        return self._forward(ids, self.model.encode_proteins, self.protein_tokenizer.pad_id)
+        return self.forward_proteins(self.protein_tokenizer.encode_checked(sequences))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of biotexts, (n, D) float32 of unit length.
@@ -110,7 +115,14 @@ class ProtCLIP:
         Raises:
             DataError: for an empty text.
         """
-        ids = self.text_tokenizer.encode_checked(texts)
+        return self.forward_texts(self.text_tokenizer.encode_checked(texts))
+
+    def forward_proteins(self, ids: Rows) -> np.ndarray:
+        """Embeddings (n, D) of tokenised proteins."""
+        return self._forward(ids, self.model.encode_proteins, self.protein_tokenizer.pad_id)
+
+    def forward_texts(self, ids: Rows) -> np.ndarray:
+        """Embeddings (n, D) of tokenised texts."""
         return self._forward(ids, self.model.encode_texts, self.model.architecture.text.pad_token_id)
 
     def similarity(self, proteins: np.ndarray, texts: np.ndarray) -> np.ndarray:
@@ -118,9 +130,7 @@ class ProtCLIP:
         scores: np.ndarray = scale(self.model.logit_scale.detach()).item() * (proteins @ texts.T)
         return scores
 
-    def _forward(
-        self, ids: Sequence[np.ndarray] | Sequence[Sequence[int]], encode: Callable[[Tensor, Tensor], Tensor], pad_id: int
-    ) -> np.ndarray:
+    def _forward(self, ids: Rows, encode: Callable[[Tensor, Tensor], Tensor], pad_id: int) -> np.ndarray:
         out_ND = np.empty((len(ids), self.dimension), dtype=np.float32)
         with torch.inference_mode():
             for batch in token_budget_batches([len(row) for row in ids], TOKENS_PER_BATCH):

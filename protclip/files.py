@@ -11,8 +11,11 @@ import hashlib
 import json
 import os
 import posixpath
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
 import fsspec
@@ -103,7 +106,7 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
         return
     temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        with open(temporary, "wb") as stream:
+        with Path(temporary).open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -136,7 +139,28 @@ def read_json(path: str) -> Any:
 def sha256(path: str) -> str:
     """SHA-256 of a file, as hex."""
     with open_read(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def publish(local: str | Path, path: str) -> None:
+    """Copy a finished local file to a path or URL, where it appears whole or not at all."""
+    with Path(local).open("rb") as source, atomic_write(path) as target:
+        shutil.copyfileobj(source, target, 1 << 24)
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """A path on the local disk with a file's content: itself, or a temporary copy of what a URL holds."""
+    if not is_url(path):
+        yield path
+        return
+    fs, inner = filesystem(path)
+    with tempfile.TemporaryDirectory() as folder:
+        fs.get(inner, f"{folder}/copy")
+        yield f"{folder}/copy"
 
 
 def _sync_folder(folder: str) -> None:

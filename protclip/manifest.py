@@ -6,15 +6,39 @@ format, every file with size and SHA-256, and whatever the kind itself records.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from protclip import files
-from protclip.errors import DataError, ProtclipError
+from protclip.errors import ConfigError, DataError, ProtclipError
 from protclip.version import __version__
 
 FILE_NAME = "manifest.json"
 SCHEMA_VERSION = 1
+
+
+def claim_folder(folder: str, own_files: Sequence[str], *, overwrite: bool) -> None:
+    """Make an output folder, without what an unfinished run left in it.
+
+    Args:
+        folder: path or URL.
+        own_files: patterns of the names that such a folder holds; nothing else is ever removed.
+        overwrite: also clear a finished folder.
+
+    Raises:
+        ConfigError: if it is finished and ``overwrite`` is not set, or holds other files.
+    """
+    if files.exists(files.join(folder, FILE_NAME)) and not overwrite:
+        raise ConfigError(f"output {folder} is already finished; choose another folder, or give --overwrite.")
+    files.make_folder(folder)
+    fs, inner = files.filesystem(folder)
+    names = sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(inner, detail=False))
+    patterns = [*own_files, FILE_NAME, "*.tmp"]
+    if foreign := [name for name in names if not any(fnmatch.fnmatchcase(name, own) for own in patterns)]:
+        raise ConfigError(f"output {folder} holds other files ({', '.join(foreign[:3])} …); choose an empty folder.")
+    for name in sorted(names, key=lambda name: name != FILE_NAME):  # the manifest first: from then on it is unfinished
+        files.remove(files.join(folder, name))
 
 
 def write_manifest(folder: str, kind: str, names: Sequence[str], **body: Any) -> dict[str, Any]:
@@ -57,7 +81,9 @@ def read_manifest(
     """
     path = files.join(folder, FILE_NAME)
     if not files.exists(path):
-        state = "exists but has no manifest.json: it is unfinished or not ours" if files.exists(folder) else "is missing"
+        state = (
+            "exists but has no manifest.json: it is unfinished or not ours" if files.exists(folder) else "is missing"
+        )
         raise error(f"{folder}: {state}; a folder of {kind} ends with its manifest. Make it again, or check the path.")
     manifest: dict[str, Any] = files.read_json(path)
     if manifest.get("kind") != kind:

@@ -37,12 +37,13 @@ def prepare_environment() -> None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(_write_token())
 
 
-def connect(num_cpus: float | None = None) -> None:
+def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> None:
     """Join the cluster of RAY_ADDRESS, or start a Ray of this process; a Ray already initialised is left as it is.
 
     Args:
         num_cpus: logical CPUs of a Ray that is started here; None for the machine's cores. A Train worker
             reserves one each, and Ray Data needs some beside them.
+        dashboard: start the dashboard too, on loopback, with a Ray that is started here.
     """
     import ray
     from ray.data import DataContext
@@ -52,8 +53,8 @@ def connect(num_cpus: float | None = None) -> None:
         ray.init(
             address=address or "local",
             # A cluster that is joined has its own CPUs, and Ray refuses the argument.
-            num_cpus=None if address or num_cpus is None else int(num_cpus),
-            include_dashboard=None if address else False,
+            num_cpus=None if address else num_cpus,
+            include_dashboard=None if address else dashboard,
             logging_level=logging.WARNING,
             log_to_driver=True,
         )

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+
+Rows = Sequence[np.ndarray] | Sequence[Sequence[int]]
+"""Token ids of several items, each as long as it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +40,7 @@ class Batch:
         return Batch(**{name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__})
 
 
-def pad(rows: Sequence[np.ndarray] | Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+def pad(rows: Rows, pad_id: int) -> tuple[Tensor, Tensor]:
     """Token ids (B, L) int64 and the mask (B, L) that is True at tokens."""
     lengths_B = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     mask_BL = np.arange(lengths_B.max()) < lengths_B[:, None]
@@ -47,20 +51,26 @@ def pad(rows: Sequence[np.ndarray] | Sequence[Sequence[int]], pad_id: int) -> tu
 
 def collate(pairs: pa.Table, *, protein_pad_id: int, text_pad_id: int) -> Batch:
     """Tokenised pairs (``TOKEN_SCHEMA``) into one padded batch."""
-    protein_ids_BL, protein_mask_BL = pad(_ragged(pairs.column("protein_ids")), protein_pad_id)
-    text_ids_BL, text_mask_BL = pad(_ragged(pairs.column("text_ids")), text_pad_id)
-    identity_2B = [pairs.column(name).to_numpy().view(np.int64) for name in ("sequence_hash", "text_hash")]
+    protein_ids_BL, protein_mask_BL = pad(ragged(pairs.column("protein_ids")), protein_pad_id)
+    text_ids_BL, text_mask_BL = pad(ragged(pairs.column("text_ids")), text_pad_id)
     return Batch(
         protein_ids_BL=protein_ids_BL,
         protein_mask_BL=protein_mask_BL,
         text_ids_BL=text_ids_BL,
         text_mask_BL=text_mask_BL,
-        identity_B2=torch.from_numpy(np.stack(identity_2B, axis=1)),
+        identity_B2=identity(pairs),
     )
 
 
-def _ragged(column: pa.ChunkedArray) -> list[np.ndarray]:
+def identity(pairs: pa.Table) -> Tensor:
+    """Hashes of the sequence and the biotext of each pair, (B, 2) int64."""
+    columns = [pairs.column(name).to_numpy().view(np.int64) for name in ("sequence_hash", "text_hash")]
+    return torch.from_numpy(np.stack(columns, axis=1))
+
+
+def ragged(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """Views of the lists of a column."""
     array = column.combine_chunks()
     values = array.values.to_numpy(zero_copy_only=False)
     offsets = array.offsets.to_numpy()
-    return [values[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [values[start:end] for start, end in pairwise(offsets)]

@@ -26,6 +26,9 @@ ESM2_VOCABULARY = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBU
 
 TEXT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
+TOKENIZED_COLUMNS = ("accession", "sequence", *PROPERTIES, "sequence_hash")
+"""The columns of a pair that tokenisation needs."""
+
 TOKEN_SCHEMA = pa.schema(
     [
         ("accession", pa.string()),
@@ -194,7 +197,9 @@ def tokenize_pairs(pairs: pa.Table, protein: ProteinTokenizer, text: TextTokeniz
     return pa.table(
         [
             pairs.column("accession"),
-            pa.array((protein.encode(sequence) for sequence in pairs.column("sequence").to_pylist()), pa.list_(pa.uint8())),
+            pa.array(
+                (protein.encode(sequence) for sequence in pairs.column("sequence").to_pylist()), pa.list_(pa.uint8())
+            ),
             pa.array(text.encode(texts), pa.list_(pa.int32())),
             pairs.column("sequence_hash"),
             pa.array([hash64("text", value) for value in texts], pa.uint64()),

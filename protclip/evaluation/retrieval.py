@@ -48,7 +48,11 @@ def heldout_metrics(
     starts = range(0, max(1, len(protein_ND) // batch_size) * batch_size, batch_size)
     losses = [
         global_contrast(
-            protein_ND[i : i + batch_size], text_ND[i : i + batch_size], logit_scale, identity_N2[i : i + batch_size], group=None
+            protein_ND[i : i + batch_size],
+            text_ND[i : i + batch_size],
+            logit_scale,
+            identity_N2[i : i + batch_size],
+            group=None,
         ).item()
         for i in starts
     ]

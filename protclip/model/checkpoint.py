@@ -1,20 +1,19 @@
 """The checkpoint folder, in HuggingFace's manner.
 
-    CHECKPOINT/
-      config.json            the architecture
-      model.safetensors      all weights, keys as in DualEncoder
-      protein_tokenizer/     vocab.txt, tokenizer_config.json
-      text_tokenizer/        tokenizer.json, tokenizer_config.json
-      manifest.json          written last: checksums and the model's fingerprint
+CHECKPOINT/
+  config.json            the architecture
+  model.safetensors      all weights, keys as in DualEncoder
+  protein_tokenizer/     vocab.txt, tokenizer_config.json
+  text_tokenizer/        tokenizer.json, tokenizer_config.json
+  manifest.json          written last: checksums and the model's fingerprint
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,23 +47,31 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: str, model: DualEncoder, protein_tokenizer: ProteinTokenizer, text_tokenizer: TextTokenizer, **record: Any
+    folder: str,
+    model: DualEncoder,
+    protein_tokenizer: ProteinTokenizer,
+    text_tokenizer: TextTokenizer,
+    *,
+    extra_files: Sequence[str] = (),
+    **record: Any,
 ) -> str:
     """Write a checkpoint folder, manifest last, and return the model's fingerprint.
 
     Args:
         folder: path or URL.
         model: its weights are stored in their own precision.
+        extra_files: names of files already in the folder that belong to it.
         record: JSON values to keep in the manifest, such as the metrics and the run's settings.
     """
     config = architecture_fields(model.architecture)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    names = [f"{PROTEIN_TOKENIZER}/{name}" for name in protein_tokenizer.save(files.join(folder, PROTEIN_TOKENIZER))]
+    names = [*extra_files, "config.json", "model.safetensors"]
+    names += [f"{PROTEIN_TOKENIZER}/{name}" for name in protein_tokenizer.save(files.join(folder, PROTEIN_TOKENIZER))]
     names += [f"{TEXT_TOKENIZER}/{name}" for name in text_tokenizer.save(files.join(folder, TEXT_TOKENIZER))]
     files.write_json(files.join(folder, "config.json"), config)
     save_tensors(files.join(folder, "model.safetensors"), state)
     fingerprint = model_fingerprint(config, protein_tokenizer, text_tokenizer, state)
-    write_manifest(folder, KIND, [*names, "config.json", "model.safetensors"], fingerprint=fingerprint, **record)
+    write_manifest(folder, KIND, names, fingerprint=fingerprint, **record)
     return fingerprint
 
 
@@ -105,7 +112,9 @@ def load_weights(model: DualEncoder, path: str) -> None:
     state = load_tensors(path)
     wanted = model.state_dict()
     if missing := sorted(set(wanted) - set(state)):
-        raise CheckpointError(f"{path}: lacks {len(missing)} tensors, such as {missing[0]}; the file is of another model.")
+        raise CheckpointError(
+            f"{path}: lacks {len(missing)} tensors, such as {missing[0]}; the file is of another model."
+        )
     if extra := sorted(set(state) - set(wanted)):
         raise CheckpointError(f"{path}: has {len(extra)} tensors too many, such as {extra[0]}; it is of another model.")
     for name, tensor in state.items():
@@ -121,9 +130,7 @@ def save_tensors(path: str, tensors: Mapping[str, Tensor]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         local = f"{folder}/tensors"
         save_file(dict(tensors), local, metadata={"format": "pt"})
-        with open(local, "rb") as source, files.atomic_write(path) as stream:
-            while chunk := source.read(1 << 24):
-                stream.write(chunk)
+        files.publish(local, path)
 
 
 def load_tensors(path: str) -> dict[str, Tensor]:
@@ -132,7 +139,7 @@ def load_tensors(path: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if it is not one, or is cut short.
     """
-    with _local_copy(path) as local:
+    with files.local_copy(path) as local:
         try:
             return load_file(local)
         except SafetensorError as error:
@@ -182,17 +189,6 @@ def model_fingerprint(
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _local_copy(path: str) -> Iterator[str]:
-    if not files.is_url(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        fs, inner = files.filesystem(path)
-        fs.get(inner, f"{folder}/tensors")
-        yield f"{folder}/tensors"
 
 
 def _without_type(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""A new model from settings: its tokenizers, its architecture, its first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from protclip.config import ModelConfig
+from protclip.data.tokenize import ESM2_VOCABULARY, ProteinTokenizer, TextTokenizer
+from protclip.errors import ConfigError
+from protclip.model.dual_encoder import Architecture, DualEncoder
+from protclip.model.encoders import encoder_config, load_pretrained_weights, pretrained_config
+
+# What an encoder over ESM-2's alphabet needs; HuggingFace's defaults leave these open.
+ESM2_FIELDS = {
+    "vocab_size": len(ESM2_VOCABULARY),
+    "mask_token_id": ESM2_VOCABULARY.index("<mask>"),
+    "pad_token_id": ESM2_VOCABULARY.index("<pad>"),
+    "position_embedding_type": "rotary",
+    "emb_layer_norm_before": False,
+    "token_dropout": True,
+    "attention_probs_dropout_prob": 0.0,
+    "hidden_dropout_prob": 0.0,
+}
+
+
+def build_text_tokenizer(config: ModelConfig, texts: Iterable[str]) -> TextTokenizer:
+    """The published encoder's tokenizer, or a WordPiece one learned from the texts where there is none.
+
+    Raises:
+        ConfigError: if the published one cannot be had.
+    """
+    if config.text.pretrained is None:
+        assert config.text.config is not None
+        size = config.text.config.get("vocab_size")
+        if not isinstance(size, int):
+            raise ConfigError(
+                f"model.text.config.vocab_size={size!r}: the number of WordPiece tokens to learn is needed."
+            )
+        return TextTokenizer.train(texts, vocabulary_size=size, max_tokens=config.text.max_tokens)
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.text.pretrained)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model.text.pretrained={config.text.pretrained!r}: its tokenizer cannot be had ({error}); "
+            "download the model's folder beforehand and give its path."
+        ) from error
+    return TextTokenizer(tokenizer.backend_tokenizer, max_tokens=config.text.max_tokens)
+
+
+def build_architecture(config: ModelConfig, text_tokenizer: TextTokenizer) -> Architecture:
+    """The network's shape.
+
+    Raises:
+        ConfigError: if an encoder's configuration cannot work with its tokenizer or its longest input.
+    """
+    if config.protein.pretrained is None:
+        protein = encoder_config("protein", {**ESM2_FIELDS, **(config.protein.config or {})})
+    else:
+        protein = pretrained_config("protein", config.protein.pretrained)
+    if config.text.pretrained is None:
+        # The tokenizer may have learned fewer tokens than were asked for.
+        fields = {**(config.text.config or {}), "vocab_size": text_tokenizer.vocabulary_size, "pad_token_id": 0}
+        text = encoder_config("text", fields)
+    else:
+        text = pretrained_config("text", config.text.pretrained)
+    if config.text.max_tokens > text.max_position_embeddings:
+        raise ConfigError(
+            f"model.text.max_tokens={config.text.max_tokens} is above the encoder's {text.max_position_embeddings} "
+            "positions (max_position_embeddings); lower it."
+        )
+    if protein.vocab_size != len(ESM2_VOCABULARY):
+        raise ConfigError(
+            f"the protein encoder has {protein.vocab_size} tokens; ESM-2's alphabet has {len(ESM2_VOCABULARY)}."
+        )
+    return Architecture(
+        protein=protein,
+        text=text,
+        projection_dim=config.projection_dim,
+        max_protein_tokens=config.protein.max_tokens,
+        max_text_tokens=config.text.max_tokens,
+    )
+
+
+def build_protein_tokenizer(config: ModelConfig) -> ProteinTokenizer:
+    """ESM-2's alphabet with the settings' truncation."""
+    return ProteinTokenizer(max_tokens=config.protein.max_tokens)
+
+
+def build_model(config: ModelConfig, architecture: Architecture, *, seed: int) -> DualEncoder:
+    """The network with published weights where named and seeded random ones elsewhere.
+
+    A text encoder with published weights is frozen.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = DualEncoder(architecture, freeze_text=config.text.pretrained is not None)
+    if config.protein.pretrained is not None:
+        load_pretrained_weights("protein", model.protein_encoder, config.protein.pretrained)
+    if config.text.pretrained is not None:
+        load_pretrained_weights("text", model.text_encoder, config.text.pretrained)
+    return model

@@ -1,0 +1,109 @@
+"""Ray Data graphs of batch work: items in, small reports out; what is large goes from task to storage.
+
+An item and a report are JSON values, so Arrow need not agree on a schema of them, and a DataError arrives as itself
+instead of wrapped in Ray's own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from protclip.errors import DataError
+
+if TYPE_CHECKING:
+    import ray.data
+
+Task = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+def run_tasks(task: Task, items: Sequence[Mapping[str, Any]], *, num_cpus: float = 1.0) -> Iterator[dict[str, Any]]:
+    """Run a function on each item, one Ray Data task each; gives the reports as they come.
+
+    Raises:
+        DataError: what a task raised as one.
+    """
+
+    def run(row: Mapping[str, Any]) -> dict[str, str]:
+        return _report(task, row)
+
+    if items:
+        yield from _reports(_dataset(items).map(run, num_cpus=num_cpus))
+
+
+def run_actors(
+    make_task: Callable[[], Task],
+    items: Sequence[Mapping[str, Any]],
+    *,
+    num_actors: int,
+    num_cpus: float,
+    num_gpus: float,
+) -> Iterator[dict[str, Any]]:
+    """Run a stateful function on each item, in a pool of actors; gives the reports as they come.
+
+    Args:
+        make_task: called once in each actor: it loads what is costly and gives the function.
+        items: one call each.
+        num_actors: actors at most; fewer where the cluster has no room for them.
+        num_cpus: logical CPUs of each.
+        num_gpus: GPUs of each.
+
+    Raises:
+        DataError: what a task raised as one.
+    """
+    import ray.data
+
+    class Actor:
+        def __init__(self) -> None:
+            self.task = make_task()
+
+        def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
+            return _report(self.task, row)
+
+    if items:
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(num_actors, len(items))))
+        actor: Any = Actor  # Ray asks for a class here, its annotation for a function
+        yield from _reports(_dataset(items).map(actor, compute=pool, num_cpus=num_cpus, num_gpus=num_gpus))
+
+
+def progress(
+    reports: Iterable[dict[str, Any]], *, title: str, unit: str, total: int, count: str
+) -> Iterator[dict[str, Any]]:
+    """Pass reports on, with a bar and an ETA on a terminal.
+
+    Args:
+        reports: each with the number of finished units under the key ``count``.
+        title: of the bar.
+        unit: what is counted.
+        total: units in all.
+        count: the key.
+    """
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=title, unit=unit, disable=not sys.stderr.isatty()) as bar:
+        for report in reports:
+            bar.update(report[count])
+            yield report
+
+
+def _dataset(items: Sequence[Mapping[str, Any]]) -> ray.data.Dataset:
+    import ray.data
+
+    return ray.data.from_items([{"item": json.dumps(item)} for item in items], override_num_blocks=len(items))
+
+
+def _report(task: Task, row: Mapping[str, Any]) -> dict[str, str]:
+    try:
+        return {"report": json.dumps(task(json.loads(row["item"])))}
+    except DataError as error:
+        return {"report": json.dumps({"error": str(error)})}
+
+
+def _reports(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    for row in dataset.iter_rows():
+        report: dict[str, Any] = json.loads(row["report"])
+        if "error" in report:
+            raise DataError(report["error"])
+        yield report

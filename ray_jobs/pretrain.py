@@ -1,0 +1,225 @@
+"""``protclip pretrain``: dual-encoder pretraining on a folder of pairs, by Ray Train."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import click
+
+from protclip import files
+from protclip.config import PretrainConfig, config_yaml, load_config
+from protclip.errors import ConfigError
+from protclip.manifest import FILE_NAME, read_manifest, write_manifest
+from ray_jobs.cluster import connect, resolve_output
+
+RESOLVED_CONFIG = "config.yaml"
+BEST = "best"
+TOKENIZER_TEXTS = 50_000
+"""Biotexts, at most, from which a WordPiece vocabulary is learned."""
+
+
+@click.command()
+@click.argument("config")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def main(config: str, overrides: tuple[str, ...]) -> None:
+    """Pretrain the dual encoder as CONFIG says.
+
+    CONFIG is a YAML file, or the name of a ready one such as tiny_cpu. KEY=VALUE overrides one setting, such as
+    workers.num=8 or data.pairs=/data/pairs.
+
+    The run's folder (run_dir) receives config.yaml, metrics.json and, at the end, best/: the checkpoint of lowest
+    held-out loss, which embed, search and serve take. The same command run again goes on after the last finished
+    epoch.
+
+    As a job on a running cluster, from the repository's root:
+
+        ray job submit --working-dir . -- python -m ray_jobs pretrain tiny_cpu data.pairs=/data/pairs run_dir=/data/run
+    """
+    settings = load_config(find_config(config), overrides)
+    pretrain(settings)
+
+
+def find_config(name: str) -> str:
+    """The path of a config file: the path itself, or that of a ready config of this name.
+
+    Raises:
+        ConfigError: if there is neither.
+    """
+    if files.exists(name):
+        return name
+    ready = resources.files("ray_jobs") / "configs"
+    stem = name.removesuffix(".yaml")
+    names = sorted(entry.name.removesuffix(".yaml") for entry in ready.iterdir() if entry.name.endswith(".yaml"))
+    if stem not in names:
+        raise ConfigError(f"config {name!r} is neither a file nor one of the ready configs: {', '.join(names)}.")
+    return str(ready / f"{stem}.yaml")
+
+
+def pretrain(settings: PretrainConfig) -> None:
+    """Prepare the run's folder, start the workers, and publish the best checkpoint."""
+    from protclip.model.build import build_architecture, build_text_tokenizer
+    from protclip.protanno.shards import row_groups
+    from ray_jobs.lanes import LanePlan
+    from ray_jobs.worker import TrainJob
+
+    settings = _with_absolute_paths(settings)
+    train, heldout = (tuple(row_groups(settings.data.pairs, split)) for split in ("train", "heldout"))
+    if not heldout:
+        raise ConfigError(
+            f"{settings.data.pairs}: has no held-out pairs to measure on; curate with --heldout-fraction above 0."
+        )
+    plan = LanePlan(
+        groups=train,
+        seed=settings.seed,
+        epoch=0,
+        num_lanes=settings.data.lanes,
+        global_batch_size=settings.batch.global_batch_size,
+    )
+    started = time.monotonic()
+    _open_run(settings)
+    tokenizer = build_text_tokenizer(settings.model, _texts(train))
+    build_architecture(settings.model, tokenizer)  # what cannot work fails here, before workers start
+    click.echo(config_yaml(settings), nl=False)
+    click.echo(
+        f"{plan.num_rows} training pairs, {plan.num_batches} batches of {settings.batch.global_batch_size} "
+        f"({settings.worker_batch_size} per worker) in each of {settings.epochs} epochs"
+    )
+    job = TrainJob(config=settings, plan=plan, heldout=heldout, text_tokenizer_json=tokenizer.json)
+    result = _run(job)
+    summary = _publish(settings, result, seconds=time.monotonic() - started)
+    recall = summary["heldout"]["text_to_protein"]["recall@10"]
+    click.echo(
+        f"{summary['steps']} steps in {summary['seconds']:.0f} s; best epoch {summary['best_epoch']}: held-out loss "
+        f"{summary['heldout']['loss']:.3f}, text to protein recall@10 {recall:.3f} "
+        f"(untrained {summary['untrained']['text_to_protein']['recall@10']:.3f}, chance "
+        f"{summary['chance']['recall@10']:.3f}, {summary['heldout']['num_pairs']} pairs); "
+        f"checkpoint {files.join(settings.run_dir, BEST)}"
+    )
+
+
+def _with_absolute_paths(settings: PretrainConfig) -> PretrainConfig:
+    from dataclasses import replace
+
+    pairs = files.absolute(settings.data.pairs)
+    return replace(settings, run_dir=resolve_output(settings.run_dir), data=replace(settings.data, pairs=pairs))
+
+
+def _open_run(settings: PretrainConfig) -> None:
+    """Claim the run's folder, or go on with an unfinished run of the same settings.
+
+    Raises:
+        ConfigError: if it holds a finished run, or an unfinished one of other settings.
+    """
+    path = files.join(settings.run_dir, RESOLVED_CONFIG)
+    if files.exists(files.join(settings.run_dir, BEST, FILE_NAME)):
+        raise ConfigError(f"run_dir={settings.run_dir} holds a finished run; choose another, or remove it.")
+    if files.exists(path):
+        before = load_config(path)
+        if before != settings:
+            raise ConfigError(
+                f"run_dir={settings.run_dir} holds an unfinished run of other settings ({path}); run those again to "
+                "finish it, choose another run_dir, or remove it."
+            )
+        click.echo(f"going on with the unfinished run in {settings.run_dir}")
+        return
+    with files.atomic_write(path) as stream:
+        stream.write(config_yaml(settings).encode())
+
+
+def _texts(groups: tuple[Any, ...]) -> Iterator[str]:
+    from protclip.data.tokenize import biotexts
+    from protclip.protanno.shards import PROPERTIES, read_row_group
+
+    missing = TOKENIZER_TEXTS
+    for group in groups:
+        if missing <= 0:
+            return
+        yield from biotexts(read_row_group(group, columns=list(PROPERTIES)))
+        missing -= group.num_rows
+
+
+def _run(job: Any) -> Any:
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from ray_jobs.lanes import TASK_CPUS
+    from ray_jobs.worker import train_worker
+
+    settings: PretrainConfig = job.config
+    workers = settings.workers
+    cpus = workers.num * (workers.resources.get("CPU", 1.0) + TASK_CPUS)
+    # Ray Train would write what a worker prints to its own log too, and show it twice.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    # Ray Train asks the dashboard's state service whether the run is still alive.
+    connect(num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)), dashboard=True)
+    needed = {"CPU": cpus, "GPU": float(workers.num * workers.use_gpu)}
+    available = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if lacking := {name: n for name, n in needed.items() if n > available.get(name, 0.0)}:
+        found = ", ".join(f"{name} {available.get(name, 0.0):g} of {n:g}" for name, n in lacking.items())
+        if "RAY_ADDRESS" not in os.environ:
+            raise ConfigError(f"this machine has too little for workers.num={workers.num}: {found}.")
+        click.echo(f"the cluster has {found} now; waiting for nodes to join")
+    storage, name = settings.run_dir.rstrip("/").rsplit("/", 1)
+    filesystem = None
+    if files.is_url(settings.run_dir):
+        from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+        fs, storage = files.filesystem(storage)
+        filesystem = PyFileSystem(FSSpecHandler(fs))
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers.num, use_gpu=workers.use_gpu, resources_per_worker=workers.resources
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage or "/",
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=settings.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=settings.keep_checkpoints,
+                checkpoint_score_attribute="heldout_loss",
+                checkpoint_score_order="min",
+            ),
+        ),
+    )
+    return trainer.fit()
+
+
+def _publish(settings: PretrainConfig, result: Any, *, seconds: float) -> dict[str, Any]:
+    """Copy the checkpoint of lowest held-out loss to ``best`` and write the run's summary."""
+    from protclip.evaluation.retrieval import chance
+    from protclip.model.checkpoint import KIND
+    from protclip.train.state import PROGRESS, TENSORS
+    from ray_jobs.worker import METRICS
+
+    best = files.join(settings.run_dir, BEST)
+    with result.get_best_checkpoint("heldout_loss", "min").as_directory() as folder:
+        manifest = read_manifest(folder, KIND, verify=True)
+        names = [name for name in manifest["files"] if name not in (TENSORS, PROGRESS)]
+        for name in names:
+            files.publish(f"{folder}/{name}", files.join(best, name))
+    record = {key: manifest[key] for key in ("fingerprint", "metrics", "run")}
+    metrics = files.join(settings.run_dir, METRICS)
+    history = files.read_json(metrics)["history"]
+    heldout = record["metrics"]["heldout"]
+    summary = {
+        "heldout": heldout,
+        "untrained": history[0]["heldout"],
+        "chance": chance(heldout["num_pairs"]),
+        "best_epoch": record["metrics"]["epoch"],
+        "steps": history[-1]["step"],
+        "seconds": round(seconds, 1),
+        "history": history,
+    }
+    files.write_json(metrics, summary)
+    write_manifest(best, KIND, names, **record)
+    return summary
