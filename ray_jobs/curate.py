@@ -21,7 +21,8 @@ from protclip.protanno import curation
 from protclip.protanno.curation import CurationConfig, ShardReport, SpillReport
 from protclip.protanno.sampling import SamplingConfig
 from protclip.protanno.shards import KIND, PROPERTIES
-from protclip.uniprot.formats import expand_inputs
+from protclip.uniprot.fasta import read_fasta
+from protclip.uniprot.formats import expand_inputs, reader_of
 from ray_jobs.cluster import connect, resolve_output
 
 SHARD_TEXT_BYTES = 256 << 20
@@ -149,9 +150,8 @@ def default_num_shards(paths: Sequence[str]) -> int:
     """
     estimate = 0.0
     for path in paths:
-        name = path.lower()
-        size = files.size(path) * (4 if name.endswith(".gz") else 1)
-        estimate += size / (1 if ".fa" in name else 5)
+        size = files.size(path) * (4 if path.lower().endswith(".gz") else 1)
+        estimate += size / (1 if reader_of(path) is read_fasta else 5)
     return max(1, math.ceil(estimate / SHARD_TEXT_BYTES))
 
 
