@@ -41,8 +41,9 @@ LOGICAL_CPUS = 4
 NUM_STAGES = 7
 NUM_ANSWERS = 5
 
-# What `ray job submit` says itself, as against what the job says.
-_RAY_LINE = re.compile(r"^(\d{4}-\d\d-\d\d [\d:,]+\s+\w+ \w+\.py:\d+ -- |Running entrypoint for job )")
+_RAY_PREFIX = re.compile(r"\x1b\[\d+m|^\(\w+ pid=\d+[^)]*\) ")
+_PROGRESS = re.compile(r"(epoch \d|[\d,]+ (training pairs|steps) )")
+"""What is shown of a job's log; Ray says much beside it, and the file has it all."""
 
 
 @click.command()
@@ -62,7 +63,7 @@ def main(*, data: str | None, output: str, keep: bool, stop: bool) -> None:
     if data is not None and not files.exists(data):
         raise ConfigError(f"--data {data}: there is no such file; name a UniProtKB flat file (.dat, .dat.gz) or FASTA.")
     signal.signal(signal.SIGTERM, _as_interrupt)
-    _claim_folder(output)
+    claim_folder(output)
     run = Run(output=output)
     kept = False
     try:
@@ -134,7 +135,7 @@ class Run:
             files.make_folder(job_folder)
             pretrain = ["pretrain", "tiny_cpu", f"data.pairs={self.path('pairs')}", f"run_dir={self.path('run')}"]
             submit = ["ray", "job", "submit", "--log-style=record", "--log-color=false", "--working-dir", job_folder]
-            self._command("pretrain", [*submit, "--", "python", "-m", "ray_jobs", *pretrain], shown=True)
+            self._command("pretrain", [*submit, "--", "python", "-m", "ray_jobs", *pretrain], show_progress=True)
             metrics = files.read_json(self.path("run", "metrics.json"))
             line.append(f"{metrics['steps']:,} steps on 2 workers, submitted as a Ray job")
         _print_retrieval(metrics)
@@ -232,8 +233,8 @@ class Run:
         path.write_text(f"$ {shlex.join(command)}\n")
         return path
 
-    def _command(self, name: str, command: Sequence[str], *, shown: bool = False) -> None:
-        """Run one command to its end, its output in a log, and where ``shown`` on the terminal too.
+    def _command(self, name: str, command: Sequence[str], *, show_progress: bool = False) -> None:
+        """Run one command to its end, its output in a log, and its progress, if wanted, on the terminal too.
 
         Raises:
             ConfigError: if it fails; with the end of the log.
@@ -251,11 +252,14 @@ class Run:
             )
             assert process.stdout is not None
             try:
+                shown: set[str] = set()
                 for text in process.stdout:
                     log.write(text)
                     log.flush()
-                    if shown and not _RAY_LINE.match(text):
-                        click.echo(f"      {text}", nl=False)
+                    line = progress_line(text) if show_progress else None
+                    if line is not None and line not in shown:
+                        shown.add(line)
+                        click.echo(f"      {line}")
                 status = process.wait()
             except BaseException:
                 process.terminate()
@@ -265,7 +269,13 @@ class Run:
             raise ConfigError(f"quickstart failed at {name!r} with status {status}; {_end_of(log_path)}")
 
 
-def _claim_folder(output: str) -> None:
+def progress_line(text: str) -> str | None:
+    """A line of a job's log without what Ray puts before it, if it tells of progress."""
+    line = _RAY_PREFIX.sub("", _RAY_PREFIX.sub("", text)).rstrip()
+    return line if _PROGRESS.match(line) else None
+
+
+def claim_folder(output: str) -> None:
     """Empty the output folder, if it is missing, empty or an earlier quickstart's.
 
     Raises:

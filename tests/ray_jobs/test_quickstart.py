@@ -1,0 +1,67 @@
+"""What the quickstart adds to the commands: its folder, its logs, its errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from protclip.errors import ConfigError
+from ray_jobs import quickstart
+from ray_jobs.quickstart import Run, claim_folder, main, progress_line
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_folder_that_is_not_ours_is_not_wiped(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="choose another folder"):
+        claim_folder(str(tmp_path))
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_earlier_run_is_wiped(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    claim_folder(str(folder))
+    (folder / "pairs").mkdir()
+    claim_folder(str(folder))
+    assert [path.name for path in folder.iterdir()] == [quickstart.MARKER_FILE]
+
+
+def test_a_stage_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+    run = Run(output=str(tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"(?s)failed at 'curate' with status 3; its log .*/logs/curate\.log.*the why"
+    ):
+        run._command("curate", ["python", "-c", "print('the why', flush=True); raise SystemExit(3)"])
+
+
+def test_progress_is_shown_once_and_the_log_has_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = "\x1b[36m(RayTrainWorker pid=7, ip=10.0.0.1)\x1b[0m epoch 1/2 done: loss 3"
+    script = f"print({told!r}); print({told!r}); print('run_dir: /somewhere'); print('1,082 training pairs in all')"
+    Run(output=str(tmp_path))._command("pretrain", ["python", "-c", script], show_progress=True)
+    assert capsys.readouterr().out == "      epoch 1/2 done: loss 3\n      1,082 training pairs in all\n"
+    log = (tmp_path / "logs" / "pretrain.log").read_text()
+    assert log.count(told) == 2
+    assert "run_dir: /somewhere" in log
+
+
+@pytest.mark.parametrize(
+    "line", ["2026-11-22 16:09:15,800\tINFO cli.py:42 -- epoch 1", "(TrainController pid=1) Started", ""]
+)
+def test_what_ray_says_itself_is_no_progress(line: str) -> None:
+    assert progress_line(line) is None
+
+
+def test_missing_data_is_said_before_anything_is_touched(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    result = CliRunner().invoke(main, ["--data", str(tmp_path / "none.dat"), "--output", str(output)])
+    assert isinstance(result.exception, ConfigError)
+    assert not output.exists()
+
+
+def test_stop_without_a_run_says_so(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["--stop", "--output", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "nothing" in result.output
