@@ -129,7 +129,7 @@ class Run:
             line.append(f"{train + heldout:,} pairs, {heldout:,} of them held out")
 
     def _pretrain(self) -> None:
-        with self._timed("pretrain") as line:
+        with self._timed("pretrain", announce=True) as line:
             # The package is installed where the job runs, so an empty folder will do as its working directory.
             job_folder = self.path("job")
             files.make_folder(job_folder)
@@ -206,12 +206,12 @@ class Run:
         return self.path("run", "best")
 
     @contextlib.contextmanager
-    def _timed(self, name: str) -> Iterator[list[str]]:
-        """Announce a stage, and after it print the line that the caller has filled in."""
+    def _timed(self, name: str, *, announce: bool = False) -> Iterator[list[str]]:
+        """Print a stage's line, which the caller fills in, after it; announced before it to a person who waits."""
         self.stage += 1
         started = time.monotonic()
         result: list[str] = []
-        if sys.stdout.isatty():
+        if announce or sys.stdout.isatty():
             click.echo(f"[{self.stage}/{NUM_STAGES}] {name} …")
         yield result
         click.echo(f"[{self.stage}/{NUM_STAGES}] {name:<9} {time.monotonic() - started:6.1f} s  {'; '.join(result)}")
