@@ -124,8 +124,9 @@ def test_a_small_buffer_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.
     config = replace(KEEP_ALL, num_shards=3)
     _, _, expected = curate(tmp_path / "large", ["".join(ENTRIES)], config)
     monkeypatch.setattr(curation, "BUFFER_BYTES", 2000)
-    _, _, rows = curate(tmp_path / "small", ["".join(ENTRIES)], config)
+    _, finished, rows = curate(tmp_path / "small", ["".join(ENTRIES)], config)
     assert rows == expected
+    assert not any(report.num_repeated for report in finished)
 
 
 def test_the_real_sample_gives_1216_pairs_from_one_file_or_three(tmp_path: Path, real_data: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,16 @@ def test_members_are_nearer_to_their_family_than_to_others(entries: list[Entry])
     assert hits / 400 > 0.9
 
 
+def test_members_of_a_family_share_most_of_their_residues_in_order(entries: list[Entry]) -> None:
+    def likeness(first: Entry, second: Entry) -> float:
+        return SequenceMatcher(None, first.sequence, second.sequence, autojunk=False).ratio()
+
+    within = [likeness(entries[i], entries[i + NUM_FAMILIES]) for i in range(NUM_FAMILIES)]
+    between = [likeness(entries[i], entries[i + NUM_FAMILIES + 1]) for i in range(NUM_FAMILIES)]
+    assert 0.58 < sum(within) / NUM_FAMILIES < 0.9  # 0.50 where nothing but the motifs is kept
+    assert sum(between) / NUM_FAMILIES < 0.35
+
+
 def test_a_location_has_one_signal(entries: list[Entry]) -> None:
     signals: dict[str, set[str]] = {}
     for entry in entries:
@@ -82,6 +93,7 @@ def test_the_command_writes_the_same_bytes_for_the_same_seed(tmp_path: Path) -> 
         return path.read_bytes()
 
     first = run("a.dat.gz")
+    assert first[4:8] == bytes(4)  # no time stamp
     assert run("b.dat.gz") == first
     assert run("c.dat.gz", "--seed", "1") != first
     assert run("d.dat")[:2] == b"ID"
