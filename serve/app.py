@@ -1,6 +1,7 @@
 """``build_app``: the application as Ray Serve deploys it. Nothing happens at import."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: Serve reads the annotation of build_app's argument to make an AppArgs of
+# a config file's args, and a string it passes over in silence.
 
 from ray import serve
 from ray.serve import Application

@@ -52,6 +52,8 @@ def _run(args: AppArgs, host: str, port: int) -> None:
     from serve.app import build_app
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    # Ray runs its workers at niceness 15: on a busy machine the server would start and answer last of all.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     address = os.environ.get("RAY_ADDRESS")
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     logs = LoggingConfig(log_level="WARNING", enable_access_log=False)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 import re
 import signal
@@ -10,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 from click.testing import CliRunner
 from ports import free_port
 from tiny_model import tiny_model
 
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
 from serve.main import main
-from serve.settings import check_args
+from serve.settings import AppArgs, check_args
 
 
 def start(index: str, checkpoint: str, *arguments: str) -> BaseException | None:
@@ -73,6 +76,19 @@ def test_a_checkpoint_that_changed_since_the_deployment_is_refused(folders):
 
     with pytest.raises(CheckpointError, match="deploy again"):
         ProteinEncoder(folders.args, "0" * 64)
+
+
+@pytest.mark.serve
+def test_a_config_files_args_become_settings():
+    # Serve reads the annotation as it stands; postponed, it is a string, and build_app would get a dict.
+    config = yaml.safe_load((Path(__file__).parents[2] / "serve/config.yaml").read_text())
+    (application,) = config["applications"]
+    module, name = application["import_path"].split(":")
+    builder = getattr(importlib.import_module(module), name)
+    settings = inspect.signature(builder).parameters["args"].annotation
+    assert settings is AppArgs
+    assert set(application["args"]) == {"index", "checkpoint"}
+    settings.model_validate(application["args"])
 
 
 @pytest.mark.serve
