@@ -43,7 +43,9 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if (self.pretrained is None) == (self.config is None):
-            raise ConfigError("an encoder needs either pretrained (a folder or hub name) or config (its shape): give one.")
+            raise ConfigError(
+                "an encoder needs either pretrained (a folder or hub name) or config (its shape): give one."
+            )
         if self.max_tokens < 3:
             raise ConfigError(f"max_tokens={self.max_tokens} leaves nothing beside the special tokens; at least 3.")
 

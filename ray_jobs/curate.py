@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import fnmatch
-import json
 import math
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
 import click
 
 from protclip import files
-from protclip.errors import ConfigError, DataError
-from protclip.manifest import FILE_NAME, write_manifest
+from protclip.errors import DataError
+from protclip.manifest import claim_folder, write_manifest
 from protclip.protanno import curation
 from protclip.protanno.curation import CurationConfig, ShardReport, SpillReport
 from protclip.protanno.sampling import SamplingConfig
@@ -24,19 +22,13 @@ from protclip.protanno.shards import KIND, PROPERTIES
 from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.formats import expand_inputs, reader_of
 from ray_jobs.cluster import connect, resolve_output
+from ray_jobs.pipelines import progress, run_tasks
 
 SHARD_TEXT_BYTES = 256 << 20
 """Text that a shard should hold; finish_shard has a few times as much in memory."""
 
 # What a run leaves in its folder; nothing else is ever removed.
-OWN_FILES = (
-    "train-*.parquet",
-    "heldout-*.parquet",
-    curation.QUARANTINE_FILE,
-    curation.SPILL_FOLDER,
-    FILE_NAME,
-    "*.tmp",
-)
+OWN_FILES = ("train-*.parquet", "heldout-*.parquet", curation.QUARANTINE_FILE, curation.SPILL_FOLDER)
 
 
 @click.command()
@@ -100,7 +92,7 @@ def main(
         num_shards=num_shards or default_num_shards(paths),
         row_group_rows=row_group_rows,
     )
-    prepare_folder(folder, overwrite=overwrite)
+    claim_folder(folder, OWN_FILES, overwrite=overwrite)
     connect()
     manifest = curate(paths, folder, config, max_bad_fraction=max_bad_fraction)
     counts = manifest["counts"]
@@ -121,10 +113,8 @@ def curate(paths: Sequence[str], folder: str, config: CurationConfig, *, max_bad
         DataError: if an input cannot be read, too many rows are bad, or no pair is kept.
     """
     spill_items = [{"path": path, "ordinal": i} for i, path in enumerate(paths)]
-    spilled = [
-        SpillReport(**fields)
-        for fields in _run(partial(_spill, folder=folder, config=config), spill_items, title="reading")
-    ]
+    reports = run_tasks(partial(_spill, folder=folder, config=config), spill_items)
+    spilled = [SpillReport(**fields) for fields in progress(reports, title="reading", unit="file", total=len(paths))]
     spilled.sort(key=lambda report: report.path)
     _gather_quarantine(folder, len(paths))
     _check_quality(spilled, folder, max_bad_fraction)
@@ -134,10 +124,8 @@ def curate(paths: Sequence[str], folder: str, config: CurationConfig, *, max_bad
         for shard, path in report.spills.items():
             shards.setdefault(int(shard), []).append(path)
     shard_items = [{"shard": shard, "spills": spills} for shard, spills in sorted(shards.items())]
-    finished = [
-        ShardReport(**fields)
-        for fields in _run(partial(_finish, folder=folder, config=config), shard_items, title="writing")
-    ]
+    reports = run_tasks(partial(_finish, folder=folder, config=config), shard_items)
+    finished = [ShardReport(**fields) for fields in progress(reports, title="writing", unit="shard", total=len(shards))]
     files.remove(files.join(folder, curation.SPILL_FOLDER))
     names = [name for report in finished for name in report.files]
     return write_manifest(folder, KIND, [*names, curation.QUARANTINE_FILE], **_manifest_body(spilled, finished, config))
@@ -155,62 +143,12 @@ def default_num_shards(paths: Sequence[str]) -> int:
     return max(1, math.ceil(estimate / SHARD_TEXT_BYTES))
 
 
-def prepare_folder(folder: str, *, overwrite: bool) -> None:
-    """Make the output folder, without the leftovers of an unfinished run.
-
-    Raises:
-        ConfigError: if it holds a finished folder of pairs and ``overwrite`` is not set, or files that no run leaves.
-    """
-    if files.exists(files.join(folder, FILE_NAME)) and not overwrite:
-        raise ConfigError(f"output {folder} is already finished; choose another folder, or give --overwrite.")
-    files.make_folder(folder)
-    fs, inner = files.filesystem(folder)
-    names = sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(inner, detail=False))
-    foreign = [name for name in names if not any(fnmatch.fnmatchcase(name, own) for own in OWN_FILES)]
-    if foreign:
-        raise ConfigError(f"output {folder} holds other files ({', '.join(foreign[:3])} …); choose an empty folder.")
-    for name in sorted(names, key=lambda name: name != FILE_NAME):  # the manifest first: from then on it is unfinished
-        files.remove(files.join(folder, name))
+def _spill(item: Mapping[str, Any], *, folder: str, config: CurationConfig) -> dict[str, Any]:
+    return asdict(curation.spill_input(item["path"], folder, item["ordinal"], config))
 
 
-def _spill(item: Mapping[str, Any], *, folder: str, config: CurationConfig) -> SpillReport:
-    return curation.spill_input(item["path"], folder, item["ordinal"], config)
-
-
-def _finish(item: Mapping[str, Any], *, folder: str, config: CurationConfig) -> ShardReport:
-    return curation.finish_shard(item["shard"], folder, item["spills"], config)
-
-
-def _run(
-    task: Callable[[Mapping[str, Any]], Any], items: Sequence[Mapping[str, Any]], *, title: str
-) -> Iterator[dict[str, Any]]:
-    """One Ray Data task for each item; gives the reports' fields as they come.
-
-    Raises:
-        DataError: what a task raised as one.
-    """
-    import ray
-    from tqdm import tqdm
-
-    def run(row: dict[str, Any]) -> dict[str, Any]:
-        # Reports and errors travel as JSON: Arrow would want one schema of all the counters' keys, and an exception
-        # would arrive wrapped in Ray's own.
-        try:
-            report = task(json.loads(row["item"]))
-            return {"report": json.dumps({name: getattr(report, name) for name in report.__slots__})}
-        except DataError as error:
-            return {"report": json.dumps({"error": str(error)})}
-
-    rows = [{"item": json.dumps(item)} for item in items]
-    if not rows:
-        return
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(run, num_cpus=1)
-    bar = tqdm(dataset.iter_rows(), total=len(rows), desc=title, unit="task", disable=not sys.stderr.isatty())
-    for row in bar:
-        fields = json.loads(row["report"])
-        if "error" in fields:
-            raise DataError(fields["error"])
-        yield fields
+def _finish(item: Mapping[str, Any], *, folder: str, config: CurationConfig) -> dict[str, Any]:
+    return asdict(curation.finish_shard(item["shard"], folder, item["spills"], config))
 
 
 def _gather_quarantine(folder: str, num_inputs: int) -> None:

@@ -69,22 +69,22 @@ def run_actors(
 
 
 def progress(
-    reports: Iterable[dict[str, Any]], *, title: str, unit: str, total: int, count: str
+    reports: Iterable[dict[str, Any]], *, title: str, unit: str, total: int, count: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Pass reports on, with a bar and an ETA on a terminal.
 
     Args:
-        reports: each with the number of finished units under the key ``count``.
+        reports: what ``run_tasks`` and ``run_actors`` give.
         title: of the bar.
         unit: what is counted.
         total: units in all.
-        count: the key.
+        count: the key under which a report has its number of finished units; None where it stands for one.
     """
     from tqdm import tqdm
 
     with tqdm(total=total, desc=title, unit=unit, disable=not sys.stderr.isatty()) as bar:
         for report in reports:
-            bar.update(report[count])
+            bar.update(1 if count is None else report[count])
             yield report
 
 

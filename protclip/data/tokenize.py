@@ -168,16 +168,30 @@ class TextTokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocabulary_size: int, max_tokens: int) -> TextTokenizer:
-        """A lower-casing WordPiece tokenizer learned from texts, as BERT's is (Devlin et al. 2019)."""
+        """A lower-casing WordPiece tokenizer learned from texts, as BERT's is (Devlin et al. 2019).
+
+        The same texts give the same tokenizer.
+        """
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+        normalized = [normalizer.normalize_str(text) for text in texts]
+        # The trainer numbers a word's inner letters as its hash map meets them, and breaks ties of frequency by number:
+        # given beforehand, they have the same numbers in every run.
+        letters = sorted({letter for text in normalized for letter in text if not letter.isspace()})
         trainer = trainers.WordPieceTrainer(
-            vocab_size=vocabulary_size, special_tokens=list(TEXT_SPECIAL_TOKENS), show_progress=False
+            vocab_size=vocabulary_size,
+            special_tokens=[*TEXT_SPECIAL_TOKENS, *(f"##{letter}" for letter in letters)],
+            initial_alphabet=letters,
+            show_progress=False,
         )
-        tokenizer.train_from_iterator(texts, trainer)
+        learned = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        learned.pre_tokenizer = pre_tokenizer
+        learned.train_from_iterator(normalized, trainer)
+
+        tokenizer = Tokenizer(models.WordPiece(vocab=learned.get_vocab(), unk_token="[UNK]"))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+        tokenizer.add_special_tokens(list(TEXT_SPECIAL_TOKENS))
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]",
             special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],

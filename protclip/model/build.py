@@ -12,6 +12,9 @@ from protclip.errors import ConfigError
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.encoders import encoder_config, load_pretrained_weights, pretrained_config
 
+NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+"""As in ESM-2; a run then depends on its seed alone, not on when it was interrupted."""
+
 # What an encoder over ESM-2's alphabet needs; HuggingFace's defaults leave these open.
 ESM2_FIELDS = {
     "vocab_size": len(ESM2_VOCABULARY),
@@ -20,8 +23,7 @@ ESM2_FIELDS = {
     "position_embedding_type": "rotary",
     "emb_layer_norm_before": False,
     "token_dropout": True,
-    "attention_probs_dropout_prob": 0.0,
-    "hidden_dropout_prob": 0.0,
+    **NO_DROPOUT,
 }
 
 
@@ -63,7 +65,8 @@ def build_architecture(config: ModelConfig, text_tokenizer: TextTokenizer) -> Ar
         protein = pretrained_config("protein", config.protein.pretrained)
     if config.text.pretrained is None:
         # The tokenizer may have learned fewer tokens than were asked for.
-        fields = {**(config.text.config or {}), "vocab_size": text_tokenizer.vocabulary_size, "pad_token_id": 0}
+        learned = {"vocab_size": text_tokenizer.vocabulary_size, "pad_token_id": 0}
+        fields = {**NO_DROPOUT, **(config.text.config or {}), **learned}
         text = encoder_config("text", fields)
     else:
         text = pretrained_config("text", config.text.pretrained)

@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from protclip.errors import ConfigError, DataError
-from protclip.manifest import read_manifest
+from protclip.manifest import claim_folder, read_manifest
 from protclip.protanno.shards import row_groups
 from protclip.protanno.synthetic import synthetic_proteome
 from ray_jobs import cluster
-from ray_jobs.curate import default_num_shards, main, prepare_folder
+from ray_jobs.curate import OWN_FILES, default_num_shards, main
 
 ENTRIES = list(synthetic_proteome(90, 6, seed=1))
 
@@ -112,13 +112,13 @@ def test_a_finished_folder_is_replaced_only_when_asked_and_foreign_files_never(t
     (tmp_path / "manifest.json").write_text("{}")
     (tmp_path / "train-00000-of-00001.parquet").write_text("old")
     with pytest.raises(ConfigError, match="--overwrite"):
-        prepare_folder(str(tmp_path), overwrite=False)
+        claim_folder(str(tmp_path), OWN_FILES, overwrite=False)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ConfigError, match=r"thesis\.tex"):
-        prepare_folder(str(tmp_path), overwrite=True)
+        claim_folder(str(tmp_path), OWN_FILES, overwrite=True)
     assert (tmp_path / "train-00000-of-00001.parquet").exists()
     (tmp_path / "thesis.tex").unlink()
-    prepare_folder(str(tmp_path), overwrite=True)
+    claim_folder(str(tmp_path), OWN_FILES, overwrite=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,7 +127,7 @@ def test_the_leftovers_of_an_unfinished_run_are_cleaned(tmp_path: Path) -> None:
     (tmp_path / ".spill/000000").mkdir(parents=True)
     (tmp_path / ".spill/000000/00000.parquet").write_text("half")
     (tmp_path / "heldout-00000-of-00002.parquet.0a1b2c3d.tmp").write_text("half")
-    prepare_folder(str(tmp_path), overwrite=False)
+    claim_folder(str(tmp_path), OWN_FILES, overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 

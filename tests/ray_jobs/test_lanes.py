@@ -1,0 +1,156 @@
+"""The training stream: the same global batches for any number of workers, every row once, resumed at any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
+from protclip.errors import ConfigError
+from protclip.hashing import hash64
+from protclip.protanno.shards import SCHEMA, RowGroup
+from ray_jobs.lanes import LanePlan, read_piece, stream, worker_batches
+
+WORKERS = (1, 2, 4)
+
+
+def write_shards(folder: Path, sizes: list[int], row_group_rows: int) -> tuple[RowGroup, ...]:
+    """Shards of so many rows, with accessions A00000, A00001, …"""
+    groups: list[RowGroup] = []
+    number = 0
+    for i, size in enumerate(sizes):
+        rows = []
+        for _ in range(size):
+            sequence = "MKT" + "ACDEFGHIKL"[number % 10] * (number % 7 + 1)
+            row = dict.fromkeys(SCHEMA.names) | {
+                "accession": f"A{number:05d}",
+                "sequence": sequence,
+                "name": f"Protein {number}",
+                "ec": [],
+                "sequence_hash": hash64(sequence),
+                "probability": 1.0,
+            }
+            rows.append(row)
+            number += 1
+        path = folder / f"train-{i:05d}-of-{len(sizes):05d}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, row_group_size=row_group_rows)
+        for index, start in enumerate(range(0, size, row_group_rows)):
+            groups.append(RowGroup(path=str(path), index=index, num_rows=min(row_group_rows, size - start)))
+    return tuple(groups)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> LanePlan:
+    groups = write_shards(tmp_path_factory.mktemp("shards"), [517, 301, 64, 1], row_group_rows=50)
+    return LanePlan(groups=groups, seed=3, epoch=0, num_lanes=8, global_batch_size=32)
+
+
+def batches_without_ray(plan: LanePlan, rank: int, num_workers: int, first_batch: int = 0) -> Iterator[list[str]]:
+    """The worker's accessions of each batch, by plain reading."""
+
+    def tables() -> Iterator[pa.Table]:
+        for piece in plan.pieces(rank=rank, num_workers=num_workers, first_batch=first_batch):
+            rows = read_piece(plan, piece)
+            yield rows.append_column("lane", pa.array(np.full(len(rows), piece.lane)))
+
+    for table in worker_batches(tables(), plan, rank=rank, num_workers=num_workers):
+        yield table.column("accession").to_pylist()
+
+
+def joined(parts: Iterable[list[str]]) -> list[str]:
+    return list(chain.from_iterable(parts))
+
+
+def global_batches(plan: LanePlan, num_workers: int, first_batch: int = 0) -> list[list[str]]:
+    workers = [batches_without_ray(plan, rank, num_workers, first_batch) for rank in range(num_workers)]
+    return [joined(parts) for parts in zip(*workers, strict=True)]
+
+
+@pytest.mark.unit
+def test_any_number_of_workers_sees_the_same_global_batches(plan: LanePlan) -> None:
+    wanted = global_batches(plan, 1)
+    assert len(wanted) == plan.num_batches == 883 // 32
+    assert all(len(batch) == 32 for batch in wanted)
+    for num_workers in (2, 4, 8):
+        assert global_batches(plan, num_workers) == wanted
+
+
+@pytest.mark.unit
+def test_each_epoch_is_a_permutation_that_leaves_out_less_than_a_batch(plan: LanePlan) -> None:
+    left_out = []
+    for epoch in range(4):
+        rows = joined(global_batches(replace(plan, epoch=epoch), 2))
+        assert len(rows) == len(set(rows)) == 883 // 32 * 32
+        left_out.append(frozenset(f"A{i:05d}" for i in range(883)) - set(rows))
+    assert len(set(left_out)) == 4
+    first, second = (joined(global_batches(replace(plan, epoch=epoch), 1)) for epoch in (0, 1))
+    assert first != second
+    assert first == joined(global_batches(plan, 1))
+    assert first != joined(global_batches(replace(plan, seed=4), 1))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("first_batch", [1, 7, 26, 27])
+def test_a_stream_resumed_at_a_batch_is_the_tail(plan: LanePlan, first_batch: int) -> None:
+    for num_workers in WORKERS:
+        assert global_batches(plan, num_workers, first_batch) == global_batches(plan, 1)[first_batch:]
+
+
+@pytest.mark.unit
+def test_a_worker_reads_little_more_than_its_rows(plan: LanePlan) -> None:
+    pieces = [piece for rank in range(4) for piece in plan.pieces(rank=rank, num_workers=4, first_batch=0)]
+    assert len(pieces) <= len(plan.groups) + plan.num_lanes
+    assert sum(piece.stop - piece.start for piece in pieces) == plan.num_batches * plan.global_batch_size
+
+
+@pytest.mark.unit
+def test_a_row_group_larger_than_a_lane_is_dealt_to_several(tmp_path: Path) -> None:
+    groups = write_shards(tmp_path, [200], row_group_rows=200)
+    plan = LanePlan(groups=groups, seed=0, epoch=0, num_lanes=4, global_batch_size=16)
+    rows = joined(global_batches(plan, 1))
+    assert len(rows) == len(set(rows)) == 192
+    assert global_batches(plan, 4) == global_batches(plan, 1)
+
+
+@pytest.mark.unit
+def test_fewer_rows_than_a_batch_are_refused(plan: LanePlan) -> None:
+    with pytest.raises(ConfigError, match=r"883 rows, fewer than batch.global_batch_size=1024"):
+        replace(plan, global_batch_size=1024)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_streams_give_the_planned_batches_and_resume(plan: LanePlan) -> None:
+    tokenizer = TextTokenizer.train(["protein name 0 1 2 3 4 5 6 7 8 9"], vocabulary_size=60, max_tokens=16)
+
+    def accessions(num_workers: int, first_batch: int) -> list[list[str]]:
+        workers = [
+            stream(plan, ProteinTokenizer(), tokenizer, rank=rank, num_workers=num_workers, first_batch=first_batch)
+            for rank in range(num_workers)
+        ]
+        return [joined(t.column("accession").to_pylist() for t in parts) for parts in zip(*workers, strict=True)]
+
+    wanted = global_batches(plan, 1)
+    for num_workers in WORKERS:
+        assert accessions(num_workers, 0) == wanted
+    assert accessions(2, 20) == wanted[20:]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_streamed_tokens_are_those_of_the_row(plan: LanePlan) -> None:
+    protein = ProteinTokenizer()
+    text = TextTokenizer.train(["protein name 0 1 2 3 4 5 6 7 8 9"], vocabulary_size=60, max_tokens=16)
+    for table in islice(stream(plan, protein, text, rank=0, num_workers=2), 2):
+        for row in table.to_pylist():
+            number = int(row["accession"][1:])
+            sequence = "MKT" + "ACDEFGHIKL"[number % 10] * (number % 7 + 1)
+            assert row["protein_ids"] == protein.encode(sequence).tolist()
+            assert row["text_ids"] == text.encode([f"PROTEIN NAME: Protein {number}."])[0]

@@ -1,0 +1,191 @@
+"""The way of a row through the commands on a real Ray: curate → pretrain → embed → index → search."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from protclip import ProtCLIP
+from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
+from protclip.manifest import read_manifest
+from protclip.protanno.shards import read_row_group, row_groups
+from ray_jobs.__main__ import cli
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+# A model that is trained in seconds.
+SMALL = [
+    "batch.global_batch_size=16",
+    "data.lanes=4",
+    "epochs=2",
+    "model.projection_dim=32",
+    "model.protein.config.hidden_size=16",
+    "model.text.config.hidden_size=16",
+    "model.text.config.vocab_size=300",
+]
+
+
+def run(*arguments: str) -> Result:
+    """Run a command; what it raises comes out as it is."""
+    return CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
+
+
+def refused(error: type[ProtclipError], *arguments: str) -> str:
+    with pytest.raises(error) as caught:
+        run(*arguments)
+    return str(caught.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """What the stages left."""
+
+    pairs: str
+    run: str
+
+    @property
+    def checkpoint(self) -> str:
+        return f"{self.run}/best"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Folders:  # noqa: ARG001
+    folder = tmp_path_factory.mktemp("way")
+    data, pairs, run_dir = (str(folder / name) for name in ("proteome.dat.gz", "pairs", "run"))
+    run("synthesize", "--output", data, "--entries", "240", "--families", "8")
+    run("curate", data, "--output", pairs, "--sampling", "none", "--heldout-fraction", "0.2", "--row-group-rows", "16")
+    result = run("pretrain", "tiny_cpu", f"data.pairs={pairs}", f"run_dir={run_dir}", *SMALL)
+    assert "recall@10" in result.output
+    return Folders(pairs=pairs, run=run_dir)
+
+
+def embeddings(folder: Path) -> dict[str, np.ndarray]:
+    table = pq.read_table(sorted(folder.glob("part-*.parquet")))
+    return {row["accession"]: np.array(row["embedding"], dtype=np.float32) for row in table.to_pylist()}
+
+
+def test_a_run_leaves_its_settings_metrics_and_best_checkpoint(folders: Folders) -> None:
+    metrics = json.loads(Path(folders.run, "metrics.json").read_text())
+    heldout_rows = sum(group.num_rows for group in row_groups(folders.pairs, "heldout"))
+    train_rows = sum(group.num_rows for group in row_groups(folders.pairs, "train"))
+    assert [entry["epoch"] for entry in metrics["history"]] == [0, 1, 2]
+    assert metrics["steps"] == 2 * (train_rows // 16)
+    assert metrics["heldout"]["num_pairs"] == metrics["untrained"]["num_pairs"] == heldout_rows
+    assert metrics["chance"]["recall@10"] == pytest.approx(10 / heldout_rows)
+    assert metrics["heldout"]["loss"] == min(entry["heldout"]["loss"] for entry in metrics["history"][1:])
+    assert metrics["heldout"]["loss"] < metrics["untrained"]["loss"]
+    manifest = read_manifest(folders.checkpoint, "checkpoint", verify=True)
+    assert manifest["metrics"]["heldout"] == metrics["heldout"]
+    assert not any("trainer" in name for name in manifest["files"])
+
+
+def test_reported_heldout_metrics_are_those_of_the_best_checkpoint(folders: Folders) -> None:
+    import torch
+
+    from protclip.data.tokenize import biotexts
+    from protclip.evaluation.retrieval import retrieval_metrics
+    from protclip.hashing import hash64
+
+    model = ProtCLIP.from_pretrained(folders.checkpoint)
+    rows = [row for group in row_groups(folders.pairs, "heldout") for row in read_row_group(group).to_pylist()]
+    texts = [text for group in row_groups(folders.pairs, "heldout") for text in biotexts(read_row_group(group))]
+    found = retrieval_metrics(
+        torch.from_numpy(model.embed_proteins([row["sequence"] for row in rows])),
+        torch.from_numpy(model.embed_texts(texts)),
+        torch.tensor([hash64("text", text) >> 1 for text in texts]),
+    )
+    reported = json.loads(Path(folders.run, "metrics.json").read_text())["heldout"]
+    assert found["text_to_protein"]["mrr"] == pytest.approx(reported["text_to_protein"]["mrr"], abs=1e-3)
+
+
+def test_a_finished_run_and_other_settings_are_not_overwritten(folders: Folders, tmp_path: Path) -> None:
+    arguments = ["pretrain", "tiny_cpu", f"data.pairs={folders.pairs}", *SMALL]
+    assert "holds a finished run" in refused(ConfigError, *arguments, f"run_dir={folders.run}")
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    text = Path(folders.run, "config.yaml").read_text()
+    (unfinished / "config.yaml").write_text(text.replace(folders.run, str(unfinished)).replace("seed: 0", "seed: 1"))
+    assert "of other settings" in refused(ConfigError, *arguments, f"run_dir={unfinished}")
+
+
+def test_pretraining_refuses_what_cannot_work(folders: Folders, tmp_path: Path) -> None:
+    pairs, run_dir = f"data.pairs={folders.pairs}", f"run_dir={tmp_path / 'run'}"
+    assert "tiny_cpu" in refused(ConfigError, "pretrain", "nonsense", pairs, run_dir)
+    assert "unknown key" in refused(ConfigError, "pretrain", "tiny_cpu", pairs, run_dir, "nonsense=1")
+    assert "is missing" in refused(DataError, "pretrain", "tiny_cpu", f"data.pairs={tmp_path}/nothing", run_dir)
+    assert "fewer than" in refused(ConfigError, "pretrain", "tiny_cpu", pairs, run_dir, "batch.global_batch_size=4096")
+    assert not (tmp_path / "run").exists()
+
+
+def test_embedded_pairs_equal_the_python_api_and_keep_their_columns(folders: Folders, tmp_path: Path) -> None:
+    output = tmp_path / "embeddings"
+    run("embed", folders.pairs, "--checkpoint", folders.checkpoint, "--output", str(output), "--workers", "2")
+    found = embeddings(output)
+    rows = [
+        row
+        for split in ("train", "heldout")
+        for group in row_groups(folders.pairs, split)
+        for row in read_row_group(group).to_pylist()
+    ]
+    assert len(found) == len(rows) == 240
+    model = ProtCLIP.from_pretrained(folders.checkpoint)
+    wanted = model.embed_proteins([row["sequence"] for row in rows])
+    assert max(np.abs(found[row["accession"]] - wanted[i]).max() for i, row in enumerate(rows)) <= 1e-5
+    manifest = read_manifest(str(output), "embeddings", verify=True)
+    assert manifest["model_fingerprint"] == model.fingerprint
+    assert manifest["rows"] == 240
+    first = pq.read_table(sorted(output.glob("part-*.parquet"))[0]).to_pylist()[0]
+    source = next(row for row in rows if row["accession"] == first["accession"])
+    assert first["name"] == source["display_name"]
+    assert first["length"] == len(source["sequence"])
+    assert first["organism_id"] == source["organism_id"]
+    message = refused(ConfigError, "embed", folders.pairs, "--checkpoint", folders.checkpoint, "--output", str(output))
+    assert "already finished" in message
+
+    index = tmp_path / "index"
+    run("index", str(output), "--output", str(index))
+    answer = run("search", str(index), "--checkpoint", folders.checkpoint, "--sequence", rows[7]["sequence"], "--json")
+    assert rows[7]["accession"] in answer.output
+
+
+def test_anybodys_fasta_and_text_lines_are_embedded(folders: Folders, tmp_path: Path) -> None:
+    fasta = tmp_path / "mine.fasta"
+    albumin = ">sp|P02769|ALBU_BOVIN Albumin OS=Bos taurus OX=9913 PE=1 SV=4\nMKWV\n"
+    fasta.write_text(f">a my first\nMKTAYIAK\nQRQ\n>b\nMK7\n>c\nMKV\n>a again\nMKV\n{albumin}")
+    output = tmp_path / "proteins"
+    result = run("embed", str(fasta), "--checkpoint", folders.checkpoint, "--output", str(output))
+    assert "3 rows embedded, 2 quarantined" in result.output
+    found = embeddings(output)
+    assert set(found) == {"a", "c", "P02769"}
+    model = ProtCLIP.from_pretrained(folders.checkpoint)
+    assert np.abs(found["a"] - model.embed_proteins(["MKTAYIAKQRQ"])[0]).max() <= 1e-5
+    refusals = [json.loads(line) for line in (output / "quarantine.jsonl").read_text().splitlines()]
+    assert {refusal["accession"] for refusal in refusals} == {"a", "b"}
+
+    lines = tmp_path / "queries.txt"
+    lines.write_text("binds ATP\n\nhydrolase\n")
+    run("embed", str(lines), "--checkpoint", folders.checkpoint, "--output", str(tmp_path / "texts"))
+    texts = embeddings(tmp_path / "texts")
+    assert set(texts) == {"line-1", "line-3"}
+    assert np.abs(texts["line-3"] - model.embed_texts(["hydrolase"])[0]).max() <= 1e-5
+
+
+def test_embed_refuses_what_it_cannot_use(folders: Folders, tmp_path: Path) -> None:
+    def message(error: type[ProtclipError], source: str, checkpoint: str = folders.checkpoint) -> str:
+        return refused(error, "embed", source, "--checkpoint", checkpoint, "--output", str(tmp_path / "out"))
+
+    empty = tmp_path / "empty.fasta"
+    empty.write_text("")
+    bad = tmp_path / "bad.fasta"
+    bad.write_text(">a\nMK7\n")
+    assert "holds no sequence" in message(DataError, str(empty))
+    assert "all 1 are bad" in message(DataError, str(bad))
+    assert "cannot be read" in message(DataError, str(tmp_path / "nothing.fasta"))
+    assert "known kind" in message(ConfigError, str(tmp_path / "data.csv"))
+    assert "is missing" in message(CheckpointError, str(bad), str(tmp_path / "no-model"))

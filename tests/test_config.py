@@ -1,0 +1,60 @@
+"""Settings: overrides, unknown keys, and values that cannot work together."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from protclip.config import config_yaml, load_config
+from protclip.errors import ConfigError
+
+pytestmark = pytest.mark.unit
+
+TINY = str(resources.files("ray_jobs") / "configs" / "tiny_cpu.yaml")
+
+
+def test_every_ready_config_loads() -> None:
+    for path in (resources.files("ray_jobs") / "configs").iterdir():
+        load_config(str(path))
+
+
+def test_overrides_reach_nested_settings_and_survive_a_round_trip(tmp_path: Path) -> None:
+    config = load_config(TINY, ["workers.num=4", "optimizer.learning_rate=1e-3", "data.pairs=s3://bucket/pairs"])
+    assert config.workers.num == 4
+    assert config.optimizer.learning_rate == 0.001
+    assert config.data.pairs == "s3://bucket/pairs"
+    path = tmp_path / "config.yaml"
+    path.write_text(config_yaml(config))
+    assert load_config(str(path)) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("nonsense=1", "unknown key nonsense"),
+        ("workers.nonsense=1", "unknown key workers.nonsense"),
+        ("epochs=many", "epochs='many'"),
+        ("epochs=0", "epochs=0 must be at least 1"),
+        ("workers.num=3", r"workers.num=3 does not divide data.lanes=8; allowed: \[1, 2, 4, 8\]"),
+        ("data.lanes=7", "data.lanes=7 does not divide batch.global_batch_size=64; nearest batches: 63 or 70"),
+        ("optimizer.learning_rate=0", "learning_rate=0.0 must be above 0"),
+        ("model.protein.pretrained=x", "either pretrained"),
+        ("epochs", "not of the form"),
+        ("epochs.x=1", "epochs is a single value"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_by_name(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(TINY, [override])
+
+
+def test_files_that_hold_no_settings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("just text")
+    with pytest.raises(ConfigError, match="holds no settings"):
+        load_config(str(path))
+    path.write_text("a: [1")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_config(str(path))
