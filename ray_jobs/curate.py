@@ -6,7 +6,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -144,11 +143,16 @@ def default_num_shards(paths: Sequence[str]) -> int:
 
 
 def _spill(item: Mapping[str, Any], *, folder: str, config: CurationConfig) -> dict[str, Any]:
-    return asdict(curation.spill_input(item["path"], folder, item["ordinal"], config))
+    return _fields(curation.spill_input(item["path"], folder, item["ordinal"], config))
 
 
 def _finish(item: Mapping[str, Any], *, folder: str, config: CurationConfig) -> dict[str, Any]:
-    return asdict(curation.finish_shard(item["shard"], folder, item["spills"], config))
+    return _fields(curation.finish_shard(item["shard"], folder, item["spills"], config))
+
+
+def _fields(report: SpillReport | ShardReport) -> dict[str, Any]:
+    # Not asdict: it copies a Counter into one that counts its own items.
+    return {name: getattr(report, name) for name in report.__slots__}
 
 
 def _gather_quarantine(folder: str, num_inputs: int) -> None:
