@@ -37,16 +37,17 @@ def prepare_environment() -> None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(_write_token())
 
 
-def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> None:
+def connect(num_cpus: int | None = None, *, state_service: bool = False) -> None:
     """Join the cluster of RAY_ADDRESS, or start a Ray of this process; a Ray already initialised is left as it is.
 
     Args:
         num_cpus: logical CPUs of a Ray that is started here; None for the machine's cores. A Train worker
             reserves one each, and Ray Data needs some beside them.
-        dashboard: start the dashboard too, on loopback, with a Ray that is started here.
+        state_service: whether workers ask for the state of others, as Ray Train's do. A Ray that is started here then
+            has a dashboard, and workers of a joined one are told its address, which is not the only one on a machine
+            with several.
     """
     import ray
-    from ray.data import DataContext
 
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
@@ -54,10 +55,18 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> None:
             address=address or "local",
             # A cluster that is joined has its own CPUs, and Ray refuses the argument.
             num_cpus=None if address else num_cpus,
-            include_dashboard=None if address else dashboard,
+            include_dashboard=None if address else state_service,
+            runtime_env={"env_vars": {"RAY_ADDRESS": address}} if address and state_service else None,
             logging_level=logging.WARNING,
             log_to_driver=True,
         )
+    tame_ray_data()
+
+
+def tame_ray_data() -> None:
+    """Settings of Ray Data in this process: the fast reader, and no word where nothing is wrong."""
+    from ray.data import DataContext
+
     context = DataContext.get_current()
     # The second parquet reader took 5 to 17 s to a first batch, the first one 0.2 s (Ray 2.60).
     context.use_datasource_v2 = False

@@ -34,6 +34,9 @@ ROWS_PER_TASK = 2048
 TASK_CPUS = 0.25
 """Logical CPUs of such a task; train workers reserve theirs, and a small machine must have room for both."""
 
+PIECE_COLUMNS = ("path", "index", "num_rows", "lane", "start", "stop")
+"""A piece as a row of Ray Data."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
@@ -142,14 +145,17 @@ def tokenize_pieces(
     """Ray Data stage: pieces of row groups into tokenised rows with their lane.
 
     Args:
-        batch: pieces, in the column ``item``.
+        batch: pieces, as PIECE_COLUMNS.
         plan: the epoch's plan.
         protein: the protein tokenizer.
         text: the text tokenizer's JSON.
         max_text_tokens: its truncation.
     """
     tokenizer = TextTokenizer.from_json(text, max_tokens=max_text_tokens)
-    for piece in batch["item"]:
+    columns = (batch[name].tolist() for name in PIECE_COLUMNS)
+    for path, index, num_rows, lane, start, stop in zip(*columns, strict=True):
+        group = RowGroup(path=path, index=index, num_rows=num_rows)
+        piece = Piece(group=group, lane=lane, start=start, stop=stop)
         rows = tokenize_pairs(read_piece(plan, piece), protein, tokenizer)
         yield rows.append_column("lane", pa.array(np.full(len(rows), piece.lane, dtype=np.int32)))
 
@@ -189,7 +195,9 @@ def pieces_dataset(pieces: Sequence[Piece]) -> ray.data.Dataset:
 
     num_rows = sum(piece.stop - piece.start for piece in pieces)
     num_tasks = max(1, min(len(pieces), num_rows // ROWS_PER_TASK))
-    dataset = ray.data.from_items(list(pieces), override_num_blocks=num_tasks)
+    rows = [(p.group.path, p.group.index, p.group.num_rows, p.lane, p.start, p.stop) for p in pieces]
+    items = [dict(zip(PIECE_COLUMNS, row, strict=True)) for row in rows]
+    dataset = ray.data.from_items(items, override_num_blocks=num_tasks)
     dataset.context.execution_options.preserve_order = True
     return dataset
 

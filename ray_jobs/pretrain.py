@@ -157,7 +157,7 @@ def _run(job: Any) -> Any:
     # Ray Train would write what a worker prints to its own log too, and show it twice.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     # Ray Train asks the dashboard's state service whether the run is still alive.
-    connect(num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)), dashboard=True)
+    connect(num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)), state_service=True)
     needed = {"CPU": cpus, "GPU": float(workers.num * workers.use_gpu)}
     available = ray.cluster_resources()  # type: ignore[no-untyped-call]
     if lacking := {name: n for name, n in needed.items() if n > available.get(name, 0.0)}:

@@ -7,6 +7,7 @@ puts them in a row and reads what they wrote.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shlex
@@ -25,11 +26,13 @@ import click
 import requests
 
 from protclip import files
+from protclip.config import load_config
 from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import read_manifest
 from protclip.protanno.biotext import biotext
 from protclip.protanno.shards import PROPERTIES, read_row_group, row_groups
 from ray_jobs.local_head import MARK_VARIABLE, Head, free_ports, start_head, stop_head
+from ray_jobs.pretrain import find_config
 
 BIN = Path(sys.executable).parent
 MARKER_FILE = ".protclip-quickstart"
@@ -37,6 +40,10 @@ MARKER_FILE = ".protclip-quickstart"
 
 LOGICAL_CPUS = 4
 """At least so many, also on 2 cores: two Train workers and their input streams, see docs/decisions/004."""
+
+CONFIG = "tiny_cpu"
+MIN_STEPS = 240
+"""Optimizer steps after which a tiny model has something to show."""
 
 NUM_STAGES = 7
 NUM_ANSWERS = 5
@@ -133,12 +140,20 @@ class Run:
             # The package is installed where the job runs, so an empty folder will do as its working directory.
             job_folder = self.path("job")
             files.make_folder(job_folder)
-            pretrain = ["pretrain", "tiny_cpu", f"data.pairs={self.path('pairs')}", f"run_dir={self.path('run')}"]
+            paths = [f"data.pairs={self.path('pairs')}", f"run_dir={self.path('run')}"]
+            pretrain = ["pretrain", CONFIG, *paths, f"epochs={self._epochs()}"]
             submit = ["ray", "job", "submit", "--log-style=record", "--log-color=false", "--working-dir", job_folder]
             self._command("pretrain", [*submit, "--", "python", "-m", "ray_jobs", *pretrain], show_progress=True)
             metrics = files.read_json(self.path("run", "metrics.json"))
             line.append(f"{metrics['steps']:,} steps on 2 workers, submitted as a Ray job")
         _print_retrieval(metrics)
+
+    def _epochs(self) -> int:
+        """The config's epochs, or more where the pairs are few."""
+        config = load_config(find_config(CONFIG))
+        num_pairs = sum(group.num_rows for group in row_groups(self.path("pairs"), "train"))
+        steps = max(1, num_pairs // config.batch.global_batch_size)
+        return max(config.epochs, math.ceil(MIN_STEPS / steps))
 
     def _embed(self) -> None:
         with self._timed("embed") as line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from protclip.train import state as train_state
 from protclip.train.loop import fit
 from protclip.train.optim import build_optimizer, build_schedule
 from protclip.train.state import TrainState
+from ray_jobs.cluster import tame_ray_data
 from ray_jobs.lanes import LanePlan, stream
 
 METRICS = "metrics.json"
@@ -47,6 +49,8 @@ class TrainJob:
 
 def train_worker(arguments: dict[str, TrainJob]) -> None:
     """Train in this process, one of the group that Ray Train has set up."""
+    tame_ray_data()
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it announces every report
     Worker(arguments["job"]).run()
 
 
@@ -72,7 +76,6 @@ class Worker:
         network = DistributedDataParallel(
             self.state.model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,
             process_group=self.group,
         )
         if self.state.step == 0:
