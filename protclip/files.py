@@ -151,15 +151,24 @@ def publish(local: str | Path, path: str) -> None:
         shutil.copyfileobj(source, target, 1 << 24)
 
 
+def fetch(path: str, local: str | Path) -> None:
+    """Copy a file of a path or URL to the local disk.
+
+    Raises:
+        DataError: if it cannot be opened.
+    """
+    with open_read(path) as source, Path(local).open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 24)
+
+
 @contextlib.contextmanager
 def local_copy(path: str) -> Iterator[str]:
     """A path on the local disk with a file's content: itself, or a temporary copy of what a URL holds."""
     if not is_url(path):
         yield path
         return
-    fs, inner = filesystem(path)
     with tempfile.TemporaryDirectory() as folder:
-        fs.get(inner, f"{folder}/copy")
+        fetch(path, f"{folder}/copy")
         yield f"{folder}/copy"
 
 

@@ -7,7 +7,7 @@ format, every file with size and SHA-256, and whatever the kind itself records.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from protclip import files
@@ -27,11 +27,14 @@ def claim_folder(folder: str, own_files: Sequence[str], *, overwrite: bool) -> N
         overwrite: also clear a finished folder.
 
     Raises:
-        ConfigError: if it is finished and ``overwrite`` is not set, or holds other files.
+        ConfigError: if it cannot be made, is finished and ``overwrite`` is not set, or holds other files.
     """
     if files.exists(files.join(folder, FILE_NAME)) and not overwrite:
         raise ConfigError(f"output {folder} is already finished; choose another folder, or give --overwrite.")
-    files.make_folder(folder)
+    try:
+        files.make_folder(folder)
+    except OSError as error:
+        raise ConfigError(f"output {folder}: cannot be written there ({error}); give another folder.") from error
     fs, inner = files.filesystem(folder)
     names = sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(inner, detail=False))
     patterns = [*own_files, FILE_NAME, "*.tmp"]
@@ -86,6 +89,8 @@ def read_manifest(
         )
         raise error(f"{folder}: {state}; a folder of {kind} ends with its manifest. Make it again, or check the path.")
     manifest: dict[str, Any] = files.read_json(path)
+    if not isinstance(manifest, dict):
+        raise error(f"{path}: is not a manifest; make the folder again.")
     if manifest.get("kind") != kind:
         raise error(f"{folder}: holds {manifest.get('kind')!r}, but {kind!r} is needed here.")
     if manifest.get("schema_version") != SCHEMA_VERSION:
@@ -93,15 +98,19 @@ def read_manifest(
             f"{folder}: format version {manifest.get('schema_version')!r}, this software reads {SCHEMA_VERSION}; "
             "make the folder again, or use the version that wrote it."
         )
-    for name, entry in manifest["files"].items():
-        _check_file(files.join(folder, name), entry, verify=verify, error=error)
+    try:
+        entries = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as cause:
+        raise error(f"{path}: its list of files is damaged; make the folder again.") from cause
+    for name, (num_bytes, digest) in entries.items():
+        _check_file(files.join(folder, name), num_bytes, digest if verify else None, error)
     return manifest
 
 
-def _check_file(path: str, entry: Mapping[str, Any], *, verify: bool, error: type[ProtclipError]) -> None:
+def _check_file(path: str, num_bytes: int, digest: str | None, error: type[ProtclipError]) -> None:
     if not files.exists(path):
         raise error(f"{path}: is missing, though the manifest lists it; restore it or make the folder again.")
-    if (found := files.size(path)) != entry["bytes"]:
-        raise error(f"{path}: has {found} bytes, the manifest says {entry['bytes']}; restore it or make it again.")
-    if verify and files.sha256(path) != entry["sha256"]:
+    if (found := files.size(path)) != num_bytes:
+        raise error(f"{path}: has {found} bytes, the manifest says {num_bytes}; restore it or make it again.")
+    if digest is not None and files.sha256(path) != digest:
         raise error(f"{path}: its SHA-256 is not the manifest's; the file was altered. Restore it or make it again.")

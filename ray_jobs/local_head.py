@@ -24,10 +24,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import ray  # noqa: F401  Ray carries psutil along and puts it on sys.path.
-
-# isort: split
-import psutil  # type: ignore[import-untyped]
+import psutil
 import requests
 
 from protclip import files

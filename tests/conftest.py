@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from ray_jobs.cluster import prepare_environment
+
+
+def pytest_configure() -> None:
+    """Ray reads its token mode when it is first imported, which collecting the tests does."""
+    prepare_environment()
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -21,9 +28,6 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray of this session with 4 logical CPUs, which commands called in this process find initialised."""
-    from ray_jobs.cluster import prepare_environment
-
-    prepare_environment()
     import ray
 
     ray.init(address="local", num_cpus=4, include_dashboard=False)

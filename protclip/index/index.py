@@ -9,7 +9,6 @@ INDEX/
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,9 +34,10 @@ from protclip.index.hnsw import (
     search_graph,
 )
 from protclip.index.manifest import GRAPH_FILE, KIND, METADATA_FILE, IndexManifest, read_index_manifest
-from protclip.manifest import FILE_NAME, write_manifest
+from protclip.manifest import FILE_NAME, claim_folder, write_manifest
 
 RECALL_QUERIES = 1_000
+OWN_FILES = (GRAPH_FILE, METADATA_FILE, ".unfinished-*")
 
 
 def build_index(embeddings: Embeddings, folder: str, config: HnswConfig, *, overwrite: bool = False) -> IndexManifest:
@@ -54,7 +54,7 @@ def build_index(embeddings: Embeddings, folder: str, config: HnswConfig, *, over
         ConfigError: if the folder holds something already, or cannot be written.
     """
     check_unit_vectors(embeddings.vectors, "embeddings")
-    _clear(folder, overwrite=overwrite)
+    claim_folder(folder, OWN_FILES, overwrite=overwrite)
     graph = build_graph(embeddings.vectors, config)
     recall, num_queries = measure_recall(graph, embeddings.vectors, k=10, max_queries=RECALL_QUERIES, seed=config.seed)
     manifest = IndexManifest(
@@ -76,7 +76,7 @@ def build_index(embeddings: Embeddings, folder: str, config: HnswConfig, *, over
             save_graph(graph, graph_file)
             pq.write_table(embeddings.metadata, scratch / METADATA_FILE)
             for name in (GRAPH_FILE, METADATA_FILE):
-                _publish(scratch / name, files.join(folder, name))
+                files.publish(scratch / name, files.join(folder, name))
         body = {name: getattr(manifest, name) for name in IndexManifest.__slots__}
         write_manifest(folder, KIND, [GRAPH_FILE, METADATA_FILE], **body)
     except OSError as error:
@@ -160,20 +160,6 @@ class Index:
         return self._metadata.take(pa.array(rows, pa.int64())).to_pylist()  # type: ignore[no-any-return]
 
 
-def _clear(folder: str, *, overwrite: bool) -> None:
-    """Make sure that an index may be written here, and that what is there no longer passes for one."""
-    manifest_file = files.join(folder, FILE_NAME)
-    if not files.exists(manifest_file):
-        return
-    content = files.read_json(manifest_file)
-    kind = content.get("kind") if isinstance(content, dict) else None
-    if kind != KIND:
-        raise ConfigError(f"output {folder}: holds {kind!r}, which an index would overwrite; give another folder.")
-    if not overwrite:
-        raise ConfigError(f"output {folder}: holds an index already; give another folder, or --overwrite.")
-    files.remove(manifest_file)
-
-
 @contextlib.contextmanager
 def _scratch(folder: str) -> Iterator[Path]:
     """A local folder for what hnswlib writes: beside the output, where there is room for it, or the system's."""
@@ -185,13 +171,6 @@ def _scratch(folder: str) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def _publish(source: Path, destination: str) -> None:
-    with source.open("rb") as reader, files.atomic_write(destination) as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
-    if files.sha256(destination) != files.sha256(str(source)):
-        raise ConfigError(f"{destination}: what was read back differs from what was written; check the disk.")
-
-
 @contextlib.contextmanager
 def _local_copy(path: str) -> Iterator[str]:
     """The folder itself, or a copy of a URL's on the local disk for as long as it is loaded."""
@@ -201,8 +180,7 @@ def _local_copy(path: str) -> Iterator[str]:
     read_index_manifest(path)  # presence and sizes, before anything is fetched
     with tempfile.TemporaryDirectory(prefix="protclip-index-") as folder:
         for name in (GRAPH_FILE, METADATA_FILE, FILE_NAME):
-            with files.open_read(files.join(path, name)) as reader, (Path(folder) / name).open("wb") as writer:
-                shutil.copyfileobj(reader, writer, 1 << 20)
+            files.fetch(files.join(path, name), f"{folder}/{name}")
         yield folder
 
 

@@ -81,7 +81,7 @@ def load_checkpoint(folder: str) -> Checkpoint:
     Raises:
         CheckpointError: if it is unfinished, damaged, or does not fit together.
     """
-    manifest = read_manifest(folder, KIND, error=CheckpointError)
+    manifest = read_manifest(folder, KIND, verify=True, error=CheckpointError)
     try:
         config = files.read_json(files.join(folder, "config.json"))
         architecture = read_architecture(config)

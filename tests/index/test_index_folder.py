@@ -200,7 +200,7 @@ def test_an_index_is_replaced_only_when_asked_and_nothing_else_ever(tmp_path):
         build_index(embeddings, folder, HnswConfig())
     build_index(embeddings, folder, HnswConfig(seed=1), overwrite=True)
     assert Index.load(folder).manifest.seed == 1
-    with pytest.raises(ConfigError, match="embeddings"):
+    with pytest.raises(ConfigError, match="holds other files"):
         build_index(embeddings, embeddings_folder, HnswConfig(), overwrite=True)
 
 
