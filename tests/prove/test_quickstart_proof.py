@@ -1,0 +1,46 @@
+"""The quickstart on the synthetic proteome: what its training must reach, and the untrained model must not."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from protclip.data.tokenize import biotexts
+from protclip.protanno.shards import read_row_group, row_groups
+
+pytestmark = pytest.mark.prove
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "quickstart_2core_202611.json"
+TIMES_CHANCE = 10
+
+
+def test_quickstart_retrieves_ten_times_better_than_chance(tmp_path: Path) -> None:
+    protclip = Path(sys.executable).parent / "protclip"
+    output = tmp_path / "quickstart"
+    result = subprocess.run([protclip, "quickstart", "--output", output], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+    heldout = [text for group in row_groups(f"{output}/pairs", "heldout") for text in biotexts(read_row_group(group))]
+    assert len(heldout) == len(set(heldout)) >= 500
+
+    metrics = json.loads((output / "run" / "metrics.json").read_text())
+    least = TIMES_CHANCE * metrics["chance"]["recall@10"]
+    assert metrics["heldout"]["num_pairs"] == len(heldout)
+    assert metrics["heldout"]["text_to_protein"]["recall@10"] >= least
+    assert metrics["untrained"]["text_to_protein"]["recall@10"] < least
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "command": "make prove",
+        "commit": subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip(),
+        "hardware": f"{platform.machine()}, {platform.system()}",
+        "last_line": result.stdout.strip().splitlines()[-1].split(" Everything")[0],
+        **{key: metrics[key] for key in ("heldout", "untrained", "chance", "steps", "seconds")},
+    }
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
