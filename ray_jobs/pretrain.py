@@ -145,7 +145,7 @@ def _texts(groups: tuple[Any, ...]) -> Iterator[str]:
 
 def _run(job: Any) -> Any:
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from ray_jobs.lanes import TASK_CPUS
@@ -179,10 +179,11 @@ def _run(job: Any) -> Any:
         scaling_config=ScalingConfig(
             num_workers=workers.num, use_gpu=workers.use_gpu, resources_per_worker=workers.resources
         ),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the class of Ray Train V1
             name=name,
             storage_path=storage or "/",
             storage_filesystem=filesystem,
+            logging_config=LoggingConfig(log_level="WARNING"),
             failure_config=FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=settings.keep_checkpoints,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -50,7 +49,6 @@ class TrainJob:
 def train_worker(arguments: dict[str, TrainJob]) -> None:
     """Train in this process, one of the group that Ray Train has set up."""
     tame_ray_data()
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it announces every report
     Worker(arguments["job"]).run()
 
 
