@@ -20,8 +20,8 @@ def main(*, checkpoint: str, output: str, overwrite: bool) -> None:
     from protclip.model.official import CONFIG, WEIGHTS, export_official
 
     checkpoint, output = files.absolute(checkpoint), files.absolute(output)
-    if found := [name for name in (CONFIG, WEIGHTS) if files.exists(files.join(output, name))]:
-        if checkpoint == output or not overwrite:
-            raise ConfigError(f"output {output} holds {found[0]} already; choose another folder, or give --overwrite.")
+    found = [name for name in (CONFIG, WEIGHTS) if files.exists(files.join(output, name))]
+    if found and (checkpoint == output or not overwrite):
+        raise ConfigError(f"output {output} holds {found[0]} already; choose another folder, or give --overwrite.")
     num_tensors = export_official(checkpoint, output)
     click.echo(f"{num_tensors} tensors in the published format in {output}")

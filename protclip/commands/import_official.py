@@ -7,9 +7,8 @@ from collections import Counter
 import click
 
 from protclip import files
-from protclip.manifest import claim_folder
-
-OWN_FILES = ("config.json", "README.md", "model*.safetensors*", "official_extras.safetensors", "*_tokenizer")
+from protclip.errors import CheckpointError, ConfigError
+from protclip.manifest import read_manifest
 
 
 @click.command()
@@ -33,7 +32,7 @@ def main(
     from protclip.model.official import EXTRAS, import_official
 
     folder, output = files.absolute(folder), files.absolute(output)
-    claim_folder(output, OWN_FILES, overwrite=overwrite)
+    _check_output(output, overwrite=overwrite)
     record = import_official(folder, output, protein_tokenizer=protein_tokenizer, text_tokenizer=text_tokenizer)
     click.echo(
         f"{record['num_tensors']} tensors, {record['num_elements']:,} elements, {'/'.join(record['dtypes'])}; "
@@ -42,3 +41,22 @@ def main(
     for reason, count in Counter(record["beside"].values()).items():
         click.echo(f"{count:6}  {reason}")
     click.echo(f"checkpoint {output}")
+
+
+def _check_output(output: str, *, overwrite: bool) -> None:
+    """Nothing but a finished checkpoint is ever replaced: other models' folders hold files of the same names."""
+    from protclip.model.checkpoint import KIND
+
+    fs, inner = files.filesystem(output)
+    if not fs.exists(inner) or not fs.ls(inner, detail=False):
+        return
+    if not overwrite:
+        raise ConfigError(
+            f"output {output} is not empty; choose another folder, or give --overwrite to replace a checkpoint."
+        )
+    try:
+        read_manifest(output, KIND, error=CheckpointError)
+    except CheckpointError as error:
+        raise ConfigError(
+            f"output {output} is not empty and no finished checkpoint ({error}); choose another."
+        ) from error

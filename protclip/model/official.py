@@ -22,7 +22,7 @@ from torch import Tensor
 from protclip import files
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import CheckpointError, ConfigError, ProtclipError
-from protclip.manifest import read_manifest
+from protclip.manifest import FILE_NAME, read_manifest
 from protclip.model.checkpoint import KIND, load_checkpoint, save_checkpoint
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.encoders import Kind, encoder_config, known_fields
@@ -122,6 +122,7 @@ def import_official(
         "mapped": plan.mapped,
         "beside": plan.beside,
     }
+    files.remove(files.join(output, FILE_NAME))  # what stood there before is unfinished from here on
     write_tensors(files.join(output, EXTRAS), kept, {"config": config_text, "header": header})
     save_checkpoint(output, model, proteins, texts, extra_files=(EXTRAS,), official=record)
     return record
@@ -173,7 +174,7 @@ def read_official_architecture(config: Mapping[str, Any], folder: str) -> Archit
         raise CheckpointError(
             f"{folder}/{CONFIG}: text_model_config has {kind!r} positions; only 'absolute' are known."
         )
-    protein, text = (_encoder(kind, config[f"{kind}_model_config"], folder) for kind in ("protein", "text"))  # type: ignore[arg-type]
+    protein, text = (_encoder(kind, config[f"{kind}_model_config"], folder) for kind in ("protein", "text"))
     return Architecture(
         protein=protein,
         text=text,
@@ -202,10 +203,10 @@ def make_plan(
     unknown = []
     for name in sorted(shapes):
         ours = our_name(name)
-        if ours in state:
+        if ours is not None and ours in state:
             mapped[name] = ours
         reason = next((reason for pattern, reason in KEPT_BESIDE if re.fullmatch(pattern, name)), None)
-        if name == LOCAL_SCALE or ours not in state:
+        if name == LOCAL_SCALE or name not in mapped:
             if reason is None:
                 unknown.append(name)
             else:

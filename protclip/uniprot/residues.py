@@ -8,8 +8,8 @@ What a user gives to the model is mapped so; the FASTA reader does the same:
     white space                      removed: a pasted sequence may be wrapped
     one * at the end                 removed: the stop codon of a translation
     * elsewhere                      refused: an internal stop, so this is no protein
-    - and . (gaps)                   refused: whether columns of an alignment (remove them) or unknown residues (write X)
-                                     is meant, only the user knows
+    - and . (gaps)                   refused: only the user knows whether they are columns of an alignment (then
+                                     remove them) or unknown residues (then write X)
     anything else                    refused, with its place
 
 ``count_mapped`` counts what was mapped.
