@@ -9,6 +9,7 @@ Shapes: n items, B items of a batch, L tokens, D width of the embedding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 from protclip.data.batching import token_budget_batches
 from protclip.data.collate import Rows, pad
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
+from protclip.data.windows import window_starts, window_weights
+from protclip.errors import ConfigError, DataError
 from protclip.model.checkpoint import (
     Checkpoint,
     architecture_fields,
@@ -25,6 +28,10 @@ from protclip.model.checkpoint import (
     save_checkpoint,
 )
 from protclip.model.dual_encoder import DualEncoder, scale
+from protclip.model.tensors import MAX_SHARD_BYTES
+
+LongPolicy = Literal["truncate", "error", "window-mean"]
+"""What becomes of a protein that is longer than the model sees."""
 
 TOKENS_PER_BATCH = 4096
 """Padded tokens of one forward pass; more gains nothing on a CPU."""
@@ -68,9 +75,22 @@ class ProtCLIP:
             device=device,
         )
 
-    def save_pretrained(self, path: str) -> None:
-        """Write a checkpoint folder that ``from_pretrained`` reads."""
-        save_checkpoint(path, self.model, self.protein_tokenizer, self.text_tokenizer)
+    def save_pretrained(self, path: str, *, max_shard_bytes: int = MAX_SHARD_BYTES, **record: Any) -> None:
+        """Write a checkpoint folder that ``from_pretrained`` reads, with a model card.
+
+        Args:
+            path: local path or fsspec URL.
+            max_shard_bytes: weights beyond it are written as several files.
+            record: JSON values to keep in the manifest; ``metrics`` and ``run`` (the settings) are told in the card.
+        """
+        save_checkpoint(
+            path,
+            self.model,
+            self.protein_tokenizer,
+            self.text_tokenizer,
+            max_shard_bytes=max_shard_bytes,
+            **record,
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -96,16 +116,58 @@ class ProtCLIP:
         """Tokens of a text that the model sees, special ones included."""
         return self.text_tokenizer.max_tokens
 
-    def embed_proteins(self, sequences: Sequence[str]) -> np.ndarray:
+    def embed_proteins(self, sequences: Sequence[str], *, long: LongPolicy = "truncate") -> np.ndarray:
         """Embeddings of amino-acid sequences, (n, D) float32 of unit length.
 
-        A sequence has the same embedding alone and in any company, to about 1e-6. What is longer than
-        ``max_protein_tokens`` is cut at the C-terminus.
+        A sequence has the same embedding alone and in any company, to about 1e-6. ``protclip.uniprot.residues`` says
+        which letters are taken, and how.
+
+        Args:
+            sequences: in one-letter code.
+            long: what becomes of a protein beyond ``max_protein_tokens``. "truncate": it is cut at the C-terminus.
+                "error": it is refused. "window-mean": windows of the longest input, evenly spaced, each overlapping
+                the next by half or more, are embedded; the mean of their unit-length embeddings, in which every residue
+                counts once however many windows cover it, is brought to unit length. The model was not trained for
+                such means; what spans more than a window it never sees at once.
 
         Raises:
-            DataError: for an empty sequence or a letter that is no residue.
+            DataError: for an empty sequence, a letter that is no residue, or one too long where that is an error.
         """
-        return self.forward_proteins(self.protein_tokenizer.encode_checked(sequences))
+        residues = self.protein_tokenizer.residues_checked(sequences)
+        if long == "window-mean":
+            return self._window_means(residues)
+        self._check_long(residues, long, allowed=("truncate", "error"))
+        return self.forward_proteins([self.protein_tokenizer.encode(sequence) for sequence in residues])
+
+    def embed_residues(
+        self, sequences: Sequence[str], *, long: Literal["truncate", "error"] = "truncate"
+    ) -> list[np.ndarray]:
+        """Projected residues of each sequence, (residues, D) float32, special tokens left out, not normalised.
+
+        Row i is residue i of the sequence without white space. They are the z_j of the paper's segment alignment: a
+        protein's embedding is not their mean, since it is pooled before the projection.
+
+        Args:
+            sequences: in one-letter code.
+            long: as in ``embed_proteins``; a truncated protein has ``max_protein_tokens`` - 2 rows.
+
+        Raises:
+            DataError: as ``embed_proteins``.
+        """
+        residues = self.protein_tokenizer.residues_checked(sequences)
+        self._check_long(residues, long, allowed=("truncate", "error"))
+        ids = [self.protein_tokenizer.encode(sequence) for sequence in residues]
+        out = [np.empty((0, self.dimension), dtype=np.float32)] * len(ids)
+        with torch.inference_mode():
+            for batch in token_budget_batches([len(row) for row in ids], TOKENS_PER_BATCH):
+                ids_BL, mask_BL = (
+                    part.to(self.device) for part in pad([ids[i] for i in batch], self.protein_tokenizer.pad_id)
+                )
+                hidden_BLH = self.model.protein_encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+                residues_BLD = self.model.protein_projection(hidden_BLH).float().cpu().numpy()
+                for i, residues_LD in zip(batch, residues_BLD, strict=True):
+                    out[i] = residues_LD[1 : len(ids[i]) - 1].copy()  # between <cls> and <eos>
+        return out
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of biotexts, (n, D) float32 of unit length.
@@ -129,6 +191,53 @@ class ProtCLIP:
         """exp(logit_scale) · proteins · textsᵀ: the logits of the contrast, (number of proteins, number of texts)."""
         scores: np.ndarray = scale(self.model.logit_scale.detach()).item() * (proteins @ texts.T)
         return scores
+
+    def score(self, sequences: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+        """exp(logit_scale) · cosine of each pair, (n,) float32: sequence i with text i.
+
+        Raises:
+            DataError: for lists of different lengths, and as ``embed_proteins`` and ``embed_texts``.
+        """
+        if len(sequences) != len(texts):
+            raise DataError(
+                f"{len(sequences)} sequences and {len(texts)} texts make no pairs; give as many of each, or compare "
+                "all with all by similarity(embed_proteins(…), embed_texts(…))."
+            )
+        cosines_N = (self.embed_proteins(sequences) * self.embed_texts(texts)).sum(1)
+        scores: np.ndarray = np.float32(scale(self.model.logit_scale.detach()).item()) * cosines_N
+        return scores
+
+    def _check_long(self, residues: Sequence[str], long: str, *, allowed: tuple[str, ...]) -> None:
+        if long not in allowed:
+            raise ConfigError(f"long={long!r}: allowed are {', '.join(map(repr, allowed))}.")
+        longest = self.max_protein_tokens - 2
+        for number, sequence in enumerate(residues, start=1):
+            if long == "error" and len(sequence) > longest:
+                raise DataError(
+                    f"sequence {number} of {len(residues)} has {len(sequence)} residues, the model sees {longest}; cut "
+                    "it, or choose long='truncate'."
+                )
+
+    def _window_means(self, residues: Sequence[str]) -> np.ndarray:
+        size = self.max_protein_tokens - 2
+        starts = [window_starts(len(sequence), size) for sequence in residues]
+        ids = [
+            self.protein_tokenizer.encode(sequence[start : start + size])
+            for sequence, windows in zip(residues, starts, strict=True)
+            for start in windows
+        ]
+        vectors_WD = self.forward_proteins(ids)
+        out_ND = np.empty((len(residues), self.dimension), dtype=np.float32)
+        row = 0
+        for i, (sequence, windows) in enumerate(zip(residues, starts, strict=True)):
+            part_WD = vectors_WD[row : row + len(windows)]
+            row += len(windows)
+            if len(windows) == 1:
+                out_ND[i] = part_WD[0]  # the very bits of the other policies
+            else:
+                mean_D = window_weights(windows, size, len(sequence)) @ part_WD
+                out_ND[i] = mean_D / np.linalg.norm(mean_D)
+        return out_ND
 
     def _forward(self, ids: Rows, encode: Callable[[Tensor, Tensor], Tensor], pad_id: int) -> np.ndarray:
         out_ND = np.empty((len(ids), self.dimension), dtype=np.float32)

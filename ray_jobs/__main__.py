@@ -22,6 +22,11 @@ COMMANDS = {
     "index": ("ray_jobs.index:main", "Embeddings into a searchable HNSW index."),
     "search": ("protclip.commands.search:main", "Ask an index with a text or a sequence."),
     "serve": ("serve.main:main", "Serve embedding and search over HTTP on this machine."),
+    "import-official": ("protclip.commands.import_official:main", "The authors' published checkpoint into ours."),
+    "export-official": (
+        "protclip.commands.export_official:main",
+        "An imported checkpoint back into the authors' format.",
+    ),
     "synthesize": ("protclip.commands.synthesize:main", "Write a synthetic proteome, for trials without data."),
     "quickstart": ("ray_jobs.quickstart:main", "Run the whole way once on this machine."),
 }

@@ -16,7 +16,7 @@ from protclip.errors import CheckpointError, ConfigError, DataError
 from protclip.hashing import hash64
 from protclip.protanno.biotext import biotext
 from protclip.protanno.shards import PROPERTIES
-from protclip.uniprot.residues import find_invalid_residue, invalid_residue_message
+from protclip.uniprot.residues import bare_residues, find_invalid_residue, invalid_residue_message
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -73,13 +73,24 @@ class ProteinTokenizer:
         Raises:
             DataError: for an empty sequence or a letter that is no residue, naming its place.
         """
+        return [self.encode(sequence) for sequence in self.residues_checked(sequences)]
+
+    def residues_checked(self, sequences: Sequence[str]) -> list[str]:
+        """The residues of sequences that a user gave, mapped as ``protclip.uniprot.residues`` says; not cut.
+
+        Raises:
+            DataError: for an empty sequence or a letter that is no residue, naming its place.
+        """
+        checked = []
         for number, sequence in enumerate(sequences, start=1):
-            if not sequence:
+            residues = bare_residues(sequence)
+            if not residues:
                 raise DataError(f"sequence {number} of {len(sequences)} is empty; remove it.")
-            if (position := find_invalid_residue(sequence)) is not None:
-                message = invalid_residue_message(sequence, position)
+            if (position := find_invalid_residue(residues)) is not None:
+                message = invalid_residue_message(residues, position)
                 raise DataError(f"sequence {number} of {len(sequences)}: {message}")
-        return [self.encode(sequence) for sequence in sequences]
+            checked.append(residues.upper())
+        return checked
 
     def save(self, folder: str) -> list[str]:
         """Write it so that ``transformers.EsmTokenizer`` reads it too; returns the file names."""
@@ -162,9 +173,24 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, folder: str, *, max_tokens: int) -> TextTokenizer:
-        """Read ``tokenizer.json`` of a folder."""
-        with files.open_read(files.join(folder, "tokenizer.json")) as stream:
-            return cls.from_json(stream.read().decode(), max_tokens=max_tokens)
+        """Read ``tokenizer.json`` of a folder, or BERT's older ``vocab.txt`` where that is all there is.
+
+        Raises:
+            CheckpointError: if it is not a text tokenizer.
+        """
+        path, old_path = (files.join(folder, name) for name in ("tokenizer.json", "vocab.txt"))
+        if files.exists(path) or not files.exists(old_path):
+            with files.open_read(path) as stream:
+                return cls.from_json(stream.read().decode(), max_tokens=max_tokens)
+        with files.open_read(old_path) as stream:
+            # Not splitlines: a vocabulary may hold Unicode's line separators as tokens.
+            lines = stream.read().decode().removesuffix("\n").split("\n")
+        vocabulary = {line.removesuffix("\r"): i for i, line in enumerate(lines)}
+        if lacking := [token for token in TEXT_SPECIAL_TOKENS if token not in vocabulary]:
+            raise CheckpointError(f"{old_path}: lacks {', '.join(lacking)}; it is not the vocabulary of a BERT.")
+        config_path = files.join(folder, "tokenizer_config.json")
+        config = files.read_json(config_path) if files.exists(config_path) else {}
+        return cls(_wordpiece(vocabulary, lowercase=config.get("do_lower_case", True)), max_tokens=max_tokens)
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocabulary_size: int, max_tokens: int) -> TextTokenizer:
@@ -172,9 +198,9 @@ class TextTokenizer:
 
         The same texts give the same tokenizer.
         """
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-        normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+        normalizer = normalizers.BertNormalizer(lowercase=True)
         normalized = [normalizer.normalize_str(text) for text in texts]
         # The trainer numbers a word's inner letters as its hash map meets them, and breaks ties of frequency by number:
         # given beforehand, they have the same numbers in every run.
@@ -186,17 +212,9 @@ class TextTokenizer:
             show_progress=False,
         )
         learned = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        learned.pre_tokenizer = pre_tokenizer
+        learned.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         learned.train_from_iterator(normalized, trainer)
-
-        tokenizer = Tokenizer(models.WordPiece(vocab=learned.get_vocab(), unk_token="[UNK]"))
-        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
-        tokenizer.add_special_tokens(list(TEXT_SPECIAL_TOKENS))
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]",
-            special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
-        )
-        return cls(tokenizer, max_tokens=max_tokens)
+        return cls(_wordpiece(learned.get_vocab(), lowercase=True), max_tokens=max_tokens)
 
 
 def biotexts(pairs: pa.Table) -> list[str]:
@@ -220,3 +238,18 @@ def tokenize_pairs(pairs: pa.Table, protein: ProteinTokenizer, text: TextTokeniz
         ],
         schema=TOKEN_SCHEMA,
     )
+
+
+def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
+    """BERT's tokenizer over a vocabulary."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(list(TEXT_SPECIAL_TOKENS))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return tokenizer

@@ -2,9 +2,11 @@
 
 CHECKPOINT/
   config.json            the architecture
-  model.safetensors      all weights, keys as in DualEncoder
+  model.safetensors      all weights, keys as in DualEncoder; large ones as shards model-00001-of-0000N.safetensors
+                         with model.safetensors.index.json
   protein_tokenizer/     vocab.txt, tokenizer_config.json
   text_tokenizer/        tokenizer.json, tokenizer_config.json
+  README.md              the model card
   manifest.json          written last: checksums and the model's fingerprint
 """
 
@@ -12,22 +14,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from protclip import files
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import CheckpointError, ProtclipError
 from protclip.manifest import read_manifest, write_manifest
+from protclip.model.card import model_card
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.encoders import config_fields, encoder_config
+from protclip.model.tensors import MAX_SHARD_BYTES, open_tensors, open_weights, save_weights, write_tensors
 
 KIND = "checkpoint"
 MODEL_TYPE = "protclip"
@@ -53,6 +54,7 @@ def save_checkpoint(
     text_tokenizer: TextTokenizer,
     *,
     extra_files: Sequence[str] = (),
+    max_shard_bytes: int = MAX_SHARD_BYTES,
     **record: Any,
 ) -> str:
     """Write a checkpoint folder, manifest last, and return the model's fingerprint.
@@ -61,16 +63,20 @@ def save_checkpoint(
         folder: path or URL.
         model: its weights are stored in their own precision.
         extra_files: names of files already in the folder that belong to it.
-        record: JSON values to keep in the manifest, such as the metrics and the run's settings.
+        max_shard_bytes: weights beyond it are written as several files.
+        record: JSON values to keep in the manifest, such as the metrics and the run's settings; the model card tells
+            of those that it knows.
     """
     config = architecture_fields(model.architecture)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    names = [*extra_files, "config.json", "model.safetensors"]
+    names = [*extra_files, "config.json", "README.md"]
     names += [f"{PROTEIN_TOKENIZER}/{name}" for name in protein_tokenizer.save(files.join(folder, PROTEIN_TOKENIZER))]
     names += [f"{TEXT_TOKENIZER}/{name}" for name in text_tokenizer.save(files.join(folder, TEXT_TOKENIZER))]
     files.write_json(files.join(folder, "config.json"), config)
-    save_tensors(files.join(folder, "model.safetensors"), state)
+    names += save_weights(folder, state, max_shard_bytes=max_shard_bytes)
     fingerprint = model_fingerprint(config, protein_tokenizer, text_tokenizer, state)
+    with files.atomic_write(files.join(folder, "README.md")) as stream:
+        stream.write(model_card(model, fingerprint, record).encode())
     write_manifest(folder, KIND, names, fingerprint=fingerprint, **record)
     return fingerprint
 
@@ -104,46 +110,44 @@ def load_checkpoint(folder: str) -> Checkpoint:
 
 
 def load_weights(model: DualEncoder, path: str) -> None:
-    """Load a safetensors file into the model.
+    """Load ``…/model.safetensors``, or the shards in its place, into the model, a tensor at a time.
 
     Raises:
         CheckpointError: naming missing, unexpected or mis-shaped tensors.
     """
-    state = load_tensors(path)
     wanted = model.state_dict()
-    if missing := sorted(set(wanted) - set(state)):
-        raise CheckpointError(
-            f"{path}: lacks {len(missing)} tensors, such as {missing[0]}; the file is of another model."
-        )
-    if extra := sorted(set(state) - set(wanted)):
-        raise CheckpointError(f"{path}: has {len(extra)} tensors too many, such as {extra[0]}; it is of another model.")
-    for name, tensor in state.items():
-        if tensor.shape != wanted[name].shape:
+    with open_weights(path) as readers:
+        if missing := sorted(set(wanted) - set(readers)):
             raise CheckpointError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}, config.json asks for {tuple(wanted[name].shape)}."
+                f"{path}: lacks {len(missing)} tensors, such as {missing[0]}; the file is of another model."
             )
-    model.load_state_dict(state)
+        if extra := sorted(set(readers) - set(wanted)):
+            raise CheckpointError(
+                f"{path}: has {len(extra)} tensors too many, such as {extra[0]}; it is of another model."
+            )
+        for name, reader in readers.items():
+            tensor = reader.get_tensor(name)
+            if tensor.shape != wanted[name].shape:
+                raise CheckpointError(
+                    f"{path}: {name} has shape {tuple(tensor.shape)}, config.json asks for {tuple(wanted[name].shape)}."
+                )
+            wanted[name].copy_(tensor)
 
 
 def save_tensors(path: str, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, atomically."""
-    with tempfile.TemporaryDirectory() as folder:
-        local = f"{folder}/tensors"
-        save_file(dict(tensors), local, metadata={"format": "pt"})
-        files.publish(local, path)
+    write_tensors(path, tensors)
 
 
 def load_tensors(path: str) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:
-        CheckpointError: if it is not one, or is cut short.
+        CheckpointError: if it is missing, is not one, or is cut short.
     """
-    with files.local_copy(path) as local:
-        try:
-            return load_file(local)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: is not a whole safetensors file ({error}).") from error
+    with open_tensors(path) as reader:
+        names = reader.keys()
+        return {name: reader.get_tensor(name) for name in names}
 
 
 def architecture_fields(architecture: Architecture) -> dict[str, Any]:

@@ -34,6 +34,14 @@ def encoder_config(kind: Kind, fields: Mapping[str, Any]) -> PretrainedConfig:
         raise ConfigError(f"{config_class.__name__} refuses {dict(fields)} ({error}).") from error
 
 
+def known_fields(kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the fields that such a configuration still has: files of old libraries hold many that none reads."""
+    from transformers import BertConfig, EsmConfig
+
+    known = set((EsmConfig if kind == "protein" else BertConfig)().to_dict()) - {"model_type", *_UNSTABLE_KEYS}
+    return {key: value for key, value in fields.items() if key in known}
+
+
 def pretrained_config(kind: Kind, name: str) -> PretrainedConfig:
     """The configuration of a published encoder, from a local folder or the hub.
 

@@ -1,13 +1,39 @@
-"""The letters of a protein sequence."""
+"""The letters of a protein sequence, and what becomes of others.
+
+What a user gives to the model is mapped so; the FASTA reader does the same:
+
+    the 20 amino acids, B O U X Z    a token each in ESM-2
+    J (leucine or isoleucine)        stays in the sequence; ESM-2 has no token for it, the model sees <unk>
+    lower case (soft masking)        upper case
+    white space                      removed: a pasted sequence may be wrapped
+    one * at the end                 removed: the stop codon of a translation
+    * elsewhere                      refused: an internal stop, so this is no protein
+    - and . (gaps)                   refused: only the user knows whether they are columns of an alignment (then
+                                     remove them) or unknown residues (then write X)
+    anything else                    refused, with its place
+
+``count_mapped`` counts what was mapped.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYBJOUXZ"
 """The 20 amino acids, then B, J, O, U, X, Z: ambiguous, rare or unknown residues."""
 
 _INVALID = re.compile(f"[^{RESIDUES}{RESIDUES.lower()}]")
+_REMEDIES = {
+    "*": "; a stop inside means that this is no protein",
+    "-": "; remove the gaps of an alignment, write unknown residues as X",
+    ".": "; remove the gaps of an alignment, write unknown residues as X",
+}
+
+
+def bare_residues(sequence: str) -> str:
+    """The sequence without white space and one ``*`` at the end."""
+    return "".join(sequence.split()).removesuffix("*")
 
 
 def find_invalid_residue(sequence: str) -> int | None:
@@ -17,5 +43,24 @@ def find_invalid_residue(sequence: str) -> int | None:
 
 
 def invalid_residue_message(sequence: str, position: int) -> str:
-    """What is wrong at the position, counted from 1, and what is allowed."""
-    return f"holds {sequence[position]!r} at residue {position + 1}; allowed are the 20 amino acids and BJOUXZ"
+    """What is wrong at the position, counted from 1, what is allowed, and a remedy where one is known."""
+    letter = sequence[position]
+    return (
+        f"holds {letter!r} at residue {position + 1}; allowed are the 20 amino acids and BJOUXZ"
+        f"{_REMEDIES.get(letter, '')}"
+    )
+
+
+def count_mapped(sequences: Iterable[str]) -> dict[str, int]:
+    """How much the mapping above changes: letters, over all sequences, by kind."""
+    counts = dict.fromkeys(("lower_case", "white_space", "end_stop", "unknown_token"), 0)
+    for sequence in sequences:
+        letters = "".join(sequence.split())
+        counts["white_space"] += len(sequence) - len(letters)
+        counts["end_stop"] += letters.endswith("*")
+        counts["lower_case"] += sum(letter in _LOWER for letter in letters)
+        counts["unknown_token"] += letters.count("J") + letters.count("j")
+    return counts
+
+
+_LOWER = frozenset(RESIDUES.lower())

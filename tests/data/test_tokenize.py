@@ -85,3 +85,33 @@ def test_bad_tokenizers_and_texts_are_refused() -> None:
     tokenizer = TextTokenizer.train(TEXTS, vocabulary_size=100, max_tokens=8)
     with pytest.raises(DataError, match="text 2 of 2 is empty"):
         tokenizer.encode_checked(["a", "  "])
+
+
+def test_bert_s_old_vocabulary_file_gives_the_ids_of_transformers(tmp_path: Path) -> None:
+    from transformers import BertTokenizer
+
+    # The odd ones: Unicode's line separators are letters here, not ends of lines.
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "\u2028",
+        "binds",
+        "##in",
+        "serum",
+        "(",
+        ")",
+        "ca",
+        "2",
+        "+",
+        "Ca",
+    ]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    ours, theirs = TextTokenizer.load(str(tmp_path), max_tokens=16), BertTokenizer(str(tmp_path / "vocab.txt"))
+    texts = ["Binds Ca(2+).", "serumin SERUM", "binds" * 3, "ca " * 40]
+    assert ours.encode(texts) == theirs(texts, truncation=True, max_length=16)["input_ids"]
+    assert ours.encode(["serum"]) == [[2, 8, 3]]
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert TextTokenizer.load(str(tmp_path), max_tokens=16).encode(["Ca ca"]) == [[2, 14, 11, 3]]

@@ -1,0 +1,393 @@
+"""The authors' published checkpoint, in and out.
+
+Source: the folder that Zhou et al. publish beside arXiv:2412.20014: ``config.json`` of model_type "FST", with the whole
+configurations of both encoders, and ``model.safetensors``, in fp16.
+
+Import widens to fp32, as the published code does; the rotary ``inv_freq`` too is taken as stored, rounded to fp16, and
+not recomputed. What the method does not use, and all that export needs to write the same bytes again, is kept beside
+the model in ``official_extras.safetensors``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from protclip import files
+from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
+from protclip.errors import CheckpointError, ConfigError, ProtclipError
+from protclip.manifest import FILE_NAME, read_manifest
+from protclip.model.checkpoint import KIND, load_checkpoint, save_checkpoint
+from protclip.model.dual_encoder import Architecture, DualEncoder
+from protclip.model.encoders import Kind, encoder_config, known_fields
+from protclip.model.tensors import open_tensors, read_header, write_data, write_header, write_tensors
+
+MODEL_TYPE = "FST"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+EXTRAS = "official_extras.safetensors"
+MAX_PROTEIN_TOKENS, MAX_TEXT_TOKENS = 1024, 512
+"""What the published model was trained to see."""
+
+ROTARY = "protein_encoder.rotary_embeddings.inv_freq"
+LOCAL_SCALE = "local_logit_scale"
+
+# Official name → ours; a key that ends with a dot is a prefix. A name whose counterpart the model lacks is kept beside.
+OFFICIAL_TO_OURS = {
+    "protein_model.": "protein_encoder.",
+    "text_model.": "text_encoder.",
+    "protein_projection.": "protein_projection.",
+    "text_projection.": "text_projection.",
+    "logit_scale": "logit_scale",
+    "mlm_head.": "heads.mlm_head.",
+    "t2p_mlm_head.": "heads.segment_head.",
+    "decoder.": "heads.segment_attention.",
+    "proto_bank.prototype.": "heads.prototypes.",
+    LOCAL_SCALE: "heads.segment_logit_scale",  # its first value; the second is never read
+}
+
+_NO_HEADS = "trains one of the objectives; the model has no training heads, and embeddings need none"
+
+# (pattern of the official name, why the model does not hold it); the first that matches counts.
+KEPT_BESIDE = (
+    (r"(protein|text)_model\.pooler\..+", "the pooler on <cls>: the embedding is the mean over tokens"),
+    (r"protein_model\.contact_head\..+", "ESM-2's contact prediction: no objective reads it"),
+    (
+        r"protein_model\.embeddings\.position_embeddings\.weight",
+        "ESM-2's positions are rotary: absolute ones are unread",
+    ),
+    (r"(protein|text)_model\.embeddings\.(position|token_type)_ids", "a constant counter, made anew at each start"),
+    (r"local_cross_attention\..+", "cross-attention of an earlier version: the published training never calls it"),
+    (r"predictor\..+", "a SimSiam head of an earlier version: the published training never calls it"),
+    (r"(fusion_model|mmp_protein_head|mmp_text_head)\..+", "an objective that the paper does not have (mmp)"),
+    (LOCAL_SCALE, "two values: the first is the scale of segment alignment, the second is never read"),
+    (r"(mlm_head|t2p_mlm_head|decoder|proto_bank\.prototype)\..+", _NO_HEADS),
+)
+
+_LAYER_INV_FREQ = re.compile(r"protein_model\.encoder\.layer\.\d+\.attention\.self\.rotary_embeddings\.inv_freq")
+_OLD_LAYER_NORM = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What becomes of each tensor of a published file."""
+
+    mapped: dict[str, str]
+    """Official name → ours; the rotary copies of all layers share one."""
+    beside: dict[str, str]
+    """Official name → the reason why the model does not hold it (or, of ``local_logit_scale``, not all of it)."""
+
+
+def import_official(
+    folder: str, output: str, *, protein_tokenizer: str | None = None, text_tokenizer: str | None = None
+) -> dict[str, Any]:
+    """Make a checkpoint folder from a published one.
+
+    Args:
+        folder: holds config.json and model.safetensors.
+        output: the checkpoint folder to write.
+        protein_tokenizer: a folder with vocab.txt; ESM-2's alphabet where None.
+        text_tokenizer: a folder with tokenizer.json or vocab.txt; the published folder itself where None.
+
+    Returns:
+        What the new checkpoint's manifest records as ``official``: num_tensors, num_elements, dtypes, mapped, beside.
+
+    Raises:
+        CheckpointError: if the folder is incomplete, damaged or of another kind.
+        ConfigError: if a tokenizer is needed or does not fit the encoder.
+    """
+    config_text = _read_text(files.join(folder, CONFIG))
+    config = _read_config(folder, config_text)
+    architecture = read_official_architecture(config, folder)
+    proteins = _protein_tokenizer(protein_tokenizer, architecture)
+    texts = _text_tokenizer(text_tokenizer or folder, architecture, given=text_tokenizer is not None)
+    weights = files.join(folder, WEIGHTS)
+    model = DualEncoder(architecture, freeze_text=True)
+    state = model.state_dict()
+    with open_tensors(weights) as reader:
+        header = read_header(weights).decode()
+        entries = _entries(header)
+        plan = make_plan({name: tuple(entry["shape"]) for name, entry in entries.items()}, state, config, weights)
+        _fill(state, plan, reader, weights)
+        kept = {name: reader.get_tensor(name) for name in plan.beside}
+    record = {
+        "num_tensors": len(entries),
+        "num_elements": sum(torch.Size(entry["shape"]).numel() for entry in entries.values()),
+        "dtypes": sorted({entry["dtype"] for entry in entries.values()}),
+        "mapped": plan.mapped,
+        "beside": plan.beside,
+    }
+    files.remove(files.join(output, FILE_NAME))  # what stood there before is unfinished from here on
+    write_tensors(files.join(output, EXTRAS), kept, {"config": config_text, "header": header})
+    save_checkpoint(output, model, proteins, texts, extra_files=(EXTRAS,), official=record)
+    return record
+
+
+def export_official(folder: str, output: str) -> int:
+    """Write an imported checkpoint in the published format: the same bytes where its weights are as they were.
+
+    Weights that changed are rounded to the published type. Returns the number of tensors.
+
+    Raises:
+        CheckpointError: if the checkpoint was not imported, or a weight is beyond the range of the published type.
+    """
+    manifest = read_manifest(folder, KIND, error=CheckpointError)
+    if EXTRAS not in manifest["files"]:
+        raise CheckpointError(
+            f"{folder}: holds no {EXTRAS}; only a checkpoint made by import-official has all that the published "
+            "format needs (poolers, contact head, its config)."
+        )
+    state = load_checkpoint(folder).model.state_dict()
+    extras = files.join(folder, EXTRAS)
+    with open_tensors(extras) as kept:
+        metadata = kept.metadata()
+        header, config_text = metadata["header"], metadata["config"]
+        entries = _entries(header)
+        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+        plan = make_plan(shapes, state, json.loads(config_text), extras)
+        with files.atomic_write(files.join(output, WEIGHTS)) as stream:
+            write_header(stream, header.encode())
+            for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
+                stored = kept.get_tensor(name) if name in plan.beside else None
+                write_data(stream, _official_tensor(name, entries[name]["dtype"], plan, state, stored, folder))
+    # Last, so that a folder without it is unfinished.
+    with files.atomic_write(files.join(output, CONFIG)) as stream:
+        stream.write(config_text.encode())
+    return len(entries)
+
+
+def read_official_architecture(config: Mapping[str, Any], folder: str) -> Architecture:
+    """The network that a published config.json describes.
+
+    Raises:
+        CheckpointError: if a field is missing or cannot work.
+    """
+    for key in ("protein_model_config", "text_model_config", "projection_dim"):
+        if key not in config:
+            raise CheckpointError(f"{folder}/{CONFIG}: lacks {key}; the published file has it.")
+    if (kind := config["text_model_config"].get("position_embedding_type", "absolute")) != "absolute":
+        raise CheckpointError(
+            f"{folder}/{CONFIG}: text_model_config has {kind!r} positions; only 'absolute' are known."
+        )
+    protein, text = (_encoder(kind, config[f"{kind}_model_config"], folder) for kind in ("protein", "text"))
+    return Architecture(
+        protein=protein,
+        text=text,
+        projection_dim=config["projection_dim"],
+        max_protein_tokens=MAX_PROTEIN_TOKENS,
+        max_text_tokens=min(MAX_TEXT_TOKENS, text.max_position_embeddings),
+    )
+
+
+def make_plan(
+    shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], config: Mapping[str, Any], path: str
+) -> Plan:
+    """Where each tensor of the published file goes.
+
+    Args:
+        shapes: of the file's tensors, by their names.
+        state: the model's tensors.
+        config: the published config.json; its switches say which heads there are.
+        path: for messages.
+
+    Raises:
+        CheckpointError: naming what is missing, of another shape, or unknown.
+    """
+    mapped: dict[str, str] = {}
+    beside: dict[str, str] = {}
+    unknown = []
+    for name in sorted(shapes):
+        ours = our_name(name)
+        if ours is not None and ours in state:
+            mapped[name] = ours
+        reason = next((reason for pattern, reason in KEPT_BESIDE if re.fullmatch(pattern, name)), None)
+        if name == LOCAL_SCALE or name not in mapped:
+            if reason is None:
+                unknown.append(name)
+            else:
+                beside[name] = reason
+    if unknown:
+        raise CheckpointError(
+            f"{path}: has {len(unknown)} tensors that the published format does not know, such as {unknown[0]}; "
+            "it is of another model."
+        )
+    _check_names(shapes, mapped, state, config, path)
+    wanted = {
+        **_head_shapes(shapes, state, config),
+        **{name: tuple(state[ours].shape) for name, ours in mapped.items()},
+    }
+    wanted[LOCAL_SCALE] = (2,)
+    for name, shape in shapes.items():
+        if name in wanted and shape != wanted[name]:
+            raise CheckpointError(f"{path}: {name} has shape {shape}, {wanted[name]} is needed by config.json.")
+    return Plan(mapped=mapped, beside=beside)
+
+
+def our_name(official: str) -> str | None:
+    """The name in our model of a published tensor; None where the format has no such name."""
+    if _LAYER_INV_FREQ.fullmatch(official):
+        return ROTARY
+    for theirs, ours in OFFICIAL_TO_OURS.items():
+        if official == theirs or (theirs.endswith(".") and official.startswith(theirs)):
+            name = ours + official[len(theirs) :]
+            for old, new in _OLD_LAYER_NORM.items():
+                name = name.replace(old, new)
+            return name
+    return None
+
+
+def _check_names(
+    shapes: Mapping[str, Any], mapped: Mapping[str, str], state: Mapping[str, Any], config: Mapping[str, Any], path: str
+) -> None:
+    # A library that does not store inv_freq recomputes it, as our model has done by now.
+    missing = [_official_name(ours) for ours in sorted(set(state) - set(mapped.values()) - {ROTARY})]
+    missing += [name for name in _head_shapes(shapes, state, config) if name not in shapes and name not in missing]
+    if config.get("local_contrast", 1) and not any(name.startswith("local_cross_attention.") for name in shapes):
+        missing.append("local_cross_attention.*")
+    if any(_LAYER_INV_FREQ.fullmatch(name) for name in shapes):
+        layers = range(config["protein_model_config"]["num_hidden_layers"])
+        copies = [f"protein_model.encoder.layer.{i}.attention.self.rotary_embeddings.inv_freq" for i in layers]
+        missing += [name for name in copies if name not in shapes]
+    if missing:
+        raise CheckpointError(
+            f"{path}: lacks {len(missing)} tensors, such as {', '.join(missing[:3])}; the file is incomplete or of "
+            "another model. Fetch it again."
+        )
+
+
+def _head_shapes(
+    shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the training heads that the config switches on."""
+    dim, hidden = state["protein_projection.0.weight"].shape
+    vocabulary = state["protein_encoder.embeddings.word_embeddings.weight"].shape[0]
+
+    def linear(name: str, width: int, out: int) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.weight": (out, width), f"{name}.bias": (out,)}
+
+    def head(name: str, width: int) -> dict[str, tuple[int, ...]]:
+        norm = {f"{name}.2.weight": (dim,), f"{name}.2.bias": (dim,)}
+        return {**linear(f"{name}.0", width, dim), **norm, **linear(f"{name}.3", dim, vocabulary)}
+
+    prototypes = config.get("proto_num", shapes.get("proto_bank.prototype.weight", (0,))[0])
+    expected = {**head("mlm_head", hidden), "proto_bank.prototype.weight": (prototypes, dim)}
+    if config.get("t2p_mlm", 1):
+        expected |= head("t2p_mlm_head", dim)
+        for part in ("query", "key", "value"):
+            expected |= linear(f"decoder.{part}", dim, dim)
+    if config.get("local_contrast", 1):
+        inner = shapes.get("predictor.0.weight", (dim // 2,))[0]
+        expected |= {LOCAL_SCALE: (2,), **linear("predictor.0", dim, inner), **linear("predictor.2", inner, dim)}
+    return expected
+
+
+def _fill(state: Mapping[str, Tensor], plan: Plan, reader: Any, path: str) -> None:
+    """Copy the mapped tensors into the model's."""
+    filled: dict[str, str] = {}
+    for name, ours in plan.mapped.items():
+        tensor = reader.get_tensor(name)
+        if tensor.dtype not in (torch.float16, torch.float32):
+            raise CheckpointError(f"{path}: {name} is of type {tensor.dtype}; float16 or float32 is needed.")
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {name} holds values that are not finite; the file is damaged.")
+        if name == LOCAL_SCALE:
+            tensor = tensor[0]
+        if ours in filled and not torch.equal(tensor.float(), state[ours]):
+            raise CheckpointError(
+                f"{path}: {name} differs from {filled[ours]}; the layers' copies must be equal, the file is damaged."
+            )
+        state[ours].copy_(tensor)
+        filled[ours] = name
+
+
+def _official_tensor(
+    name: str, dtype: str, plan: Plan, state: Mapping[str, Tensor], stored: Tensor | None, folder: str
+) -> Tensor:
+    """A tensor as the published file has it, in its type."""
+    if name not in plan.mapped:
+        assert stored is not None
+        return stored
+    ours = state[plan.mapped[name]]
+    tensor = ours.to({"F16": torch.float16, "F32": torch.float32}[dtype])
+    if not torch.isfinite(tensor).all():
+        raise CheckpointError(f"{folder}: {plan.mapped[name]} reaches {ours.abs().max():g}, beyond {dtype}.")
+    if stored is None:
+        return tensor
+    return torch.stack([tensor, stored[1]])  # local_logit_scale: ours, then the value that is never read
+
+
+def _entries(header: str) -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = json.loads(header)
+    entries.pop("__metadata__", None)
+    return entries
+
+
+def _official_name(ours: str) -> str:
+    for theirs, prefix in OFFICIAL_TO_OURS.items():
+        if ours == prefix or (prefix.endswith(".") and ours.startswith(prefix)):
+            return theirs + ours[len(prefix) :]
+    return ours
+
+
+def _read_text(path: str) -> str:
+    if not files.exists(path):
+        raise CheckpointError(f"{path}: is missing; a published checkpoint has {CONFIG} and {WEIGHTS}.")
+    with files.open_read(path) as stream:
+        try:
+            return stream.read().decode()
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path}: is not UTF-8 ({error}).") from error
+
+
+def _read_config(folder: str, text: str) -> dict[str, Any]:
+    path = files.join(folder, CONFIG)
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is not JSON ({error}).") from error
+    found = config.get("model_type") if isinstance(config, dict) else None
+    if found != MODEL_TYPE:
+        hint = "; it is one of ours already" if found == "protclip" else ""
+        raise CheckpointError(f"{path}: model_type is {found!r}, the published one is {MODEL_TYPE!r}{hint}.")
+    return dict(config)
+
+
+def _encoder(kind: Kind, fields: Mapping[str, Any], folder: str) -> Any:
+    try:
+        return encoder_config(kind, known_fields(kind, fields))
+    except ProtclipError as error:
+        raise CheckpointError(f"{folder}/{CONFIG}: {kind}_model_config: {error}") from error
+
+
+def _protein_tokenizer(folder: str | None, architecture: Architecture) -> ProteinTokenizer:
+    limit = architecture.max_protein_tokens
+    tokenizer = (
+        ProteinTokenizer(max_tokens=limit) if folder is None else ProteinTokenizer.load(folder, max_tokens=limit)
+    )
+    config = architecture.protein
+    if len(tokenizer.vocabulary) != config.vocab_size or tokenizer.pad_id != config.pad_token_id:
+        raise ConfigError(
+            f"the protein encoder has {config.vocab_size} tokens and pads with {config.pad_token_id}, the tokenizer "
+            f"has {len(tokenizer.vocabulary)} and pads with {tokenizer.pad_id}; give its own by --protein-tokenizer."
+        )
+    return tokenizer
+
+
+def _text_tokenizer(folder: str, architecture: Architecture, *, given: bool) -> TextTokenizer:
+    if not any(files.exists(files.join(folder, name)) for name in ("tokenizer.json", "vocab.txt")):
+        where = "" if given else "; the published folder has no tokenizer: give that of its text encoder (PubMedBERT)"
+        raise ConfigError(
+            f"{folder}: holds neither tokenizer.json nor vocab.txt of the text encoder{where} by --text-tokenizer DIR."
+        )
+    tokenizer = TextTokenizer.load(folder, max_tokens=architecture.max_text_tokens)
+    if tokenizer.vocabulary_size > architecture.text.vocab_size:
+        raise ConfigError(
+            f"{folder}: its tokenizer has {tokenizer.vocabulary_size} tokens, the text encoder "
+            f"{architecture.text.vocab_size}; give the encoder's own by --text-tokenizer."
+        )
+    return tokenizer
