@@ -41,7 +41,7 @@ def residue_mask(key_B: np.ndarray, num_residues_B: np.ndarray, taken_BR: np.nda
     free_BR = (np.arange(taken_BR.shape[1]) < num_residues_B[:, None]) & ~taken_BR
     quota_B = np.minimum(_quota(num_residues_B, fraction), free_BR.sum(1))
     order_BR = np.argsort(np.where(free_BR, uniforms(key_B, free_BR.shape[1]), 2.0), axis=1)
-    masked_BR = np.zeros_like(free_BR)
+    masked_BR: np.ndarray = np.zeros_like(free_BR)
     np.put_along_axis(masked_BR, order_BR, np.arange(free_BR.shape[1]) < quota_B[:, None], axis=1)
     return masked_BR
 

@@ -24,6 +24,7 @@ from protclip.losses.total import objective_terms, total_loss
 
 PAIRS = 24
 ALL = ObjectivesConfig(num_prototypes=16)
+FIRST_LAYER = tuple(f"protein_encoder.encoder.layer.0.attention.self.{name}" for name in ("query", "key"))
 TERMS = ("gc", "bsr", "pda", "mlm")
 
 Results = dict[str, Tensor]
@@ -69,9 +70,9 @@ def whole(tokens: pa.Table | None = None, *, objectives: ObjectivesConfig = ALL,
 def assert_same(found: Results, wanted: Results) -> None:
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
-        torch.testing.assert_close(
-            found[name], value, rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        # Of the tensor's largest element: ESM's rotary angles are fp32 in any model.
+        error = (found[name] - value).abs().max()
+        assert error <= 1e-9 * value.abs().max() + 1e-12, (name, error)
 
 
 def run_rank(rank: int, group: ProcessGroup, folder: Path, micro_batches: int, own_counts: bool) -> None:
@@ -146,8 +147,8 @@ def test_reconstruction_reaches_its_attention_the_projections_and_both_encoders(
     terms = objective_terms([model.model(batch)], [batch], model.model.architecture.objectives, group=None)
     terms["bsr"].backward()  # type: ignore[no-untyped-call]
     for name, value in model.model.named_parameters():
-        # A shift of all keys moves no softmax, and the only layer's queries at <mask>, which embeds as zero, are their bias.
-        if name != "logit_scale" and not name.endswith(("key.bias", "self.query.weight")):
+        # <mask> embeds as zero, so that in a single layer its attention is uniform; a shift of keys moves no softmax.
+        if name != "logit_scale" and not name.startswith(FIRST_LAYER) and not name.endswith("key.bias"):
             assert value.grad is not None, name
             assert value.grad.abs().sum() > 0, name
 
