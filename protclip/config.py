@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import yaml
 
@@ -63,6 +63,60 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _positive("model", projection_dim=self.projection_dim)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectivesConfig:
+    """The training objectives beside the global contrast: L = GC + bsr · BSR + pda · PDA + mlm · MLM.
+
+    One of weight 0 is not computed, and its parameters do not exist. The defaults are the paper's. See
+    docs/objectives.md.
+    """
+
+    mlm: float = 0.3
+    """Weight of masked residues (λ2): one more pass of the protein encoder."""
+    bsr: float = 0.7
+    """Weight of the segments reconstructed with the biotext's help (λ1): one more pass of the protein encoder."""
+    pda: float = 1.0
+    """Weight of the alignment of properties with the residues that they speak of: one more pass of the text encoder."""
+    masked_passes: Literal["separate", "shared"] = "separate"
+    """separate: MLM and BSR mask a copy of the sequence each, as in the paper. shared: disjoint places of one copy,
+    which saves a pass of the protein encoder, and twice as much of the copy is masked."""
+    mask_fraction: float = 0.15
+    """Share of a protein's own residues that MLM masks, and that BSR covers."""
+    min_segment: int = 5
+    """Residues of BSR's shortest segment."""
+    max_segment: int = 10
+    """Residues of its longest."""
+    num_prototypes: int = 512
+    """Prototypes of PDA's memory bank."""
+    gumbel_temperature: float = 0.9
+    """τ of the softmax over prototypes; less is nearer to picking one."""
+    threshold: float = 0.3
+    """γ: residues whose similarity, scaled to [0, 1] within the protein, is below it are not in PDA's segment."""
+
+    def __post_init__(self) -> None:
+        for name in ("mlm", "bsr", "pda"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise ConfigError(f"objectives.{name}={value} must be 0 or more; 0 switches the objective off.")
+        if not 0 < self.mask_fraction <= 0.5:
+            raise ConfigError(f"objectives.mask_fraction={self.mask_fraction} must be in (0, 0.5].")
+        if not 1 <= self.min_segment <= self.max_segment:
+            raise ConfigError(
+                f"objectives.min_segment={self.min_segment} and max_segment={self.max_segment} must be at least 1, and "
+                "the first at most the second."
+            )
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"objectives.threshold={self.threshold} must be in [0, 1].")
+        if not self.gumbel_temperature > 0:
+            raise ConfigError(f"objectives.gumbel_temperature={self.gumbel_temperature} must be above 0.")
+        if self.num_prototypes < 1:
+            raise ConfigError(f"objectives.num_prototypes={self.num_prototypes} must be at least 1.")
+
+
+GC_ALONE = ObjectivesConfig(mlm=0.0, bsr=0.0, pda=0.0)
+"""The global contrast and nothing beside it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +178,7 @@ class PretrainConfig:
     """Passes over the training pairs. Each leaves out fewer than one global batch of rows, others each time."""
     data: DataConfig
     model: ModelConfig
+    objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     workers: WorkersConfig = field(default_factory=WorkersConfig)

@@ -140,7 +140,13 @@ def worker_batches(tables: Iterator[pa.Table], plan: LanePlan, *, rank: int, num
 
 
 def tokenize_pieces(
-    batch: dict[str, np.ndarray], *, plan: LanePlan, protein: ProteinTokenizer, text: str, max_text_tokens: int
+    batch: dict[str, np.ndarray],
+    *,
+    plan: LanePlan,
+    protein: ProteinTokenizer,
+    text: str,
+    max_text_tokens: int,
+    properties: bool,
 ) -> Iterator[pa.Table]:
     """Ray Data stage: pieces of row groups into tokenised rows with their lane.
 
@@ -150,13 +156,14 @@ def tokenize_pieces(
         protein: the protein tokenizer.
         text: the text tokenizer's JSON.
         max_text_tokens: its truncation.
+        properties: tokenise each property by itself too.
     """
     tokenizer = TextTokenizer.from_json(text, max_tokens=max_text_tokens)
     columns = (batch[name].tolist() for name in PIECE_COLUMNS)
     for path, index, num_rows, lane, start, stop in zip(*columns, strict=True):
         group = RowGroup(path=path, index=index, num_rows=num_rows)
         piece = Piece(group=group, lane=lane, start=start, stop=stop)
-        rows = tokenize_pairs(read_piece(plan, piece), protein, tokenizer)
+        rows = tokenize_pairs(read_piece(plan, piece), protein, tokenizer, properties=properties)
         yield rows.append_column("lane", pa.array(np.full(len(rows), piece.lane, dtype=np.int32)))
 
 
@@ -168,6 +175,7 @@ def stream(
     rank: int,
     num_workers: int,
     first_batch: int = 0,
+    properties: bool = False,
 ) -> Iterator[pa.Table]:
     """One worker's rows of each global batch (``TOKEN_SCHEMA``), tokenised by Ray Data ahead of the reader.
 
@@ -178,11 +186,13 @@ def stream(
         rank: which worker.
         num_workers: of how many; it must divide the lanes.
         first_batch: the global batch to start with.
+        properties: tokenise each property by itself too (``PROPERTY_SCHEMA``).
     """
     pieces = plan.pieces(rank=rank, num_workers=num_workers, first_batch=first_batch)
     if not pieces:
         return
     arguments = {"plan": plan, "protein": protein, "text": text.json, "max_text_tokens": text.max_tokens}
+    arguments["properties"] = properties
     stage: Any = tokenize_pieces  # Ray's annotation knows no keyword arguments
     dataset = pieces_dataset(pieces).map_batches(stage, fn_kwargs=arguments, batch_size=None, num_cpus=TASK_CPUS)
     tables = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)

@@ -83,7 +83,9 @@ def pretrain(settings: PretrainConfig) -> None:
     started = time.monotonic()
     _open_run(settings)
     tokenizer = build_text_tokenizer(settings.model, _texts(train))
-    build_architecture(settings.model, tokenizer)  # what cannot work fails here, before workers start
+    build_architecture(
+        settings.model, tokenizer, settings.objectives
+    )  # what cannot work fails here, before workers start
     click.echo(config_yaml(settings), nl=False)
     click.echo(
         f"{plan.num_rows} training pairs, {plan.num_batches} batches of {settings.batch.global_batch_size} "

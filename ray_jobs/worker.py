@@ -18,10 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from protclip import distributed, files
 from protclip.config import PretrainConfig, config_dict
-from protclip.data.collate import Batch, collate, identity, ragged
+from protclip.data.collate import Batch, Masking, collate, identity, ragged
 from protclip.data.tokenize import TOKENIZED_COLUMNS, TextTokenizer, tokenize_pairs
 from protclip.embedding import ProtCLIP
+from protclip.evaluation.objectives import heldout_terms
 from protclip.evaluation.retrieval import heldout_metrics
+from protclip.hashing import hash64
+from protclip.losses.total import with_loss
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer
 from protclip.model.checkpoint import save_checkpoint
 from protclip.protanno.shards import RowGroup, read_row_group
@@ -77,7 +80,7 @@ class Worker:
             process_group=self.group,
         )
         if self.state.step == 0:
-            self._record(epoch=0, train_loss=None, heldout=self._evaluate())
+            self._record(epoch=0, train=None, heldout=self._evaluate())
         fit(
             self.state,
             network,
@@ -91,7 +94,7 @@ class Worker:
         )
 
     def _initial_state(self) -> TrainState:
-        architecture = build_architecture(self.config.model, self.text_tokenizer)
+        architecture = build_architecture(self.config.model, self.text_tokenizer, self.config.objectives)
         model = build_model(self.config.model, architecture, seed=self.config.seed).to(self.device)
         optimizer = build_optimizer(model, self.config.optimizer)
         total_steps = self.config.epochs * self.job.plan.num_batches
@@ -111,15 +114,20 @@ class Worker:
             rank=self.rank,
             num_workers=distributed.world_size(self.group),
             first_batch=first_batch,
+            properties=self.config.objectives.pda > 0,
         )
-        pads = {"protein_pad_id": self.protein_tokenizer.pad_id, "text_pad_id": self._text_pad_id}
         for table in tables:
-            yield collate(table, **pads).to(self.device)
+            yield self._collate(table, seed=self.config.seed, epoch=epoch)
 
-    @property
-    def _text_pad_id(self) -> int:
-        pad_id: int = self.state.model.architecture.text.pad_token_id
-        return pad_id
+    def _collate(self, rows: pa.Table, *, seed: int, epoch: int) -> Batch:
+        masking = Masking(
+            objectives=self.config.objectives, seed=seed, epoch=epoch, mask_id=self.protein_tokenizer.mask_id
+        )
+        pads = {
+            "protein_pad_id": self.protein_tokenizer.pad_id,
+            "text_pad_id": self.state.model.architecture.text.pad_token_id,
+        }
+        return collate(rows, **pads, masking=masking).to(self.device)
 
     def _heldout_rows(self) -> pa.Table:
         """This worker's part of the held-out pairs, tokenised; the parts in rank order are the first pairs in order."""
@@ -132,7 +140,9 @@ class Worker:
         rows = pa.concat_tables(tables)
         bounds = np.linspace(0, len(rows), distributed.world_size(self.group) + 1).astype(int)
         part = rows.slice(bounds[self.rank], bounds[self.rank + 1] - bounds[self.rank])
-        return tokenize_pairs(part, self.protein_tokenizer, self.text_tokenizer)
+        return tokenize_pairs(
+            part, self.protein_tokenizer, self.text_tokenizer, properties=self.config.objectives.pda > 0
+        )
 
     def _evaluate(self) -> dict[str, Any]:
         """Metrics on the held-out pairs of all workers; every worker computes the same."""
@@ -145,23 +155,31 @@ class Worker:
         protein_ND, text_ND, identity_N2 = (
             distributed.gather_uneven_rows(part.to(self.device), self.group) for part in parts
         )
-        return heldout_metrics(
+        metrics = heldout_metrics(
             protein_ND,
             text_ND,
             identity_N2,
             self.state.model.logit_scale.detach(),
             batch_size=self.config.batch.global_batch_size,
         )
+        terms = heldout_terms(self.state.model, self._heldout_batches(), group=self.group)
+        return {**metrics, **with_loss({"gc": metrics["gc"], **terms}, self.config.objectives)}
 
-    def _end_epoch(self, state: TrainState, train_loss: float) -> None:
+    def _heldout_batches(self) -> Iterator[Batch]:
+        """The held-out rows with masks of their own, the same after each epoch."""
+        size = self.config.worker_batch_size
+        for start in range(0, len(self.heldout), size):
+            yield self._collate(self.heldout.slice(start, size), seed=hash64(self.config.seed, "heldout"), epoch=0)
+
+    def _end_epoch(self, state: TrainState, train: dict[str, float]) -> None:
         heldout = self._evaluate()
-        self._record(epoch=state.epoch, train_loss=train_loss, heldout=heldout)
+        self._record(epoch=state.epoch, train=train, heldout=heldout)
         recalls = ", ".join(f"{heldout[way]['recall@10']:.3f} {way}" for way in ("text_to_protein", "protein_to_text"))
         self._log(
-            f"epoch {state.epoch}/{self.config.epochs} done: training loss {train_loss:.3f}, held-out loss "
-            f"{heldout['loss']:.3f}, recall@10 of {heldout['num_pairs']}: {recalls}"
+            f"epoch {state.epoch}/{self.config.epochs} done: training loss {_spelled(train)}, held-out loss "
+            f"{_spelled({name: heldout[name] for name in train})}, recall@10 of {heldout['num_pairs']}: {recalls}"
         )
-        metrics = {"epoch": state.epoch, "train_loss": train_loss, "heldout_loss": heldout["loss"]}
+        metrics = {"epoch": state.epoch, "train_loss": train["loss"], "heldout_loss": heldout["loss"]}
         name = f"epoch-{state.epoch:04d}"
         if self.rank != 0:
             ray.train.report(metrics, checkpoint_dir_name=name)
@@ -174,7 +192,7 @@ class Worker:
                 self.protein_tokenizer,
                 self.text_tokenizer,
                 extra_files=(train_state.TENSORS, train_state.PROGRESS),
-                metrics={**metrics, "heldout": heldout},
+                metrics={**metrics, "train": train, "heldout": heldout},
                 run=config_dict(self.config),
             )
             checkpoint = ray.train.Checkpoint.from_directory(folder)
@@ -193,3 +211,10 @@ class Worker:
     def _log(self, line: str) -> None:
         if self.rank == 0:
             print(line, flush=True)
+
+
+def _spelled(losses: dict[str, float]) -> str:
+    """``2.345``, or with the terms where there are several: ``2.345 (gc 1.200, mlm 2.800)``."""
+    total, *terms = (f"{name} {loss:.3f}" for name, loss in losses.items())
+    total = total.removeprefix("loss ")
+    return f"{total} ({', '.join(terms)})" if len(terms) > 1 else total

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from index_folders import write_embeddings
 
-from protclip.config import EncoderConfig, ModelConfig
+from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig
+from protclip.data.collate import Batch, Masking, collate
+from protclip.data.tokenize import TOKENIZED_COLUMNS, tokenize_pairs
 from protclip.embedding import ProtCLIP
+from protclip.hashing import hash64
 from protclip.index.embeddings import read_embeddings
 from protclip.index.hnsw import HnswConfig
 from protclip.index.index import build_index
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
+from protclip.protanno.shards import SCHEMA
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 WORDS = ("kinase", "binds", "membrane", "hydrolyses", "ATP", "transports", "nucleus", "ribosome", "the", "of")
 
 
-def tiny_model(seed: int = 0) -> ProtCLIP:
+def tiny_model(seed: int = 0, objectives: ObjectivesConfig = GC_ALONE) -> ProtCLIP:
     """A dual encoder of one layer a side; another seed is another model."""
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     config = ModelConfig(
@@ -27,7 +33,7 @@ def tiny_model(seed: int = 0) -> ProtCLIP:
         text=EncoderConfig(max_tokens=32, config={**shape, "vocab_size": 120}),
     )
     tokenizer = build_text_tokenizer(config, random_texts(50))
-    model = build_model(config, build_architecture(config, tokenizer), seed=seed)
+    model = build_model(config, build_architecture(config, tokenizer, objectives), seed=seed)
     return ProtCLIP(model, build_protein_tokenizer(config), tokenizer)
 
 
@@ -41,6 +47,35 @@ def random_texts(count: int, seed: int = 0) -> list[str]:
     """Texts of 3 to 39 words."""
     generator = np.random.default_rng(seed)
     return [" ".join(generator.choice(WORDS, size=n)) for n in generator.integers(3, 40, size=count)]
+
+
+def pairs_table(sequences: Sequence[str], properties: Sequence[Sequence[str | None]]) -> pa.Table:
+    """Pairs A0, A1, … as tokenisation takes them, with these four properties each."""
+    rows = [
+        dict(zip(TOKENIZED_COLUMNS, (f"A{i}", sequence, *texts, hash64(sequence)), strict=True))
+        for i, (sequence, texts) in enumerate(zip(sequences, properties, strict=True))
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema([SCHEMA.field(name) for name in TOKENIZED_COLUMNS]))
+
+
+def random_pairs(count: int, seed: int = 0) -> pa.Table:
+    """Pairs with a name each, and each of the other properties in about half of them."""
+    texts = np.array(random_texts(4 * count, seed)).reshape(count, 4)
+    present = np.random.default_rng(seed).random((count, 4)) < [1.0, 0.5, 0.5, 0.5]
+    return pairs_table(random_sequences(count, seed), np.where(present, texts, None).tolist())
+
+
+def tokenized(model: ProtCLIP, pairs: pa.Table) -> pa.Table:
+    """Rows of PROPERTY_SCHEMA."""
+    return tokenize_pairs(pairs, model.protein_tokenizer, model.text_tokenizer, properties=True)
+
+
+def make_batch(model: ProtCLIP, tokens: pa.Table, *, seed: int = 0, epoch: int = 0) -> Batch:
+    """A batch with what the model's objectives need."""
+    masking = Masking(
+        objectives=model.model.architecture.objectives, seed=seed, epoch=epoch, mask_id=model.protein_tokenizer.mask_id
+    )
+    return collate(tokens, protein_pad_id=1, text_pad_id=0, masking=masking)
 
 
 def write_protein_index(folder: Path, model: ProtCLIP, sequences: list[str]) -> str:

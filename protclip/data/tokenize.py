@@ -14,7 +14,7 @@ import pyarrow as pa
 from protclip import files
 from protclip.errors import CheckpointError, ConfigError, DataError
 from protclip.hashing import hash64
-from protclip.protanno.biotext import biotext
+from protclip.protanno.biotext import biotext, property_texts
 from protclip.protanno.shards import PROPERTIES
 from protclip.uniprot.residues import bare_residues, find_invalid_residue, invalid_residue_message
 
@@ -32,6 +32,7 @@ TOKENIZED_COLUMNS = ("accession", "sequence", *PROPERTIES, "sequence_hash")
 TOKEN_SCHEMA = pa.schema(
     [
         ("accession", pa.string()),
+        ("accession_hash", pa.uint64()),
         ("protein_ids", pa.list_(pa.uint8())),
         ("text_ids", pa.list_(pa.int32())),
         ("sequence_hash", pa.uint64()),
@@ -39,6 +40,9 @@ TOKEN_SCHEMA = pa.schema(
     ]
 )
 """A tokenised pair: what travels from Ray Data to the train worker, without padding."""
+
+PROPERTY_SCHEMA = TOKEN_SCHEMA.append(pa.field("property_ids", pa.list_(pa.list_(pa.int32()))))
+"""The same with the token ids of each of the four properties, null where absent: for PDA alone."""
 
 
 class ProteinTokenizer:
@@ -54,6 +58,7 @@ class ProteinTokenizer:
         self.max_tokens = max_tokens
         ids = {token: i for i, token in enumerate(self.vocabulary)}
         self.cls_id, self.pad_id, self.eos_id = ids["<cls>"], ids["<pad>"], ids["<eos>"]
+        self.mask_id = ids["<mask>"]
         self._table = np.full(256, ids["<unk>"], dtype=np.uint8)
         for token, i in ids.items():
             if len(token) == 1:
@@ -223,21 +228,38 @@ def biotexts(pairs: pa.Table) -> list[str]:
     return [biotext(*properties) for properties in zip(*columns, strict=True)]
 
 
-def tokenize_pairs(pairs: pa.Table, protein: ProteinTokenizer, text: TextTokenizer) -> pa.Table:
-    """Rows of the pairs' schema into rows of ``TOKEN_SCHEMA``, in the same order."""
+def tokenize_pairs(
+    pairs: pa.Table, protein: ProteinTokenizer, text: TextTokenizer, *, properties: bool = False
+) -> pa.Table:
+    """Rows of the pairs' schema into rows of ``TOKEN_SCHEMA``, in the same order.
+
+    Args:
+        pairs: with TOKENIZED_COLUMNS.
+        protein: the protein tokenizer.
+        text: the text tokenizer.
+        properties: tokenise each property by itself too (``PROPERTY_SCHEMA``).
+    """
     texts = biotexts(pairs)
-    return pa.table(
-        [
-            pairs.column("accession"),
-            pa.array(
-                (protein.encode(sequence) for sequence in pairs.column("sequence").to_pylist()), pa.list_(pa.uint8())
-            ),
-            pa.array(text.encode(texts), pa.list_(pa.int32())),
-            pairs.column("sequence_hash"),
-            pa.array([hash64("text", value) for value in texts], pa.uint64()),
-        ],
-        schema=TOKEN_SCHEMA,
-    )
+    accessions = pairs.column("accession")
+    columns = [
+        accessions,
+        pa.array([hash64(accession) for accession in accessions.to_pylist()], pa.uint64()),
+        pa.array((protein.encode(sequence) for sequence in pairs.column("sequence").to_pylist()), pa.list_(pa.uint8())),
+        pa.array(text.encode(texts), pa.list_(pa.int32())),
+        pairs.column("sequence_hash"),
+        pa.array([hash64("text", value) for value in texts], pa.uint64()),
+    ]
+    if not properties:
+        return pa.table(columns, schema=TOKEN_SCHEMA)
+    return pa.table([*columns, _property_ids(pairs, text)], schema=PROPERTY_SCHEMA)
+
+
+def _property_ids(pairs: pa.Table, text: TextTokenizer) -> pa.Array:
+    columns = (pairs.column(name).to_pylist() for name in PROPERTIES)
+    rows = [property_texts(*values) for values in zip(*columns, strict=True)]
+    encoded = iter(text.encode([value for row in rows for value in row if value]))
+    ids = [[next(encoded) if value else None for value in row] for row in rows]
+    return pa.array(ids, PROPERTY_SCHEMA.field("property_ids").type)
 
 
 def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:

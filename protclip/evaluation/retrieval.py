@@ -38,7 +38,7 @@ def chance(num_pairs: int) -> dict[str, float]:
 def heldout_metrics(
     protein_ND: Tensor, text_ND: Tensor, identity_N2: Tensor, logit_scale: Tensor, *, batch_size: int
 ) -> dict[str, Any]:
-    """The loss over batches of the given size, in order, and the retrieval over all pairs.
+    """The global contrast (``gc``) over batches of the given size, in order, and the retrieval over all pairs.
 
     Args:
         identity_N2: hashes of sequence and biotext.
@@ -57,7 +57,7 @@ def heldout_metrics(
         for i in starts
     ]
     return {
-        "loss": float(np.mean(losses)),
+        "gc": float(np.mean(losses)),
         "num_pairs": len(protein_ND),
         **retrieval_metrics(protein_ND, text_ND, identity_N2[:, 1]),
     }

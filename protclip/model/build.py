@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from protclip.config import ModelConfig
+from protclip.config import GC_ALONE, ModelConfig, ObjectivesConfig
 from protclip.data.tokenize import ESM2_VOCABULARY, ProteinTokenizer, TextTokenizer
 from protclip.errors import ConfigError
 from protclip.model.dual_encoder import Architecture, DualEncoder
@@ -53,8 +53,10 @@ def build_text_tokenizer(config: ModelConfig, texts: Iterable[str]) -> TextToken
     return TextTokenizer(tokenizer.backend_tokenizer, max_tokens=config.text.max_tokens)
 
 
-def build_architecture(config: ModelConfig, text_tokenizer: TextTokenizer) -> Architecture:
-    """The network's shape.
+def build_architecture(
+    config: ModelConfig, text_tokenizer: TextTokenizer, objectives: ObjectivesConfig = GC_ALONE
+) -> Architecture:
+    """The network's shape, with the heads of the objectives that are on.
 
     Raises:
         ConfigError: if an encoder's configuration cannot work with its tokenizer or its longest input.
@@ -85,6 +87,7 @@ def build_architecture(config: ModelConfig, text_tokenizer: TextTokenizer) -> Ar
         projection_dim=config.projection_dim,
         max_protein_tokens=config.protein.max_tokens,
         max_text_tokens=config.text.max_tokens,
+        objectives=objectives,
     )
 
 

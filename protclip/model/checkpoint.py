@@ -1,7 +1,7 @@
 """The checkpoint folder, in HuggingFace's manner.
 
 CHECKPOINT/
-  config.json            the architecture
+  config.json            the architecture, and the objectives whose heads are in it
   model.safetensors      all weights, keys as in DualEncoder; large ones as shards model-00001-of-0000N.safetensors
                          with model.safetensors.index.json
   protein_tokenizer/     vocab.txt, tokenizer_config.json
@@ -15,13 +15,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from protclip import files
+from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import CheckpointError, ProtclipError
 from protclip.manifest import read_manifest, write_manifest
@@ -159,6 +160,7 @@ def architecture_fields(architecture: Architecture) -> dict[str, Any]:
         "projection_dim": architecture.projection_dim,
         "max_protein_tokens": architecture.max_protein_tokens,
         "max_text_tokens": architecture.max_text_tokens,
+        "objectives": asdict(architecture.objectives),
     }
 
 
@@ -177,6 +179,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
         projection_dim=config["projection_dim"],
         max_protein_tokens=config["max_protein_tokens"],
         max_text_tokens=config["max_text_tokens"],
+        objectives=_objectives(config),
     )
 
 
@@ -184,7 +187,8 @@ def model_fingerprint(
     config: Mapping[str, Any], protein: ProteinTokenizer, text: TextTokenizer, state: Mapping[str, Tensor]
 ) -> str:
     """SHA-256 over the architecture, the tokenizers and the tensors that make embeddings, as hex."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    embedding_config = {key: value for key, value in config.items() if key != "objectives"}
+    digest = hashlib.sha256(json.dumps(embedding_config, sort_keys=True).encode())
     digest.update("\n".join(protein.vocabulary).encode())
     digest.update(text.json.encode())
     for name in sorted(state):
@@ -197,3 +201,12 @@ def model_fingerprint(
 
 def _without_type(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key != "model_type"}
+
+
+def _objectives(config: Mapping[str, Any]) -> ObjectivesConfig:
+    if "objectives" not in config:
+        return GC_ALONE
+    try:
+        return ObjectivesConfig(**config["objectives"])
+    except TypeError as error:
+        raise CheckpointError(f"config.json: objectives={config['objectives']!r} are not known ({error}).") from error

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 
+def property_texts(
+    name: str | None, function: str | None, subcellular_location: str | None, similarity: str | None
+) -> tuple[str | None, ...]:
+    """The text of each property, None or empty where absent, in the order of ``shards.PROPERTIES``.
+
+    The comments carry their labels (``FUNCTION: …``) from UniProt; the name gets its own and a full stop.
+    """
+    return (f"PROTEIN NAME: {name}." if name else None, function, subcellular_location, similarity)
+
+
 def biotext(name: str | None, function: str | None, subcellular_location: str | None, similarity: str | None) -> str:
     """Compose the biotext from the property columns, which stand in the order of ``shards.PROPERTIES``.
 
-    The comments carry their labels (``FUNCTION: …``) from UniProt; the name gets its own and a full stop. An entry
-    without any property has an empty biotext.
+    An entry without any property has an empty biotext.
     """
-    properties = (f"PROTEIN NAME: {name}." if name else None, function, subcellular_location, similarity)
-    return " ".join(text for text in properties if text)
+    return " ".join(text for text in property_texts(name, function, subcellular_location, similarity) if text)

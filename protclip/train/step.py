@@ -7,13 +7,15 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from protclip.data.collate import Batch
-from protclip.losses.global_contrast import global_contrast
-from protclip.model.dual_encoder import MAX_LOGIT_SCALE
+from protclip.losses.total import objective_terms, total_loss
+from protclip.model.dual_encoder import MAX_LOGIT_SCALE, DualEncoder
 from protclip.train.state import TrainState
 
 
-def train_step(state: TrainState, network: nn.Module, batch: Batch, *, group: ProcessGroup | None) -> Tensor:
-    """Forward, backward and update; returns this worker's loss, detached.
+def train_step(state: TrainState, network: nn.Module, batch: Batch, *, group: ProcessGroup | None) -> dict[str, Tensor]:
+    """Forward, backward and update; returns this worker's terms of the loss, detached.
+
+    Their means over the workers are those of the global batch.
 
     Args:
         state: its optimizer and schedule are stepped.
@@ -23,13 +25,21 @@ def train_step(state: TrainState, network: nn.Module, batch: Batch, *, group: Pr
     """
     device = batch.protein_ids_BL.device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-        protein_BD, text_BD, logit_scale = network(batch)
-    loss = global_contrast(protein_BD, text_BD, logit_scale, batch.identity_B2, group=group)
+        outputs = network(batch)
+    objectives = state.model.architecture.objectives
+    terms = objective_terms([outputs], [batch], objectives, group=group)
+    loss = total_loss(terms, objectives)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     state.schedule.step()
-    with torch.no_grad():
-        state.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+    _bound_scales(state.model)
     state.step += 1
-    return loss.detach()
+    return {name: term.detach() for name, term in terms.items()}
+
+
+@torch.no_grad()
+def _bound_scales(model: DualEncoder) -> None:
+    model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+    if model.architecture.objectives.pda > 0:
+        model.heads.segment_logit_scale.clamp_(max=MAX_LOGIT_SCALE)

@@ -45,7 +45,7 @@ def test_the_same_text_under_another_accession_is_right_too() -> None:
 def test_heldout_loss_of_an_uninformed_model_is_that_of_a_guess() -> None:
     rows = torch.ones(64, 4) / 2
     identity = torch.arange(64)[:, None].expand(64, 2)
-    loss = heldout_metrics(rows, rows, identity, torch.tensor(1.0), batch_size=32)["loss"]
+    loss = heldout_metrics(rows, rows, identity, torch.tensor(1.0), batch_size=32)["gc"]
     assert loss == pytest.approx(torch.tensor(32.0).log().item(), rel=1e-5)
     assert heldout_metrics(rows[:5], rows[:5], identity[:5], torch.tensor(1.0), batch_size=32)["num_pairs"] == 5
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
+from workers import run_workers
 
 from protclip import distributed
 from protclip.losses.global_contrast import global_contrast
@@ -95,10 +92,8 @@ def one_process() -> tuple[float, dict[str, Tensor]]:
     return loss.item(), gradients(towers)
 
 
-def run_rank(rank: int, world_size: int, port: int, folder: str, detach: bool) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
-    group = dist.group.WORLD
+def run_rank(rank: int, group: ProcessGroup, folder: Path, detach: bool) -> None:
+    world_size = distributed.world_size(group)
     if detach:
         gather = distributed.gather_rows
         distributed.gather_rows = lambda rows, group: gather(rows.detach(), group)
@@ -110,18 +105,11 @@ def run_rank(rank: int, world_size: int, port: int, folder: str, detach: bool) -
     loss.backward()  # type: ignore[no-untyped-call]
     mean = distributed.mean_over_workers(loss, group)
     if rank == 0:
-        torch.save({"loss": mean, **gradients(towers)}, Path(folder, "result.pt"))
-    dist.barrier()
-    # The process group's threads would outlive it at the interpreter's end, and now and then abort the process.
-    sys.stdout.flush()
-    os._exit(0)
+        torch.save({"loss": mean, **gradients(towers)}, folder / "result.pt")
 
 
 def several_processes(world_size: int, folder: Path, *, detach: bool = False) -> tuple[float, dict[str, Tensor]]:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    mp.start_processes(run_rank, (world_size, port, str(folder), detach), nprocs=world_size, start_method="spawn")
+    run_workers(run_rank, world_size, folder, detach)
     result: dict[str, Tensor] = torch.load(folder / "result.pt", weights_only=True)
     return result.pop("loss").item(), result
 

@@ -13,11 +13,11 @@ from tiny_model import random_sequences, random_texts, tiny_model
 
 import protclip
 from protclip import ProtCLIP
-from protclip.config import EncoderConfig, ModelConfig
+from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig
 from protclip.data.collate import pad
 from protclip.errors import CheckpointError, ConfigError, DataError
 from protclip.model.build import build_architecture, build_model, build_text_tokenizer
-from protclip.model.checkpoint import load_checkpoint
+from protclip.model.checkpoint import architecture_fields, load_checkpoint, read_architecture
 
 pytestmark = pytest.mark.unit
 
@@ -86,6 +86,32 @@ def test_fingerprint_tells_models_apart_but_not_by_their_logit_scale() -> None:
         scaled.model.logit_scale.fill_(math.log(50.0))
     assert model.fingerprint == tiny_model(0).fingerprint == scaled.fingerprint
     assert model.fingerprint != other.fingerprint
+
+
+def test_heads_are_saved_and_loaded_and_make_no_other_model(tmp_path: Path) -> None:
+    objectives = ObjectivesConfig(pda=0.0, masked_passes="shared")
+    model, bare = tiny_model(objectives=objectives), tiny_model()
+    model.save_pretrained(str(tmp_path / "model"))
+    again = ProtCLIP.from_pretrained(str(tmp_path / "model"))
+    assert again.model.architecture.objectives == objectives
+    assert {name.split(".")[1] for name in again.model.state_dict() if name.startswith("heads.")} == {
+        "mlm_head",
+        "segment_attention",
+        "segment_head",
+    }
+    for name, tensor in model.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor), name
+    assert again.fingerprint == model.fingerprint == bare.fingerprint
+    assert np.array_equal(again.embed_proteins(["MKTAYIAK"]), bare.embed_proteins(["MKTAYIAK"]))
+    bare.save_pretrained(str(tmp_path / "bare"))
+    assert ProtCLIP.from_pretrained(str(tmp_path / "bare")).fingerprint == model.fingerprint
+
+
+def test_unknown_objectives_in_a_checkpoint_are_refused() -> None:
+    config = architecture_fields(tiny_model().model.architecture)
+    assert read_architecture({k: v for k, v in config.items() if k != "objectives"}).objectives == GC_ALONE
+    with pytest.raises(CheckpointError, match="nonsense"):
+        read_architecture({**config, "objectives": {"nonsense": 1}})
 
 
 def test_inner_encoders_load_into_huggingface_modules(tmp_path: Path) -> None:

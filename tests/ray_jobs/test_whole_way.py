@@ -24,6 +24,7 @@ SMALL = [
     "batch.global_batch_size=16",
     "data.lanes=4",
     "epochs=2",
+    "objectives={mlm: 0.3, bsr: 0.7, pda: 1.0, num_prototypes: 16}",
     "model.projection_dim=32",
     "model.protein.config.hidden_size=16",
     "model.text.config.hidden_size=16",
@@ -80,6 +81,9 @@ def test_a_run_leaves_its_settings_metrics_and_best_checkpoint(folders: Folders)
     assert metrics["chance"]["recall@10"] == pytest.approx(10 / heldout_rows)
     assert metrics["heldout"]["loss"] == min(entry["heldout"]["loss"] for entry in metrics["history"][1:])
     assert metrics["heldout"]["loss"] < metrics["untrained"]["loss"]
+    for entry in metrics["history"]:
+        for losses in [entry["heldout"], *([entry["train"]] if entry["epoch"] else [])]:
+            assert losses["loss"] == losses["gc"] + 0.7 * losses["bsr"] + 1.0 * losses["pda"] + 0.3 * losses["mlm"]
     manifest = read_manifest(folders.checkpoint, "checkpoint", verify=True)
     assert manifest["metrics"]["heldout"] == metrics["heldout"]
     assert not any("trainer" in name for name in manifest["files"])

@@ -7,16 +7,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from tiny_model import random_sequences, random_texts, tiny_model
+from tiny_model import make_batch, random_pairs, tiny_model, tokenized
 
-from protclip.config import OptimizerConfig
-from protclip.data.collate import Batch, collate
-from protclip.data.tokenize import TOKEN_SCHEMA
+from protclip.config import ObjectivesConfig, OptimizerConfig
+from protclip.data.collate import Batch
 from protclip.errors import CheckpointError
-from protclip.hashing import hash64
 from protclip.model.checkpoint import save_tensors
 from protclip.train.loop import fit
 from protclip.train.optim import build_optimizer, build_schedule
@@ -25,32 +22,19 @@ from protclip.train.state import TrainState, load_trainer, save_trainer
 pytestmark = pytest.mark.unit
 
 BATCHES, EPOCHS, SIZE = 4, 3, 8
+OBJECTIVES = ObjectivesConfig(num_prototypes=16)
 
 
 def batches(epoch: int, first: int) -> Iterator[Batch]:
     """The same 32 pairs each epoch, in an order of the epoch's own."""
-    model = tiny_model()
-    sequences, texts = random_sequences(BATCHES * SIZE), random_texts(BATCHES * SIZE)
-    order = np.random.default_rng(epoch).permutation(len(texts)).reshape(BATCHES, SIZE)
-
-    def make(rows: np.ndarray) -> Batch:
-        table = pa.table(
-            [
-                pa.array([f"A{i}" for i in rows]),
-                pa.array([model.protein_tokenizer.encode(sequences[i]) for i in rows], pa.list_(pa.uint8())),
-                pa.array(model.text_tokenizer.encode([texts[i] for i in rows]), pa.list_(pa.int32())),
-                pa.array([hash64(sequences[i]) for i in rows], pa.uint64()),
-                pa.array([hash64(texts[i]) for i in rows], pa.uint64()),
-            ],
-            schema=TOKEN_SCHEMA,
-        )
-        return collate(table, protein_pad_id=1, text_pad_id=0)
-
-    return islice((make(rows) for rows in order), first, None)
+    model = tiny_model(objectives=OBJECTIVES)
+    tokens = tokenized(model, random_pairs(BATCHES * SIZE))
+    order = np.random.default_rng(epoch).permutation(len(tokens)).reshape(BATCHES, SIZE)
+    return islice((make_batch(model, tokens.take(rows), epoch=epoch) for rows in order), first, None)
 
 
 def new_state() -> TrainState:
-    model = tiny_model().model
+    model = tiny_model(objectives=OBJECTIVES).model
     config = OptimizerConfig(learning_rate=1e-2, warmup_fraction=0.1)
     optimizer = build_optimizer(model, config)
     return TrainState(
@@ -58,21 +42,21 @@ def new_state() -> TrainState:
     )
 
 
-def train(state: TrainState, epochs: int = EPOCHS) -> list[float]:
-    losses: list[float] = []
+def train(state: TrainState, epochs: int = EPOCHS) -> list[dict[str, float]]:
+    losses: list[dict[str, float]] = []
     lines: list[str] = []
     fit(
         state,
         state.model,
         batches=batches,
-        end_epoch=lambda _, loss: losses.append(loss),
+        end_epoch=lambda _, train: losses.append(train),
         epochs=epochs,
         batches_per_epoch=BATCHES,
         group=None,
         log=lines.append,
         log_every_s=0.0,
     )
-    assert all("ETA" in line for line in lines)
+    assert all(name in line for line in lines for name in ("loss", "gc", "bsr", "pda", "mlm", "ETA"))
     return losses
 
 
@@ -85,7 +69,10 @@ def test_the_loss_falls_and_every_parameter_is_used() -> None:
     before = weights(state)
     losses = train(state)
     assert len(losses) == EPOCHS
-    assert losses[-1] < losses[0]
+    assert losses[-1].keys() == {"loss", "gc", "bsr", "pda", "mlm"}
+    assert all(losses[-1][name] < losses[0][name] for name in losses[0])
+    for terms in losses:  # exactly, in the order of the sum
+        assert terms["loss"] == terms["gc"] + 0.7 * terms["bsr"] + 1.0 * terms["pda"] + 0.3 * terms["mlm"]
     assert state.step == BATCHES * EPOCHS
     assert state.optimizer.param_groups[0]["lr"] == 0.0
     unchanged = [name for name, value in state.model.named_parameters() if torch.equal(value, before[name])]

@@ -1,0 +1,74 @@
+"""PDA: property-grouped dynamic segment alignment.
+
+    S_kj = q_k · z_j                                        property k, residue j of one protein
+    Ŝ_kj = (S_kj − min_j S_kj) / (max_j S_kj − min_j S_kj)
+    W_kj ∝ Ŝ_kj where Ŝ_kj ≥ γ, else 0;   Σ_j W_kj = 1
+    d_k = Σ_j W_kj · z_j                                    the dynamic segment
+    L_PDA = ½ · [CE(e^l · D·Qᵀ, diag) + CE(e^l · Q·Dᵀ, diag)],  rows of D and Q of unit length
+
+The contrast is between the properties of one protein. Source: Zhou et al. 2025 (arXiv:2412.20014).
+Shapes: B pairs of this worker, L tokens, K properties of a pair (absent ones among them), D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from protclip.model.dual_encoder import Alignment, scale
+
+_EPSILON = 1e-6
+"""Rows whose similarities differ by less, relative to their size, are constant; shorter vectors are not scaled up."""
+
+
+def segment_weights(property_BKD: Tensor, residue_BLD: Tensor, residue_mask_BL: Tensor, *, threshold: float) -> Tensor:
+    """W (B, K, L): how much of each residue is in each property's dynamic segment.
+
+    Zero at special tokens and padding. The most similar residue is always in; where all are equally similar (one
+    residue alone, or identical ones) all have the same weight.
+    """
+    valid_B1L = residue_mask_BL[:, None, :]
+    similarity_BKL = property_BKD @ residue_BLD.mT
+    largest = torch.finfo(similarity_BKL.dtype).max
+    high_BK1 = similarity_BKL.masked_fill(~valid_B1L, -largest).amax(-1, keepdim=True)
+    low_BK1 = similarity_BKL.masked_fill(~valid_B1L, largest).amin(-1, keepdim=True)
+    size_BK1 = torch.maximum(high_BK1.detach().abs(), low_BK1.detach().abs())
+    varies_BK1 = (high_BK1 - low_BK1).detach() > _EPSILON * size_BK1
+    range_BK1 = torch.where(varies_BK1, high_BK1 - low_BK1, 1.0)
+    scaled_BKL = torch.where(varies_BK1 & valid_B1L, (similarity_BKL - low_BK1) / range_BK1, 1.0)
+    kept_BKL = scaled_BKL * (valid_B1L & (scaled_BKL >= threshold))
+    total_BK1 = kept_BKL.sum(-1, keepdim=True)
+    return kept_BKL / torch.where(total_BK1 > 0, total_BK1, 1.0)
+
+
+def segment_alignment(alignment: Alignment, *, threshold: float, mean_count: Tensor) -> Tensor:
+    """The contrast between the properties of each protein and their dynamic segments.
+
+    Absent properties take no part. A protein with fewer than two has nothing to contrast and is left out.
+
+    Args:
+        alignment: projected residues and properties, fp32 at least.
+        threshold: γ.
+        mean_count: proteins with two properties or more in the global batch, all micro-batches, divided by the number
+            of workers.
+
+    Returns:
+        This worker's sum over proteins (of the mean over their properties, of the two directions) divided by
+        ``mean_count``. DDP's average over workers makes it the mean over the proteins of the global batch that count,
+        and micro-batches add up to the same.
+    """
+    query_BKD, residue_BLD, present_BK = alignment.property_BKD, alignment.residue_BLD, alignment.present_BK
+    weight_BKL = segment_weights(query_BKD, residue_BLD, alignment.residue_mask_BL, threshold=threshold)
+    segment_BKD = normalize(weight_BKL @ residue_BLD, dim=-1, eps=_EPSILON)
+    logits_BKK = scale(alignment.logit_scale) * segment_BKD @ normalize(query_BKD, dim=-1, eps=_EPSILON).mT
+    # An absent property is no candidate; it stays its own, so that its row, which does not count, is finite.
+    own_KK = torch.eye(present_BK.shape[1], dtype=torch.bool, device=present_BK.device)
+    pairs_BKK = present_BK[:, :, None] & present_BK[:, None, :]
+    logits_BKK = logits_BKK.masked_fill(~pairs_BKK & ~own_KK, -torch.inf)
+    diagonal_BK = logits_BKK.diagonal(dim1=1, dim2=2)
+    contrast_BK = 0.5 * (logits_BKK.logsumexp(2) + logits_BKK.logsumexp(1)) - diagonal_BK
+    num_present_B = present_BK.sum(1)
+    counts_BK = present_BK & (num_present_B[:, None] >= 2)
+    mean_B = contrast_BK.masked_fill(~counts_BK, 0.0).sum(1) / num_present_B.clamp(min=1)
+    return mean_B.sum() / mean_count.to(mean_B.dtype)

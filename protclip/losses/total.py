@@ -1,0 +1,112 @@
+"""The sum of the objectives, and the counts that their means run over.
+
+    L = L_GC + λ1 · L_BSR + λ_PDA · L_PDA + λ2 · L_MLM      (the paper: λ1 = 0.7, λ_PDA = 1, λ2 = 0.3)
+
+Source: Zhou et al. 2025 (arXiv:2412.20014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from protclip import distributed
+from protclip.config import ObjectivesConfig
+from protclip.data.collate import Batch
+from protclip.losses.global_contrast import global_contrast
+from protclip.losses.masked_residues import masked_residues
+from protclip.losses.segment_alignment import segment_alignment
+from protclip.losses.segment_reconstruction import segment_reconstruction
+from protclip.model.dual_encoder import Outputs
+
+Number = TypeVar("Number", Tensor, float)
+
+
+def objective_terms(
+    outputs: Sequence[Outputs], batches: Sequence[Batch], objectives: ObjectivesConfig, *, group: ProcessGroup | None
+) -> dict[str, Tensor]:
+    """Each term that is on, over the micro-batches of one step.
+
+    Args:
+        outputs: of the network, one for each micro-batch.
+        batches: the micro-batches; every worker brings the same number of pairs in all.
+        objectives: which terms are on.
+        group: the workers, or None for one process.
+
+    Returns:
+        gc, bsr, pda, mlm, as far as they are on, without their weights. The mean of each over the workers is its
+        mean over the global batch, however that is cut into workers and micro-batches.
+    """
+    gc = global_contrast(
+        torch.cat([output.protein_BD for output in outputs]),
+        torch.cat([output.text_BD for output in outputs]),
+        outputs[0].logit_scale,
+        torch.cat([batch.identity_B2 for batch in batches]),
+        group=group,
+    )
+    if not weights(objectives):
+        return {"gc": gc}
+    counts_3 = mean_counts(batches, group=group)
+    parts = [
+        counted_terms(output, batch, objectives, mean_counts_3=counts_3)
+        for output, batch in zip(outputs, batches, strict=True)
+    ]
+    return {"gc": gc, **{name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}}
+
+
+def mean_counts(batches: Sequence[Batch], *, group: ProcessGroup | None) -> Tensor:
+    """What the means of BSR, PDA and MLM run over: the counts of the global batch, divided by the number of workers.
+
+    DDP averages gradients: mean over W workers of (sum_w / (N / W)) = sum over workers of sum_w / N.
+    A count of zero is given as one, since the sum over nothing is zero.
+    """
+    counts_3 = torch.stack([batch.counts_3 for batch in batches]).sum(0).double()
+    mean_3 = distributed.mean_over_workers(counts_3, group)
+    return torch.where(mean_3 > 0, mean_3, 1.0)
+
+
+def counted_terms(
+    outputs: Outputs, batch: Batch, objectives: ObjectivesConfig, *, mean_counts_3: Tensor
+) -> dict[str, Tensor]:
+    """bsr, pda and mlm, as far as they are on: a micro-batch's part of each.
+
+    Args:
+        outputs: of the network.
+        batch: what it was given.
+        objectives: which terms are on.
+        mean_counts_3: of ``mean_counts``, over all micro-batches of the step.
+    """
+    num_segment, num_aligned, num_masked = mean_counts_3.unbind()
+    terms = {}
+    if outputs.bsr_logits_BQV is not None:
+        assert batch.bsr is not None
+        terms["bsr"] = segment_reconstruction(outputs.bsr_logits_BQV, batch.bsr.target_BQ, mean_count=num_segment)
+    if outputs.alignment is not None:
+        terms["pda"] = segment_alignment(outputs.alignment, threshold=objectives.threshold, mean_count=num_aligned)
+    if outputs.mlm_logits_BQV is not None:
+        assert batch.mlm is not None
+        terms["mlm"] = masked_residues(outputs.mlm_logits_BQV, batch.mlm.target_BQ, mean_count=num_masked)
+    return terms
+
+
+def weights(objectives: ObjectivesConfig) -> dict[str, float]:
+    """The weights of the terms that are on beside gc, in the order of the sum."""
+    all_weights = {"bsr": objectives.bsr, "pda": objectives.pda, "mlm": objectives.mlm}
+    return {name: weight for name, weight in all_weights.items() if weight > 0}
+
+
+def total_loss(terms: Mapping[str, Number], objectives: ObjectivesConfig) -> Number:
+    """L: the only place where the terms are summed."""
+    total = terms["gc"]
+    for name, weight in weights(objectives).items():
+        total = total + weight * terms[name]
+    return total
+
+
+def with_loss(terms: Mapping[str, float], objectives: ObjectivesConfig) -> dict[str, float]:
+    """The terms, and L before them as ``loss``."""
+    return {"loss": total_loss(terms, objectives), **terms}
