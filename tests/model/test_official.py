@@ -16,15 +16,8 @@ from protclip import ProtCLIP
 from protclip.errors import CheckpointError, ConfigError
 from protclip.model.checkpoint import load_checkpoint, save_checkpoint
 from protclip.model.dual_encoder import DualEncoder
-from protclip.model.official import (
-    EXTRAS,
-    LOCAL_SCALE,
-    ROTARY,
-    export_official,
-    import_official,
-    make_plan,
-    read_official_architecture,
-)
+from protclip.model.official import EXTRAS, export_official, import_official, read_official_architecture
+from protclip.model.official_names import LOCAL_SCALE, ROTARY, make_plan
 
 pytestmark = pytest.mark.unit
 
