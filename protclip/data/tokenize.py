@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ESM2_VOCABULARY = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
 """ESM-2's 33 tokens in order (facebook/esm2_*, vocab.txt)."""
 
+PROTEIN_SPECIAL_TOKENS = ("<cls>", "<pad>", "<eos>", "<unk>", "<mask>")
 TEXT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 TOKENIZED_COLUMNS = ("accession", "sequence", *PROPERTIES, "sequence_hash")
@@ -57,6 +58,8 @@ class ProteinTokenizer:
         self.vocabulary = tuple(vocabulary)
         self.max_tokens = max_tokens
         ids = {token: i for i, token in enumerate(self.vocabulary)}
+        if missing := [token for token in PROTEIN_SPECIAL_TOKENS if token not in ids]:
+            raise ConfigError(f"the protein vocabulary lacks {', '.join(missing)}; give one of ESM-2's kind.")
         self.cls_id, self.pad_id, self.eos_id = ids["<cls>"], ids["<pad>"], ids["<eos>"]
         self.mask_id = ids["<mask>"]
         self._table = np.full(256, ids["<unk>"], dtype=np.uint8)

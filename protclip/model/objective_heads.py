@@ -17,7 +17,6 @@ from protclip.config import ObjectivesConfig
 from protclip.model.pooling import at_least_fp32
 from protclip.model.prototypes import Prototypes
 
-MLM_WIDTH = 512
 INITIAL_SEGMENT_TEMPERATURE = 0.1
 
 
@@ -37,7 +36,7 @@ class ObjectiveHeads(nn.Module):
     def __init__(self, objectives: ObjectivesConfig, *, hidden_size: int, dim: int, vocabulary_size: int) -> None:
         super().__init__()
         if objectives.mlm > 0:
-            self.mlm_head = _token_head(hidden_size, MLM_WIDTH, vocabulary_size)
+            self.mlm_head = _token_head(hidden_size, dim, vocabulary_size)
         if objectives.bsr > 0:
             self.segment_attention = SegmentAttention(dim)
             self.segment_head = _token_head(dim, dim, vocabulary_size)

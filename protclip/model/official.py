@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from protclip import files
+from protclip.config import ObjectivesConfig
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import CheckpointError, ConfigError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest
@@ -132,6 +134,17 @@ def read_official_architecture(config: Mapping[str, Any], folder: str) -> Archit
         projection_dim=config["projection_dim"],
         max_protein_tokens=MAX_PROTEIN_TOKENS,
         max_text_tokens=min(MAX_TEXT_TOKENS, text.max_position_embeddings),
+        objectives=_objectives(config),
+    )
+
+
+def _objectives(config: Mapping[str, Any]) -> ObjectivesConfig:
+    """The paper's objectives, without those that the published config switches off."""
+    paper = ObjectivesConfig(num_prototypes=config.get("proto_num", ObjectivesConfig().num_prototypes))
+    return replace(
+        paper,
+        bsr=paper.bsr if config.get("t2p_mlm", 1) else 0.0,
+        pda=paper.pda if config.get("local_contrast", 1) else 0.0,
     )
 
 

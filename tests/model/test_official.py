@@ -114,7 +114,8 @@ def test_every_tensor_is_used_or_has_a_reason_in_the_manifest(
     record = import_official(str(folder), str(tmp_path / "ours"), text_tokenizer=tokenizer)
     assert json.loads((tmp_path / "ours/manifest.json").read_text())["official"] == record
     assert set(record["mapped"]) | set(record["beside"]) == set(tensors)
-    assert not set(record["mapped"]) & set(record["beside"])
+    assert set(record["mapped"]) & set(record["beside"]) == {LOCAL_SCALE}  # of its two values one is used
+    assert not [name for name in record["beside"] if "head" in name and "contact" not in name]
     assert all(record["beside"].values())
     # Beside the model, never in it.
     ours = load_file(tmp_path / "ours/model.safetensors")
@@ -144,6 +145,7 @@ def test_the_published_size_has_its_813_tensors_all_known() -> None:
 def test_training_heads_go_into_a_model_that_has_them(source: OfficialModel) -> None:
     tensors, config = source.published_tensors(), source.config()
     state = DualEncoder(read_official_architecture(config, "folder")).state_dict()
+    heads = {name for name in state if name.startswith("heads.")}
     names = {
         f"{theirs}.{part}.{kind}": f"heads.{ours}.{part}.{kind}"
         for ours, theirs, parts in [
@@ -155,12 +157,11 @@ def test_training_heads_go_into_a_model_that_has_them(source: OfficialModel) -> 
         for kind in ("weight", "bias")
     }
     names["proto_bank.prototype.weight"] = "heads.prototypes.weight"
-    heads = {ours: tensors[theirs] for theirs, ours in names.items()}
     names[LOCAL_SCALE] = "heads.segment_logit_scale"
-    heads["heads.segment_logit_scale"] = torch.tensor(0.0)
+    assert heads == set(names.values())
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    plan = make_plan(shapes, {**state, **heads}, config, "file")
-    assert set(plan.mapped.values()) == {*state, *heads}
+    plan = make_plan(shapes, state, config, "file")
+    assert set(plan.mapped.values()) == set(state)
     assert {theirs: plan.mapped[theirs] for theirs in names} == names
     # Its second value, that the model does not hold, is kept too.
     assert LOCAL_SCALE in plan.beside
@@ -267,8 +268,8 @@ def test_tokenizers_come_from_where_they_are_said_and_must_fit(
         import_official(str(folder), ours)
     short = tmp_path / "short"
     short.mkdir()
-    (short / "vocab.txt").write_text("<cls> <pad> <eos> <unk> L A".replace(" ", "\n"))
-    with pytest.raises(ConfigError, match="33 tokens and pads with 1, the tokenizer has 6"):
+    (short / "vocab.txt").write_text("<cls> <pad> <eos> <unk> <mask> L A".replace(" ", "\n"))
+    with pytest.raises(ConfigError, match="33 tokens and pads with 1, the tokenizer has 7"):
         import_official(str(folder), ours, protein_tokenizer=str(short), text_tokenizer=tokenizer)
     with pytest.raises(CheckpointError, match=r"vocab\.txt: lacks \[PAD\].* not the vocabulary of a BERT"):
         import_official(str(folder), ours, text_tokenizer=str(short))
