@@ -195,9 +195,10 @@ class PretrainConfig:
         _positive("", epochs=self.epochs, heldout_pairs=self.heldout_pairs, keep_checkpoints=self.keep_checkpoints)
         batch, lanes, num = self.batch.global_batch_size, self.data.lanes, self.workers.num
         if batch % lanes:
+            nearest = sorted({max(lanes, batch // lanes * lanes), (batch // lanes + 1) * lanes})
             raise ConfigError(
                 f"data.lanes={lanes} does not divide batch.global_batch_size={batch}; "
-                f"nearest batches: {batch // lanes * lanes or lanes} or {(batch // lanes + 1) * lanes}."
+                f"nearest batches: {' or '.join(map(str, nearest))}."
             )
         if lanes % num:
             allowed = [n for n in range(1, lanes + 1) if lanes % n == 0]

@@ -21,12 +21,21 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from protclip.errors import DataError
+from protclip.errors import ConfigError, DataError
 
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a path or URL, and the path inside it."""
-    fs, inner = fsspec.core.url_to_fs(path)
+    """The file system of a path or URL, and the path inside it.
+
+    Raises:
+        ConfigError: for an empty path, or a URL of a kind that no installed package reads.
+    """
+    if not path:
+        raise ConfigError("a path is empty; give the path or URL of a file or folder.")
+    try:
+        fs, inner = fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"{path}: no file system for this kind of URL ({error}).") from error
     return fs, inner
 
 
@@ -69,9 +78,16 @@ def size(path: str) -> int:
 
 
 def make_folder(path: str) -> None:
-    """Make a folder and its parents; nothing happens where it exists."""
+    """Make a folder and its parents; nothing happens where it exists.
+
+    Raises:
+        ConfigError: if it cannot be made.
+    """
     fs, inner = filesystem(path)
-    fs.makedirs(inner, exist_ok=True)
+    try:
+        fs.makedirs(inner, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written there ({error}); give another folder.") from error
 
 
 def remove(path: str) -> None:
@@ -97,9 +113,13 @@ def open_read(path: str) -> IO[bytes]:
 
 @contextlib.contextmanager
 def atomic_write(path: str) -> Iterator[IO[bytes]]:
-    """Write a file that appears whole or not at all."""
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        ConfigError: if its folder cannot be made.
+    """
     fs, inner = filesystem(path)
-    fs.makedirs(posixpath.dirname(inner), exist_ok=True)
+    make_folder(posixpath.dirname(inner) if isinstance(fs, LocalFileSystem) else posixpath.dirname(path))
     if not isinstance(fs, LocalFileSystem):
         with fs.open(inner, "wb") as stream:
             yield stream

@@ -31,10 +31,7 @@ def claim_folder(folder: str, own_files: Sequence[str], *, overwrite: bool) -> N
     """
     if files.exists(files.join(folder, FILE_NAME)) and not overwrite:
         raise ConfigError(f"output {folder} is already finished; choose another folder, or give --overwrite.")
-    try:
-        files.make_folder(folder)
-    except OSError as error:
-        raise ConfigError(f"output {folder}: cannot be written there ({error}); give another folder.") from error
+    files.make_folder(folder)
     fs, inner = files.filesystem(folder)
     names = sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(inner, detail=False))
     patterns = [*own_files, FILE_NAME, "*.tmp"]
@@ -87,12 +84,15 @@ def read_manifest(
         state = (
             "exists but has no manifest.json: it is unfinished or not ours" if files.exists(folder) else "is missing"
         )
-        raise error(f"{folder}: {state}; a folder of {kind} ends with its manifest. Make it again, or check the path.")
-    manifest: dict[str, Any] = files.read_json(path)
+        raise error(f"{folder}: {state}; a finished folder of this kind ({kind}) has one. Check the path.")
+    try:
+        manifest: dict[str, Any] = files.read_json(path)
+    except DataError as cause:
+        raise error(f"{cause} The folder is damaged: restore it or make it again.") from cause
     if not isinstance(manifest, dict):
         raise error(f"{path}: is not a manifest; make the folder again.")
     if manifest.get("kind") != kind:
-        raise error(f"{folder}: holds {manifest.get('kind')!r}, but {kind!r} is needed here.")
+        raise error(f"{folder}: its kind is {manifest.get('kind')!r}, but {kind!r} is needed here.")
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise error(
             f"{folder}: format version {manifest.get('schema_version')!r}, this software reads {SCHEMA_VERSION}; "

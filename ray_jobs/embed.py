@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip import files
-from protclip.errors import CheckpointError, ConfigError, DataError
+from protclip.errors import ConfigError, DataError
 from protclip.index.embeddings import KIND, METADATA
-from protclip.manifest import FILE_NAME, claim_folder, read_manifest, write_manifest
+from protclip.index.manifest import read_checkpoint_fingerprint
+from protclip.manifest import FILE_NAME, claim_folder, write_manifest
 from protclip.protanno import shards
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.uniprot.fasta import read_records
@@ -65,7 +66,9 @@ def main(
     started = time.monotonic()
     source, checkpoint, folder = files.absolute(source), files.absolute(checkpoint), resolve_output(output)
     content = _content(source, content)
-    fingerprint = read_manifest(checkpoint, "checkpoint", error=CheckpointError)["fingerprint"]
+    if not files.exists(source):
+        raise DataError(f"{source}: does not exist; check the path.")
+    fingerprint = read_checkpoint_fingerprint(checkpoint, verify=True)
     claim_folder(folder, OWN_FILES, overwrite=overwrite)
     chunks, num_bad = _chunks(source, folder)
     connect()

@@ -1,6 +1,6 @@
 """Ray Data graphs of batch work: items in, small reports out; what is large goes from task to storage.
 
-An item and a report are JSON values, so Arrow need not agree on a schema of them, and a DataError arrives as itself
+An item and a report are JSON values, so Arrow need not agree on a schema of them, and an error of ours arrives as itself
 instead of wrapped in Ray's own.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from protclip.errors import DataError
+from protclip import errors
+from protclip.errors import ProtclipError
 
 if TYPE_CHECKING:
     import ray.data
@@ -23,7 +25,7 @@ def run_tasks(task: Task, items: Sequence[Mapping[str, Any]], *, num_cpus: float
     """Run a function on each item, one Ray Data task each; gives the reports as they come.
 
     Raises:
-        DataError: what a task raised as one.
+        ProtclipError: what a task raised as one.
     """
 
     def run(row: Mapping[str, Any]) -> dict[str, str]:
@@ -44,23 +46,28 @@ def run_actors(
     """Run a stateful function on each item, in a pool of actors; gives the reports as they come.
 
     Args:
-        make_task: called once in each actor: it loads what is costly and gives the function.
+        make_task: called once in each actor, with its first item: it loads what is costly and gives the function.
         items: one call each.
         num_actors: actors at most; fewer where the cluster has no room for them.
         num_cpus: logical CPUs of each.
         num_gpus: GPUs of each.
 
     Raises:
-        DataError: what a task raised as one.
+        ProtclipError: what a task raised as one.
     """
     import ray.data
 
     class Actor:
-        def __init__(self) -> None:
-            self.task = make_task()
-
+        # Not in __init__: Ray starts an actor that fails there again and again.
         def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
-            return _report(self.task, row)
+            return _report(self._run, row)
+
+        def _run(self, item: Mapping[str, Any]) -> dict[str, Any]:
+            return self._task(item)
+
+        @cached_property
+        def _task(self) -> Task:
+            return make_task()
 
     if items:
         pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(num_actors, len(items))))
@@ -97,13 +104,13 @@ def _dataset(items: Sequence[Mapping[str, Any]]) -> ray.data.Dataset:
 def _report(task: Task, row: Mapping[str, Any]) -> dict[str, str]:
     try:
         return {"report": json.dumps(task(json.loads(row["item"])))}
-    except DataError as error:
-        return {"report": json.dumps({"error": str(error)})}
+    except ProtclipError as error:
+        return {"report": json.dumps({"error": str(error), "type": type(error).__name__})}
 
 
 def _reports(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
     for row in dataset.iter_rows():
         report: dict[str, Any] = json.loads(row["report"])
         if "error" in report:
-            raise DataError(report["error"])
+            raise getattr(errors, report["type"])(report["error"])
         yield report

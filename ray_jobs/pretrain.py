@@ -62,7 +62,7 @@ def find_config(name: str) -> str:
 
 def pretrain(settings: PretrainConfig) -> None:
     """Prepare the run's folder, start the workers, and publish the best checkpoint."""
-    from protclip.model.build import build_architecture, build_text_tokenizer
+    from protclip.model.build import build_architecture, build_text_tokenizer, check_architecture
     from protclip.protanno.shards import row_groups
     from ray_jobs.lanes import LanePlan
     from ray_jobs.worker import TrainJob
@@ -81,11 +81,9 @@ def pretrain(settings: PretrainConfig) -> None:
         global_batch_size=settings.batch.global_batch_size,
     )
     started = time.monotonic()
-    _open_run(settings)
+    _check_run(settings)
     tokenizer = build_text_tokenizer(settings.model, _texts(train))
-    build_architecture(
-        settings.model, tokenizer, settings.objectives
-    )  # what cannot work fails here, before workers start
+    check_architecture(build_architecture(settings.model, tokenizer, settings.objectives))
     click.echo(config_yaml(settings), nl=False)
     click.echo(
         f"{plan.num_rows} training pairs, {plan.num_batches} batches of {settings.batch.global_batch_size} "
@@ -111,8 +109,8 @@ def _with_absolute_paths(settings: PretrainConfig) -> PretrainConfig:
     return replace(settings, run_dir=resolve_output(settings.run_dir), data=replace(settings.data, pairs=pairs))
 
 
-def _open_run(settings: PretrainConfig) -> None:
-    """Claim the run's folder, or go on with an unfinished run of the same settings.
+def _check_run(settings: PretrainConfig) -> None:
+    """Look whether the run's folder is free, or holds an unfinished run of the same settings.
 
     Raises:
         ConfigError: if it holds a finished run, or an unfinished one of other settings.
@@ -128,9 +126,7 @@ def _open_run(settings: PretrainConfig) -> None:
                 "finish it, choose another run_dir, or remove it."
             )
         click.echo(f"going on with the unfinished run in {settings.run_dir}")
-        return
-    with files.atomic_write(path) as stream:
-        stream.write(config_yaml(settings).encode())
+    files.make_folder(settings.run_dir)
 
 
 def _texts(groups: tuple[Any, ...]) -> Iterator[str]:
@@ -167,6 +163,9 @@ def _run(job: Any) -> Any:
         if "RAY_ADDRESS" not in os.environ:
             raise ConfigError(f"this machine has too little for workers.num={workers.num}: {found}.")
         click.echo(f"the cluster has {found} now; waiting for nodes to join")
+    # The folder is claimed when nothing is left that could be refused.
+    with files.atomic_write(files.join(settings.run_dir, RESOLVED_CONFIG)) as stream:
+        stream.write(config_yaml(settings).encode())
     storage, name = settings.run_dir.rstrip("/").rsplit("/", 1)
     filesystem = None
     if files.is_url(settings.run_dir):

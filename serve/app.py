@@ -9,6 +9,9 @@ from ray.serve import Application
 from serve.deployments import Api, IndexShard, ProteinEncoder, TextEncoder
 from serve.settings import AppArgs, check_args
 
+API_REQUESTS = 1_000
+"""Requests that the Api holds at a time; each costs little but its body."""
+
 
 def build_app(args: AppArgs) -> Application:
     """The application: Api → ProteinEncoder, TextEncoder, IndexShard.
@@ -25,7 +28,9 @@ def build_app(args: AppArgs) -> Application:
         # Requests inside a replica: enough for a full batch to form while one is computed.
         max_ongoing_requests=2 * args.max_batch_size,
     )
-    return deploy(serve.ingress()(Api)).bind(
+    # The limit is that of the parts behind it, which the Api answers for in our own form; what waits here is cheap.
+    api = deploy(serve.ingress()(Api)).options(max_queued_requests=-1, max_ongoing_requests=API_REQUESTS)
+    return api.bind(
         args,
         fingerprint,
         deploy(ProteinEncoder).bind(args, fingerprint),

@@ -51,7 +51,7 @@ def check_args(args: AppArgs, *, verify: bool = False) -> str:
 
     Args:
         args: the settings.
-        verify: compare the checksums of the index's files too.
+        verify: compare the checksums of all files too.
 
     Raises:
         ConfigError: for a relative path.
@@ -61,6 +61,6 @@ def check_args(args: AppArgs, *, verify: bool = False) -> str:
     for name, path in (("index", args.index), ("checkpoint", args.checkpoint)):
         if not files.is_absolute(path):
             raise ConfigError(f"{name} {path!r} is relative, and replicas run in other folders; give an absolute path.")
-    fingerprint = read_checkpoint_fingerprint(args.checkpoint)
+    fingerprint = read_checkpoint_fingerprint(args.checkpoint, verify=verify)
     read_index_manifest(args.index, verify=verify).check_model(fingerprint, args.index)
     return fingerprint

@@ -72,13 +72,13 @@ def read_index_manifest(folder: str, *, verify: bool = False) -> IndexManifest:
     return found
 
 
-def read_checkpoint_fingerprint(folder: str) -> str:
-    """The fingerprint of a checkpoint's model, without loading the model.
+def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
+    """The fingerprint of a checkpoint's model, without loading the model; ``verify`` compares checksums too.
 
     Raises:
         CheckpointError: if the folder is unfinished or not a checkpoint.
     """
-    fingerprint = read_manifest(folder, "checkpoint", error=CheckpointError).get("fingerprint")
+    fingerprint = read_manifest(folder, "checkpoint", verify=verify, error=CheckpointError).get("fingerprint")
     if not isinstance(fingerprint, str):
         raise CheckpointError(f"{folder}: its manifest names no model fingerprint; save the checkpoint again.")
     return fingerprint

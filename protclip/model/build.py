@@ -91,6 +91,21 @@ def build_architecture(
     )
 
 
+def check_architecture(architecture: Architecture) -> None:
+    """Build the network without memory for its weights, to see that it can be built.
+
+    Raises:
+        ConfigError: if the sizes do not go together.
+    """
+    try:
+        with torch.device("meta"):
+            DualEncoder(architecture)
+    except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"the model cannot be built ({error}); check model.protein.config and model.text.config."
+        ) from error
+
+
 def build_protein_tokenizer(config: ModelConfig) -> ProteinTokenizer:
     """ESM-2's alphabet with the settings' truncation."""
     return ProteinTokenizer(max_tokens=config.protein.max_tokens)
