@@ -70,9 +70,10 @@ def whole(tokens: pa.Table | None = None, *, objectives: ObjectivesConfig = ALL,
 def assert_same(found: Results, wanted: Results) -> None:
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
-        # Of the tensor's largest element: ESM's rotary angles are fp32 in any model.
+        # ESM turns queries and keys in fp32 in any model: a gradient three times as large is rounded there otherwise.
+        tolerance = 1e-7 if name.startswith("protein_encoder.") else 1e-10
         error = (found[name] - value).abs().max()
-        assert error <= 1e-9 * value.abs().max() + 1e-12, (name, error)
+        assert error <= tolerance * value.abs().max() + 1e-12, (name, error)
 
 
 def run_rank(rank: int, group: ProcessGroup, folder: Path, micro_batches: int, own_counts: bool) -> None:
