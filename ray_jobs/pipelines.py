@@ -1,7 +1,7 @@
 """Ray Data graphs of batch work: items in, small reports out; what is large goes from task to storage.
 
-An item and a report are JSON values, so Arrow need not agree on a schema of them, and an error of ours arrives as itself
-instead of wrapped in Ray's own.
+An item and a report are JSON values, so that Arrow need not agree on a schema of them, and an error of ours arrives as
+itself instead of wrapped in Ray's own.
 """
 
 from __future__ import annotations
