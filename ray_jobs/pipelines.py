@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from protclip import errors
@@ -58,16 +57,16 @@ def run_actors(
     import ray.data
 
     class Actor:
-        # Not in __init__: Ray starts an actor that fails there again and again.
+        task: Task | None = None
+
         def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
-            return _report(self._run, row)
+            return _report(self.run, row)
 
-        def _run(self, item: Mapping[str, Any]) -> dict[str, Any]:
-            return self._task(item)
-
-        @cached_property
-        def _task(self) -> Task:
-            return make_task()
+        def run(self, item: Mapping[str, Any]) -> dict[str, Any]:
+            # Not made in __init__: an actor that fails there is started again and again.
+            if self.task is None:
+                self.task = make_task()
+            return self.task(item)
 
     if items:
         pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(num_actors, len(items))))
