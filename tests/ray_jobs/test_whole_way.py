@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +125,12 @@ def test_pretraining_refuses_what_cannot_work(folders: Folders, tmp_path: Path) 
     assert "unknown key" in refused(ConfigError, "pretrain", "tiny_cpu", pairs, run_dir, "nonsense=1")
     assert "is missing" in refused(DataError, "pretrain", "tiny_cpu", f"data.pairs={tmp_path}/nothing", run_dir)
     assert "fewer than" in refused(ConfigError, "pretrain", "tiny_cpu", pairs, run_dir, "batch.global_batch_size=4096")
-    assert not (tmp_path / "run").exists()
+    assert "cannot be built" in refused(
+        ConfigError, "pretrain", "tiny_cpu", pairs, run_dir, "model.text.config.hidden_size=65"
+    )
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused(ConfigError, "pretrain", "tiny_cpu", pairs, f"run_dir={tmp_path}/file/run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_embedded_pairs_equal_the_python_api_and_keep_their_columns(folders: Folders, tmp_path: Path) -> None:
@@ -180,6 +186,25 @@ def test_anybodys_fasta_and_text_lines_are_embedded(folders: Folders, tmp_path: 
     assert np.abs(texts["line-3"] - model.embed_texts(["hydrolase"])[0]).max() <= 1e-5
 
 
+def test_a_damaged_checkpoint_is_one_error_and_a_finished_folder_survives_a_wrong_input(
+    folders: Folders, tmp_path: Path
+) -> None:
+    source = tmp_path / "mine.fasta"
+    source.write_text(">a\nMKTAYIAK\n")
+    output = str(tmp_path / "out")
+    run("embed", str(source), "--checkpoint", folders.checkpoint, "--output", output)
+    arguments = ["--checkpoint", folders.checkpoint, "--output", output, "--overwrite"]
+    assert "does not exist" in refused(DataError, "embed", str(tmp_path / "nothing.fasta"), *arguments)
+    damaged = tmp_path / "checkpoint"
+    shutil.copytree(folders.checkpoint, damaged)
+    weights = bytearray((damaged / "model.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (damaged / "model.safetensors").write_bytes(weights)
+    again = ["--checkpoint", str(damaged), "--output", output, "--overwrite"]
+    assert "model.safetensors: its SHA-256" in refused(CheckpointError, "embed", str(source), *again)
+    assert set(embeddings(tmp_path / "out")) == {"a"}
+
+
 def test_embed_refuses_what_it_cannot_use(folders: Folders, tmp_path: Path) -> None:
     def message(error: type[ProtclipError], source: str, checkpoint: str = folders.checkpoint) -> str:
         return refused(error, "embed", source, "--checkpoint", checkpoint, "--output", str(tmp_path / "out"))
@@ -190,6 +215,7 @@ def test_embed_refuses_what_it_cannot_use(folders: Folders, tmp_path: Path) -> N
     bad.write_text(">a\nMK7\n")
     assert "holds no sequence" in message(DataError, str(empty))
     assert "all 1 are bad" in message(DataError, str(bad))
-    assert "cannot be read" in message(DataError, str(tmp_path / "nothing.fasta"))
+    assert "does not exist" in message(DataError, str(tmp_path / "nothing.fasta"))
+    assert "no file system" in message(ConfigError, "nonsense://bucket/a.fasta")
     assert "known kind" in message(ConfigError, str(tmp_path / "data.csv"))
     assert "is missing" in message(CheckpointError, str(bad), str(tmp_path / "no-model"))
