@@ -18,6 +18,7 @@ from protclip.data.collate import pad
 from protclip.errors import CheckpointError, ConfigError, DataError
 from protclip.model.build import build_architecture, build_model, build_text_tokenizer
 from protclip.model.checkpoint import architecture_fields, load_checkpoint, read_architecture
+from protclip.model.pooling import residue_positions
 
 pytestmark = pytest.mark.unit
 
@@ -44,6 +45,11 @@ def test_padding_does_not_move_an_embedding() -> None:
     with torch.inference_mode():
         padded = model.model.encode_proteins(*pad(ids, model.protein_tokenizer.pad_id))[0].numpy()
     assert np.abs(padded - model.embed_proteins(["MKT"])[0]).max() <= 1e-5
+
+
+def test_residues_are_the_tokens_between_the_first_and_the_last() -> None:
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 0, 0, 0]]).bool()
+    assert residue_positions(mask).int().tolist() == [[0, 1, 1, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
 
 
 def test_embeddings_are_unit_length_in_input_order() -> None:

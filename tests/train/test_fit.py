@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -71,6 +72,7 @@ def test_the_loss_falls_and_every_parameter_is_used() -> None:
     assert len(losses) == EPOCHS
     assert losses[-1].keys() == {"loss", "gc", "bsr", "pda", "mlm"}
     assert all(losses[-1][name] < losses[0][name] for name in losses[0])
+    assert losses[0]["mlm"] < 2 * math.log(33)  # a mean over steps, not a sum
     for terms in losses:  # exactly, in the order of the sum
         assert terms["loss"] == terms["gc"] + 0.7 * terms["bsr"] + 1.0 * terms["pda"] + 0.3 * terms["mlm"]
     assert state.step == BATCHES * EPOCHS
