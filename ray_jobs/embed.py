@@ -60,8 +60,11 @@ def main(
     """Proteins or texts into L2-normalised embeddings, as parquet keyed by accession.
 
     INPUT is a folder of pairs, a FASTA file with headers of any kind (.fasta, .fa, .faa), or a text file with one text
-    a line (.txt), plain or gzip: a path or an fsspec URL. Unusable rows are listed in quarantine.jsonl, with the
-    reason.
+    a line (.txt), keyed line-1, line-2 and so on; files plain or gzip, by path or fsspec URL. Unusable rows are listed
+    in quarantine.jsonl, with the reason.
+
+    \b
+        protclip embed my.fasta --checkpoint runs/tiny/best --output my-embeddings
     """
     started = time.monotonic()
     source, checkpoint, folder = files.absolute(source), files.absolute(checkpoint), resolve_output(output)

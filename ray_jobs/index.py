@@ -23,7 +23,13 @@ from ray_jobs.cluster import resolve_output
 def main(
     *, embeddings: str, output: str, m: int, ef_construction: int, ef_search: int, seed: int, overwrite: bool
 ) -> None:
-    """Build the INDEX over a folder of EMBEDDINGS, and measure its recall against exact search."""
+    """Build the INDEX over a folder of EMBEDDINGS, and measure its recall against exact search.
+
+    EMBEDDINGS is what embed wrote, a path or URL:
+
+    \b
+        protclip index my-embeddings --output my-index
+    """
     output = resolve_output(output)
     config = HnswConfig(m=m, ef_construction=ef_construction, ef_search=ef_search, seed=seed)
     start = time.monotonic()

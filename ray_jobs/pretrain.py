@@ -30,7 +30,8 @@ def main(config: str, overrides: tuple[str, ...]) -> None:
     """Pretrain the dual encoder as CONFIG says.
 
     CONFIG is a YAML file, or the name of a ready one such as tiny_cpu. KEY=VALUE overrides one setting, such as
-    workers.num=8 or data.pairs=/data/pairs.
+    workers.num=8 or data.pairs=/data/pairs. All settings with their defaults are printed at the start; each is
+    explained in protclip/config.py.
 
     The run's folder (run_dir) receives config.yaml, metrics.json and, at the end, best/: the checkpoint of lowest
     held-out loss, which embed, search and serve take. The same command run again goes on after the last finished
@@ -38,6 +39,7 @@ def main(config: str, overrides: tuple[str, ...]) -> None:
 
     As a job on a running cluster, from the repository's root:
 
+    \b
         ray job submit --working-dir . -- python -m ray_jobs pretrain tiny_cpu data.pairs=/data/pairs run_dir=/data/run
     """
     settings = load_config(find_config(config), overrides)

@@ -29,7 +29,12 @@ OBJECT_STORE_BYTES = 256 * 2**20
 def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
     """Serve embedding and search in the INDEX over HTTP.
 
-    It starts a Ray of its own on this machine, or joins the one that RAY_ADDRESS names.
+    It starts a Ray of its own on this machine, or joins the one that RAY_ADDRESS names:
+
+    \b
+        protclip serve my-index --checkpoint runs/tiny/best --port 8000
+
+    The routes are POST /v1/embed, POST /v1/search, GET /health and, with forms to try them, GET /docs.
     """
     args = AppArgs(index=files.absolute(index), checkpoint=files.absolute(checkpoint))
     check_args(args, verify=not files.is_url(args.index))

@@ -24,7 +24,11 @@ COLUMN_WIDTH = 60
 @click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Answers wanted.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def main(*, index: str, checkpoint: str, text: str | None, sequence: str | None, k: int, as_json: bool) -> None:
-    """Find what in the INDEX lies nearest to a text or a sequence, by cosine."""
+    """Find what in the INDEX lies nearest to a text or a sequence, by cosine.
+
+    \b
+        protclip search my-index --checkpoint runs/tiny/best --text "FUNCTION: Involved in oxygen transport."
+    """
     if (text is None) == (sequence is None):
         raise ConfigError("search needs one question: give either --text or --sequence.")
     # Before the model is loaded, so that the wrong pair fails at once.

@@ -29,11 +29,14 @@ from protclip.manifest import read_manifest, write_manifest
 from protclip.model.card import model_card
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.encoders import config_fields, encoder_config
-from protclip.model.tensors import MAX_SHARD_BYTES, open_tensors, open_weights, save_weights, write_tensors
+from protclip.model.tensors import MAX_SHARD_BYTES, open_tensors, open_weights, save_weights
 
 KIND = "checkpoint"
 MODEL_TYPE = "protclip"
 PROTEIN_TOKENIZER, TEXT_TOKENIZER = "protein_tokenizer", "text_tokenizer"
+REQUIRED_FILES = ("config.json", f"{PROTEIN_TOKENIZER}/vocab.txt", f"{TEXT_TOKENIZER}/tokenizer.json")
+"""Beside the weights, which may be one file or several."""
+
 _EMBEDDING_PREFIXES = ("protein_encoder.", "text_encoder.", "protein_projection.", "text_projection.")
 
 
@@ -89,6 +92,8 @@ def load_checkpoint(folder: str) -> Checkpoint:
         CheckpointError: if it is unfinished, damaged, or does not fit together.
     """
     manifest = read_manifest(folder, KIND, verify=True, error=CheckpointError)
+    if missing := [name for name in REQUIRED_FILES if name not in manifest["files"]]:
+        raise CheckpointError(f"{folder}: its manifest does not list {', '.join(missing)}; save the checkpoint again.")
     try:
         config = files.read_json(files.join(folder, "config.json"))
         architecture = read_architecture(config)
@@ -133,11 +138,6 @@ def load_weights(model: DualEncoder, path: str) -> None:
                     f"{path}: {name} has shape {tuple(tensor.shape)}, config.json asks for {tuple(wanted[name].shape)}."
                 )
             wanted[name].copy_(tensor)
-
-
-def save_tensors(path: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically."""
-    write_tensors(path, tensors)
 
 
 def load_tensors(path: str) -> dict[str, Tensor]:

@@ -12,8 +12,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from protclip import files
 from protclip.errors import CheckpointError
-from protclip.model.checkpoint import load_tensors, load_weights, save_tensors
+from protclip.model.checkpoint import load_tensors, load_weights
 from protclip.model.dual_encoder import DualEncoder
+from protclip.model.tensors import write_tensors
 
 TENSORS, PROGRESS = "trainer.safetensors", "trainer.json"
 
@@ -37,7 +38,7 @@ def save_trainer(folder: str, state: TrainState) -> None:
     """Write the optimizer's state and the place in the stream beside the model."""
     optimizer = state.optimizer.state_dict()
     tensors, values = _split(optimizer["state"])
-    save_tensors(files.join(folder, TENSORS), tensors)
+    write_tensors(files.join(folder, TENSORS), tensors)
     progress = {
         "epoch": state.epoch,
         "batch": state.batch,

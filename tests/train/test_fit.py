@@ -15,7 +15,7 @@ from tiny_model import make_batch, random_pairs, tiny_model, tokenized
 from protclip.config import ObjectivesConfig, OptimizerConfig
 from protclip.data.collate import Batch
 from protclip.errors import CheckpointError
-from protclip.model.checkpoint import save_tensors
+from protclip.model.tensors import write_tensors
 from protclip.train.loop import fit
 from protclip.train.optim import build_optimizer, build_schedule
 from protclip.train.state import TrainState, load_trainer, save_trainer
@@ -88,7 +88,7 @@ def test_a_run_that_goes_on_from_its_files_equals_the_undisturbed_one(tmp_path: 
     first = new_state()
     train(first, epochs=1)
     save_trainer(str(tmp_path), first)
-    save_tensors(str(tmp_path / "model.safetensors"), first.model.state_dict())
+    write_tensors(str(tmp_path / "model.safetensors"), first.model.state_dict())
     second = new_state()
     load_trainer(str(tmp_path), second)
     assert (second.epoch, second.batch, second.step) == (1, 0, BATCHES)
@@ -101,7 +101,7 @@ def test_a_trainer_state_of_another_run_is_refused(tmp_path: Path) -> None:
     state = new_state()
     train(state, epochs=1)
     save_trainer(str(tmp_path), state)
-    save_tensors(str(tmp_path / "model.safetensors"), state.model.state_dict())
+    write_tensors(str(tmp_path / "model.safetensors"), state.model.state_dict())
     other = new_state()
     other.optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
     with pytest.raises(CheckpointError, match="does not fit this run"):
