@@ -83,7 +83,8 @@ def _line(
     values = {
         "epoch": f"{state.epoch + 1}/{epochs}",
         "step": f"{state.step}/{total_steps}",
-        **{name: f"{loss:.3f}" for name, loss in losses.items()},
+        # With the contrast alone, gc is the loss.
+        **{name: f"{loss:.3f}" for name, loss in losses.items() if name != "gc" or len(losses) > 2},
         "pairs/s": f"{steps_per_s * num_pairs:.0f}",
         "ETA": tqdm.format_interval((total_steps - state.step) / steps_per_s),
     }
