@@ -88,6 +88,10 @@ class ObjectivesConfig:
     """Residues of BSR's shortest segment."""
     max_segment: int = 10
     """Residues of its longest."""
+    pda_negatives: Literal["properties", "proteins"] = "properties"
+    """properties: a property is contrasted with the others of its protein, as in the paper. proteins: with the same
+    property of the batch's other proteins, each text choosing its segment in each of them; only so do the weights find
+    the residues that the text speaks of (docs/decisions/012-pda-that-localises.md), at more memory."""
     num_prototypes: int = 512
     """Prototypes of PDA's memory bank."""
     gumbel_temperature: float = 0.9

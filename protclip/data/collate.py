@@ -18,6 +18,7 @@ from torch import Tensor
 
 from protclip.config import ObjectivesConfig
 from protclip.data.masking import places, residue_mask, segment_mask, stream_keys
+from protclip.hashing import hash64
 from protclip.protanno.shards import PROPERTIES
 
 Rows = Sequence[np.ndarray] | Sequence[Sequence[int]]
@@ -60,6 +61,8 @@ class PropertyTexts(_Tensors):
     mask_PL: Tensor
     slot_P: Tensor
     """pair · K + property."""
+    text_hash_P: Tensor
+    """Of the token ids: properties of one text are no negatives of each other."""
     noise_key_P: Tensor
     """Seed of each one's Gumbel noise."""
 
@@ -76,7 +79,7 @@ class Batch(_Tensors):
     identity_B2: Tensor
     """Hashes of the sequence and of the biotext: pairs that share either are no negatives of each other."""
     counts_3: Tensor
-    """Masked residues of BSR, pairs with two properties or more (where PDA is on), masked residues of MLM."""
+    """Masked residues of BSR, pairs that PDA aligns (where it is on), masked residues of MLM."""
     masked_ids_XL: Tensor | None = None
     """Copies of all proteins with ``<mask>`` in them, one after the other: that of MLM first, that of BSR last; one
     copy where they share it or one of them is off."""
@@ -132,7 +135,7 @@ def collate(pairs: pa.Table, *, protein_pad_id: int, text_pad_id: int, masking: 
         text_ids_BL=text_ids_BL,
         text_mask_BL=text_mask_BL,
         identity_B2=identity(pairs),
-        counts_3=torch.tensor([_num_masked(bsr), _num_aligned(properties), _num_masked(mlm)]),
+        counts_3=torch.tensor([_num_masked(bsr), _num_aligned(properties, masking), _num_masked(mlm)]),
         masked_ids_XL=masked_ids_XL,
         mlm=mlm,
         bsr=bsr,
@@ -212,6 +215,9 @@ def _properties(pairs: pa.Table, accession_hash_B: np.ndarray, pad_id: int, mask
         ids_PL=ids_PL,
         mask_PL=mask_PL,
         slot_P=torch.from_numpy(slot_P),
+        text_hash_P=torch.from_numpy(
+            np.array([hash64(*rows[slot].tolist()) for slot in slot_P], np.uint64).view(np.int64)
+        ),
         noise_key_P=torch.from_numpy(keys_KB[property_P, pair_P].view(np.int64)),
     )
 
@@ -220,7 +226,8 @@ def _num_masked(residues: MaskedResidues | None) -> int:
     return 0 if residues is None else int((residues.target_BQ != NO_TARGET).sum())
 
 
-def _num_aligned(properties: PropertyTexts | None) -> int:
-    if properties is None:
+def _num_aligned(properties: PropertyTexts | None, masking: Masking | None) -> int:
+    if properties is None or masking is None:
         return 0
-    return int((torch.bincount(properties.slot_P // len(PROPERTIES)) >= 2).sum())
+    least = 2 if masking.objectives.pda_negatives == "properties" else 1
+    return int((torch.bincount(properties.slot_P // len(PROPERTIES)) >= least).sum())

@@ -31,7 +31,9 @@ def heldout_terms(model: DualEncoder, batches: Iterable[Batch], *, group: Proces
     counts_3 = torch.zeros(3, dtype=torch.float64, device=device)
     with torch.inference_mode():
         for batch in batches:
-            terms = counted_terms(model(batch), batch, objectives, mean_counts_3=torch.ones_like(counts_3))
+            terms = counted_terms(
+                [model(batch)], [batch], objectives, mean_counts_3=torch.ones_like(counts_3), group=None
+            )
             sums += torch.stack([terms[name] for name in names])
             counts_3 += batch.counts_3
     sums, counts_3 = (distributed.mean_over_workers(values, group) for values in (sums, counts_3))

@@ -19,9 +19,9 @@ from protclip.config import ObjectivesConfig
 from protclip.data.collate import Batch
 from protclip.losses.global_contrast import global_contrast
 from protclip.losses.masked_residues import masked_residues
-from protclip.losses.segment_alignment import segment_alignment
+from protclip.losses.segment_alignment import segment_alignment, segment_alignment_between_proteins
 from protclip.losses.segment_reconstruction import segment_reconstruction
-from protclip.model.dual_encoder import Outputs
+from protclip.model.dual_encoder import Alignment, Outputs
 
 Number = TypeVar("Number", Tensor, float)
 
@@ -51,11 +51,7 @@ def objective_terms(
     if not weights(objectives):
         return {"gc": gc}
     counts_3 = mean_counts(batches, group=group)
-    parts = [
-        counted_terms(output, batch, objectives, mean_counts_3=counts_3)
-        for output, batch in zip(outputs, batches, strict=True)
-    ]
-    return {"gc": gc, **{name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}}
+    return {"gc": gc, **counted_terms(outputs, batches, objectives, mean_counts_3=counts_3, group=group)}
 
 
 def mean_counts(batches: Sequence[Batch], *, group: ProcessGroup | None) -> Tensor:
@@ -70,27 +66,50 @@ def mean_counts(batches: Sequence[Batch], *, group: ProcessGroup | None) -> Tens
 
 
 def counted_terms(
-    outputs: Outputs, batch: Batch, objectives: ObjectivesConfig, *, mean_counts_3: Tensor
+    outputs: Sequence[Outputs],
+    batches: Sequence[Batch],
+    objectives: ObjectivesConfig,
+    *,
+    mean_counts_3: Tensor,
+    group: ProcessGroup | None,
 ) -> dict[str, Tensor]:
-    """bsr, pda and mlm, as far as they are on: a micro-batch's part of each.
+    """bsr, pda and mlm, as far as they are on, over these micro-batches.
 
     Args:
-        outputs: of the network.
-        batch: what it was given.
+        outputs: of the network, one for each micro-batch.
+        batches: what it was given.
         objectives: which terms are on.
-        mean_counts_3: of ``mean_counts``, over all micro-batches of the step.
+        mean_counts_3: of ``mean_counts``.
+        group: the workers that PDA contrasts proteins of, or None for one process.
     """
     num_segment, num_aligned, num_masked = mean_counts_3.unbind()
-    terms = {}
-    if outputs.bsr_logits_BQV is not None:
-        assert batch.bsr is not None
-        terms["bsr"] = segment_reconstruction(outputs.bsr_logits_BQV, batch.bsr.target_BQ, mean_count=num_segment)
-    if outputs.alignment is not None:
-        terms["pda"] = segment_alignment(outputs.alignment, threshold=objectives.threshold, mean_count=num_aligned)
-    if outputs.mlm_logits_BQV is not None:
-        assert batch.mlm is not None
-        terms["mlm"] = masked_residues(outputs.mlm_logits_BQV, batch.mlm.target_BQ, mean_count=num_masked)
-    return terms
+    terms: dict[str, list[Tensor]] = {name: [] for name in weights(objectives)}
+    alignments: list[Alignment] = []
+    for output, batch in zip(outputs, batches, strict=True):
+        if output.bsr_logits_BQV is not None:
+            assert batch.bsr is not None
+            loss = segment_reconstruction(output.bsr_logits_BQV, batch.bsr.target_BQ, mean_count=num_segment)
+            terms["bsr"].append(loss)
+        if output.mlm_logits_BQV is not None:
+            assert batch.mlm is not None
+            terms["mlm"].append(masked_residues(output.mlm_logits_BQV, batch.mlm.target_BQ, mean_count=num_masked))
+        if output.alignment is not None:
+            alignments.append(output.alignment)
+    if alignments and objectives.pda_negatives == "properties":
+        terms["pda"] = [
+            segment_alignment(alignment, threshold=objectives.threshold, mean_count=num_aligned)
+            for alignment in alignments
+        ]
+    elif alignments:
+        loss = segment_alignment_between_proteins(
+            alignments,
+            torch.cat([batch.identity_B2[:, 0] for batch in batches]),
+            threshold=objectives.threshold,
+            mean_count=num_aligned,
+            group=group,
+        )
+        terms["pda"] = [loss]
+    return {name: torch.stack(parts).sum() for name, parts in terms.items()}
 
 
 def weights(objectives: ObjectivesConfig) -> dict[str, float]:

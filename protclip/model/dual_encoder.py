@@ -55,6 +55,8 @@ class Alignment(NamedTuple):
     property_BKD: Tensor
     """The properties, as mixtures of prototypes; zero where absent."""
     present_BK: Tensor
+    text_hash_BK: Tensor
+    """Equal where the properties' texts are."""
     logit_scale: Tensor
 
 
@@ -135,20 +137,22 @@ class DualEncoder(nn.Module):
         residue_BLD = at_least_fp32(self.protein_projection(hidden_BLH))
         num_slots = len(mask_BL) * len(PROPERTIES)
         if properties is None:  # no pair of the batch has any: the parameters get a gradient of zero
-            slot_P = mask_BL.new_empty(0, dtype=torch.int64)
+            slot_P = text_hash_P = mask_BL.new_empty(0, dtype=torch.int64)
             query_PD = self.heads.property_queries(residue_BLD.new_empty(0, residue_BLD.shape[-1]), None)
         else:
-            slot_P = properties.slot_P
+            slot_P, text_hash_P = properties.slot_P, properties.text_hash_P
             hidden_PLH = self._text_hidden(properties.ids_PL, properties.mask_PL)
             pooled_PD = self.text_projection(mean_pool(hidden_PLH, properties.mask_PL))
             query_PD = self.heads.property_queries(pooled_PD, properties.noise_key_P)
         query_SD = query_PD.new_zeros(num_slots, query_PD.shape[-1]).index_copy(0, slot_P, query_PD)
         present_S = mask_BL.new_zeros(num_slots).index_fill(0, slot_P, True)
+        text_hash_S = text_hash_P.new_zeros(num_slots).index_copy(0, slot_P, text_hash_P)
         return Alignment(
             residue_BLD=residue_BLD,
             residue_mask_BL=residue_positions(mask_BL),
             property_BKD=query_SD.view(len(mask_BL), len(PROPERTIES), -1),
             present_BK=present_S.view(len(mask_BL), len(PROPERTIES)),
+            text_hash_BK=text_hash_S.view(len(mask_BL), len(PROPERTIES)),
             logit_scale=self.heads.segment_logit_scale,
         )
 
