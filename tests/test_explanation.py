@@ -127,6 +127,21 @@ def test_segments_are_the_weights_of_training() -> None:
     )
 
 
+def test_properties_are_mixtures_of_prototypes_without_noise_and_plain_where_there_are_none() -> None:
+    model = tiny_model(objectives=WITH_PDA)
+    network = model.model
+    ids = torch.tensor(model.text_tokenizer.encode(TEXTS[:1]))
+    with torch.inference_mode():
+        pooled = network.text_encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.mean(1)
+        projected = network.text_projection(pooled)
+        prototypes = network.heads.prototypes.weight
+        mixed = (projected @ prototypes.T / WITH_PDA.gumbel_temperature).softmax(-1) @ prototypes
+    assert np.abs(model.embed_properties(TEXTS)[:1] - mixed.numpy()).max() <= 1e-5
+    assert np.abs(tiny_model().embed_properties(TEXTS)[:1] - projected.numpy()).max() <= 1e-5
+    with pytest.raises(DataError, match="text 2 of 2 is empty"):
+        model.embed_properties(["binds ATP", ""])
+
+
 def test_without_pda_the_method_refuses_and_the_function_compares_the_projected_text() -> None:
     model = tiny_model()
     with pytest.raises(ConfigError, match=r"trained without PDA .*method='occlusion' works"):
