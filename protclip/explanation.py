@@ -103,3 +103,17 @@ def segments(
 def has_prototypes(model: ProtCLIP) -> bool:
     """True where the model was trained with PDA, so that its segments mean something."""
     return model.model.architecture.objectives.pda > 0
+
+
+def strongest_stretches(scores_R: np.ndarray, *, share: float = 0.1) -> list[tuple[int, int]]:
+    """The residues with the highest numbers, as half-open spans from 0, the one with the highest first.
+
+    Args:
+        scores_R: a number for each residue; those that are not positive are left out.
+        share: about this share of the residues is taken, and whatever is equal to the last one taken.
+    """
+    lowest = np.quantile(scores_R, 1 - share, method="higher")
+    taken_R = (scores_R >= lowest) & (scores_R > 0)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], taken_R, [False]]).astype(np.int8)))
+    spans = [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+    return sorted(spans, key=lambda span: -float(scores_R[span[0] : span[1]].max()))
