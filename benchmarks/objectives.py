@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -317,7 +316,7 @@ def _cost_step(objectives: ObjectivesConfig) -> tuple[TrainState, Batch]:
 
 
 def _uniprot_like_pairs(count: int) -> pa.Table:
-    """Pairs of the proteome, strung together to proteins of lengths spread as UniProt's are, 341 residues on average."""
+    """Pairs with proteins of lengths spread as UniProt's are, 341 residues on average."""
     pairs = motif_proteome(64 * count, seed=0).pairs
     residues = "".join(pairs.column("sequence").to_pylist())
     # Quantiles of a log-normal distribution, so that few proteins stand for many.
@@ -335,7 +334,7 @@ def _uniprot_like_pairs(count: int) -> pa.Table:
 def tables(results: Mapping[str, Sequence[Mapping[str, float]]], costs: Mapping[str, Mapping[str, float]]) -> str:
     """Both parts as Markdown."""
     lines = [
-        f"Mean over {len(next(iter(results.values())))} seed(s), the lowest and highest in brackets. Retrieval: text to "
+        f"Mean over {len(next(iter(results.values())))} seed(s), lowest and highest in brackets. Retrieval: text to "
         f"protein among {HELDOUT_PROTEINS} (chance {10 / HELDOUT_PROTEINS:.3f} at 10). Reconstruction: nats per masked "
         "residue. AUROC: against the residues of the property's motif; chance is 0.5. W where there is no PDA is that "
         "of the projected text.",
@@ -388,10 +387,7 @@ def draw(
         "explanation": ("AUROC against the planted residues", series("occlusion", "segments"), 0.5),
         "step_cost": (
             "times GC's, ESM-2 8M shape",
-            {
-                name: {"FLOPs": [cost["flops_over_gc"]], "time": [cost["time_over_gc"]]}
-                for name, cost in costs.items()
-            },
+            {name: {"FLOPs": [cost["flops_over_gc"]], "time": [cost["time_over_gc"]]} for name, cost in costs.items()},
             None,
         ),
     }

@@ -91,13 +91,16 @@ class ObjectivesConfig:
     pda_negatives: Literal["properties", "proteins"] = "properties"
     """properties: a property is contrasted with the others of its protein, as in the paper. proteins: with the same
     property of the batch's other proteins, each text choosing its segment in each of them; only so do the weights find
-    the residues that the text speaks of (docs/decisions/012-pda-that-localises.md), at more memory."""
+    the residues that the text speaks of (docs/decisions/013-pda-that-localises.md), at more memory."""
     num_prototypes: int = 512
     """Prototypes of PDA's memory bank."""
     gumbel_temperature: float = 0.9
     """τ of the softmax over prototypes; less is nearer to picking one."""
     threshold: float = 0.3
     """γ: residues whose similarity, scaled to [0, 1] within the protein, is below it are not in PDA's segment."""
+    segment_window: int = 1
+    """Residues round each one that its similarity is the mean of, an odd number; 1 as in the paper. More makes PDA's
+    segments contiguous."""
 
     def __post_init__(self) -> None:
         for name in ("mlm", "bsr", "pda"):
@@ -113,6 +116,8 @@ class ObjectivesConfig:
             )
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"objectives.threshold={self.threshold} must be in [0, 1].")
+        if self.segment_window < 1 or self.segment_window % 2 == 0:
+            raise ConfigError(f"objectives.segment_window={self.segment_window} must be an odd number of residues.")
         if not self.gumbel_temperature > 0:
             raise ConfigError(f"objectives.gumbel_temperature={self.gumbel_temperature} must be above 0.")
         if self.num_prototypes < 1:

@@ -20,6 +20,7 @@ from protclip.data.collate import Rows, pad
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.data.windows import window_starts, window_weights
 from protclip.errors import ConfigError, DataError
+from protclip.explanation import WINDOW, has_prototypes, occlusion, segments
 from protclip.model.checkpoint import (
     Checkpoint,
     architecture_fields,
@@ -133,11 +134,9 @@ class ProtCLIP:
         Raises:
             DataError: for an empty sequence, a letter that is no residue, or one too long where that is an error.
         """
-        residues = self.protein_tokenizer.residues_checked(sequences)
         if long == "window-mean":
-            return self._window_means(residues)
-        self._check_long(residues, long, allowed=("truncate", "error"))
-        return self.forward_proteins([self.protein_tokenizer.encode(sequence) for sequence in residues])
+            return self._window_means(self.protein_tokenizer.residues_checked(sequences))
+        return self.forward_proteins(self.prepare_proteins(sequences, long=long))
 
     def embed_residues(
         self, sequences: Sequence[str], *, long: Literal["truncate", "error"] = "truncate"
@@ -154,9 +153,7 @@ class ProtCLIP:
         Raises:
             DataError: as ``embed_proteins``.
         """
-        residues = self.protein_tokenizer.residues_checked(sequences)
-        self._check_long(residues, long, allowed=("truncate", "error"))
-        ids = [self.protein_tokenizer.encode(sequence) for sequence in residues]
+        ids = self.prepare_proteins(sequences, long=long)
         out = [np.empty((0, self.dimension), dtype=np.float32)] * len(ids)
         with torch.inference_mode():
             for batch in token_budget_batches([len(row) for row in ids], TOKENS_PER_BATCH):
@@ -178,6 +175,71 @@ class ProtCLIP:
             DataError: for an empty text.
         """
         return self.forward_texts(self.text_tokenizer.encode_checked(texts))
+
+    def embed_properties(self, texts: Sequence[str]) -> np.ndarray:
+        """Each text as one property of PDA, (n, D) float32: the paper's q_k without noise, not of unit length.
+
+        They are compared with the rows of ``embed_residues``. A model trained without PDA has no prototypes: its
+        projected texts are given as they are.
+
+        Raises:
+            DataError: for an empty text.
+        """
+        ids = self.text_tokenizer.encode_checked(texts)
+        return self._forward(ids, self.model.encode_properties, self.model.architecture.text.pad_token_id)
+
+    def explain(
+        self,
+        sequence: str,
+        text: str,
+        *,
+        method: Literal["occlusion", "segments"] = "occlusion",
+        window: int = WINDOW,
+        stride: int = 1,
+        long: Literal["truncate", "error"] = "truncate",
+    ) -> np.ndarray:
+        """How much each residue has to do with the match of a protein and a text, (residues,) float32.
+
+        Number i belongs to residue i of the sequence without white space. ``protclip.explanation`` takes many texts of
+        one protein for the same passes of the protein encoder.
+
+        Args:
+            sequence: in one-letter code.
+            text: such as ``FUNCTION: Hydrolyses ATP.``
+            method: "occlusion", for every model: the drop of the cosine when a window of residues is masked.
+                "segments", for models trained with PDA: the weights, of sum 1, of the text's dynamic segment.
+            window: residues that are masked together, an odd number; for occlusion alone.
+            stride: residues from one window to the next; for occlusion alone. The passes become fewer by this factor.
+            long: as in ``embed_proteins``; a truncated protein has ``max_protein_tokens`` - 2 numbers.
+
+        Raises:
+            ConfigError: for an unknown method, a window or stride that cannot be, or "segments" of a model without PDA.
+            DataError: as ``embed_proteins`` and ``embed_texts``.
+        """
+        if method == "occlusion":
+            scores_TR = occlusion(self, sequence, [text], window=window, stride=stride, long=long)
+        elif method == "segments":
+            if not has_prototypes(self):
+                raise ConfigError(
+                    "method='segments': this checkpoint was trained without PDA (objectives.pda=0), so nothing in it "
+                    "learned which residues a text speaks of; method='occlusion' works for every model."
+                )
+            scores_TR = segments(self, sequence, [text], long=long)
+        else:
+            raise ConfigError(f"method={method!r}: allowed are 'occlusion', 'segments'.")
+        scores_R: np.ndarray = scores_TR[0]
+        return scores_R
+
+    def prepare_proteins(self, sequences: Sequence[str], *, long: str = "truncate") -> list[np.ndarray]:
+        """Token ids of sequences that a user gave, for ``forward_proteins``.
+
+        Raises:
+            ConfigError: if ``long`` is neither "truncate" nor "error".
+            DataError: as ``embed_proteins``.
+        """
+        residues = self.protein_tokenizer.residues_checked(sequences)
+        self._check_long(residues, long)
+        return [self.protein_tokenizer.encode(sequence) for sequence in residues]
 
     def forward_proteins(self, ids: Rows) -> np.ndarray:
         """Embeddings (n, D) of tokenised proteins."""
@@ -207,9 +269,9 @@ class ProtCLIP:
         scores: np.ndarray = np.float32(scale(self.model.logit_scale.detach()).item()) * cosines_N
         return scores
 
-    def _check_long(self, residues: Sequence[str], long: str, *, allowed: tuple[str, ...]) -> None:
-        if long not in allowed:
-            raise ConfigError(f"long={long!r}: allowed are {', '.join(map(repr, allowed))}.")
+    def _check_long(self, residues: Sequence[str], long: str) -> None:
+        if long not in ("truncate", "error"):
+            raise ConfigError(f"long={long!r}: allowed are 'truncate', 'error', and for embed_proteins 'window-mean'.")
         longest = self.max_protein_tokens - 2
         for number, sequence in enumerate(residues, start=1):
             if long == "error" and len(sequence) > longest:

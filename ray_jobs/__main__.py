@@ -21,6 +21,7 @@ COMMANDS = {
     "embed": ("ray_jobs.embed:main", "Proteins or texts into embeddings."),
     "index": ("ray_jobs.index:main", "Embeddings into a searchable HNSW index."),
     "search": ("protclip.commands.search:main", "Ask an index with a text or a sequence."),
+    "explain": ("protclip.commands.explain:main", "Which residues of a protein a text speaks of."),
     "serve": ("serve.main:main", "Serve embedding and search over HTTP on this machine."),
     "import-official": ("protclip.commands.import_official:main", "The authors' published checkpoint into ours."),
     "export-official": (

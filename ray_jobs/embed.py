@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -32,7 +33,7 @@ WORK_FOLDER = ".chunks"
 QUARANTINE_FILE = "quarantine.jsonl"
 OWN_FILES = ("part-*.parquet", QUARANTINE_FILE, WORK_FOLDER)
 FASTA_ENDINGS = (".fasta", ".fa", ".faa")
-CHUNK_SCHEMA = METADATA.append(pa.field("sequence", pa.string()))
+CHUNK_SCHEMA = METADATA.append(pa.field("sequence", pa.string())).append(pa.field("line", pa.int64()))
 
 
 @click.command()
@@ -44,6 +45,12 @@ CHUNK_SCHEMA = METADATA.append(pa.field("sequence", pa.string()))
     type=click.Choice(["protein", "text"]),
     help="What of a folder of pairs is embedded. Default: protein.",
 )
+@click.option(
+    "--long",
+    type=click.Choice(["truncate", "error", "window-mean"]),
+    help="Proteins longer than the model sees: cut at the C-terminus, quarantined, or embedded as the mean over "
+    "overlapping windows. Default: truncate.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Actors. Default: one for each CPU, or GPU, of the cluster.")
 @click.option("--use-gpu", is_flag=True, help="Give each actor a GPU.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished folder of embeddings.")
@@ -53,6 +60,7 @@ def main(
     checkpoint: str,
     output: str,
     content: Any,
+    long: Any,
     workers: int | None,
     use_gpu: bool,
     overwrite: bool,
@@ -61,7 +69,7 @@ def main(
 
     INPUT is a folder of pairs, a FASTA file with headers of any kind (.fasta, .fa, .faa), or a text file with one text
     a line (.txt), keyed line-1, line-2 and so on; files plain or gzip, by path or fsspec URL. Unusable rows are listed
-    in quarantine.jsonl, with the reason.
+    in quarantine.jsonl, with the reason. A row's column "long" says how a protein longer than the model sees was read.
 
     \b
         protclip embed my.fasta --checkpoint runs/tiny/best --output my-embeddings
@@ -69,28 +77,62 @@ def main(
     started = time.monotonic()
     source, checkpoint, folder = files.absolute(source), files.absolute(checkpoint), resolve_output(output)
     content = _content(source, content)
+    long = _long(content, long)
     if not files.exists(source):
         raise DataError(f"{source}: does not exist; check the path.")
     fingerprint = read_checkpoint_fingerprint(checkpoint, verify=True)
+    architecture = files.read_json(files.join(checkpoint, "config.json"))
     claim_folder(folder, OWN_FILES, overwrite=overwrite)
-    chunks, num_bad = _chunks(source, folder)
-    connect()
-    reports = _embed(chunks, checkpoint, content, folder, workers=workers, use_gpu=use_gpu)
-    num_rows = sum(report["rows"] for report in reports)
+    chunks, bad = _chunks(source, folder)
+    if chunks:
+        connect()
+    reports = _embed(chunks, checkpoint, content, folder, long=long, workers=workers, use_gpu=use_gpu) if chunks else []
     files.remove(files.join(folder, WORK_FOLDER))
-    write_manifest(
+    bad += [BadEntry(**record) for report in reports for record in report["refused"]]
+    _write_quarantine(folder, bad)
+    num_rows = sum(report["rows"] for report in reports)
+    if not num_rows:
+        detail = f"; all {len(bad)} are bad, the first: {bad[0]}" if bad else ""
+        raise DataError(f"{source}: holds nothing that can be embedded{detail}.")
+    num_long = sum(report["long"] for report in reports)
+    manifest = write_manifest(
         folder,
         KIND,
-        [*(report["part"] for report in reports), *([QUARANTINE_FILE] if num_bad else [])],
+        [*(report["part"] for report in reports if report["part"]), *([QUARANTINE_FILE] if bad else [])],
         content=content,
         model_fingerprint=fingerprint,
-        dimension=files.read_json(files.join(checkpoint, "config.json"))["projection_dim"],
+        dimension=architecture["projection_dim"],
         rows=num_rows,
-        quarantined=num_bad,
+        quarantined=len(bad),
         source=source,
+        settings={"long": long},
+        counts={
+            "truncated": num_long if long == "truncate" else 0,
+            "window_mean": num_long if long == "window-mean" else 0,
+            "mapped_letters": _total(report["mapped"] for report in reports),
+        },
     )
-    seconds = time.monotonic() - started
-    click.echo(f"embed: {num_rows:,} rows embedded, {num_bad:,} quarantined, {seconds:.1f} s → {folder}")
+    facts = _facts(manifest, longest=architecture["max_protein_tokens"] - 2)
+    click.echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
+
+
+def _facts(manifest: Mapping[str, Any], *, longest: int) -> Iterator[str]:
+    counts = manifest["counts"]
+    yield f"{manifest['rows']:,} rows embedded"
+    yield f"{manifest['quarantined']:,} quarantined"
+    if counts["truncated"]:
+        yield f"{counts['truncated']:,} cut to {longest:,} residues"
+    if counts["window_mean"]:
+        yield f"{counts['window_mean']:,} as means over windows of {longest:,} residues"
+    for kind, count in counts["mapped_letters"].items():
+        yield f"{count:,} letters mapped ({kind})"
+
+
+def _write_quarantine(folder: str, bad: Sequence[BadEntry]) -> None:
+    if bad:
+        with files.atomic_write(files.join(folder, QUARANTINE_FILE)) as stream:
+            for entry in bad:
+                stream.write(json.dumps(entry.record(), sort_keys=True).encode() + b"\n")
 
 
 def _content(source: str, asked: str | None) -> str:
@@ -113,10 +155,29 @@ def _content(source: str, asked: str | None) -> str:
     return kind
 
 
-def _chunks(source: str, folder: str) -> tuple[list[dict[str, Any]], int]:
-    """The work as items of about CHUNK_ROWS rows, and the number of bad rows."""
+def _long(content: str, asked: str | None) -> str | None:
+    """The policy for long proteins, None for texts.
+
+    Raises:
+        ConfigError: if one is asked for texts.
+    """
+    if content == "text" and asked is not None:
+        raise ConfigError(f"--long {asked} is for proteins, and texts are embedded; leave it out.")
+    return None if content == "text" else asked or "truncate"
+
+
+def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Sums by key, without zeros."""
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted((+total).items()))
+
+
+def _chunks(source: str, folder: str) -> tuple[list[dict[str, Any]], list[BadEntry]]:
+    """The work as items of about CHUNK_ROWS rows, and the rows that cannot be read."""
     if files.exists(files.join(source, FILE_NAME)):
-        return _pairs_chunks(source), 0
+        return _pairs_chunks(source), []
     if files.is_folder(source):
         raise DataError(f"{source}: is a folder without manifest.json; give a finished folder of pairs, or a file.")
     reader = _read_texts if source.lower().removesuffix(".gz").endswith(".txt") else _read_proteins
@@ -127,15 +188,8 @@ def _chunks(source: str, folder: str) -> tuple[list[dict[str, Any]], int]:
         path = files.join(folder, WORK_FOLDER, f"{len(chunks):05d}.parquet")
         with files.atomic_write(path) as stream:
             pq.write_table(pa.Table.from_pylist(part, schema=CHUNK_SCHEMA), stream)
-        chunks.append(_chunk(path, [0], len(part), len(chunks), pairs=False))
-    if bad:
-        with files.atomic_write(files.join(folder, QUARANTINE_FILE)) as stream:
-            for entry in bad:
-                stream.write(json.dumps(entry.record(), sort_keys=True).encode() + b"\n")
-    if not chunks:
-        detail = f"; all {len(bad)} are bad, the first: {bad[0]}" if bad else ""
-        raise DataError(f"{source}: holds nothing that can be embedded{detail}.")
-    return chunks, len(bad)
+        chunks.append(_chunk(path, [0], len(part), len(chunks), source=source, pairs=False))
+    return chunks, bad
 
 
 def _pairs_chunks(folder: str) -> list[dict[str, Any]]:
@@ -155,12 +209,13 @@ def _pairs_chunks(folder: str) -> list[dict[str, Any]]:
 
 def _group_chunk(groups: Sequence[shards.RowGroup], number: int) -> dict[str, Any]:
     num_rows = sum(group.num_rows for group in groups)
-    return _chunk(groups[0].path, [group.index for group in groups], num_rows, number, pairs=True)
+    path = groups[0].path
+    return _chunk(path, [group.index for group in groups], num_rows, number, source=path, pairs=True)
 
 
-def _chunk(path: str, row_groups: list[int], num_rows: int, number: int, *, pairs: bool) -> dict[str, Any]:
+def _chunk(path: str, row_groups: list[int], num_rows: int, number: int, *, source: str, pairs: bool) -> dict[str, Any]:
     part = f"part-{number:05d}.parquet"
-    return {"path": path, "row_groups": row_groups, "rows": num_rows, "part": part, "pairs": pairs}
+    return {"path": path, "row_groups": row_groups, "rows": num_rows, "part": part, "source": source, "pairs": pairs}
 
 
 def _read_proteins(source: str, refuse: Callable[[BadEntry], None]) -> Iterator[dict[str, Any]]:
@@ -185,6 +240,7 @@ def _read_proteins(source: str, refuse: Callable[[BadEntry], None]) -> Iterator[
                 "length": len(record.sequence),
                 "ec": [],
                 "sequence": record.sequence,
+                "line": record.line,
             }
 
 
@@ -217,6 +273,7 @@ def _embed(
     content: Any,
     folder: str,
     *,
+    long: Any,
     workers: int | None,
     use_gpu: bool,
 ) -> list[dict[str, Any]]:
@@ -229,14 +286,12 @@ def _embed(
     if available < 1:
         raise ConfigError("--use-gpu: the cluster has no GPU; leave it out, or join a cluster that has (RAY_ADDRESS).")
     reports = run_actors(
-        partial(EmbedChunk, checkpoint, content, folder, use_gpu=use_gpu),
+        partial(EmbedChunk, checkpoint, content, folder, long=long, use_gpu=use_gpu),
         chunks,
         num_actors=workers or available,
         num_cpus=1.0,
         num_gpus=1.0 if use_gpu else 0.0,
     )
     total = sum(chunk["rows"] for chunk in chunks)
-    return sorted(
-        progress(reports, title="embedding", unit="row", total=total, count="rows"),
-        key=lambda report: str(report["part"]),
-    )
+    done = progress(reports, title="embedding", unit="row", total=total, count="read")
+    return sorted(done, key=lambda report: report["part"] or "")

@@ -36,6 +36,8 @@ from ray_jobs.cluster import tame_ray_data
 from ray_jobs.lanes import LanePlan, stream
 
 METRICS = "metrics.json"
+HELDOUT_BLOCK = 32
+"""Held-out pairs that are measured together, and that PDA contrasts where it does so between proteins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +140,9 @@ class Worker:
             tables.append(read_row_group(group, columns=list(TOKENIZED_COLUMNS)).slice(0, missing))
             missing -= len(tables[-1])
         rows = pa.concat_tables(tables)
-        bounds = np.linspace(0, len(rows), distributed.world_size(self.group) + 1).astype(int)
+        # Whole blocks, so that PDA contrasts the same proteins whatever the number of workers.
+        num_blocks = -(-len(rows) // HELDOUT_BLOCK)
+        bounds = np.linspace(0, num_blocks, distributed.world_size(self.group) + 1).round().astype(int) * HELDOUT_BLOCK
         part = rows.slice(bounds[self.rank], bounds[self.rank + 1] - bounds[self.rank])
         return tokenize_pairs(
             part, self.protein_tokenizer, self.text_tokenizer, properties=self.config.objectives.pda > 0
@@ -167,9 +171,10 @@ class Worker:
 
     def _heldout_batches(self) -> Iterator[Batch]:
         """The held-out rows with masks of their own, the same after each epoch."""
-        size = self.config.worker_batch_size
-        for start in range(0, len(self.heldout), size):
-            yield self._collate(self.heldout.slice(start, size), seed=hash64(self.config.seed, "heldout"), epoch=0)
+        for start in range(0, len(self.heldout), HELDOUT_BLOCK):
+            yield self._collate(
+                self.heldout.slice(start, HELDOUT_BLOCK), seed=hash64(self.config.seed, "heldout"), epoch=0
+            )
 
     def _end_epoch(self, state: TrainState, train: dict[str, float]) -> None:
         heldout = self._evaluate()

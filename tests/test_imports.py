@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[1]
 CODE = ("protclip", "ray_jobs", "serve", "cluster", "tests", "benchmarks")
-HEAVY = ("click", "fastapi", "hnswlib", "pydantic", "ray")
+HEAVY = ("click", "fastapi", "hnswlib", "matplotlib", "pydantic", "ray")
 
 
 def _imports(path: Path) -> Iterator[tuple[str, bool]]:
@@ -94,7 +94,8 @@ def test_help_starts_without_torch_and_ray() -> None:
         "import sys\n"
         "from ray_jobs.__main__ import cli\n"
         "cli(['--help'], standalone_mode=False)\n"
-        "print('LOADED', sorted({'torch', 'transformers', 'ray', 'pyarrow', 'fastapi'} & set(sys.modules)))"
+        "heavy = {'torch', 'transformers', 'ray', 'pyarrow', 'fastapi', 'matplotlib'}\n"
+        "print('LOADED', sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

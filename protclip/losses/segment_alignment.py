@@ -1,6 +1,6 @@
 """PDA: property-grouped dynamic segment alignment.
 
-    S_kj = q_k · z_j                                        property k, residue j of one protein
+    S_kj = q_k · mean z_i, |i − j| ≤ w/2                    property k, residue j of one protein; window w = 1
     Ŝ_kj = (S_kj − min_j S_kj) / (max_j S_kj − min_j S_kj)
     W_kj ∝ Ŝ_kj where Ŝ_kj ≥ γ, else 0;   Σ_j W_kj = 1
     d_k = Σ_j W_kj · z_j                                    the dynamic segment
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
-from torch.nn.functional import normalize
+from torch.nn.functional import avg_pool1d, normalize
 
 from protclip import distributed
 from protclip.model.dual_encoder import Alignment, scale
@@ -29,14 +29,16 @@ _EPSILON = 1e-6
 """Rows whose similarities differ by less, relative to their size, are constant; shorter vectors are not scaled up."""
 
 
-def segment_weights(property_BKD: Tensor, residue_BLD: Tensor, residue_mask_BL: Tensor, *, threshold: float) -> Tensor:
+def segment_weights(
+    property_BKD: Tensor, residue_BLD: Tensor, residue_mask_BL: Tensor, *, threshold: float, window: int
+) -> Tensor:
     """W (B, K, L): how much of each residue is in each property's dynamic segment.
 
     Zero at special tokens and padding. The most similar residue is always in; where all are equally similar (one
     residue alone, or identical ones) all have the same weight.
     """
     valid_B1L = residue_mask_BL[:, None, :]
-    similarity_BKL = property_BKD @ residue_BLD.mT
+    similarity_BKL = property_BKD @ _smoothed(residue_BLD, residue_mask_BL, window).mT
     largest = torch.finfo(similarity_BKL.dtype).max
     high_BK1 = similarity_BKL.masked_fill(~valid_B1L, -largest).amax(-1, keepdim=True)
     low_BK1 = similarity_BKL.masked_fill(~valid_B1L, largest).amin(-1, keepdim=True)
@@ -49,7 +51,18 @@ def segment_weights(property_BKD: Tensor, residue_BLD: Tensor, residue_mask_BL: 
     return kept_BKL / torch.where(total_BK1 > 0, total_BK1, 1.0)
 
 
-def segment_alignment(alignment: Alignment, *, threshold: float, mean_count: Tensor) -> Tensor:
+def _smoothed(residue_BLD: Tensor, residue_mask_BL: Tensor, window: int) -> Tensor:
+    """The mean of the residues in the window round each one, what is no residue left out."""
+    if window == 1:
+        return residue_BLD
+    valid_BL1 = residue_mask_BL[..., None].to(residue_BLD.dtype)
+    summed = torch.cat([residue_BLD * valid_BL1, valid_BL1], dim=-1)
+    mean_BLX = avg_pool1d(summed.mT, window, stride=1, padding=window // 2).mT
+    share_BL1 = mean_BLX[..., -1:]
+    return mean_BLX[..., :-1] / torch.where(share_BL1 > 0, share_BL1, 1.0)
+
+
+def segment_alignment(alignment: Alignment, *, threshold: float, window: int, mean_count: Tensor) -> Tensor:
     """The contrast between the properties of each protein and their dynamic segments.
 
     Absent properties take no part. A protein with fewer than two has nothing to contrast and is left out.
@@ -57,6 +70,7 @@ def segment_alignment(alignment: Alignment, *, threshold: float, mean_count: Ten
     Args:
         alignment: projected residues and properties, fp32 at least.
         threshold: γ.
+        window: residues, an odd number; 1 in the paper.
         mean_count: proteins with two properties or more in the global batch, all micro-batches, divided by the number
             of workers.
 
@@ -66,7 +80,7 @@ def segment_alignment(alignment: Alignment, *, threshold: float, mean_count: Ten
         and micro-batches add up to the same.
     """
     query_BKD, residue_BLD, present_BK = alignment.property_BKD, alignment.residue_BLD, alignment.present_BK
-    weight_BKL = segment_weights(query_BKD, residue_BLD, alignment.residue_mask_BL, threshold=threshold)
+    weight_BKL = segment_weights(query_BKD, residue_BLD, alignment.residue_mask_BL, threshold=threshold, window=window)
     segment_BKD = normalize(weight_BKL @ residue_BLD, dim=-1, eps=_EPSILON)
     logits_BKK = scale(alignment.logit_scale) * segment_BKD @ normalize(query_BKD, dim=-1, eps=_EPSILON).mT
     # An absent property is no candidate; it stays its own, so that its row, which does not count, is finite.
@@ -86,6 +100,7 @@ def segment_alignment_between_proteins(
     sequence_hash_B: Tensor,
     *,
     threshold: float,
+    window: int,
     mean_count: Tensor,
     group: ProcessGroup | None,
 ) -> Tensor:
@@ -100,6 +115,7 @@ def segment_alignment_between_proteins(
         alignments: of each micro-batch; every worker brings the same number of pairs in all.
         sequence_hash_B: of the pairs of all micro-batches.
         threshold: γ.
+        window: residues, an odd number.
         mean_count: pairs with a property in the global batch, all micro-batches, divided by the number of workers.
         group: the workers, or None for one process.
 
@@ -120,7 +136,7 @@ def segment_alignment_between_proteins(
     own_BN = torch.zeros(num_pairs, len(all_query_NKD), dtype=torch.bool, device=query_BKD.device)
     own_BN[:, own].fill_diagonal_(True)
 
-    cosine_BNK = torch.cat([_segment_cosines(part, all_query_NKD, threshold) for part in alignments])
+    cosine_BNK = torch.cat([_segment_cosines(part, all_query_NKD, threshold, window) for part in alignments])
     negative_BNK = present_BK[:, None] & all_present_NK & (hash_BK[:, None] != all_hash_NK)
     negative_BNK &= (sequence_hash_B[:, None] != all_sequence_N)[..., None]
     # A pair without the property stays its own candidate, so that its row, which does not count, is finite.
@@ -135,10 +151,12 @@ def segment_alignment_between_proteins(
     return mean_B.sum() / mean_count.to(mean_B.dtype)
 
 
-def _segment_cosines(alignment: Alignment, query_NKD: Tensor, threshold: float) -> Tensor:
+def _segment_cosines(alignment: Alignment, query_NKD: Tensor, threshold: float, window: int) -> Tensor:
     """cos(d_bnk, q_nk) of each protein b and each text (n, k), (B, N, K)."""
     query_1QD = query_NKD.flatten(0, 1)[None]
-    weight_BQL = segment_weights(query_1QD, alignment.residue_BLD, alignment.residue_mask_BL, threshold=threshold)
+    weight_BQL = segment_weights(
+        query_1QD, alignment.residue_BLD, alignment.residue_mask_BL, threshold=threshold, window=window
+    )
     segment_BQD = normalize(weight_BQL @ alignment.residue_BLD, dim=-1, eps=_EPSILON)
     cosine_BQ = (segment_BQD * normalize(query_1QD, dim=-1, eps=_EPSILON)).sum(-1)
     return cosine_BQ.view(-1, *query_NKD.shape[:2])

@@ -97,7 +97,12 @@ def counted_terms(
             alignments.append(output.alignment)
     if alignments and objectives.pda_negatives == "properties":
         terms["pda"] = [
-            segment_alignment(alignment, threshold=objectives.threshold, mean_count=num_aligned)
+            segment_alignment(
+                alignment,
+                threshold=objectives.threshold,
+                window=objectives.segment_window,
+                mean_count=num_aligned,
+            )
             for alignment in alignments
         ]
     elif alignments:
@@ -105,6 +110,7 @@ def counted_terms(
             alignments,
             torch.cat([batch.identity_B2[:, 0] for batch in batches]),
             threshold=objectives.threshold,
+            window=objectives.segment_window,
             mean_count=num_aligned,
             group=group,
         )

@@ -101,6 +101,17 @@ class DualEncoder(nn.Module):
         """Global embeddings (B, D) of texts: mean over tokens, projected, unit length, fp32."""
         return _embed(self.text_projection, self._text_hidden(ids_BL, mask_BL), mask_BL)
 
+    def encode_properties(self, ids_PL: Tensor, mask_PL: Tensor, noise_key_P: Tensor | None = None) -> Tensor:
+        """PDA's queries (P, D): texts pooled, projected and written as mixtures of prototypes; not of unit length.
+
+        Where PDA is off there are no prototypes, and the projected texts stay as they are. ``noise_key_P`` as in
+        ``Prototypes.forward``.
+        """
+        property_PD: Tensor = self.text_projection(mean_pool(self._text_hidden(ids_PL, mask_PL), mask_PL))
+        if self.architecture.objectives.pda == 0:
+            return at_least_fp32(property_PD)
+        return self.heads.property_queries(property_PD, noise_key_P)
+
     def forward(self, batch: Batch) -> Outputs:
         """All that the objectives of ``architecture.objectives`` need, in one pass of the batch.
 
@@ -141,9 +152,7 @@ class DualEncoder(nn.Module):
             query_PD = self.heads.property_queries(residue_BLD.new_empty(0, residue_BLD.shape[-1]), None)
         else:
             slot_P, text_hash_P = properties.slot_P, properties.text_hash_P
-            hidden_PLH = self._text_hidden(properties.ids_PL, properties.mask_PL)
-            pooled_PD = self.text_projection(mean_pool(hidden_PLH, properties.mask_PL))
-            query_PD = self.heads.property_queries(pooled_PD, properties.noise_key_P)
+            query_PD = self.encode_properties(properties.ids_PL, properties.mask_PL, properties.noise_key_P)
         query_SD = query_PD.new_zeros(num_slots, query_PD.shape[-1]).index_copy(0, slot_P, query_PD)
         present_S = mask_BL.new_zeros(num_slots).index_fill(0, slot_P, True)
         text_hash_S = text_hash_P.new_zeros(num_slots).index_copy(0, slot_P, text_hash_P)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from protclip.losses.segment_alignment import segment_alignment, segment_weights
+from protclip.losses.segment_alignment import (
+    segment_alignment,
+    segment_alignment_between_proteins,
+    segment_weights,
+)
 from protclip.model.dual_encoder import Alignment
 from protclip.model.prototypes import Prototypes, gumbel_noise
 
@@ -17,6 +22,7 @@ pytestmark = pytest.mark.unit
 
 ONE = torch.tensor(1.0, dtype=torch.float64)
 THRESHOLD = 0.3
+WINDOW = 3
 
 
 def alignment(residue: Any, mask: Any, query: Any, present: Any, scale: float = 1.0) -> Alignment:
@@ -26,12 +32,29 @@ def alignment(residue: Any, mask: Any, query: Any, present: Any, scale: float = 
         residue_mask_BL=torch.as_tensor(mask),
         property_BKD=torch.as_tensor(query, **numbers),
         present_BK=torch.as_tensor(present),
+        text_hash_BK=torch.arange(torch.as_tensor(present).numel()).view(torch.as_tensor(present).shape),
         logit_scale=torch.tensor(math.log(scale), **numbers),
     )
 
 
 def loss(values: Alignment) -> Tensor:
-    return segment_alignment(values, threshold=THRESHOLD, mean_count=ONE)
+    return segment_alignment(values, threshold=THRESHOLD, window=1, mean_count=ONE)
+
+
+def loss_between(values: Alignment, *, sequence_hash: Tensor | None = None, micro_batches: int = 1) -> Tensor:
+    """The contrast between proteins, over the sum of their number."""
+    count = len(values.present_BK)
+    parts = [
+        Alignment(*(tensor[rows] for tensor in values[:5]), values.logit_scale)
+        for rows in torch.arange(count).tensor_split(micro_batches)
+    ]
+    hashes = torch.arange(count) if sequence_hash is None else sequence_hash
+    return segment_alignment_between_proteins(
+        parts, hashes, threshold=THRESHOLD, window=WINDOW, mean_count=ONE, group=None
+    )
+
+
+BOTH = pytest.mark.parametrize("loss", [loss, loss_between])
 
 
 def random_alignment(num_pairs: int = 5, length: int = 9, width: int = 6) -> Alignment:
@@ -68,7 +91,7 @@ def by_loops(values: Alignment) -> float:
 def test_weights_are_those_worked_by_hand() -> None:
     residues = torch.tensor([[[7.0], [1.0], [3.0], [1.8], [5.0], [7.0]]])  # first and last are no residues
     mask = torch.tensor([[False, True, True, True, True, False]])
-    weights = segment_weights(torch.tensor([[[2.0], [-1.0], [0.0]]]), residues, mask, threshold=THRESHOLD)[0]
+    weights = segment_weights(torch.tensor([[[2.0], [-1.0], [0.0]]]), residues, mask, threshold=THRESHOLD, window=1)[0]
     # Scaled: 0, 1/2, 0.2 (below the threshold), 1; for the opposite property 1, 1/2, 0.8, 0; constant for the third.
     assert weights[0].tolist() == pytest.approx([0, 0, 1 / 3, 0, 2 / 3, 0])
     assert weights[1].tolist() == pytest.approx([0, 1 / 2.3, 0.5 / 2.3, 0.8 / 2.3, 0, 0])
@@ -88,19 +111,78 @@ def test_all_proteins_at_once_are_the_sum_of_each_by_itself() -> None:
     assert loss(values).item() == pytest.approx(by_loops(values), abs=1e-12)
 
 
-def test_gradient_is_the_numerical_one() -> None:
+def test_a_window_averages_the_residues_round_each_one() -> None:
+    residues = torch.tensor([[[7.0], [0.0], [3.0], [9.0], [0.0], [7.0]]])
+    mask = torch.tensor([[False, True, True, True, True, False]])
+    weights = segment_weights(torch.tensor([[[1.0]]]), residues, mask, threshold=THRESHOLD, window=3)[0]
+    # Means 1.5, 4, 4, 4.5 of the residues alone; scaled 0, 5/6, 5/6, 1.
+    assert weights[0].tolist() == pytest.approx([0, 0, 5 / 16, 5 / 16, 6 / 16, 0])
+
+
+def test_the_contrast_between_proteins_is_that_of_loops() -> None:
+    values = random_alignment()
+    values.text_hash_BK[4, 2] = values.text_hash_BK[0, 2]  # one text of two pairs
+    sequence_hash = torch.tensor([0, 1, 2, 3, 1])  # one sequence of two pairs
+    found = loss_between(values, sequence_hash=sequence_hash).item()
+    assert found == pytest.approx(between_by_loops(values, sequence_hash), abs=1e-12)
+    assert found != pytest.approx(loss_between(values).item(), abs=1e-3)
+
+
+def between_by_loops(values: Alignment, sequence_hash: Tensor) -> float:
+    """The formulas, one pair of a protein and a text at a time."""
+    count, num_kinds = values.present_BK.shape
+
+    def logit(b: int, n: int, k: int) -> float:
+        z = values.residue_BLD[b, values.residue_mask_BL[b]]
+        around = [z[max(0, j - WINDOW // 2) : j + WINDOW // 2 + 1].mean(0) for j in range(len(z))]
+        s = torch.stack(around) @ values.property_BKD[n, k]
+        s = (s - s.min()) / (s.max() - s.min()) if len(z) > 2 else torch.ones_like(s)  # two share each window
+        w = torch.where(s >= THRESHOLD, s, 0.0)
+        d = (w / w.sum()) @ z
+        return (values.logit_scale.exp() * torch.cosine_similarity(d, values.property_BKD[n, k], dim=0)).item()
+
+    total = 0.0
+    for b in range(count):
+        terms = []
+        for k in range(num_kinds):
+            if not values.present_BK[b, k]:
+                continue
+            others = [
+                n
+                for n in range(count)
+                if values.present_BK[n, k]
+                and values.text_hash_BK[n, k] != values.text_hash_BK[b, k]
+                and sequence_hash[n] != sequence_hash[b]
+            ]
+            texts = torch.tensor([logit(b, n, k) for n in (b, *others)], dtype=torch.float64)
+            proteins = torch.tensor([logit(n, b, k) for n in (b, *others)], dtype=torch.float64)
+            terms.append(0.5 * (texts.logsumexp(0) + proteins.logsumexp(0)) - texts[0])
+        total += torch.stack(terms).double().mean().item() if terms else 0.0
+    return total
+
+
+@pytest.mark.parametrize("micro_batches", [2, 5])
+def test_micro_batches_contrast_the_same_proteins(micro_batches: int) -> None:
+    values = random_alignment()
+    wanted = loss_between(values).item()
+    assert loss_between(values, micro_batches=micro_batches).item() == pytest.approx(wanted, abs=1e-12)
+
+
+@BOTH
+def test_gradient_is_the_numerical_one(loss: Callable[[Alignment], Tensor]) -> None:
     values = random_alignment()
     leaves = [values.residue_BLD, values.property_BKD, values.logit_scale]
     for leaf in leaves:
         leaf.requires_grad_()
 
     def value(residue: Tensor, query: Tensor, scale: Tensor) -> Tensor:
-        return loss(Alignment(residue, values.residue_mask_BL, query, values.present_BK, scale))
+        return loss(values._replace(residue_BLD=residue, property_BKD=query, logit_scale=scale))
 
     assert torch.autograd.gradcheck(value, leaves)
 
 
-def test_padding_order_and_absent_properties_change_nothing() -> None:
+@BOTH
+def test_padding_order_and_absent_properties_change_nothing(loss: Callable[[Alignment], Tensor]) -> None:
     values = random_alignment()
     wanted = loss(values).item()
     padded = values._replace(
@@ -112,16 +194,19 @@ def test_padding_order_and_absent_properties_change_nothing() -> None:
         residue_BLD=torch.where(values.residue_mask_BL[..., None], values.residue_BLD, -55.0),
     )
     order = torch.tensor([3, 1, 4, 0, 2])
-    shuffled = Alignment(*(tensor[order] for tensor in values[:4]), values.logit_scale)
+    shuffled = Alignment(*(tensor[order] for tensor in values[:5]), values.logit_scale)
     for other in (padded, noisy, shuffled):
         assert loss(other).item() == pytest.approx(wanted, abs=1e-12)
 
 
+@BOTH
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("case", ["identical residues", "one residue", "zeros", "one property", "no property", "none"])
-def test_degenerate_proteins_are_finite_with_finite_gradients(case: str, dtype: torch.dtype) -> None:
+def test_degenerate_proteins_are_finite_with_finite_gradients(
+    case: str, dtype: torch.dtype, loss: Callable[[Alignment], Tensor]
+) -> None:
     values = random_alignment()
-    residue, mask, query, present, scale = (tensor.clone() for tensor in values)
+    residue, mask, query, present, _, scale = (tensor.clone() for tensor in values)
     if case == "identical residues":
         residue[:] = residue[:, :1]
     elif case == "one residue":
@@ -135,11 +220,20 @@ def test_degenerate_proteins_are_finite_with_finite_gradients(case: str, dtype: 
     else:
         mask[:] = False
     leaves = [tensor.to(dtype).requires_grad_() for tensor in (residue, query, scale)]
-    found = loss(Alignment(leaves[0], mask, leaves[1], present, leaves[2]))
+    found = loss(
+        Alignment(
+            residue_BLD=leaves[0],
+            residue_mask_BL=mask,
+            property_BKD=leaves[1],
+            present_BK=present,
+            text_hash_BK=values.text_hash_BK,
+            logit_scale=leaves[2],
+        )
+    )
     found.backward()  # type: ignore[no-untyped-call]
     assert found.isfinite()
     assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
-    if case in ("one property", "no property"):
+    if case == "no property" or (case == "one property" and loss is not loss_between):
         assert found.item() == 0.0
 
 

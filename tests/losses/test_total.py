@@ -24,6 +24,7 @@ from protclip.losses.total import objective_terms, total_loss
 
 PAIRS = 24
 ALL = ObjectivesConfig(num_prototypes=16)
+BETWEEN = replace(ALL, pda_negatives="proteins", segment_window=3)
 FIRST_LAYER = tuple(f"protein_encoder.encoder.layer.0.attention.self.{name}" for name in ("query", "key"))
 TERMS = ("gc", "bsr", "pda", "mlm")
 
@@ -76,11 +77,13 @@ def assert_same(found: Results, wanted: Results) -> None:
         assert error <= tolerance * value.abs().max() + 1e-12, (name, error)
 
 
-def run_rank(rank: int, group: ProcessGroup, folder: Path, micro_batches: int, own_counts: bool) -> None:
+def run_rank(
+    rank: int, group: ProcessGroup, folder: Path, objectives: ObjectivesConfig, micro_batches: int, own_counts: bool
+) -> None:
     if own_counts:
         mean_counts = total.mean_counts
         total.mean_counts = lambda batches, group: mean_counts(batches, group=None)  # noqa: ARG005
-    model = double_model()
+    model = double_model(objectives)
     tokens = tokenized(model, pairs_of_all_kinds())
     size = PAIRS // distributed.world_size(group)
     network = DistributedDataParallel(model.model)
@@ -89,18 +92,29 @@ def run_rank(rank: int, group: ProcessGroup, folder: Path, micro_batches: int, o
         torch.save(found, folder / "result.pt")
 
 
-def workers(world_size: int, folder: Path, *, micro_batches: int = 1, own_counts: bool = False) -> Results:
-    run_workers(run_rank, world_size, folder, micro_batches, own_counts)
+def workers(
+    world_size: int,
+    folder: Path,
+    *,
+    objectives: ObjectivesConfig = ALL,
+    micro_batches: int = 1,
+    own_counts: bool = False,
+) -> Results:
+    run_workers(run_rank, world_size, folder, objectives, micro_batches, own_counts)
     found: Results = torch.load(folder / "result.pt", weights_only=True)
     return found
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize(("world_size", "micro_batches"), [(2, 1), (3, 1), (2, 2), (3, 4)])
+@pytest.mark.parametrize(
+    ("world_size", "micro_batches", "objectives"),
+    [(2, 1, ALL), (3, 1, ALL), (2, 2, ALL), (3, 4, ALL), (2, 2, BETWEEN), (3, 1, BETWEEN)],
+)
 def test_workers_and_micro_batches_have_the_terms_and_gradients_of_one(
-    world_size: int, micro_batches: int, tmp_path: Path
+    world_size: int, micro_batches: int, objectives: ObjectivesConfig, tmp_path: Path
 ) -> None:
-    assert_same(workers(world_size, tmp_path, micro_batches=micro_batches), whole())
+    found = workers(world_size, tmp_path, objectives=objectives, micro_batches=micro_batches)
+    assert_same(found, whole(objectives=objectives))
 
 
 @pytest.mark.ranks
@@ -112,8 +126,11 @@ def test_a_mean_over_each_workers_own_residues_would_be_noticed(tmp_path: Path) 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("micro_batches", [2, 4])
-def test_micro_batches_have_the_terms_and_gradients_of_one_batch(micro_batches: int) -> None:
-    assert_same(whole(micro_batches=micro_batches), whole())
+@pytest.mark.parametrize("objectives", [ALL, BETWEEN])
+def test_micro_batches_have_the_terms_and_gradients_of_one_batch(
+    objectives: ObjectivesConfig, micro_batches: int
+) -> None:
+    assert_same(whole(objectives=objectives, micro_batches=micro_batches), whole(objectives=objectives))
 
 
 @pytest.mark.unit
@@ -155,25 +172,29 @@ def test_reconstruction_reaches_its_attention_the_projections_and_both_encoders(
 
 
 @pytest.mark.unit
-def test_order_and_padding_change_nothing() -> None:
-    model = double_model()
+@pytest.mark.parametrize("objectives", [ALL, BETWEEN])
+def test_order_and_padding_change_nothing(objectives: ObjectivesConfig) -> None:
+    model = double_model(objectives)
     tokens = tokenized(model, pairs_of_all_kinds())
-    assert_same(whole(tokens.take(np.random.default_rng(0).permutation(PAIRS))), whole(tokens))
+    wanted = whole(tokens, objectives=objectives)
+    assert_same(whole(tokens.take(np.random.default_rng(0).permutation(PAIRS)), objectives=objectives), wanted)
     # What one pair adds does not depend on how far the batch is padded: in halves, the short ones are padded less.
     order = np.argsort([len(ids) for ids in tokens.column("protein_ids").to_pylist()])
-    assert_same(whole(tokens.take(order), micro_batches=2), whole(tokens))
+    assert_same(whole(tokens.take(order), objectives=objectives, micro_batches=2), wanted)
 
 
 @pytest.mark.unit
-def test_a_batch_that_nothing_can_be_masked_or_aligned_in_is_finite() -> None:
-    model = double_model()
+@pytest.mark.parametrize("objectives", [ALL, BETWEEN])
+def test_a_batch_that_nothing_can_be_masked_or_aligned_in_is_finite(objectives: ObjectivesConfig) -> None:
+    model = double_model(objectives)
     tokens = tokenized(
         model, pairs_table(["M", "MK", "MKT"], [["a", None, None, None], ["b", None, None, None], [None] * 4])
     )
     for size in (3, 1):  # without any property too
         found = step(model, model.model, tokens.slice(3 - size, size))
         assert all(value.isfinite().all() for value in found.values())
-        assert found["bsr"] == found["pda"] == 0
+        assert found["bsr"] == 0
+        assert (found["pda"] == 0) == (objectives is ALL or size == 1)
         assert dict(model.model.named_parameters()).keys() <= found.keys()
 
 

@@ -6,11 +6,13 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from tiny_model import tiny_model
 
 from protclip import ProtCLIP
 from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
@@ -184,6 +186,67 @@ def test_anybodys_fasta_and_text_lines_are_embedded(folders: Folders, tmp_path: 
     texts = embeddings(tmp_path / "texts")
     assert set(texts) == {"line-1", "line-3"}
     assert np.abs(texts["line-3"] - model.embed_texts(["hydrolase"])[0]).max() <= 1e-5
+
+
+LONGEST = 62  # residues that the tiny model sees
+LONG_SEQUENCE = "MKTAYIAKQR" * 9
+
+
+def test_each_row_tells_how_a_long_protein_was_read(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.save_pretrained(str(tmp_path / "model"))
+    short, fits = "MJKVJ", "M" * LONGEST
+    fasta = tmp_path / "mine.fasta"
+    fasta.write_text(f">short\n{short}\n>bad\nMK7\n>fits\n{fits}\n>long\n{LONG_SEQUENCE}\n")
+
+    def embed(name: str, *arguments: str) -> tuple[Result, dict[str, Any], dict[str, Any]]:
+        output = tmp_path / name
+        options = ["--checkpoint", str(tmp_path / "model"), "--output", str(output), *arguments]
+        result = run("embed", str(fasta), *options)
+        rows = pq.read_table(sorted(output.glob("part-*.parquet"))).to_pylist()
+        return result, {row["accession"]: row for row in rows}, read_manifest(str(output), "embeddings", verify=True)
+
+    for policy, words in [("truncate", "1 cut to 62 residues"), ("window-mean", "1 as means over windows of 62")]:
+        result, rows, manifest = embed(policy, *([] if policy == "truncate" else ["--long", policy]))
+        assert f"3 rows embedded, 1 quarantined, {words}" in result.output
+        assert "2 letters mapped (unknown_token)" in result.output
+        assert {name: row["long"] for name, row in rows.items()} == {"short": None, "fits": None, "long": policy}
+        wanted = model.embed_proteins([LONG_SEQUENCE], long=policy)[0]  # type: ignore[arg-type]
+        assert np.abs(np.array(rows["long"]["embedding"]) - wanted).max() <= 1e-5
+        assert manifest["settings"] == {"long": policy}
+        counts = {"truncated": 0, "window_mean": 0, "mapped_letters": {"unknown_token": 2}}
+        counts["truncated" if policy == "truncate" else "window_mean"] = 1
+        assert manifest["counts"] == counts
+
+    result, rows, manifest = embed("error", "--long", "error")
+    assert "2 rows embedded, 2 quarantined, 2 letters mapped" in result.output
+    assert {name: row["long"] for name, row in rows.items()} == {"short": None, "fits": None}
+    assert (manifest["rows"], manifest["quarantined"]) == (2, 2)
+    refusals = [json.loads(line) for line in (tmp_path / "error" / "quarantine.jsonl").read_text().splitlines()]
+    assert refusals[1] == {
+        "source": str(fasta),
+        "line": 7,
+        "accession": "long",
+        "reason": "longer than the model sees",
+        "value": "90 residues",
+        "allowed": "at most 62 residues, or --long truncate, or --long window-mean",
+    }
+    run("index", str(tmp_path / "window-mean"), "--output", str(tmp_path / "index"))
+    question = ["--checkpoint", str(tmp_path / "model"), "--sequence", fits, "--json"]
+    hits = json.loads(run("search", str(tmp_path / "index"), *question).output)["hits"]
+    assert hits[0]["accession"] == "fits"
+
+
+def test_nothing_but_long_proteins_is_an_error_that_lists_them(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(str(tmp_path / "model"))
+    (tmp_path / "mine.fasta").write_text(f">a\n{LONG_SEQUENCE}\n>b\n{LONG_SEQUENCE}\n")
+    output = tmp_path / "out"
+    arguments = ["--checkpoint", str(tmp_path / "model"), "--output", str(output), "--long", "error"]
+    assert "all 2 are bad" in refused(DataError, "embed", str(tmp_path / "mine.fasta"), *arguments)
+    assert len((output / "quarantine.jsonl").read_text().splitlines()) == 2
+    assert not (output / "manifest.json").exists()
+    (tmp_path / "texts.txt").write_text("binds ATP\n")
+    assert "--long error is for proteins" in refused(ConfigError, "embed", str(tmp_path / "texts.txt"), *arguments)
 
 
 def test_a_damaged_checkpoint_is_one_error_and_a_finished_folder_survives_a_wrong_input(
