@@ -19,13 +19,13 @@ from protclip.hashing import hash64
 from protclip.protanno.shards import PROPERTIES, SCHEMA
 
 NUM_VARIANTS = 12
-MOTIF_RESIDUES = 10
+MOTIF_RESIDUES = 14
 NUM_DECOYS = 12
 DECOYS_PER_PROTEIN = 1
 MUTATION_RATE = 0.1
 ABSENT_SHARE = 0.2
 """Of each property but the name."""
-MIN_RESIDUES, MAX_RESIDUES = 64, 84
+MIN_RESIDUES, MAX_RESIDUES = 80, 100
 
 _RESIDUES = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
 # Shares of the residues in Swiss-Prot, rounded (https://web.expasy.org/docs/relnotes/relstat.html); conserved sites
