@@ -10,7 +10,7 @@ from protclip.uniprot.residues import RESIDUES
 MAX_VALUE_CHARS = 200
 """Characters of an offending value that a BadEntry keeps."""
 
-_RESIDUES = RESIDUES.encode()
+RESIDUE_BYTES = RESIDUES.encode()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +43,12 @@ class Entry:
     """NCBI taxonomy identifier."""
     ec: tuple[str, ...] = ()
     """EC numbers of the protein and its parts, each once, in the entry's order."""
+
+    @property
+    def num_properties(self) -> int:
+        """Properties present, 1 to 4; the name counts even where there is none."""
+        comments = (self.function, self.subcellular_location, self.similarity)
+        return 1 + sum(text is not None for text in comments)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +100,7 @@ def checked_sequence(residues: bytes) -> str:
     if not residues:
         raise RefusedError("no sequence", "", "at least one residue")
     residues = residues.upper()
-    if foreign := residues.translate(None, _RESIDUES):
+    if foreign := residues.translate(None, RESIDUE_BYTES):
         letter = foreign[:1]
         raise RefusedError(
             "letter outside the alphabet",

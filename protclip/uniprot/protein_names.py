@@ -1,4 +1,4 @@
-"""The DE lines of a flat-file entry, and their text in UniProt's TSV column ``Protein names``.
+"""The names of a protein: from DE lines or XML into the text of UniProt's TSV column ``Protein names``, and that back.
 
 RecName: Full, Short, EC; AltName: Full, …   →  Full (Short) (EC 1.2.3.4) (alternative) (its short) …
 Contains: …                                  →  [Cleaved into: name (names); name]
@@ -17,6 +17,10 @@ _FIELD = re.compile(
     r"|(Contains|Includes):|Flags: *(.*)"
 )
 _EVIDENCE = re.compile(r"\s*\{(?:ECO:|EI\d)[^{}]*\}$")
+_EC_GROUP = re.compile(r"\(EC ([^()]+)\)")
+_BRACKET = re.compile(r"[()[\]]")
+_OPENING = {")": "(", "]": "["}
+_SECTIONS = ("[Cleaved into: ", "[Includes: ")
 _WRAPPED_WORD = re.compile(r"(?:and|or|to)\s")
 
 # How the kinds of names stand in parentheses.
@@ -33,7 +37,7 @@ _PARENTHESES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProteinNames:
-    """What the DE lines say."""
+    """What an entry says of its names."""
 
     name: str | None
     """The TSV column's text."""
@@ -44,10 +48,11 @@ class ProteinNames:
 
 
 @dataclass(slots=True)
-class _Names:
-    """The names of the protein itself, or of one of its parts, as (kind, text)."""
+class Names:
+    """The names of the protein itself, or of one of its parts."""
 
     names: list[tuple[str, str]] = field(default_factory=list)
+    """(kind, text) in the entry's order; the kinds are those of the DE lines: Full, Short, EC, INN …"""
 
     def render(self) -> str:
         texts = [
@@ -62,8 +67,9 @@ def parse_names(lines: Sequence[str]) -> ProteinNames:
     Args:
         lines: the lines without their line code.
     """
-    protein = _Names()
-    parts: dict[str, list[_Names]] = {"Contains": [], "Includes": []}
+    protein = Names()
+    contains: list[Names] = []
+    includes: list[Names] = []
     flags = ""
     current = protein
     for line in _logical_lines(lines):
@@ -71,19 +77,69 @@ def parse_names(lines: Sequence[str]) -> ProteinNames:
         assert match is not None
         kind, value, section, flag_text = match.groups()
         if section is not None:
-            current = _Names()
-            parts[section].append(current)
+            current = Names()
+            (contains if section == "Contains" else includes).append(current)
         elif flag_text is not None:
             flags = flag_text
         elif text := _EVIDENCE.sub("", value.strip().removesuffix(";").rstrip()):
             current.names.append((kind, text))
-    everything = [protein, *parts["Contains"], *parts["Includes"]]
+    fragment = next((flag for flag in ("Fragment", "Fragments") if re.search(rf"\b{flag}\b", flags)), None)
+    return compose_names(protein, contains, includes, fragment)
+
+
+def compose_names(
+    protein: Names, contains: Sequence[Names], includes: Sequence[Names], fragment: str | None
+) -> ProteinNames:
+    """The TSV column's text of a protein's names.
+
+    Args:
+        protein: the protein's own names.
+        contains: those of the chains that it is cleaved into.
+        includes: those of its domains.
+        fragment: ``Fragment`` or ``Fragments``, where the sequence is not whole.
+    """
+    texts = [protein.render()]
+    for label, parts in (("Cleaved into", contains), ("Includes", includes)):
+        if names := [part.render() for part in parts if part.names]:
+            texts.append(f"[{label}: {'; '.join(names)}]")
+    if fragment:
+        texts.append(f"({fragment})")
+    everything = [protein, *contains, *includes]
     ec = dict.fromkeys(text for names in everything for kind, text in names.names if kind == "EC")
     return ProteinNames(
-        name=_render(protein, parts, flags) or None,
+        name=" ".join(filter(None, texts)) or None,
         display_name=next((text for kind, text in protein.names if kind == "Full"), None),
         ec=tuple(ec),
     )
+
+
+def parse_name_cell(cell: str) -> ProteinNames:
+    """Parse the TSV column's text: the groups in parentheses at its end are peeled off, what stays is the first name.
+
+    A group that belongs to the first name is told from an alternative only where the name goes on behind it:
+    ``Glycine dehydrogenase (decarboxylating) (EC 1.4.4.2)`` gives ``Glycine dehydrogenase``.
+    """
+    end = _end_of_first_name(cell)
+    ec = dict.fromkeys(_EC_GROUP.findall(cell))
+    return ProteinNames(name=cell or None, display_name=cell[:end] or None, ec=tuple(ec))
+
+
+def _end_of_first_name(cell: str) -> int:
+    """Where the groups begin that stand at the cell's end, each behind a name and a space."""
+    end = len(cell)
+    brackets = [(match.start(), match[0]) for match in _BRACKET.finditer(cell)] if cell.endswith((")", "]")) else []
+    while brackets and brackets[-1][0] == end - 1 and brackets[-1][1] in _OPENING:
+        close = brackets[-1][1]
+        start, depth = 0, 0
+        while brackets:
+            start, bracket = brackets.pop()
+            depth += (bracket == close) - (bracket == _OPENING[close])
+            if depth == 0:
+                break
+        if depth or start < 2 or cell[start - 1] != " " or (close == "]" and not cell.startswith(_SECTIONS, start)):
+            break
+        end = start - 1
+    return end
 
 
 def unwrap(lines: Sequence[str]) -> str:
@@ -115,12 +171,3 @@ def _logical_lines(lines: Sequence[str]) -> list[str]:
         elif logical and line:
             logical[-1].append(line)
     return [unwrap(group) for group in logical]
-
-
-def _render(protein: _Names, parts: dict[str, list[_Names]], flags: str) -> str:
-    texts = [protein.render()]
-    for section, label in (("Contains", "Cleaved into"), ("Includes", "Includes")):
-        if names := [part.render() for part in parts[section] if part.names]:
-            texts.append(f"[{label}: {'; '.join(names)}]")
-    texts += [f"({flag})" for flag in ("Fragment", "Fragments") if re.search(rf"\b{flag}\b", flags)]
-    return " ".join(filter(None, texts))

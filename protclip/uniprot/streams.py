@@ -13,6 +13,8 @@ from protclip.errors import DataError
 
 BLOCK_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_LINE_BYTES = 64 << 20
+"""No file of ours has a longer line; more without a line end is another kind of file."""
 
 
 @contextlib.contextmanager
@@ -55,3 +57,46 @@ def read_blocks(stream: IO[bytes], source: str) -> Iterator[bytes]:
         if not block:
             return
         yield block
+
+
+def read_lines(stream: IO[bytes], source: str, kind: str) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, line without its end) of each line.
+
+    Args:
+        stream: decompressed bytes.
+        source: the name for messages.
+        kind: what the file should be, for the message: ``a FASTA file``.
+
+    Raises:
+        DataError: if the stream is damaged, or a line longer than MAX_LINE_BYTES.
+    """
+    number = 0
+    for block in read_line_blocks(stream, source, kind):
+        for line in block.removesuffix(b"\n").split(b"\n"):
+            number += 1
+            yield number, line.removesuffix(b"\r")
+
+
+def read_line_blocks(stream: IO[bytes], source: str, kind: str) -> Iterator[bytes]:
+    """The stream in blocks of whole lines; only the last may lack its line end.
+
+    Raises:
+        DataError: as read_lines.
+    """
+    pieces: list[bytes | memoryview] = []
+    num_given = num_held = 0
+    for block in read_blocks(stream, source):
+        end = block.rfind(b"\n") + 1
+        if end:
+            whole = b"".join([*pieces, memoryview(block)[:end]])
+            yield whole
+            num_given += len(whole)
+            pieces, num_held = [], 0
+        pieces.append(block[end:])
+        num_held += len(block) - end
+        if num_held > MAX_LINE_BYTES:
+            raise DataError(
+                f"{source}: the line at byte {num_given:,} is over {MAX_LINE_BYTES >> 20} MB; is this {kind}?"
+            )
+    if num_held:
+        yield b"".join(pieces)
