@@ -11,8 +11,10 @@ from protclip.uniprot.batch import Batch, batches_of
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.flat_file import read_flat_file
+from protclip.uniprot.json_lines import read_json_lines
 from protclip.uniprot.streams import open_stream
 from protclip.uniprot.table import read_csv, read_tsv, read_tsv_batches
+from protclip.uniprot.xml_entries import read_xml
 
 Reader = Callable[[IO[bytes], str], Iterator[Entry | BadEntry]]
 
@@ -26,6 +28,8 @@ READERS: dict[str, Reader] = {
     ".tsv": read_tsv,
     ".tab": read_tsv,
     ".csv": read_csv,
+    ".xml": read_xml,
+    ".jsonl": read_json_lines,
 }
 """By the file name's ending, ``.gz`` set aside."""
 

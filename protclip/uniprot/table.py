@@ -132,8 +132,8 @@ def _layout(header: list[str], source: str) -> _Layout:
             raise DataError(
                 f"{source}: no column {' or '.join(map(repr, COLUMNS[field]))}; its first line starts with "
                 f"{', '.join(header)[:100]!r}. Export the columns Entry and Sequence, and with them Reviewed, "
-                "Protein names, Organism, Organism (ID), Protein existence, EC number, Function [CC], Subcellular location [CC], "
-                "Sequence similarities."
+                "Protein names, Organism, Organism (ID), Protein existence, EC number, Function [CC], "
+                "Subcellular location [CC], Sequence similarities."
             )
     return _Layout(header=header, index=index)
 
@@ -274,7 +274,7 @@ def _faultless_batch(block: _Block) -> Batch | None:
         return None
     similar, families = column("similarity"), column("families")
     if similar and families:
-        similar = list(map(or_, map(bool, similar), map(bool, families)))  # type: ignore[arg-type]
+        similar = list(map(or_, map(bool, similar), map(bool, families)))
     present = [column("function"), column("subcellular_location"), similar or families]
     num_properties = [1] * number
     for texts in filter(None, present):
