@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import IO
 
 from protclip.errors import DataError
@@ -17,6 +18,7 @@ from protclip.uniprot.protein_names import parse_name_cell
 from protclip.uniprot.streams import read_lines
 
 _NAME, *_COMMENTS = "PROTEIN NAME: ", "FUNCTION: ", "SUBCELLULAR LOCATION: ", "SIMILARITY: "
+_NAMED = re.compile(r"PROTEIN NAME: .+\.", re.DOTALL)
 _BRACES = re.compile(r"\{[^{}]*\}")
 
 
@@ -56,9 +58,10 @@ def _entry(line: bytes) -> Entry:
         raise RefusedError("no pair", line.decode(errors="replace"), 'an object with "seq" and "text", both strings')
     try:
         sequence = checked_sequence(pair["seq"].encode())
-        name, comments = _split(pair["text"])
+        pair["text"].encode()
     except UnicodeEncodeError:
         raise RefusedError("not UTF-8", line.decode(errors="replace"), "text without lone surrogates") from None
+    name, comments = _split(pair["text"])
     names = parse_name_cell(name or "")
     return Entry(
         accession=f"seq-{hashlib.sha256(sequence.encode()).hexdigest()[:16]}",
@@ -85,14 +88,9 @@ def _split(text: str) -> tuple[str | None, dict[str, str]]:
     for label in (_NAME, *_COMMENTS):
         if (start := searched.find(" " + label, position)) >= 0:
             starts[label] = position = start
-    ends = [*list(starts.values())[1:], len(searched)]
-    parts = {label: text[start : end - 1] for (label, start), end in zip(starts.items(), ends, strict=True)}
+    bounds = [*starts.values(), len(searched)]
+    parts = {label: text[start : end - 1] for label, (start, end) in zip(starts, pairwise(bounds), strict=True)}
     name = parts.pop(_NAME, None)
-    text.encode()
-    if min(starts.values(), default=-1) != 0 or (
-        name is not None and not re.fullmatch(r"PROTEIN NAME: .+\.", name, re.DOTALL)
-    ):
-        raise RefusedError(
-            "not a biotext", text, "'PROTEIN NAME: ….', FUNCTION: …, SUBCELLULAR LOCATION: …, SIMILARITY: …"
-        )
+    if bounds[0] != 0 or (name is not None and not _NAMED.fullmatch(name)):
+        raise RefusedError("not a biotext", text, "'PROTEIN NAME: ….', then FUNCTION, SUBCELLULAR LOCATION, SIMILARITY")
     return name.removeprefix(_NAME).removesuffix(".") if name is not None else None, parts

@@ -236,7 +236,7 @@ def _organism(organisms: list[Element]) -> tuple[str | None, int | None]:
 def _existence(elements: list[Element]) -> int | None:
     if not elements:
         return None
-    level = elements[0].get("type", "")
+    level = elements[0].get("type", "").lower()  # capitalised until 2010
     if level not in _EXISTENCE:
         raise RefusedError("unknown protein existence", level, ", ".join(_EXISTENCE))
     return _EXISTENCE[level]
