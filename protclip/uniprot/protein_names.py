@@ -72,9 +72,7 @@ def parse_names(lines: Sequence[str]) -> ProteinNames:
     includes: list[Names] = []
     flags = ""
     current = protein
-    for line in _logical_lines(lines):
-        match = _FIELD.match(line)
-        assert match is not None
+    for match in _fields(lines):
         kind, value, section, flag_text = match.groups()
         if section is not None:
             current = Names()
@@ -161,13 +159,18 @@ def unwrap(lines: Sequence[str]) -> str:
     return "".join(text)
 
 
-def _logical_lines(lines: Sequence[str]) -> list[str]:
-    """One line for each field; a line that starts no field goes on with the one before, as in older releases."""
-    logical: list[list[str]] = []
+def _fields(lines: Sequence[str]) -> list[re.Match[str]]:
+    """Each field; a line that starts none goes on with the one before, as in older releases."""
+    found: list[re.Match[str]] = []
+    wrapped: dict[int, list[str]] = {}
     for raw in lines:
         line = raw.strip()
-        if _FIELD.match(line):
-            logical.append([line])
-        elif logical and line:
-            logical[-1].append(line)
-    return [unwrap(group) for group in logical]
+        if match := _FIELD.match(line):
+            found.append(match)
+        elif found and line:
+            wrapped.setdefault(len(found) - 1, [found[-1].string]).append(line)
+    for i, group in wrapped.items():
+        match = _FIELD.match(unwrap(group))
+        assert match is not None
+        found[i] = match
+    return found
