@@ -21,6 +21,7 @@ _EC_GROUP = re.compile(r"\(EC ([^()]+)\)")
 _BRACKET = re.compile(r"[()[\]]")
 _OPENING = {")": "(", "]": "["}
 _SECTIONS = ("[Cleaved into: ", "[Includes: ")
+_FRAGMENT = re.compile(r"\bFragments?\b")
 _WRAPPED_WORD = re.compile(r"(?:and|or|to)\s")
 
 # How the kinds of names stand in parentheses.
@@ -79,10 +80,14 @@ def parse_names(lines: Sequence[str]) -> ProteinNames:
             (contains if section == "Contains" else includes).append(current)
         elif flag_text is not None:
             flags = flag_text
-        elif text := _EVIDENCE.sub("", value.strip().removesuffix(";").rstrip()):
-            current.names.append((kind, text))
-    fragment = next((flag for flag in ("Fragment", "Fragments") if re.search(rf"\b{flag}\b", flags)), None)
-    return compose_names(protein, contains, includes, fragment)
+        else:
+            text = value.strip().removesuffix(";").rstrip()
+            if text.endswith("}"):
+                text = _EVIDENCE.sub("", text)
+            if text:
+                current.names.append((kind, text))
+    fragment = _FRAGMENT.search(flags)
+    return compose_names(protein, contains, includes, fragment[0] if fragment else None)
 
 
 def compose_names(
@@ -145,12 +150,12 @@ def unwrap(lines: Sequence[str]) -> str:
 
     ``alpha-`` + ``cadinene`` is one word, ``N-`` + ``and C-terminal`` two.
     """
+    stripped = [line for line in map(str.strip, lines) if line]
+    if not any(line.endswith("-") for line in stripped[:-1]):
+        return " ".join(stripped)
     text: list[str] = []
     last = " "
-    for raw in lines:
-        line = raw.strip()
-        if not line:
-            continue
+    for line in stripped:
         cut = last.endswith("-") and last[-2:-1] not in ("", " ") and not _WRAPPED_WORD.match(line)
         if text and not cut:
             text.append(" ")

@@ -38,25 +38,43 @@ def open_stream(path: str) -> Iterator[IO[bytes]]:
 
 
 def read_blocks(stream: IO[bytes], source: str) -> Iterator[bytes]:
-    """The stream's bytes in blocks of any size; everything before a damage is given before the error.
+    """The stream's bytes in blocks of about BLOCK_BYTES; everything before a damage is given before the error.
 
     Raises:
         DataError: if the stream ends early or is damaged.
     """
-    # read1 gives what one step of decompression gave; read would drop that when the next step fails.
+    pieces: list[bytes] = []
+    num_bytes = 0
+    try:
+        for piece in _read_pieces(stream, source):
+            pieces.append(piece)
+            num_bytes += len(piece)
+            if num_bytes >= BLOCK_BYTES:
+                yield b"".join(pieces)
+                pieces, num_bytes = [], 0
+    except DataError:
+        if pieces:
+            yield b"".join(pieces)
+        raise
+    if pieces:
+        yield b"".join(pieces)
+
+
+def _read_pieces(stream: IO[bytes], source: str) -> Iterator[bytes]:
+    # read1 gives what one step of decompression gave, some 30 kB; read would drop that when the next step fails.
     read = getattr(stream, "read1", stream.read)
     while True:
         try:
-            block = read(BLOCK_BYTES)
+            piece = read(BLOCK_BYTES)
         except EOFError as error:
             raise DataError(
                 f"{source}: the gzip stream ends in the middle: the file was cut short. Fetch or copy it again."
             ) from error
         except (OSError, zlib.error) as error:
             raise DataError(f"{source}: cannot be read to its end ({error}). Fetch or copy it again.") from error
-        if not block:
+        if not piece:
             return
-        yield block
+        yield piece
 
 
 def read_lines(stream: IO[bytes], source: str, kind: str) -> Iterator[tuple[int, bytes]]:
