@@ -205,11 +205,10 @@ def _reviewed(identity: list[str]) -> bool:
 
 
 def _existence(piece: _Piece) -> int | None:
-    last_comment = piece.marks.get(b"CC", [0])[-1]
-    start = next((mark for mark in piece.marks.get(b"PE", ()) if mark >= last_comment), None)
-    if start is None:
+    starts = piece.marks.get(b"PE")
+    if not starts:
         return None  # releases before 2007 have none
-    first = _run(piece.text, b"PE", start)[0][0]
+    first = _run(piece.text, b"PE", starts[-1])[0][0]
     match = _EXISTENCE.match(first)
     if match is None:
         raise RefusedError("unknown protein existence", first, "a level of 1 to 5, as in 'PE   1: Evidence …'")

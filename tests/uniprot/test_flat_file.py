@@ -122,6 +122,9 @@ def test_an_entry_without_terminator_does_not_take_the_next_one_with_it() -> Non
     assert accessions(read(GOOD + unterminated)) == ["Q00009"] * 2
     entries = read(unterminated[:-3] + b"\n" + GOOD)  # cut inside the sequence
     assert [type(entry) for entry in entries] == [BadEntry, Entry]
+    *_, bad = read(GOOD + b"\n\n" + unterminated + GOOD.replace(b"Unreviewed;", b"Unchecked;"))
+    assert isinstance(bad, BadEntry)
+    assert bad.line == 2 * GOOD.count(b"\n") + 2
 
 
 def test_entries_spliced_inside_a_line_are_refused_not_mixed() -> None:

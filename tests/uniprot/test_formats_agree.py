@@ -99,6 +99,8 @@ def test_real_names_are_taken_apart_as_the_flat_file_has_them(real_data: Path) -
         ("A (B (C) D) (E(F))", "A", ()),
         ("A (EC 1.-.-.-) [Includes: B (EC 2.3.4.n5) (EC 1.-.-.-); C] (Fragment)", "A", ("1.-.-.-", "2.3.4.n5")),
         ("A [Cleaved into: B (b) (b [c]); C] [Includes: D]", "A", ()),
+        ("Poly(A)", "Poly(A)", ()),
+        ("Poly(A) (B)", "Poly(A)", ()),
         ("A) (B", "A) (B", ()),
         ("A B)", "A B)", ()),
         ("(A)", "(A)", ()),

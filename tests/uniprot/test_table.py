@@ -199,10 +199,10 @@ def test_rows_that_take_the_slower_way_are_read_too() -> None:
 
 
 def test_marks_line_ends_blank_lines_and_a_second_header_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [ROW | {"Entry": f"Q{i:05d}"} for i in range(40)]
+    rows = [without("Protein families") | {"Entry": f"Q{i:05d}"} for i in range(40)]
     text = tsv(*rows)
     expected = read(text)
-    assert len(accessions(expected)) == 40
+    assert len(accessions(expected)) == len(expected) == 40
     header = text.partition(b"\n")[0] + b"\n"
     for other in (
         b"\xef\xbb\xbf" + text,
@@ -211,12 +211,27 @@ def test_marks_line_ends_blank_lines_and_a_second_header_do_not_matter(monkeypat
         text + b"\n \n",
         text.replace(b"Q00020\t", b"\n" + header + b"Q00020\t").replace(b"\n\n", b"\n"),
     ):
-        assert accessions(read(other)) == accessions(expected)
+        assert read(other) == expected
     for size in (1, 1000):
         monkeypatch.setattr(table, "BLOCK_BYTES", size)
         monkeypatch.setattr(streams, "BLOCK_BYTES", max(7, size))
         assert read(text) == expected
         assert read(text.replace(b"\n", b"\r\n")) == expected
+        bad = read(text.replace(b"Q00030", b""))[30]
+        assert isinstance(bad, BadEntry)
+        assert bad.line == 32
+
+
+def test_rows_that_only_together_have_the_right_number_of_cells_are_refused() -> None:
+    entries = read(b"Entry\tSequence\tOrganism\nA\tMKV\nB\tMK\tO\tX\n")
+    assert [type(entry) for entry in entries] == [BadEntry, BadEntry]
+
+
+def test_an_empty_sequence_is_refused_without_a_column_of_lengths_too() -> None:
+    good, bad = read(tsv(without("Length"), without("Length") | {"Sequence": ""}))
+    assert isinstance(good, Entry)
+    assert isinstance(bad, BadEntry)
+    assert bad.reason == "no sequence"
 
 
 @pytest.mark.parametrize(
@@ -271,13 +286,24 @@ def test_an_open_quote_in_csv_takes_no_other_row_with_it() -> None:
     assert (bad.reason, bad.line, bad.accession) == ("unreadable CSV", 4, "Q00002")
 
 
+def test_two_open_quotes_in_one_column_do_not_make_one_row_of_two() -> None:
+    rows = [f'Q0000{i},"A b",MKV\n' for i in range(4)]
+    rows[1] = rows[1].replace('b"', "b")
+    entries = read_csv(("Entry,Protein names,Sequence\n" + "".join(rows)).encode())
+    assert accessions(entries) == ["Q00000", "Q00002", "Q00003"]
+
+
 def test_a_quote_that_is_never_closed_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = csv_text(*[ROW | {"Entry": f"Q{i:05d}", "Protein names": "A b"} for i in range(400)])
     text = rows.replace(b"Q00001,", b'"Q00001,')
     expected = [f"Q{i:05d}" for i in range(400) if i != 1]
     assert accessions(read_csv(text)) == expected
     monkeypatch.setattr(table, "MAX_ROW_BYTES", 4096)
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 1000)
     assert accessions(read_csv(text)) == expected
+    stream = io.BytesIO(text)
+    next(entry for entry in table.read_csv(stream, "test.csv") if isinstance(entry, BadEntry))
+    assert stream.tell() < len(text) / 4
 
 
 def test_the_real_export_has_the_counts_of_its_readme(real_data: Path) -> None:

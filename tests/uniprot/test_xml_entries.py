@@ -53,6 +53,12 @@ def test_the_real_file_gives_250_reviewed_entries(real_data: Path) -> None:
     assert good["P0C9F0"].similarity == "SIMILARITY: Belongs to the asfivirus MGF 100 family. {ECO:0000305}."
 
 
+def test_the_levels_of_existence_were_once_capitalised() -> None:
+    (entry,) = read(HEAD + GOOD.replace(b'"predicted"', b'"Evidence at transcript level"') + TAIL)
+    assert isinstance(entry, Entry)
+    assert entry.existence == 2
+
+
 def test_a_location_is_written_as_in_the_flat_file() -> None:
     def place(*parts: str, topology: str = "", orientation: str = "") -> str:
         kinds = [("location", part) for part in parts]
@@ -138,6 +144,8 @@ def test_a_document_type_is_refused_before_anything_is_read() -> None:
     declaration, _, rest = GOLDEN.partition(b"?>\n")
     with pytest.raises(DataError, match=r"line 1: declares a document type"):
         read(declaration + b"?>\n" + bomb + rest)
+    with pytest.raises(DataError, match=r"line 1: declares a document type"):
+        read(declaration + b'?>\n<!DOCTYPE uniprot SYSTEM "file:///etc/passwd">\n' + rest)
     # Behind an entry it is refused as well, and inside one it is no XML.
     with pytest.raises(DataError, match="declares a document type"):
         read(HEAD + GOOD + bomb + GOOD + TAIL)
