@@ -126,13 +126,18 @@ def _entry(piece: _Piece, accession: str) -> Entry:
     head = piece.text[: _find(piece.text, b"\nCC   ", _find(piece.text, b"\nRN   ", len(piece.text) - 1)) + 1]
     comments = _comments(piece)
     identity = " ".join(_lines(head, b"ID")).split()
+    reviewed = _reviewed(identity)
+    sequence = _sequence(piece)
+    if (length := re.search(r"(\d+) AA\.?$", " ".join(identity))) and int(length[1]) != len(sequence):
+        # Names of one entry and the sequence of another, which a file that lost bytes in between would give.
+        raise RefusedError("length is not the ID line's", f"{len(sequence)} residues", f"{length[1]}, the ID line's")
     names = parse_names(_lines(head, b"DE"))
     taxon = _TAXON.search(" ".join(_lines(head, b"OX")))
     return Entry(
         accession=accession,
         entry_name=identity[0] if identity else None,
-        reviewed=_reviewed(identity),
-        sequence=_sequence(piece),
+        reviewed=reviewed,
+        sequence=sequence,
         existence=_existence(piece),
         name=names.name,
         function=comments.get("FUNCTION"),

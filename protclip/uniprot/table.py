@@ -25,8 +25,8 @@ from protclip.uniprot.streams import read_line_blocks, read_lines
 
 BLOCK_BYTES = 64 << 10
 """Lines of a TSV that are cut at once: as much as stays in a processor's cache."""
-MAX_ROW_BYTES = 16 << 20
-"""A CSV row over several lines is given up beyond this: a quote was never closed."""
+MAX_CELL_CHARS = 16 << 20
+"""A CSV cell over several lines is given up beyond this: its quote was never closed."""
 
 COLUMNS = {
     "accession": ("Entry", "accession"),
@@ -106,7 +106,7 @@ def read_csv(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
     Raises:
         DataError: as read_tsv.
     """
-    csv.field_size_limit(MAX_ROW_BYTES)
+    csv.field_size_limit(MAX_CELL_CHARS)
     layout: _Layout | None = None
     found = False
     for line, row in _csv_rows(stream, source):
@@ -344,18 +344,12 @@ class _PhysicalLines(Iterator[str]):
         self.put_back: deque[tuple[int, bytes]] = deque()
         self.taken: list[tuple[int, bytes]] = []
         """(number, line) of the lines of the row at hand."""
-        self.num_bytes = 0
 
     def __next__(self) -> str:
-        if not self.taken:
-            self.num_bytes = 0
-        elif self.num_bytes > MAX_ROW_BYTES:
-            raise StopIteration
         number, line = self.put_back.popleft() if self.put_back else next(self.lines)
         if number == 1:
             line = line.removeprefix(_BYTE_ORDER_MARK)
         self.taken.append((number, line))
-        self.num_bytes += len(line)
         return line.decode(errors="replace") + "\n"
 
     def put_back_further(self) -> None:

@@ -133,6 +133,14 @@ def test_entries_spliced_inside_a_line_are_refused_not_mixed() -> None:
     assert entry.reason == "two entries run into each other"
 
 
+def test_entries_spliced_behind_their_names_are_told_by_the_length() -> None:
+    first = (HERE / "golden.dat").read_bytes().partition(b"//\n")[0]
+    text = first[: first.index(b"OC   ")] + GOOD[GOOD.index(b"PE   ") :]
+    (entry,) = read(text)
+    assert isinstance(entry, BadEntry)
+    assert (entry.reason, entry.accession) == ("length is not the ID line's", "P00001")
+
+
 def test_line_ends_and_block_borders_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (HERE / "golden.dat").read_bytes()
     expected = read(text)

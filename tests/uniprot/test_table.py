@@ -298,7 +298,7 @@ def test_a_quote_that_is_never_closed_is_given_up(monkeypatch: pytest.MonkeyPatc
     text = rows.replace(b"Q00001,", b'"Q00001,')
     expected = [f"Q{i:05d}" for i in range(400) if i != 1]
     assert accessions(read_csv(text)) == expected
-    monkeypatch.setattr(table, "MAX_ROW_BYTES", 4096)
+    monkeypatch.setattr(table, "MAX_CELL_CHARS", 4096)
     monkeypatch.setattr(streams, "BLOCK_BYTES", 1000)
     assert accessions(read_csv(text)) == expected
     stream = io.BytesIO(text)
