@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ MAX_VALUE_CHARS = 200
 """Characters of an offending value that a BadEntry keeps."""
 
 RESIDUE_BYTES = RESIDUES.encode()
+ACCESSION = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+"""What stands for an accession in a table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,3 +111,16 @@ def checked_sequence(residues: bytes) -> str:
             "the 20 amino acids and BJOUXZ",
         )
     return residues.decode("ascii")
+
+
+def is_utf8(text: bytes) -> bool:
+    """True where the bytes are UTF-8."""
+    try:
+        return text.isascii() or bool(text.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def not_utf8(line: bytes, source: str, number: int) -> BadEntry:
+    """The BadEntry of a line that is no text."""
+    return RefusedError("not UTF-8", repr(line), "UTF-8 text").at(source=source, line=number, accession=None)

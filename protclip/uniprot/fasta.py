@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from protclip.errors import DataError
-from protclip.uniprot.entry import MAX_VALUE_CHARS, BadEntry, Entry, RefusedError, checked_sequence
+from protclip.uniprot.entry import MAX_VALUE_CHARS, BadEntry, Entry, RefusedError, checked_sequence, not_utf8
 from protclip.uniprot.streams import read_lines
 
 _UNIPROT = re.compile(r"(sp|tr)\|([A-Za-z0-9-]+)\|(\S+)(?:\s+(.*))?$")
@@ -154,4 +154,4 @@ def _record(line: bytes, residues: list[bytes], source: str, number: int) -> Rec
     except RefusedError as refusal:
         return refusal.at(source=source, line=number, accession=accession)
     except UnicodeDecodeError:
-        return RefusedError("not UTF-8", repr(line), "UTF-8 text").at(source=source, line=number, accession=None)
+        return not_utf8(line, source, number)

@@ -9,9 +9,7 @@ operations on whole columns, and only the entries that are asked for are made. A
 
 from __future__ import annotations
 
-import csv
 import re
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import add, or_
@@ -19,14 +17,22 @@ from typing import IO
 
 from protclip.errors import DataError
 from protclip.uniprot.batch import Batch, batch_of
-from protclip.uniprot.entry import RESIDUE_BYTES, BadEntry, Entry, RefusedError, checked_sequence
+from protclip.uniprot.csv_rows import BYTE_ORDER_MARK, csv_rows
+from protclip.uniprot.entry import (
+    ACCESSION,
+    RESIDUE_BYTES,
+    BadEntry,
+    Entry,
+    RefusedError,
+    checked_sequence,
+    is_utf8,
+    not_utf8,
+)
 from protclip.uniprot.protein_names import parse_name_cell
-from protclip.uniprot.streams import read_line_blocks, read_lines
+from protclip.uniprot.streams import read_line_blocks
 
 BLOCK_BYTES = 64 << 10
 """Lines of a TSV that are cut at once: as much as stays in a processor's cache."""
-MAX_CELL_CHARS = 16 << 20
-"""A CSV cell over several lines is given up beyond this: its quote was never closed."""
 
 COLUMNS = {
     "accession": ("Entry", "accession"),
@@ -55,9 +61,7 @@ _EXISTENCE = {
     b"Predicted": 4,
     b"Uncertain": 5,
 }
-_ACCESSION = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _TAXON = re.compile(r"(\d{1,9})(?:\.0)?")  # pandas writes integers as 9606.0 in a column with gaps
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,10 +110,9 @@ def read_csv(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
     Raises:
         DataError: as read_tsv.
     """
-    csv.field_size_limit(MAX_CELL_CHARS)
     layout: _Layout | None = None
     found = False
-    for line, row in _csv_rows(stream, source):
+    for line, row in csv_rows(stream, source):
         if isinstance(row, BadEntry):
             if layout is None:
                 raise DataError(f"{source}, line {line}: the header cannot be read: {row.reason}: {row.value!r}.")
@@ -148,7 +151,7 @@ def _require_rows(found: bool, layout: _Layout | None, source: str) -> None:
 def _entry_or_bad(row: Sequence[str], source: str, line: int, layout: _Layout) -> Entry | BadEntry:
     accession = None
     try:
-        if len(row) > layout.index["accession"] and _ACCESSION.fullmatch(row[layout.index["accession"]]):
+        if len(row) > layout.index["accession"] and ACCESSION.fullmatch(row[layout.index["accession"]]):
             accession = row[layout.index["accession"]]
         if len(row) != layout.width:
             raise RefusedError("wrong number of cells", f"{len(row)} cells", f"{layout.width}, as in the header")
@@ -159,7 +162,7 @@ def _entry_or_bad(row: Sequence[str], source: str, line: int, layout: _Layout) -
 
 def _entry(row: Sequence[str], layout: _Layout) -> Entry:
     cells = {field: row[i] for field, i in layout.index.items()}
-    if not _ACCESSION.fullmatch(cells["accession"]):
+    if not ACCESSION.fullmatch(cells["accession"]):
         raise RefusedError("no accession", cells["accession"], "an accession such as P12345")
     if "reviewed" in cells and cells["reviewed"].encode() not in _STATUS:
         raise RefusedError("unknown status", cells["reviewed"], "reviewed or unreviewed")
@@ -213,7 +216,7 @@ def _tsv_blocks(stream: IO[bytes], source: str) -> Iterator[_Block]:
         start = 0
         if layout is None:
             start = text.index(b"\n") + 1
-            header = text[: start - 1].removeprefix(_BYTE_ORDER_MARK)
+            header = text[: start - 1].removeprefix(BYTE_ORDER_MARK)
             layout = _layout(header.decode(errors="replace").split("\t"), source)
             line += 1
         while start < len(text):
@@ -232,7 +235,7 @@ def _entries(block: _Block) -> Iterator[Entry | BadEntry]:
         try:
             cells = row.decode().split("\t")
         except UnicodeDecodeError:
-            yield _not_utf8(row, block.source, number)
+            yield not_utf8(row, block.source, number)
             continue
         if row and not row.isspace() and cells != block.layout.header:
             yield _entry_or_bad(cells, block.source, number, block.layout)
@@ -262,7 +265,7 @@ def _faultless_batch(block: _Block) -> Batch | None:
     reviewed = list(map(_STATUS.get, status)) if status else nothing
     existence = list(map(_EXISTENCE.get, level)) if level else nothing
     if not (
-        _is_utf8(block.text)
+        is_utf8(block.text)
         and _all_cells(accession, bytes.isalnum, 40)
         and all(sequence)
         and not b"".join(sequence).translate(None, RESIDUE_BYTES)
@@ -292,66 +295,3 @@ def _faultless_batch(block: _Block) -> Batch | None:
 def _all_cells(cells: Sequence[bytes], test: Callable[[bytes], bool], max_bytes: int) -> bool:
     """True where the test passes for each byte and no cell is empty or longer."""
     return all(cells) and test(b"".join(cells)) and max(map(len, cells)) <= max_bytes
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        return text.isascii() or bool(text.decode())
-    except UnicodeDecodeError:
-        return False
-
-
-def _not_utf8(row: bytes, source: str, line: int) -> BadEntry:
-    return RefusedError("not UTF-8", repr(row), "UTF-8 text").at(source=source, line=line, accession=None)
-
-
-def _csv_rows(stream: IO[bytes], source: str) -> Iterator[tuple[int, list[str] | BadEntry]]:
-    """(number of its first line, cells) of each row, header included, or what its first line was refused for."""
-    lines = _PhysicalLines(read_lines(stream, source, "a CSV file"))
-    reader = csv.reader(lines, strict=True)
-    width = None
-    while True:
-        lines.taken = []
-        row: list[str] | None
-        why = "a quote that is not closed"
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            row, why = None, str(error)
-        if row == []:  # a blank line
-            continue
-        number, first = lines.taken[0]
-        if width is None:
-            width = len(row or ())
-        if not all(_is_utf8(line) for _, line in lines.taken):
-            yield number, _not_utf8(first, source, number)
-        elif row is not None and (len(lines.taken) == 1 or len(row) == width):
-            yield number, row
-        else:
-            lines.put_back_further()
-            accession = _ACCESSION.match(first.decode())
-            refusal = RefusedError("unreadable CSV", first.decode(), f"cells quoted as in CSV; found: {why}")
-            yield number, refusal.at(source=source, line=number, accession=accession[0] if accession else None)
-
-
-class _PhysicalLines(Iterator[str]):
-    """Lines for ``csv.reader``, remembered so that those of a row that went wrong can be read again."""
-
-    def __init__(self, lines: Iterator[tuple[int, bytes]]) -> None:
-        self.lines = lines
-        self.put_back: deque[tuple[int, bytes]] = deque()
-        self.taken: list[tuple[int, bytes]] = []
-        """(number, line) of the lines of the row at hand."""
-
-    def __next__(self) -> str:
-        number, line = self.put_back.popleft() if self.put_back else next(self.lines)
-        if number == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        self.taken.append((number, line))
-        return line.decode(errors="replace") + "\n"
-
-    def put_back_further(self) -> None:
-        """Give all lines of the row but its first once more."""
-        self.put_back.extendleft(reversed(self.taken[1:]))

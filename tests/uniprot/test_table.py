@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from protclip.errors import DataError
-from protclip.uniprot import streams, table
+from protclip.uniprot import csv_rows, streams, table
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.formats import open_entries
 
@@ -298,7 +298,7 @@ def test_a_quote_that_is_never_closed_is_given_up(monkeypatch: pytest.MonkeyPatc
     text = rows.replace(b"Q00001,", b'"Q00001,')
     expected = [f"Q{i:05d}" for i in range(400) if i != 1]
     assert accessions(read_csv(text)) == expected
-    monkeypatch.setattr(table, "MAX_CELL_CHARS", 4096)
+    monkeypatch.setattr(csv_rows, "MAX_CELL_CHARS", 4096)
     monkeypatch.setattr(streams, "BLOCK_BYTES", 1000)
     assert accessions(read_csv(text)) == expected
     stream = io.BytesIO(text)
