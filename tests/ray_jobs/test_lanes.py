@@ -56,7 +56,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> LanePlan:
 
 @pytest.fixture(scope="module")
 def drawn(plan: LanePlan) -> LanePlan:
-    return replace(plan, drawn_EG=count_drawn(plan.groups, seed=plan.seed, epochs=60))
+    return replace(plan, drawn_EG=count_drawn(plan.groups, seed=plan.seed, epochs=16))
 
 
 def batches_without_ray(plan: LanePlan, rank: int, num_workers: int, first_batch: int = 0) -> Iterator[list[str]]:
@@ -123,7 +123,7 @@ def test_each_epoch_draws_a_subset_of_its_own_by_probability(drawn: LanePlan) ->
     assert subsets[0] != subsets[1]
     for i, probability in enumerate(PROBABILITIES):
         rate = times[i::3].mean() / epochs  # up to 31 of 470 rows are left over
-        assert 0.96 * probability - 0.01 <= rate <= probability + 0.01
+        assert 0.94 * probability - 0.02 <= rate <= probability + 0.02
 
 
 @pytest.mark.unit
