@@ -16,6 +16,7 @@ from ray_jobs.cluster import prepare_environment
 
 # name → (module:command, one line of help)
 COMMANDS = {
+    "fetch-uniprot": ("protclip.commands.fetch_uniprot:main", "Entries or release files from UniProt's servers."),
     "curate": ("ray_jobs.curate:main", "UniProtKB files into ProtAnno pairs."),
     "pretrain": ("ray_jobs.pretrain:main", "Train the dual encoder on a folder of pairs."),
     "embed": ("ray_jobs.embed:main", "Proteins or texts into embeddings."),
