@@ -1,7 +1,7 @@
 """A synthetic proteome in which each property is written by a motif whose residues are known.
 
-Each of the four properties has ``NUM_VARIANTS`` variants. A variant has a motif of ``MOTIF_RESIDUES`` random residues
-and invented words of its own. A protein is random residues in which the motifs of its properties are planted, in any
+Each of the four properties has ``NUM_VARIANTS`` variants. A variant has invented words and a motif of its own: random
+residues of few kinds. A protein is random residues in which the motifs of its properties are planted, in any
 order and at any place, some of their residues mutated, and beside them decoys: motifs that no text speaks of. Its texts
 name the variants, so that nothing but a motif tells what a property is.
 """
@@ -19,13 +19,15 @@ from protclip.hashing import hash64
 from protclip.protanno.shards import PROPERTIES, SCHEMA
 
 NUM_VARIANTS = 12
-MOTIF_RESIDUES = 10
+MOTIF_RESIDUES = 14
+MOTIF_TYPES = 4
+"""Kinds of residues in a motif."""
 NUM_DECOYS = 12
 DECOYS_PER_PROTEIN = 1
 MUTATION_RATE = 0.1
 ABSENT_SHARE = 0.2
 """Of each property but the name."""
-MIN_RESIDUES, MAX_RESIDUES = 64, 84
+MIN_RESIDUES, MAX_RESIDUES = 80, 100
 
 _RESIDUES = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
 # Shares of the residues in Swiss-Prot, rounded (https://web.expasy.org/docs/relnotes/relstat.html); conserved sites
@@ -70,14 +72,20 @@ class _Variants:
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng([seed, 0])
-        shape = (len(PROPERTIES), NUM_VARIANTS, MOTIF_RESIDUES)
-        self.motifs = rng.choice(_RESIDUES, size=shape, p=_MOTIF_SHARE)
-        self.decoys = rng.choice(_RESIDUES, size=(NUM_DECOYS, MOTIF_RESIDUES), p=_MOTIF_SHARE)
+        num_motifs = len(PROPERTIES) * NUM_VARIANTS
+        motifs = np.stack([_motif(rng) for _ in range(num_motifs + NUM_DECOYS)])
+        self.motifs = motifs[:num_motifs].reshape(len(PROPERTIES), NUM_VARIANTS, MOTIF_RESIDUES)
+        self.decoys = motifs[num_motifs:]
         words = rng.permutation([a + b for a in _SYLLABLES for b in _SYLLABLES])
         words = words[: len(PROPERTIES) * NUM_VARIANTS * _WORDS].reshape(len(PROPERTIES), NUM_VARIANTS, _WORDS)
         self.texts = [
             [phrase.format(*variant) for variant in words_VW] for phrase, words_VW in zip(_PHRASES, words, strict=True)
         ]
+
+
+def _motif(rng: np.random.Generator) -> np.ndarray:
+    kinds = rng.choice(_RESIDUES, size=MOTIF_TYPES, replace=False, p=_MOTIF_SHARE)
+    return rng.choice(kinds, size=MOTIF_RESIDUES)
 
 
 def _protein(

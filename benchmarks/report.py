@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -61,6 +59,8 @@ def write_results(what: str, claims: Sequence[Claim], figures: Mapping[str, Any]
 
 def hardware() -> dict[str, Any]:
     """The machine, in words; ``label`` is for file names."""
+    import torch  # not above: a benchmark of memory would measure it
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()

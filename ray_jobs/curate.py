@@ -18,8 +18,9 @@ from protclip.protanno import curation
 from protclip.protanno.curation import CurationConfig, ShardReport, SpillReport
 from protclip.protanno.sampling import SamplingConfig
 from protclip.protanno.shards import KIND, PROPERTIES
-from protclip.uniprot.fasta import read_fasta
+from protclip.uniprot.flat_file import read_flat_file
 from protclip.uniprot.formats import expand_inputs, reader_of
+from protclip.uniprot.xml_entries import read_xml
 from ray_jobs.cluster import connect, resolve_output
 from ray_jobs.pipelines import progress, run_tasks
 
@@ -78,8 +79,9 @@ def main(
 ) -> None:
     """UniProtKB files into ProtAnno pairs.
 
-    INPUT is a flat file (.dat) or a FASTA file with UniProt headers, plain or gzip: a path, a quoted glob or an fsspec
-    URL. Unusable rows are listed in quarantine.jsonl, with the reason.
+    INPUT is a UniProtKB flat file (.dat), XML (.xml), a TSV or CSV export of the website, a FASTA file with UniProt
+    headers, or ProtAnno's published JSON lines (.jsonl), plain or gzip: a path, a quoted glob or an fsspec URL.
+    Unusable rows are listed in quarantine.jsonl, with the reason.
     """
     start = time.monotonic()
     folder = resolve_output(output)
@@ -133,12 +135,12 @@ def curate(paths: Sequence[str], folder: str, config: CurationConfig, *, max_bad
 def default_num_shards(paths: Sequence[str]) -> int:
     """So many that a shard holds about SHARD_TEXT_BYTES.
 
-    A compressed file is taken for four times its size, and a fifth of a flat file for text that is used.
+    A compressed file is taken for four times its size, and a fifth of a flat file or XML for text that is used.
     """
     estimate = 0.0
     for path in paths:
         size = files.size(path) * (4 if path.lower().endswith(".gz") else 1)
-        estimate += size / (1 if reader_of(path) is read_fasta else 5)
+        estimate += size / (5 if reader_of(path) in (read_flat_file, read_xml) else 1)
     return max(1, math.ceil(estimate / SHARD_TEXT_BYTES))
 
 

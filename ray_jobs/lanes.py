@@ -8,6 +8,9 @@ workers, each row comes once, and a stream goes on at any batch by arithmetic al
 At the end of an epoch fewer than B rows are left over; they are left out, other ones each epoch. A row group that
 a lane's end falls into is read by both lanes.
 
+Where the pairs hold all candidates of the sampling, an epoch's rows are a subset of its own, drawn by probability; the
+arithmetic is that of the numbers of drawn rows.
+
 It leans on rows being in a random order when the shards are written: a lane's rows come from few row groups at a time.
 """
 
@@ -19,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from tqdm import tqdm
 
+from protclip.data.subsets import SUBSET_COLUMNS, count_subsets, epoch_subset
 from protclip.data.tokenize import TOKENIZED_COLUMNS, ProteinTokenizer, TextTokenizer, tokenize_pairs
 from protclip.errors import ConfigError
 from protclip.hashing import hash64
@@ -53,6 +58,8 @@ class LanePlan:
     """The arithmetic of one epoch's stream."""
 
     groups: tuple[RowGroup, ...]
+    drawn_EG: np.ndarray | None = None
+    """Rows drawn of each row group in each epoch; None where every epoch has all rows."""
     seed: int
     epoch: int
     num_lanes: int
@@ -68,8 +75,8 @@ class LanePlan:
 
     @property
     def num_rows(self) -> int:
-        """Training rows in all."""
-        return sum(group.num_rows for group in self.groups)
+        """Training rows of the epoch."""
+        return int(self._sizes().sum())
 
     @property
     def num_batches(self) -> int:
@@ -86,8 +93,9 @@ class LanePlan:
         lanes_per_worker = self.num_lanes // num_workers
         lane_length = self.num_batches * self.rows_per_step
         order = np.random.Generator(np.random.Philox(hash64(self.seed, "row groups", self.epoch)))
-        permuted = [self.groups[i] for i in order.permutation(len(self.groups))]
-        starts = np.concatenate([[0], np.cumsum([group.num_rows for group in permuted])])
+        permutation = order.permutation(len(self.groups))
+        permuted = [self.groups[i] for i in permutation]
+        starts = np.concatenate([[0], np.cumsum(self._sizes()[permutation])])
 
         needed: list[tuple[int, Piece]] = []
         for lane in range(rank * lanes_per_worker, (rank + 1) * lanes_per_worker):
@@ -102,17 +110,36 @@ class LanePlan:
                 position = stop
         return [piece for _, piece in sorted(needed, key=lambda item: (item[0], item[1].lane))]
 
-    def row_order(self, group: RowGroup) -> np.ndarray:
-        """The epoch's order of the rows of one row group."""
+    def row_order(self, group: RowGroup, num_rows: int) -> np.ndarray:
+        """The epoch's order of so many rows of one row group."""
         seed = hash64(self.seed, "rows", self.epoch, group.path.rsplit("/", 1)[-1], group.index)
-        return np.random.Generator(np.random.Philox(seed)).permutation(group.num_rows)
+        return np.random.Generator(np.random.Philox(seed)).permutation(num_rows)
+
+    def _sizes(self) -> np.ndarray:
+        """Rows of each row group in the epoch."""
+        if self.drawn_EG is not None:
+            sizes: np.ndarray = self.drawn_EG[self.epoch]
+            return sizes
+        return np.array([group.num_rows for group in self.groups], dtype=np.int64)
+
+
+def count_drawn(groups: Sequence[RowGroup], *, seed: int, epochs: int) -> np.ndarray:
+    """Rows that each epoch draws of each row group, (epochs, groups): one pass over two columns."""
+    counts_EG = np.zeros((epochs, len(groups)), dtype=np.int64)
+    for i, group in enumerate(tqdm(groups, desc="drawing", unit="row group", disable=None)):
+        rows = read_row_group(group, columns=list(SUBSET_COLUMNS))
+        counts_EG[:, i] = count_subsets(rows, seed=seed, epochs=epochs)
+    return counts_EG
 
 
 def read_piece(plan: LanePlan, piece: Piece) -> pa.Table:
     """The rows of a piece, in order."""
-    return read_row_group(piece.group, columns=list(TOKENIZED_COLUMNS)).take(
-        plan.row_order(piece.group)[piece.start : piece.stop]
-    )
+    if plan.drawn_EG is None:
+        rows = read_row_group(piece.group, columns=list(TOKENIZED_COLUMNS))
+    else:
+        rows = read_row_group(piece.group, columns=[*TOKENIZED_COLUMNS, "probability"])
+        rows = rows.take(epoch_subset(rows, seed=plan.seed, epoch=plan.epoch)).drop_columns(["probability"])
+    return rows.take(plan.row_order(piece.group, len(rows))[piece.start : piece.stop])
 
 
 def worker_batches(tables: Iterator[pa.Table], plan: LanePlan, *, rank: int, num_workers: int) -> Iterator[pa.Table]:

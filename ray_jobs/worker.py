@@ -50,6 +50,11 @@ class TrainJob:
     heldout: tuple[RowGroup, ...]
     text_tokenizer_json: str
 
+    @property
+    def batches_per_epoch(self) -> list[int]:
+        """Global batches of each epoch."""
+        return [replace(self.plan, epoch=epoch).num_batches for epoch in range(self.config.epochs)]
+
 
 def train_worker(arguments: dict[str, TrainJob]) -> None:
     """Train in this process, one of the group that Ray Train has set up."""
@@ -89,7 +94,7 @@ class Worker:
             batches=self._batches,
             end_epoch=self._end_epoch,
             epochs=self.config.epochs,
-            batches_per_epoch=self.job.plan.num_batches,
+            batches_per_epoch=self.job.batches_per_epoch,
             group=self.group,
             log=self._log,
             log_every_s=self.config.log_every_s,
@@ -99,8 +104,7 @@ class Worker:
         architecture = build_architecture(self.config.model, self.text_tokenizer, self.config.objectives)
         model = build_model(self.config.model, architecture, seed=self.config.seed).to(self.device)
         optimizer = build_optimizer(model, self.config.optimizer)
-        total_steps = self.config.epochs * self.job.plan.num_batches
-        schedule = build_schedule(optimizer, self.config.optimizer, total_steps=total_steps)
+        schedule = build_schedule(optimizer, self.config.optimizer, total_steps=sum(self.job.batches_per_epoch))
         state = TrainState(model=model, optimizer=optimizer, schedule=schedule)
         if (checkpoint := ray.train.get_checkpoint()) is not None:
             with checkpoint.as_directory() as folder:

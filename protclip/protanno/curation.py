@@ -14,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
@@ -23,10 +24,10 @@ import pyarrow.parquet as pq
 from protclip import files
 from protclip.hashing import hash64, uniform
 from protclip.protanno.biotext import biotext
-from protclip.protanno.sampling import Draw, SamplingConfig, draw, num_properties
+from protclip.protanno.sampling import Group, SamplingConfig, is_drawn, sampling_probability, why_no_candidate
 from protclip.protanno.shards import PROPERTIES, SCHEMA
-from protclip.uniprot.entry import BadEntry, Entry
-from protclip.uniprot.formats import open_entries
+from protclip.uniprot.entry import Entry
+from protclip.uniprot.formats import open_batches
 
 SPLITS = ("train", "heldout")
 SPILL_FOLDER = ".spill"
@@ -94,7 +95,7 @@ def spill_input(path: str, folder: str, ordinal: int, config: CurationConfig) ->
     """Stream one input file: sample its entries and spread their rows over one temporary file for each shard.
 
     Args:
-        path: a file that ``open_entries`` reads.
+        path: a file that ``open_batches`` reads.
         folder: the output folder; temporary files go into SPILL_FOLDER in it.
         ordinal: of the input; it names the temporary files.
         config: seed, sampling and number of shards.
@@ -103,24 +104,35 @@ def spill_input(path: str, folder: str, ordinal: int, config: CurationConfig) ->
         DataError: if the file cannot be read to its end.
     """
     report = SpillReport(path=path)
+    groups: Counter[tuple[bool | None, int | None, int]] = Counter()
+    probabilities: dict[tuple[bool | None, int | None, int], float] = {}
     spill = files.join(folder, SPILL_FOLDER, f"{ordinal:06d}")
     files.make_folder(spill)
     with files.atomic_write(files.join(spill, QUARANTINE_FILE)) as quarantine, _Spiller(spill, config) as spiller:
-        for entry in open_entries(path):
-            report.num_read += 1
-            if isinstance(entry, BadEntry):
-                report.quarantined[entry.reason] += 1
-                quarantine.write(json.dumps(entry.record(), sort_keys=True).encode() + b"\n")
-                continue
-            report.coverage[str(num_properties(entry))] += 1
-            report.existence[str(entry.existence or "unknown")] += 1
-            decision = draw(entry, config.sampling, config.seed)
-            if decision.refusal is not None:
-                report.not_sampled[decision.refusal] += 1
-                continue
-            report.num_kept += 1
-            spiller.add(_row(entry, decision, config.seed))
+        for batch in open_batches(path):
+            report.num_read += len(batch.reviewed) + len(batch.bad)
+            for bad in batch.bad:
+                report.quarantined[bad.reason] += 1
+                quarantine.write(json.dumps(bad.record(), sort_keys=True).encode() + b"\n")
+            # Millions of unreviewed entries fall into a few groups, most of which are no candidates.
+            members = list(zip(batch.reviewed, batch.existence, batch.num_properties, strict=True))
+            groups.update(members)
+            for group in groups.keys() - probabilities.keys():
+                probabilities[group] = sampling_probability(Group(*group), config.sampling)
+            chances = list(map(probabilities.__getitem__, members))
+            for i in compress(range(len(chances)), chances):
+                if is_drawn(batch.accession(i), chances[i], config.seed):
+                    report.num_kept += 1
+                    spiller.add(_row(batch.entry(i), chances[i], config.seed))
     report.spills = {str(shard): spiller.path(shard) for shard in sorted(spiller.writers)}
+    for key, number in groups.items():
+        group = Group(*key)
+        report.coverage[str(group.num_properties)] += number
+        report.existence[str(group.existence or "unknown")] += number
+        if probabilities[group] <= 0.0:
+            report.not_sampled[str(why_no_candidate(group, config.sampling))] += number
+    if num_not_drawn := groups.total() - report.num_kept - sum(report.not_sampled.values()):
+        report.not_sampled["not drawn"] = num_not_drawn
     return report
 
 
@@ -194,7 +206,7 @@ class _Spiller(contextlib.AbstractContextManager["_Spiller"]):
         self.stack.close()
 
 
-def _row(entry: Entry, decision: Draw, seed: int) -> dict[str, Any]:
+def _row(entry: Entry, probability: float, seed: int) -> dict[str, Any]:
     return {
         "accession": entry.accession,
         "sequence": entry.sequence,
@@ -206,7 +218,7 @@ def _row(entry: Entry, decision: Draw, seed: int) -> dict[str, Any]:
         "organism_id": entry.organism_id,
         "ec": entry.ec,
         "sequence_hash": hash64(entry.sequence),
-        "probability": decision.probability,
+        "probability": probability,
         "order": hash64(seed, "order", entry.accession),
     }
 

@@ -7,7 +7,7 @@ protein existence, 1 (evidence at protein level) to 5 (uncertain).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from protclip.hashing import uniform
 from protclip.protanno.shards import PROPERTIES
@@ -32,47 +32,31 @@ class SamplingConfig:
     """Entries with a larger C are not candidates."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Draw:
-    """What the sampling decides on one entry."""
+class Group(NamedTuple):
+    """What the sampling looks at: entries that agree in it have one probability."""
 
-    probability: float
-    """With which the entry is kept; 0 for one that is no candidate."""
-    refusal: str | None
-    """Why it is not kept, as a short fixed phrase; None where it is."""
+    reviewed: bool | None
+    existence: int | None
+    num_properties: int
 
 
-def coverage(entry: Entry) -> float:
+def coverage(entry: Entry | Group) -> float:
     """R: 1/4, 2/4, 3/4 or 1."""
-    return num_properties(entry) / len(PROPERTIES)
+    return entry.num_properties / len(PROPERTIES)
 
 
-def num_properties(entry: Entry) -> int:
-    """Properties present, 1 to 4; the name counts even where there is none."""
-    comments = (entry.function, entry.subcellular_location, entry.similarity)
-    return 1 + sum(text is not None for text in comments)
-
-
-def sampling_probability(entry: Entry, config: SamplingConfig) -> float:
+def sampling_probability(entry: Entry | Group, config: SamplingConfig) -> float:
     """The probability with which the entry is kept."""
     if config.mode == "none" or entry.reviewed is not False:
         return 1.0
-    if _not_a_candidate(entry, config):
+    if why_no_candidate(entry, config):
         return 0.0
     assert entry.existence is not None
     return float(coverage(entry) ** config.coverage_exponent / entry.existence**config.existence_exponent)
 
 
-def draw(entry: Entry, config: SamplingConfig, seed: int) -> Draw:
-    """Decide on one entry, by (seed, accession) alone."""
-    probability = sampling_probability(entry, config)
-    if probability <= 0.0:
-        return Draw(probability=0.0, refusal=_not_a_candidate(entry, config))
-    kept = probability >= 1.0 or uniform(seed, "sampling", entry.accession) < probability
-    return Draw(probability=probability, refusal=None if kept else "not drawn")
-
-
-def _not_a_candidate(entry: Entry, config: SamplingConfig) -> str | None:
+def why_no_candidate(entry: Entry | Group, config: SamplingConfig) -> str | None:
+    """Why an unreviewed entry has probability 0, as a short fixed phrase; None for a candidate."""
     if coverage(entry) < config.min_coverage:
         return "below the coverage"
     if entry.existence is None:
@@ -80,3 +64,8 @@ def _not_a_candidate(entry: Entry, config: SamplingConfig) -> str | None:
     if entry.existence > config.max_existence:
         return "above the existence level"
     return None
+
+
+def is_drawn(accession: str, probability: float, seed: int) -> bool:
+    """Whether the entry is kept, by (seed, accession) alone."""
+    return probability >= 1.0 or uniform(seed, "sampling", accession) < probability

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ def fit(
     batches: Callable[[int, int], Iterator[Batch]],
     end_epoch: Callable[[TrainState, dict[str, float]], None],
     epochs: int,
-    batches_per_epoch: int,
+    batches_per_epoch: Sequence[int],
     group: ProcessGroup | None,
     log: Callable[[str], None],
     log_every_s: float,
@@ -38,7 +38,7 @@ def fit(
         end_epoch: called on every worker after each epoch with the mean of each term over its steps and all workers,
             and their weighted sum as ``loss``; it measures and saves.
         epochs: passes in all.
-        batches_per_epoch: global batches of each.
+        batches_per_epoch: global batches of each epoch.
         group: the workers, or None for one process.
         log: takes a line of progress.
         log_every_s: seconds between two lines.
@@ -59,11 +59,11 @@ def fit(
                     with_loss({name: term.item() for name, term in steps[-1].items()}, objectives),
                     steps_per_s=(state.step - first_step) / (now - started),
                     num_pairs=batch.num_pairs * distributed.world_size(group),
-                    total_steps=epochs * batches_per_epoch,
+                    total_steps=sum(batches_per_epoch),
                     epochs=epochs,
                 )
                 log(line)
-        assert state.batch == batches_per_epoch, "the stream ended early"
+        assert state.batch == batches_per_epoch[state.epoch], "the stream ended early"
         terms_ST = torch.stack([torch.stack(list(terms.values())) for terms in steps])
         means = distributed.mean_over_workers(terms_ST.double().mean(0), group).tolist()
         state.epoch, state.batch = state.epoch + 1, 0

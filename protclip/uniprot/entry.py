@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ from protclip.uniprot.residues import RESIDUES
 MAX_VALUE_CHARS = 200
 """Characters of an offending value that a BadEntry keeps."""
 
-_RESIDUES = RESIDUES.encode()
+RESIDUE_BYTES = RESIDUES.encode()
+ACCESSION = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+"""What stands for an accession in a table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +46,12 @@ class Entry:
     """NCBI taxonomy identifier."""
     ec: tuple[str, ...] = ()
     """EC numbers of the protein and its parts, each once, in the entry's order."""
+
+    @property
+    def num_properties(self) -> int:
+        """Properties present, 1 to 4; the name counts even where there is none."""
+        comments = (self.function, self.subcellular_location, self.similarity)
+        return 1 + sum(text is not None for text in comments)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +103,7 @@ def checked_sequence(residues: bytes) -> str:
     if not residues:
         raise RefusedError("no sequence", "", "at least one residue")
     residues = residues.upper()
-    if foreign := residues.translate(None, _RESIDUES):
+    if foreign := residues.translate(None, RESIDUE_BYTES):
         letter = foreign[:1]
         raise RefusedError(
             "letter outside the alphabet",
@@ -102,3 +111,16 @@ def checked_sequence(residues: bytes) -> str:
             "the 20 amino acids and BJOUXZ",
         )
     return residues.decode("ascii")
+
+
+def is_utf8(text: bytes) -> bool:
+    """True where the bytes are UTF-8."""
+    try:
+        return text.isascii() or bool(text.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def not_utf8(line: bytes, source: str, number: int) -> BadEntry:
+    """The BadEntry of a line that is no text."""
+    return RefusedError("not UTF-8", repr(line), "UTF-8 text").at(source=source, line=number, accession=None)

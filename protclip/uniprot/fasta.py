@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from typing import IO
 
 from protclip.errors import DataError
-from protclip.uniprot.entry import MAX_VALUE_CHARS, BadEntry, Entry, RefusedError, checked_sequence
-from protclip.uniprot.streams import read_blocks
-
-MAX_LINE_BYTES = 64 << 20
-"""A longer line is no FASTA."""
+from protclip.uniprot.entry import MAX_VALUE_CHARS, BadEntry, Entry, RefusedError, checked_sequence, not_utf8
+from protclip.uniprot.streams import read_lines
 
 _UNIPROT = re.compile(r"(sp|tr)\|([A-Za-z0-9-]+)\|(\S+)(?:\s+(.*))?$")
 _KEY = re.compile(r"(?:^|\s)(OS|OX|GN|PE|SV)=")
@@ -96,7 +93,7 @@ def read_records(stream: IO[bytes], source: str) -> Iterator[Record | BadEntry]:
     header: bytes | None = None
     start, found = 0, False
     residues: list[bytes] = []
-    for number, line in _read_lines(stream, source):
+    for number, line in read_lines(stream, source, "a FASTA file"):
         if line.startswith(b">"):
             if header is not None:
                 yield _record(header, residues, source, start)
@@ -157,22 +154,4 @@ def _record(line: bytes, residues: list[bytes], source: str, number: int) -> Rec
     except RefusedError as refusal:
         return refusal.at(source=source, line=number, accession=accession)
     except UnicodeDecodeError:
-        return RefusedError("not UTF-8", repr(line), "UTF-8 text").at(source=source, line=number, accession=None)
-
-
-def _read_lines(stream: IO[bytes], source: str) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, line without its end) of each line."""
-    rest = bytearray()
-    number = 0
-    for block in read_blocks(stream, source):
-        rest += block
-        if b"\n" in block:
-            *lines, last = bytes(rest).split(b"\n")
-            for line in lines:
-                number += 1
-                yield number, line.removesuffix(b"\r")
-            rest = bytearray(last)
-        elif len(rest) > MAX_LINE_BYTES:
-            raise DataError(f"{source}: line {number + 1} is over {MAX_LINE_BYTES >> 20} MB; is this a FASTA file?")
-    if rest:
-        yield number + 1, bytes(rest).removesuffix(b"\r")
+        return not_utf8(line, source, number)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO
+
+import numpy as np
 
 from protclip.errors import DataError
 from protclip.uniprot.crc64 import crc64
@@ -19,15 +22,18 @@ from protclip.uniprot.streams import read_blocks
 MAX_ENTRY_BYTES = 64 << 20
 """The largest entries of UniProtKB have a few MB; more without a ``//`` line is another kind of file."""
 
-_TERMINATOR = re.compile(rb"\n//[ \t\r]*(?=\n)")
 _RUN_END = {code: re.compile(rb"\n(?!" + code + rb"   )") for code in (b"ID", b"AC", b"DE", b"OS", b"OX", b"PE")}
 _TOPICS = ("FUNCTION", "SUBCELLULAR LOCATION", "SIMILARITY")
-_BLOCK = re.compile(rb"\nCC   -!- (" + "|".join(_TOPICS).encode() + rb"):")
+# All that is looked for in a whole entry is found in one pass.
+_MARK = re.compile(rb"\n(?:(?:ID|AC|PE|SQ)   |CC   -!- (?:" + "|".join(_TOPICS).encode() + rb"):|//[ \t\r]*(?=\n))")
+_LONGEST_MARK = 64
+_COMMENT = len(b"\nCC   -!- ")
 _BLOCK_END = re.compile(rb"\n(?!CC    )")  # a comment's further lines are indented
 _SQ = re.compile(rb"SQ   SEQUENCE +(\d+) AA; +\d+ MW; +([0-9A-F]{16}) CRC64;")
 _TAXON = re.compile(r"NCBI_TaxID=(\d{1,9})\b")
 _EXISTENCE = re.compile(r"([1-5]):")
 _WHITESPACE = b" \t\r\n"
+_NEWLINE = ord("\n")
 # Reviewed and Unreviewed since 2006; Swiss-Prot's STANDARD and TrEMBL's PRELIMINARY before.
 _STATUS = {"Reviewed": True, "STANDARD": True, "Unreviewed": False, "PRELIMINARY": False}
 
@@ -43,79 +49,96 @@ def read_flat_file(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]
         DataError: if the stream is damaged (entries before the damage are given first) or holds no entry at all.
     """
     found = False
-    for line, text in _cut_entries(stream, source):
+    for piece in _cut_entries(stream, source):
         found = True
-        yield _parse(text, source, line)
+        yield _parse(piece, source)
     if not found:
         raise DataError(
             f"{source}: holds no entry; a UniProtKB flat file has ID, AC, …, SQ lines and ends entries with //."
         )
 
 
-def _cut_entries(stream: IO[bytes], source: str) -> Iterator[tuple[int, bytes]]:
-    """(line number of its start, bytes) of each entry; the bytes start with a newline and hold no terminator."""
-    buffer = bytearray(b"\n")
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One entry as it stands in the file."""
+
+    line: int
+    """Number of its first line."""
+    text: bytes
+    """Starts and ends with a newline and holds no terminator."""
+    marks: dict[bytes, list[int]]
+    """Where the lines with these codes start, at their newline; of CC, the blocks of the used topics."""
+
+    @property
+    def num_newlines(self) -> int:
+        return int(np.count_nonzero(np.frombuffer(self.text, np.uint8) == _NEWLINE))
+
+
+def _cut_entries(stream: IO[bytes], source: str) -> Iterator[_Piece]:
+    buffer = b"\n"
     line, searched = 1, 0
+    marks: dict[bytes, list[int]] = {}
     for block in read_blocks(stream, source):
         buffer += block
+        if b"\r" in buffer:
+            buffer = buffer.replace(b"\r\n", b"\n")
         start = 0
-        while match := _TERMINATOR.search(buffer, max(start, searched)):
-            text = bytes(buffer[start : match.start() + 1])
-            yield from _split_unterminated(line, text)
-            line += text.count(b"\n")  # the newline in front stands for the terminator's
-            start = match.end()
-        del buffer[:start]
-        searched = max(0, len(buffer) - 64)  # a terminator may be cut by the block's end
+        for mark in _MARK.finditer(buffer, searched):
+            code, at, searched = mark[0][1:3], mark.start(), mark.end()
+            # An entry that lost its // does not take the next one with it: each ID line starts an entry.
+            if code == b"//" or (code == b"ID" and at > start):
+                piece = _Piece(line, buffer[start : at + 1], marks)
+                if not piece.text.isspace():
+                    yield piece
+                # The newline in front of a piece stands for that of the terminator before it.
+                line += piece.num_newlines - (code == b"ID")
+                start, marks = (at if code == b"ID" else searched), {}
+            if code != b"//":
+                marks.setdefault(code, []).append(at - start)
+        buffer = buffer[start:]
+        searched = max(searched - start, len(buffer) - _LONGEST_MARK, 0)  # a mark may be cut by the block's end
         if len(buffer) > MAX_ENTRY_BYTES:
             raise DataError(
                 f"{source}: no // line in {MAX_ENTRY_BYTES >> 20} MB from line {line}; is this a UniProtKB flat file?"
             )
     # The last entry's // may lack its newline, or the file may end inside the entry, which its checksum will tell.
-    text = bytes(buffer).rstrip()
-    yield from _split_unterminated(line, (text[:-2] if text.endswith(b"\n//") else text) + b"\n")
+    text = buffer.rstrip()
+    text = (text[:-2] if text.endswith(b"\n//") else text) + b"\n"
+    if not text.isspace():
+        yield _Piece(line, text, marks)
 
 
-def _split_unterminated(line: int, text: bytes) -> Iterator[tuple[int, bytes]]:
-    """An entry that lost its // does not take the next one with it: each ID line starts an entry."""
-    if b"\r" in text:
-        text = text.replace(b"\r\n", b"\n")
-    start = 0
-    while start >= 0:
-        end = text.find(b"\nID   ", start + 1)
-        piece = text[start:] if end < 0 else text[start : end + 1]
-        if not piece.isspace():
-            yield line + text.count(b"\n", 1, start + 1), piece
-        start = end
-
-
-def _parse(text: bytes, source: str, line: int) -> Entry | BadEntry:
+def _parse(piece: _Piece, source: str) -> Entry | BadEntry:
     accession = None
     try:
-        accession = _accession(text)
-        return _entry(text, accession)
+        accession = _accession(piece)
+        return _entry(piece, accession)
     except RefusedError as refusal:
-        return refusal.at(source=source, line=line, accession=accession)
+        return refusal.at(source=source, line=piece.line, accession=accession)
     except UnicodeDecodeError as error:
         value = repr(bytes(error.object[error.start : error.end]))
-        return RefusedError("not UTF-8", value, "UTF-8 text").at(source=source, line=line, accession=accession)
+        return RefusedError("not UTF-8", value, "UTF-8 text").at(source=source, line=piece.line, accession=accession)
 
 
-def _entry(text: bytes, accession: str) -> Entry:
+def _entry(piece: _Piece, accession: str) -> Entry:
     # The manual fixes the order of the line codes, so each is looked for in its part alone:
     # ID AC DT DE GN OS OC OX | RN … | CC | DR | PE | KW FT | SQ.
-    comments_start = _find(text, b"\nCC   ", 0)
-    head = text[: min(_find(text, b"\nRN   ", 0), comments_start) + 1]
-    comments_end = max(comments_start, text.rfind(b"\nCC   "))
-    comments = _comments(text, comments_start, comments_end)
+    head = piece.text[: _find(piece.text, b"\nCC   ", _find(piece.text, b"\nRN   ", len(piece.text) - 1)) + 1]
+    comments = _comments(piece)
     identity = " ".join(_lines(head, b"ID")).split()
+    reviewed = _reviewed(identity)
+    sequence = _sequence(piece)
+    if (length := re.search(r"(\d+) AA\.?$", " ".join(identity))) and int(length[1]) != len(sequence):
+        # Names of one entry and the sequence of another, which a file that lost bytes in between would give.
+        raise RefusedError("length is not the ID line's", f"{len(sequence)} residues", f"{length[1]}, the ID line's")
     names = parse_names(_lines(head, b"DE"))
     taxon = _TAXON.search(" ".join(_lines(head, b"OX")))
     return Entry(
         accession=accession,
         entry_name=identity[0] if identity else None,
-        reviewed=_reviewed(identity),
-        sequence=_sequence(text),
-        existence=_existence(text[comments_end:] if comments_end < len(text) - 1 else text),
+        reviewed=reviewed,
+        sequence=sequence,
+        existence=_existence(piece),
         name=names.name,
         function=comments.get("FUNCTION"),
         subcellular_location=comments.get("SUBCELLULAR LOCATION"),
@@ -127,47 +150,50 @@ def _entry(text: bytes, accession: str) -> Entry:
     )
 
 
-def _find(text: bytes, mark: bytes, start: int) -> int:
-    """Where the mark is, or the end of the last line."""
-    found = text.find(mark, start)
-    return len(text) - 1 if found < 0 else found
+def _find(text: bytes, mark: bytes, end: int) -> int:
+    """Where the mark is before the end, or the end."""
+    found = text.find(mark, 0, end)
+    return end if found < 0 else found
 
 
 def _lines(text: bytes, code: bytes) -> list[str]:
     """The lines of a line code that stand together, without the code."""
     start = text.find(b"\n" + code + b"   ")
-    if start < 0:
-        return []
+    return [] if start < 0 else _run(text, code, start)[0]
+
+
+def _run(text: bytes, code: bytes, start: int) -> tuple[list[str], int]:
+    """The lines of a line code from one that starts there, without the code, and where they end."""
     match = _RUN_END[code].search(text, start + 1)
     assert match is not None  # entries end with a newline
-    return [line[5:] for line in text[start + 1 : match.start()].decode().split("\n")]
+    return [line[5:] for line in text[start + 1 : match.start()].decode().split("\n")], match.start()
 
 
-def _comments(text: bytes, start: int, end: int) -> dict[str, str]:
+def _comments(piece: _Piece) -> dict[str, str]:
     """The used topics that the entry has: their blocks, each with its label, joined as UniProt's exports join them."""
     blocks: dict[str, list[str]] = {}
-    # To the end of the last comment line, which starts at `end`.
-    for mark in _BLOCK.finditer(text, start, _find(text, b"\n", end + 1)):
-        match = _BLOCK_END.search(text, mark.end())
+    for mark in piece.marks.get(b"CC", ()):
+        match = _BLOCK_END.search(piece.text, mark + 1)
         assert match is not None
-        topic = mark[1].decode()
-        first, *further = text[mark.start(1) : match.start()].decode().split("\n")
+        first, *further = piece.text[mark + _COMMENT : match.start()].decode().split("\n")
+        topic = first.partition(":")[0]
         block = unwrap([first, *(line[2:] for line in further)])
         if len(block) > len(topic) + 1:
             blocks.setdefault(topic, []).append(block)
     return {topic: "; ".join(texts) for topic, texts in blocks.items()}
 
 
-def _accession(text: bytes) -> str:
-    lines = _lines(text, b"AC")
+def _accession(piece: _Piece) -> str:
+    starts = piece.marks.get(b"AC", [])
+    lines, end = _run(piece.text, b"AC", starts[0]) if starts else ([], 0)
     accession = " ".join(lines).split(";")[0].strip()
     if not accession or " " in accession:
         raise RefusedError("no accession", accession, "an AC line such as 'AC   P12345;'")
-    block = text.find(b"\nAC   ") + sum(len(line) + 6 for line in lines)
-    if (second := text.find(b"\nAC   ", block)) >= 0:
-        # A file that lost bytes between two entries would give the names of one with the sequence of the other.
-        value = text[second + 1 : text.find(b"\n", second + 1)].decode("latin-1")
-        raise RefusedError("two entries run into each other", value, "one AC block, and a // line after each entry")
+    for second in starts:
+        if second >= end:
+            # A file that lost bytes between two entries would give the names of one with the sequence of the other.
+            value = piece.text[second + 1 : piece.text.find(b"\n", second + 1)].decode("latin-1")
+            raise RefusedError("two entries run into each other", value, "one AC block, and a // line after each entry")
     return accession
 
 
@@ -183,20 +209,22 @@ def _reviewed(identity: list[str]) -> bool:
     return _STATUS[status]
 
 
-def _existence(text: bytes) -> int | None:
-    lines = _lines(text, b"PE")
-    if not lines:
+def _existence(piece: _Piece) -> int | None:
+    starts = piece.marks.get(b"PE")
+    if not starts:
         return None  # releases before 2007 have none
-    match = _EXISTENCE.match(lines[0])
+    first = _run(piece.text, b"PE", starts[-1])[0][0]
+    match = _EXISTENCE.match(first)
     if match is None:
-        raise RefusedError("unknown protein existence", lines[0], "a level of 1 to 5, as in 'PE   1: Evidence …'")
+        raise RefusedError("unknown protein existence", first, "a level of 1 to 5, as in 'PE   1: Evidence …'")
     return int(match[1])
 
 
-def _sequence(text: bytes) -> str:
-    start = text.rfind(b"\nSQ   ")
-    if start < 0:
+def _sequence(piece: _Piece) -> str:
+    text, starts = piece.text, piece.marks.get(b"SQ")
+    if not starts:
         raise RefusedError("no sequence", "", "an SQ line and the residues")
+    start = starts[-1]
     end = text.find(b"\n", start + 1)
     header = _SQ.match(text, start + 1)
     if header is None:

@@ -7,10 +7,14 @@ from typing import IO
 
 from protclip import files
 from protclip.errors import DataError
+from protclip.uniprot.batch import Batch, batches_of
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.flat_file import read_flat_file
+from protclip.uniprot.json_lines import read_json_lines
 from protclip.uniprot.streams import open_stream
+from protclip.uniprot.table import read_csv, read_tsv, read_tsv_batches
+from protclip.uniprot.xml_entries import read_xml
 
 Reader = Callable[[IO[bytes], str], Iterator[Entry | BadEntry]]
 
@@ -21,6 +25,11 @@ READERS: dict[str, Reader] = {
     ".fasta": read_fasta,
     ".fa": read_fasta,
     ".faa": read_fasta,
+    ".tsv": read_tsv,
+    ".tab": read_tsv,
+    ".csv": read_csv,
+    ".xml": read_xml,
+    ".jsonl": read_json_lines,
 }
 """By the file name's ending, ``.gz`` set aside."""
 
@@ -47,6 +56,17 @@ def open_entries(path: str) -> Iterator[Entry | BadEntry]:
     reader = reader_of(path)
     with open_stream(path) as stream:
         yield from reader(stream, path)
+
+
+def open_batches(path: str) -> Iterator[Batch]:
+    """Stream the entries of one file in batches: the same entries as open_entries gives.
+
+    Raises:
+        DataError: as open_entries.
+    """
+    reader = reader_of(path)
+    with open_stream(path) as stream:
+        yield from read_tsv_batches(stream, path) if reader is read_tsv else batches_of(reader(stream, path))
 
 
 def expand_inputs(patterns: Iterable[str]) -> list[str]:

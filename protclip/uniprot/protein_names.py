@@ -1,4 +1,4 @@
-"""The DE lines of a flat-file entry, and their text in UniProt's TSV column ``Protein names``.
+"""The names of a protein: from DE lines or XML into the text of UniProt's TSV column ``Protein names``, and that back.
 
 RecName: Full, Short, EC; AltName: Full, …   →  Full (Short) (EC 1.2.3.4) (alternative) (its short) …
 Contains: …                                  →  [Cleaved into: name (names); name]
@@ -17,6 +17,11 @@ _FIELD = re.compile(
     r"|(Contains|Includes):|Flags: *(.*)"
 )
 _EVIDENCE = re.compile(r"\s*\{(?:ECO:|EI\d)[^{}]*\}$")
+_EC_GROUP = re.compile(r"\(EC ([^()]+)\)")
+_BRACKET = re.compile(r"[()[\]]")
+_OPENING = {")": "(", "]": "["}
+_SECTIONS = ("[Cleaved into: ", "[Includes: ")
+_FRAGMENT = re.compile(r"\bFragments?\b")
 _WRAPPED_WORD = re.compile(r"(?:and|or|to)\s")
 
 # How the kinds of names stand in parentheses.
@@ -33,7 +38,7 @@ _PARENTHESES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProteinNames:
-    """What the DE lines say."""
+    """What an entry says of its names."""
 
     name: str | None
     """The TSV column's text."""
@@ -44,10 +49,11 @@ class ProteinNames:
 
 
 @dataclass(slots=True)
-class _Names:
-    """The names of the protein itself, or of one of its parts, as (kind, text)."""
+class Names:
+    """The names of the protein itself, or of one of its parts."""
 
     names: list[tuple[str, str]] = field(default_factory=list)
+    """(kind, text) in the entry's order; the kinds are those of the DE lines: Full, Short, EC, INN …"""
 
     def render(self) -> str:
         texts = [
@@ -62,28 +68,81 @@ def parse_names(lines: Sequence[str]) -> ProteinNames:
     Args:
         lines: the lines without their line code.
     """
-    protein = _Names()
-    parts: dict[str, list[_Names]] = {"Contains": [], "Includes": []}
+    protein = Names()
+    contains: list[Names] = []
+    includes: list[Names] = []
     flags = ""
     current = protein
-    for line in _logical_lines(lines):
-        match = _FIELD.match(line)
-        assert match is not None
+    for match in _fields(lines):
         kind, value, section, flag_text = match.groups()
         if section is not None:
-            current = _Names()
-            parts[section].append(current)
+            current = Names()
+            (contains if section == "Contains" else includes).append(current)
         elif flag_text is not None:
             flags = flag_text
-        elif text := _EVIDENCE.sub("", value.strip().removesuffix(";").rstrip()):
-            current.names.append((kind, text))
-    everything = [protein, *parts["Contains"], *parts["Includes"]]
+        else:
+            text = value.strip().removesuffix(";").rstrip()
+            if text.endswith("}"):
+                text = _EVIDENCE.sub("", text)
+            if text:
+                current.names.append((kind, text))
+    fragment = _FRAGMENT.search(flags)
+    return compose_names(protein, contains, includes, fragment[0] if fragment else None)
+
+
+def compose_names(
+    protein: Names, contains: Sequence[Names], includes: Sequence[Names], fragment: str | None
+) -> ProteinNames:
+    """The TSV column's text of a protein's names.
+
+    Args:
+        protein: the protein's own names.
+        contains: those of the chains that it is cleaved into.
+        includes: those of its domains.
+        fragment: ``Fragment`` or ``Fragments``, where the sequence is not whole.
+    """
+    texts = [protein.render()]
+    for label, parts in (("Cleaved into", contains), ("Includes", includes)):
+        if names := [part.render() for part in parts if part.names]:
+            texts.append(f"[{label}: {'; '.join(names)}]")
+    if fragment:
+        texts.append(f"({fragment})")
+    everything = [protein, *contains, *includes]
     ec = dict.fromkeys(text for names in everything for kind, text in names.names if kind == "EC")
     return ProteinNames(
-        name=_render(protein, parts, flags) or None,
+        name=" ".join(filter(None, texts)) or None,
         display_name=next((text for kind, text in protein.names if kind == "Full"), None),
         ec=tuple(ec),
     )
+
+
+def parse_name_cell(cell: str) -> ProteinNames:
+    """Parse the TSV column's text: the groups in parentheses at its end are peeled off, what stays is the first name.
+
+    A group that belongs to the first name is told from an alternative only where the name goes on behind it:
+    ``Glycine dehydrogenase (decarboxylating) (EC 1.4.4.2)`` gives ``Glycine dehydrogenase``.
+    """
+    end = _end_of_first_name(cell)
+    ec = dict.fromkeys(_EC_GROUP.findall(cell))
+    return ProteinNames(name=cell or None, display_name=cell[:end] or None, ec=tuple(ec))
+
+
+def _end_of_first_name(cell: str) -> int:
+    """Where the groups begin that stand at the cell's end, each behind a name and a space."""
+    end = len(cell)
+    brackets = [(match.start(), match[0]) for match in _BRACKET.finditer(cell)] if cell.endswith((")", "]")) else []
+    while brackets and brackets[-1][0] == end - 1 and brackets[-1][1] in _OPENING:
+        close = brackets[-1][1]
+        start, depth = 0, 0
+        while brackets:
+            start, bracket = brackets.pop()
+            depth += (bracket == close) - (bracket == _OPENING[close])
+            if depth == 0:
+                break
+        if depth or start < 2 or cell[start - 1] != " " or (close == "]" and not cell.startswith(_SECTIONS, start)):
+            break
+        end = start - 1
+    return end
 
 
 def unwrap(lines: Sequence[str]) -> str:
@@ -91,12 +150,12 @@ def unwrap(lines: Sequence[str]) -> str:
 
     ``alpha-`` + ``cadinene`` is one word, ``N-`` + ``and C-terminal`` two.
     """
+    stripped = [line for line in map(str.strip, lines) if line]
+    if not any(line.endswith("-") for line in stripped[:-1]):
+        return " ".join(stripped)
     text: list[str] = []
     last = " "
-    for raw in lines:
-        line = raw.strip()
-        if not line:
-            continue
+    for line in stripped:
         cut = last.endswith("-") and last[-2:-1] not in ("", " ") and not _WRAPPED_WORD.match(line)
         if text and not cut:
             text.append(" ")
@@ -105,22 +164,18 @@ def unwrap(lines: Sequence[str]) -> str:
     return "".join(text)
 
 
-def _logical_lines(lines: Sequence[str]) -> list[str]:
-    """One line for each field; a line that starts no field goes on with the one before, as in older releases."""
-    logical: list[list[str]] = []
+def _fields(lines: Sequence[str]) -> list[re.Match[str]]:
+    """Each field; a line that starts none goes on with the one before, as in older releases."""
+    found: list[re.Match[str]] = []
+    wrapped: dict[int, list[str]] = {}
     for raw in lines:
         line = raw.strip()
-        if _FIELD.match(line):
-            logical.append([line])
-        elif logical and line:
-            logical[-1].append(line)
-    return [unwrap(group) for group in logical]
-
-
-def _render(protein: _Names, parts: dict[str, list[_Names]], flags: str) -> str:
-    texts = [protein.render()]
-    for section, label in (("Contains", "Cleaved into"), ("Includes", "Includes")):
-        if names := [part.render() for part in parts[section] if part.names]:
-            texts.append(f"[{label}: {'; '.join(names)}]")
-    texts += [f"({flag})" for flag in ("Fragment", "Fragments") if re.search(rf"\b{flag}\b", flags)]
-    return " ".join(filter(None, texts))
+        if match := _FIELD.match(line):
+            found.append(match)
+        elif found and line:
+            wrapped.setdefault(len(found) - 1, [found[-1].string]).append(line)
+    for i, group in wrapped.items():
+        match = _FIELD.match(unwrap(group))
+        assert match is not None
+        found[i] = match
+    return found

@@ -13,6 +13,8 @@ from protclip.errors import DataError
 
 BLOCK_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_LINE_BYTES = 64 << 20
+"""No file of ours has a longer line; more without a line end is another kind of file."""
 
 
 @contextlib.contextmanager
@@ -36,22 +38,83 @@ def open_stream(path: str) -> Iterator[IO[bytes]]:
 
 
 def read_blocks(stream: IO[bytes], source: str) -> Iterator[bytes]:
-    """The stream's bytes in blocks of any size; everything before a damage is given before the error.
+    """The stream's bytes in blocks of about BLOCK_BYTES; everything before a damage is given before the error.
 
     Raises:
         DataError: if the stream ends early or is damaged.
     """
-    # read1 gives what one step of decompression gave; read would drop that when the next step fails.
+    pieces: list[bytes] = []
+    num_bytes = 0
+    try:
+        for piece in _read_pieces(stream, source):
+            pieces.append(piece)
+            num_bytes += len(piece)
+            if num_bytes >= BLOCK_BYTES:
+                yield b"".join(pieces)
+                pieces, num_bytes = [], 0
+    except DataError:
+        if pieces:
+            yield b"".join(pieces)
+        raise
+    if pieces:
+        yield b"".join(pieces)
+
+
+def _read_pieces(stream: IO[bytes], source: str) -> Iterator[bytes]:
+    # read1 gives what one step of decompression gave, some 30 kB; read would drop that when the next step fails.
     read = getattr(stream, "read1", stream.read)
     while True:
         try:
-            block = read(BLOCK_BYTES)
+            piece = read(BLOCK_BYTES)
         except EOFError as error:
             raise DataError(
                 f"{source}: the gzip stream ends in the middle: the file was cut short. Fetch or copy it again."
             ) from error
         except (OSError, zlib.error) as error:
             raise DataError(f"{source}: cannot be read to its end ({error}). Fetch or copy it again.") from error
-        if not block:
+        if not piece:
             return
-        yield block
+        yield piece
+
+
+def read_lines(stream: IO[bytes], source: str, kind: str) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, line without its end) of each line.
+
+    Args:
+        stream: decompressed bytes.
+        source: the name for messages.
+        kind: what the file should be, for the message: ``a FASTA file``.
+
+    Raises:
+        DataError: if the stream is damaged, or a line longer than MAX_LINE_BYTES.
+    """
+    number = 0
+    for block in read_line_blocks(stream, source, kind):
+        for line in block.removesuffix(b"\n").split(b"\n"):
+            number += 1
+            yield number, line.removesuffix(b"\r")
+
+
+def read_line_blocks(stream: IO[bytes], source: str, kind: str) -> Iterator[bytes]:
+    """The stream in blocks of whole lines; only the last may lack its line end.
+
+    Raises:
+        DataError: as read_lines.
+    """
+    pieces: list[bytes | memoryview] = []
+    num_given = num_held = 0
+    for block in read_blocks(stream, source):
+        end = block.rfind(b"\n") + 1
+        if end:
+            whole = b"".join([*pieces, memoryview(block)[:end]])
+            yield whole
+            num_given += len(whole)
+            pieces, num_held = [], 0
+        pieces.append(block[end:])
+        num_held += len(block) - end
+        if num_held > MAX_LINE_BYTES:
+            raise DataError(
+                f"{source}: the line at byte {num_given:,} is over {MAX_LINE_BYTES >> 20} MB; is this {kind}?"
+            )
+    if num_held:
+        yield b"".join(pieces)

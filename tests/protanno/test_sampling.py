@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protclip.protanno.biotext import biotext
-from protclip.protanno.sampling import Draw, SamplingConfig, coverage, draw, sampling_probability
+from protclip.protanno.sampling import SamplingConfig, coverage, is_drawn, sampling_probability, why_no_candidate
 from protclip.uniprot.entry import Entry
 
 pytestmark = pytest.mark.unit
@@ -17,6 +17,10 @@ COMMENTS = ("function", "subcellular_location", "similarity")
 def entry(accession: str, *, properties: int, existence: int | None, reviewed: bool | None = False) -> Entry:
     comments = dict.fromkeys(COMMENTS[: properties - 1], "TEXT: x.")
     return Entry(accession=accession, sequence="M", name="n", existence=existence, reviewed=reviewed, **comments)
+
+
+def is_kept(candidate: Entry, config: SamplingConfig, seed: int) -> bool:
+    return is_drawn(candidate.accession, sampling_probability(candidate, config), seed)
 
 
 def test_the_biotext_is_the_papers() -> None:
@@ -49,19 +53,20 @@ def test_the_probability_is_the_papers(properties: int, existence: int | None, p
 @pytest.mark.parametrize("reviewed", [True, None])
 def test_reviewed_entries_and_those_that_do_not_say_are_kept_whole(reviewed: bool | None) -> None:
     poor = entry("A", properties=1, existence=5, reviewed=reviewed)
-    assert draw(poor, PAPER, seed=0) == Draw(probability=1.0, refusal=None)
+    assert sampling_probability(poor, PAPER) == 1.0
+    assert all(is_drawn(f"A{i}", 1.0, seed=0) for i in range(100))
 
 
 def test_without_sampling_everything_is_kept() -> None:
-    assert draw(entry("A", properties=1, existence=5), SamplingConfig(mode="none"), seed=0).refusal is None
+    assert is_kept(entry("A", properties=1, existence=5), SamplingConfig(mode="none"), seed=0)
 
 
 def test_what_is_no_candidate_says_why() -> None:
     reasons = [
-        draw(entry("A", properties=properties, existence=existence), PAPER, seed=0).refusal
-        for properties, existence in ((2, 1), (4, 4), (4, None))
+        why_no_candidate(entry("A", properties=properties, existence=existence), PAPER)
+        for properties, existence in ((2, 1), (4, 4), (4, None), (3, 3))
     ]
-    assert reasons == ["below the coverage", "above the existence level", "protein existence unknown"]
+    assert reasons == ["below the coverage", "above the existence level", "protein existence unknown", None]
 
 
 @pytest.mark.parametrize("existence", [1, 2, 3])
@@ -71,14 +76,14 @@ def test_candidates_are_kept_as_often_as_the_formula_says(properties: int, exist
     candidates = [entry(f"A{i}", properties=properties, existence=existence) for i in range(number)]
     expected = sampling_probability(candidates[0], PAPER)
     assert expected == coverage(candidates[0]) ** 0.5 / existence**3
-    kept = sum(draw(candidate, PAPER, seed=3).refusal is None for candidate in candidates)
+    kept = sum(is_kept(candidate, PAPER, seed=3) for candidate in candidates)
     assert abs(kept - number * expected) <= 4 * (number * expected * (1 - expected)) ** 0.5
 
 
 def test_the_draw_is_of_seed_and_accession_alone() -> None:
     # The same accession with other text of the same coverage is drawn alike; another seed draws otherwise.
-    first = [draw(entry(f"A{i}", properties=4, existence=2), PAPER, seed=1) for i in range(500)]
-    again = [draw(entry(f"A{i}", properties=4, existence=2), PAPER, seed=1) for i in reversed(range(500))]
-    other = [draw(entry(f"A{i}", properties=4, existence=2), PAPER, seed=2) for i in range(500)]
+    first = [is_kept(entry(f"A{i}", properties=4, existence=2), PAPER, seed=1) for i in range(500)]
+    again = [is_kept(entry(f"A{i}", properties=4, existence=2), PAPER, seed=1) for i in reversed(range(500))]
+    other = [is_kept(entry(f"A{i}", properties=4, existence=2), PAPER, seed=2) for i in range(500)]
     assert first == again[::-1]
     assert first != other

@@ -78,6 +78,40 @@ def test_the_real_sample_without_sampling_gives_1216_pairs(tmp_path: Path, real_
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+def test_every_format_goes_through_curate_and_one_entry_is_one_row(tmp_path: Path) -> None:
+    uniprot = Path(__file__).parents[1] / "uniprot"
+    # P00001 and Q00009 come as flat file and as XML; the row kept is that of either, for they are the same.
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.dat").write_bytes((uniprot / "golden.dat").read_bytes())
+    (tmp_path / "in/b.xml.gz").write_bytes(gzip.compress((uniprot / "golden.xml").read_bytes()))
+    cells = ("reviewed", "Predicted", "Name, (EC 1.1.1.1)", "FUNCTION: Does.", "SIMILARITY: Belongs to it.", "MKV")
+    header = ("Reviewed", "Protein existence", "Protein names", "Function [CC]", "Sequence similarities", "Sequence")
+    for name, separator in (("c.tsv", "\t"), ("d.tab", "\t"), ("e.csv", ",")):
+        table = [("Entry", *header), (f"{name[0].upper()}00001", *cells), ("", *cells)]
+        text = "".join(separator.join(f'"{cell}"' if name == "e.csv" else cell for cell in row) + "\n" for row in table)
+        (tmp_path / "in" / name).write_text(text)
+    pair = {"seq": "MKVA", "text": "PROTEIN NAME: Name, (EC 1.1.1.1). FUNCTION: Does. SIMILARITY: Belongs to it."}
+    (tmp_path / "in/f.jsonl").write_text(json.dumps(pair) + "\n")
+    (tmp_path / "in/g.fasta").write_text(">sp|G00001|G_TEST Name OS=X OX=1 PE=4 SV=1\nMKV\n")
+    options = ("--max-bad-fraction", 0.5, "--heldout-fraction", 0.5, "--sampling", "none")
+    run(tmp_path / "in/*", "--output", tmp_path / "pairs", *options)
+    manifest = read_manifest(str(tmp_path / "pairs"), "pairs", verify=True)
+    counts = manifest["counts"]
+    assert (counts["read"], counts["kept"], counts["repeated_accession"]) == (12, 7, 2)
+    assert counts["quarantined_by_reason"] == {"no accession": 3}
+    kept = {row["accession"]: row for split in rows(tmp_path / "pairs").values() for row in split}
+    (published,) = (accession for accession in kept if accession.startswith("seq-"))
+    assert set(kept) == {"P00001", "Q00009", "C00001", "D00001", "E00001", "G00001", published}
+    for accession in ("C00001", "D00001", "E00001", published):
+        assert kept[accession]["display_name"] == "Name,"
+        assert kept[accession]["ec"] == ["1.1.1.1"]
+        assert kept[accession]["similarity"] == "SIMILARITY: Belongs to it."
+        assert kept[accession]["reviewed"] is (None if accession == published else True)
+        assert kept[accession]["existence"] == (None if accession == published else 4)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
 def test_too_many_bad_rows_stop_the_job_and_a_few_do_not(tmp_path: Path) -> None:
     bad = [entry.replace("CRC64", "CRC32") for entry in ENTRIES[:10]]
     path = write(tmp_path / "some.dat", [*bad, *ENTRIES[10:]])

@@ -16,9 +16,11 @@ from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import ConfigError
 from protclip.hashing import hash64
 from protclip.protanno.shards import SCHEMA, RowGroup
-from ray_jobs.lanes import LanePlan, read_piece, stream, worker_batches
+from ray_jobs.lanes import LanePlan, count_drawn, read_piece, stream, worker_batches
 
 WORKERS = (1, 2, 4)
+PROBABILITIES = (1.0, 0.5, 0.1)
+"""Of rows 0, 1, 2 and so on in turn; they matter where each epoch draws its rows."""
 
 
 def write_shards(folder: Path, sizes: list[int], row_group_rows: int) -> tuple[RowGroup, ...]:
@@ -35,7 +37,7 @@ def write_shards(folder: Path, sizes: list[int], row_group_rows: int) -> tuple[R
                 "name": f"Protein {number}",
                 "ec": [],
                 "sequence_hash": hash64(sequence),
-                "probability": 1.0,
+                "probability": PROBABILITIES[number % 3],
             }
             rows.append(row)
             number += 1
@@ -50,6 +52,11 @@ def write_shards(folder: Path, sizes: list[int], row_group_rows: int) -> tuple[R
 def plan(tmp_path_factory: pytest.TempPathFactory) -> LanePlan:
     groups = write_shards(tmp_path_factory.mktemp("shards"), [517, 301, 64, 1], row_group_rows=50)
     return LanePlan(groups=groups, seed=3, epoch=0, num_lanes=8, global_batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def drawn(plan: LanePlan) -> LanePlan:
+    return replace(plan, drawn_EG=count_drawn(plan.groups, seed=plan.seed, epochs=60))
 
 
 def batches_without_ray(plan: LanePlan, rank: int, num_workers: int, first_batch: int = 0) -> Iterator[list[str]]:
@@ -101,6 +108,30 @@ def test_each_epoch_is_a_permutation_that_leaves_out_less_than_a_batch(plan: Lan
 def test_a_stream_resumed_at_a_batch_is_the_tail(plan: LanePlan, first_batch: int) -> None:
     for num_workers in WORKERS:
         assert global_batches(plan, num_workers, first_batch) == global_batches(plan, 1)[first_batch:]
+
+
+@pytest.mark.unit
+def test_each_epoch_draws_a_subset_of_its_own_by_probability(drawn: LanePlan) -> None:
+    assert drawn.drawn_EG is not None
+    epochs = len(drawn.drawn_EG)
+    times = np.zeros(883, dtype=int)
+    for epoch in range(epochs):
+        rows = joined(global_batches(replace(drawn, epoch=epoch), 1))
+        assert len(rows) == len(set(rows)) == drawn.drawn_EG[epoch].sum() // 32 * 32
+        times[[int(row[1:]) for row in rows]] += 1
+    subsets = [set(joined(global_batches(replace(drawn, epoch=epoch), 1))) for epoch in (0, 1)]
+    assert subsets[0] != subsets[1]
+    for i, probability in enumerate(PROBABILITIES):
+        rate = times[i::3].mean() / epochs  # up to 31 of 470 rows are left over
+        assert 0.96 * probability - 0.01 <= rate <= probability + 0.01
+
+
+@pytest.mark.unit
+def test_drawn_rows_do_not_depend_on_workers_and_resume(drawn: LanePlan) -> None:
+    second = replace(drawn, epoch=1)
+    wanted = global_batches(second, 1)
+    assert global_batches(second, 4) == global_batches(second, 2) == wanted
+    assert global_batches(second, 2, first_batch=5) == wanted[5:]
 
 
 @pytest.mark.unit

@@ -122,12 +122,23 @@ def test_an_entry_without_terminator_does_not_take_the_next_one_with_it() -> Non
     assert accessions(read(GOOD + unterminated)) == ["Q00009"] * 2
     entries = read(unterminated[:-3] + b"\n" + GOOD)  # cut inside the sequence
     assert [type(entry) for entry in entries] == [BadEntry, Entry]
+    *_, bad = read(GOOD + b"\n\n" + unterminated + GOOD.replace(b"Unreviewed;", b"Unchecked;"))
+    assert isinstance(bad, BadEntry)
+    assert bad.line == 2 * GOOD.count(b"\n") + 2
 
 
 def test_entries_spliced_inside_a_line_are_refused_not_mixed() -> None:
     (entry,) = read(GOOD[:-8] + GOOD)
     assert isinstance(entry, BadEntry)
     assert entry.reason == "two entries run into each other"
+
+
+def test_entries_spliced_behind_their_names_are_told_by_the_length() -> None:
+    first = (HERE / "golden.dat").read_bytes().partition(b"//\n")[0]
+    text = first[: first.index(b"OC   ")] + GOOD[GOOD.index(b"PE   ") :]
+    (entry,) = read(text)
+    assert isinstance(entry, BadEntry)
+    assert (entry.reason, entry.accession) == ("length is not the ID line's", "P00001")
 
 
 def test_line_ends_and_block_borders_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,297 @@
+"""UniProt's exports as tables: TSV, which knows no quoting, and CSV, which does.
+
+Columns are found by name, in the spelling of any release of the website or as the REST API calls its fields:
+https://www.uniprot.org/help/return_fields. Two are required; what the others would say is None without them.
+
+A TSV is cut into columns a block of lines at a time: a block without a fault, which is nearly all, is judged by a few
+operations on whole columns, and only the entries that are asked for are made. Any other block goes row by row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import add, or_
+from typing import IO
+
+from protclip.errors import DataError
+from protclip.uniprot.batch import Batch, batch_of
+from protclip.uniprot.csv_rows import BYTE_ORDER_MARK, csv_rows
+from protclip.uniprot.entry import (
+    ACCESSION,
+    RESIDUE_BYTES,
+    BadEntry,
+    Entry,
+    RefusedError,
+    checked_sequence,
+    is_utf8,
+    not_utf8,
+)
+from protclip.uniprot.protein_names import parse_name_cell
+from protclip.uniprot.streams import read_line_blocks
+
+BLOCK_BYTES = 64 << 10
+"""Lines of a TSV that are cut at once: as much as stays in a processor's cache."""
+
+COLUMNS = {
+    "accession": ("Entry", "accession"),
+    "entry_name": ("Entry name", "id"),
+    "reviewed": ("Reviewed", "Status"),
+    "name": ("Protein names", "protein_name"),
+    "organism": ("Organism", "organism_name"),
+    "organism_id": ("Organism (ID)", "Organism ID", "organism_id", "Taxonomic ID"),
+    "sequence": ("Sequence",),
+    "length": ("Length",),
+    "existence": ("Protein existence", "protein_existence"),
+    "ec": ("EC number", "ec"),
+    "function": ("Function [CC]", "cc_function"),
+    "subcellular_location": ("Subcellular location [CC]", "cc_subcellular_location"),
+    "similarity": ("Sequence similarities", "cc_similarity"),
+    "families": ("Protein families", "protein_families"),
+}
+"""The spellings of each column; case does not matter."""
+
+_FIELDS = {spelling.lower(): field for field, spellings in COLUMNS.items() for spelling in spellings}
+_STATUS = {b"reviewed": True, b"unreviewed": False}
+_EXISTENCE = {
+    b"Evidence at protein level": 1,
+    b"Evidence at transcript level": 2,
+    b"Inferred from homology": 3,
+    b"Predicted": 4,
+    b"Uncertain": 5,
+}
+_TAXON = re.compile(r"(\d{1,9})(?:\.0)?")  # pandas writes integers as 9606.0 in a column with gaps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Layout:
+    """Where the columns of a table stand."""
+
+    header: list[str]
+    index: dict[str, int]
+    """By field; an absent column is not there."""
+
+    @property
+    def width(self) -> int:
+        return len(self.header)
+
+
+def read_tsv(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
+    """The rows of a tab-separated export, in its order, in constant memory; a quote is a character like any other.
+
+    Args:
+        stream: decompressed bytes.
+        source: the name for messages.
+
+    Raises:
+        DataError: if the stream is damaged (entries before the damage are given first), or without the columns of
+            accession and sequence, or without rows.
+    """
+    for block in _tsv_blocks(stream, source):
+        yield from _entries(block)
+
+
+def read_tsv_batches(stream: IO[bytes], source: str) -> Iterator[Batch]:
+    """The same rows as read_tsv, in batches that make no entry before it is asked for.
+
+    Raises:
+        DataError: as read_tsv.
+    """
+    for block in _tsv_blocks(stream, source):
+        yield _faultless_batch(block) or batch_of(_entries(block))
+
+
+def read_csv(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
+    """The rows of a comma-separated export, whose quoted cells may hold commas and line ends.
+
+    Where a quote is not closed, the line that it stands in is refused and reading goes on with the next.
+
+    Raises:
+        DataError: as read_tsv.
+    """
+    layout: _Layout | None = None
+    found = False
+    for line, row in csv_rows(stream, source):
+        if isinstance(row, BadEntry):
+            if layout is None:
+                raise DataError(f"{source}, line {line}: the header cannot be read: {row.reason}: {row.value!r}.")
+            yield row
+        elif layout is None:
+            layout = _layout(row, source)
+        elif row != layout.header:
+            found = True
+            yield _entry_or_bad(row, source, line, layout)
+    _require_rows(found, layout, source)
+
+
+def _layout(header: list[str], source: str) -> _Layout:
+    index: dict[str, int] = {}
+    for i, name in enumerate(header):
+        if field := _FIELDS.get(name.strip().lower()):
+            index.setdefault(field, i)
+    for field in ("accession", "sequence"):
+        if field not in index:
+            raise DataError(
+                f"{source}: no column {' or '.join(map(repr, COLUMNS[field]))}; its first line starts with "
+                f"{', '.join(header)[:100]!r}. Export the columns Entry and Sequence, and with them Reviewed, "
+                "Protein names, Organism, Organism (ID), Protein existence, EC number, Function [CC], "
+                "Subcellular location [CC], Sequence similarities."
+            )
+    return _Layout(header=header, index=index)
+
+
+def _require_rows(found: bool, layout: _Layout | None, source: str) -> None:
+    if layout is None:
+        _layout([], source)
+    if not found:
+        raise DataError(f"{source}: holds no row below its header.")
+
+
+def _entry_or_bad(row: Sequence[str], source: str, line: int, layout: _Layout) -> Entry | BadEntry:
+    accession = None
+    try:
+        if len(row) > layout.index["accession"] and ACCESSION.fullmatch(row[layout.index["accession"]]):
+            accession = row[layout.index["accession"]]
+        if len(row) != layout.width:
+            raise RefusedError("wrong number of cells", f"{len(row)} cells", f"{layout.width}, as in the header")
+        return _entry(row, layout)
+    except RefusedError as refusal:
+        return refusal.at(source=source, line=line, accession=accession)
+
+
+def _entry(row: Sequence[str], layout: _Layout) -> Entry:
+    cells = {field: row[i] for field, i in layout.index.items()}
+    if not ACCESSION.fullmatch(cells["accession"]):
+        raise RefusedError("no accession", cells["accession"], "an accession such as P12345")
+    if "reviewed" in cells and cells["reviewed"].encode() not in _STATUS:
+        raise RefusedError("unknown status", cells["reviewed"], "reviewed or unreviewed")
+    if "existence" in cells and cells["existence"].encode() not in _EXISTENCE:
+        allowed = ", ".join(level.decode() for level in _EXISTENCE)
+        raise RefusedError("unknown protein existence", cells["existence"], allowed)
+    sequence = checked_sequence(cells["sequence"].encode())
+    if cells.get("length", str(len(sequence))) != str(len(sequence)):
+        raise RefusedError("length is not that of its column", f"{len(sequence)} residues", cells["length"])
+    taxon = _TAXON.fullmatch(cells.get("organism_id") or "0")
+    if taxon is None:
+        raise RefusedError("unreadable taxonomy identifier", cells["organism_id"], "a number such as 9606, or nothing")
+    names = parse_name_cell(cells.get("name", ""))
+    families = cells.get("families")
+    return Entry(
+        accession=cells["accession"],
+        entry_name=cells.get("entry_name") or None,
+        reviewed=_STATUS[cells["reviewed"].encode()] if "reviewed" in cells else None,
+        sequence=sequence,
+        existence=_EXISTENCE[cells["existence"].encode()] if "existence" in cells else None,
+        name=names.name,
+        function=cells.get("function") or None,
+        subcellular_location=cells.get("subcellular_location") or None,
+        similarity=cells.get("similarity") or (f"SIMILARITY: Belongs to the {families}." if families else None),
+        display_name=names.display_name,
+        organism=cells.get("organism") or None,
+        organism_id=int(taxon[1]) if cells.get("organism_id") else None,
+        ec=tuple(dict.fromkeys(re.findall(r"[^;\s]+", cells["ec"]))) if cells.get("ec") else names.ec,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Block:
+    """Some lines of a TSV below its header."""
+
+    text: bytes
+    """Whole lines; each ends with a newline."""
+    first_line: int
+    num_lines: int
+    layout: _Layout
+    source: str
+
+
+def _tsv_blocks(stream: IO[bytes], source: str) -> Iterator[_Block]:
+    layout: _Layout | None = None
+    line, found = 1, False
+    for some in read_line_blocks(stream, source, "a TSV file"):
+        text = some if some.endswith(b"\n") else some + b"\n"
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n")
+        start = 0
+        if layout is None:
+            start = text.index(b"\n") + 1
+            header = text[: start - 1].removeprefix(BYTE_ORDER_MARK)
+            layout = _layout(header.decode(errors="replace").split("\t"), source)
+            line += 1
+        while start < len(text):
+            end = text.rfind(b"\n", start, start + BLOCK_BYTES) + 1 or text.index(b"\n", start) + 1
+            lines = text[start:end]
+            found = found or not lines.isspace()
+            num_lines = lines.count(b"\n")
+            yield _Block(text=lines, first_line=line, num_lines=num_lines, layout=layout, source=source)
+            line += num_lines
+            start = end
+    _require_rows(found, layout, source)
+
+
+def _entries(block: _Block) -> Iterator[Entry | BadEntry]:
+    for number, row in enumerate(block.text.removesuffix(b"\n").split(b"\n"), block.first_line):
+        try:
+            cells = row.decode().split("\t")
+        except UnicodeDecodeError:
+            yield not_utf8(row, block.source, number)
+            continue
+        if row and not row.isspace() and cells != block.layout.header:
+            yield _entry_or_bad(cells, block.source, number, block.layout)
+
+
+def _faultless_batch(block: _Block) -> Batch | None:
+    """The batch of rows that all pass for certain; None where one may not, which ``_entry`` then finds out.
+
+    Whatever passes here must pass there, not the other way round: an isoform's accession or a lower-case sequence
+    takes the slower way.
+    """
+    layout, number = block.layout, block.num_lines
+    # With the line end as a cell of its own, every column is a slice of one list.
+    stride = layout.width + 1
+    cells = block.text.replace(b"\n", b"\t\n\t").split(b"\t")
+    if len(cells) != number * stride + 1 or cells[layout.width :: stride].count(b"\n") != number:
+        return None
+
+    def column(field: str) -> list[bytes] | None:
+        return cells[layout.index[field] : -1 : stride] if field in layout.index else None
+
+    accession, sequence = column("accession"), column("sequence")
+    status, level, taxon, length = map(column, ("reviewed", "existence", "organism_id", "length"))
+    assert accession is not None
+    assert sequence is not None
+    nothing: list[None] = [None] * number
+    reviewed = list(map(_STATUS.get, status)) if status else nothing
+    existence = list(map(_EXISTENCE.get, level)) if level else nothing
+    if not (
+        is_utf8(block.text)
+        and _all_cells(accession, bytes.isalnum, 40)
+        and all(sequence)
+        and not b"".join(sequence).translate(None, RESIDUE_BYTES)
+        and not (status and None in reviewed)
+        and not (level and None in existence)
+        and (taxon is None or _all_cells(taxon, bytes.isdigit, 9))
+        and (length is None or length == [b"%d" % len(cell) for cell in sequence])
+    ):
+        return None
+    similar, families = column("similarity"), column("families")
+    if similar and families:
+        similar = list(map(or_, map(bool, similar), map(bool, families)))
+    present = [column("function"), column("subcellular_location"), similar or families]
+    num_properties = [1] * number
+    for texts in filter(None, present):
+        num_properties = list(map(add, num_properties, map(bool, texts)))
+    return Batch(
+        reviewed=reviewed,
+        existence=existence,
+        num_properties=num_properties,
+        accession=lambda i: accession[i].decode(),
+        entry=lambda i: _entry([cell.decode() for cell in cells[i * stride : (i + 1) * stride - 1]], layout),
+        bad=[],
+    )
+
+
+def _all_cells(cells: Sequence[bytes], test: Callable[[bytes], bool], max_bytes: int) -> bool:
+    """True where the test passes for each byte and no cell is empty or longer."""
+    return all(cells) and test(b"".join(cells)) and max(map(len, cells)) <= max_bytes
