@@ -161,7 +161,10 @@ class Partial(contextlib.AbstractContextManager["Partial"]):
         files.make_folder(str(Path(local).parent))
         self.path = Path(f"{local}.part")
         self._state_path = f"{local}.part.json"
-        self.stream = self.path.open("a+b")
+        try:
+            self.stream = self.path.open("a+b")
+        except OSError as error:
+            raise ConfigError(f"output {output} cannot be written ({error}); choose another folder.") from error
         try:
             fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

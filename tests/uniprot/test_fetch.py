@@ -221,6 +221,9 @@ def test_a_finished_or_foreign_output_is_not_touched(server: UniProtServer, tmp_
     (tmp_path / "folder.dat").mkdir()
     with pytest.raises(ConfigError, match="is a folder"):
         query(server, tmp_path / "folder.dat")
+    (tmp_path / "odd.dat.part").mkdir()
+    with pytest.raises(ConfigError, match=r"odd\.dat cannot be written"):
+        query(server, tmp_path / "odd.dat")
     (tmp_path / "notes.dat.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"notes\.dat\.json is there already"):
         query(server, tmp_path / "notes.dat")
