@@ -123,12 +123,12 @@ def test_our_reader_reads_the_members_of_a_fetched_file(server: UniProtServer, t
 
 @pytest.mark.parametrize("fault", ["drop", "503", "429", "truncate"])
 def test_a_page_that_failed_is_asked_for_again(server: UniProtServer, tmp_path: Path, fault: str) -> None:
-    server.page_faults = ["", "", fault, fault]
+    server.page_faults = ["", "", fault, "drop"]
     started = time.monotonic()
     query(server, tmp_path / "all.dat.gz")
     assert text(tmp_path / "all.dat.gz") == "".join(ENTRIES)
     assert server.pages == [0, 5, 10, 10, 10, 15, 20]
-    assert (time.monotonic() - started > 1.9) == (fault == "429")  # Retry-After: 1
+    assert fault != "429" or time.monotonic() - started > 0.99  # Retry-After: 1
 
 
 def test_what_has_arrived_is_kept_when_the_service_fails_for_good(server: UniProtServer, tmp_path: Path) -> None:
