@@ -10,7 +10,8 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 .PHONY: help quickstart test check prove install lint require
 
 help:
-	@echo "make quickstart   the whole way once on this machine, with synthetic data; DATA=file takes UniProt's own,"
+	@echo "make quickstart   the whole way once on this machine, with 2,000 proteins of UniProt, downloaded once, or"
+	@echo "                  synthetic ones without a network; DATA=file takes yours, DATA=synthetic makes some,"
 	@echo "                  KEEP=1 leaves the server up"
 	@echo "make check        format, lint, types and the unit tests"
 	@echo "make test         everything that CI runs"

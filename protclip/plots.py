@@ -7,7 +7,7 @@ matplotlib is the optional extra ``protclip[plot]``: it is imported when somethi
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ WIDTH_INCHES = 10.0
 PANEL_INCHES = 2.2
 TITLE_WIDTH, TITLE_LINES = 110, 3
 """Characters of a line of a title, and lines; a longer one is cut."""
+DATASET_COLORS = ("#9ecae1", "#2171b5", "#fdae6b", "#d94801")
+"""Two shades of blue for the user's data, two of orange for what it is held against; apart for the colour-blind too."""
 MAX_LETTERS = 80
 """Residues of a protein whose letters still fit under an axis."""
 
@@ -77,6 +79,57 @@ def residue_figure(residues: str, panels: Mapping[str, np.ndarray], *, title: st
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_ylabel(label)
     _number_residues(axes[-1], residues)
+    return figure
+
+
+def composition_figure(
+    shares: Mapping[str, Mapping[str, Mapping[str, float]]],
+    histograms: Mapping[str, tuple[Sequence[int], Sequence[int]]],
+    *,
+    title: str,
+) -> Figure:
+    """Shares of several data sets side by side, and histograms of one of them below.
+
+    Args:
+        shares: what the horizontal axis says → category → data set → share of its entries, 0 to 1.
+        histograms: what the horizontal axis says → edges of the bins and rows in each.
+        title: of the figure.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    figure = Figure(figsize=(WIDTH_INCHES, 7.5), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+    figure.suptitle(_wrapped(title), fontsize="medium", parse_math=False)
+    above, below = figure.subplots(2, 2)
+    above[0].sharey(above[1])
+    for ax, (label, by_category) in zip(above, shares.items(), strict=True):
+        datasets = list(dict.fromkeys(name for by_dataset in by_category.values() for name in by_dataset))
+        width = 0.84 / len(datasets)
+        for i, name in enumerate(datasets):
+            heights = [100 * by_dataset.get(name, 0.0) for by_dataset in by_category.values()]
+            places = np.arange(len(by_category)) + (i - (len(datasets) - 1) / 2) * width
+            ax.bar(places, heights, width, label=name, color=DATASET_COLORS[i])
+        ax.set_xticks(range(len(by_category)), list(by_category))
+        ax.set_xlabel(label)
+        ax.set_ylabel("% of entries")
+    figure.legend(*above[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    for ax, (label, (edges, counts)) in zip(below, histograms.items(), strict=True):
+        ax.stairs(counts, np.asarray(edges) - 0.5, fill=True, color=DATASET_COLORS[1])
+        ax.set_xscale("log")
+        first = max(0.5, edges[0] - 0.5)
+        ax.set_xlim(first, edges[-1] - 0.5)
+        span = edges[-1] / first  # a short one may hold no power of ten
+        ax.xaxis.set_major_locator(MaxNLocator(6) if span < 20 else LogLocator(subs=(1, 2, 5) if span < 500 else (1,)))
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+        ax.set_xlabel(label)
+        ax.set_ylabel("pairs")
+    for ax in (*above, *below):
+        ax.grid(axis="y", alpha=0.3)
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 

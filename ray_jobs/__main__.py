@@ -16,10 +16,12 @@ from ray_jobs.cluster import prepare_environment
 
 # name → (module:command, one line of help)
 COMMANDS = {
+    "fetch-uniprot": ("protclip.commands.fetch_uniprot:main", "Entries or release files from UniProt's servers."),
     "curate": ("ray_jobs.curate:main", "UniProtKB files into ProtAnno pairs."),
     "pretrain": ("ray_jobs.pretrain:main", "Train the dual encoder on a folder of pairs."),
     "embed": ("ray_jobs.embed:main", "Proteins or texts into embeddings."),
     "index": ("ray_jobs.index:main", "Embeddings into a searchable HNSW index."),
+    "stats": ("protclip.commands.stats:main", "What a folder of pairs is made of, beside the published sets."),
     "search": ("protclip.commands.search:main", "Ask an index with a text or a sequence."),
     "explain": ("protclip.commands.explain:main", "Which residues of a protein a text speaks of."),
     "serve": ("serve.main:main", "Serve embedding and search over HTTP on this machine."),

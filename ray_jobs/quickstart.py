@@ -33,6 +33,7 @@ from protclip.protanno.biotext import biotext
 from protclip.protanno.shards import PROPERTIES, read_row_group, row_groups
 from ray_jobs.local_head import MARK_VARIABLE, Head, free_ports, start_head, stop_head
 from ray_jobs.pretrain import find_config
+from ray_jobs.quickstart_data import uniprot_sample
 
 BIN = Path(sys.executable).parent
 MARKER_FILE = ".protclip-quickstart"
@@ -45,6 +46,9 @@ CONFIG = "tiny_cpu"
 MIN_STEPS = 240
 """Optimizer steps after which a tiny model has something to show."""
 
+SYNTHETIC = "synthetic"
+"""In place of a file: have a proteome made."""
+
 NUM_STAGES = 7
 NUM_ANSWERS = 5
 
@@ -54,7 +58,12 @@ _PROGRESS = re.compile(r"(epoch \d|[\d,]+ (training pairs|steps) )")
 
 
 @click.command()
-@click.option("--data", metavar="FILE", help="UniProtKB flat file or FASTA; without it a synthetic proteome is made.")
+@click.option(
+    "--data",
+    metavar=f"FILE|{SYNTHETIC}",
+    help="A file that curate reads, or a synthetic proteome. Default: 2,000 proteins of UniProt, downloaded once; "
+    "synthetic ones where they cannot be had.",
+)
 @click.option(
     "--output", default="quickstart", show_default=True, help="Folder for everything; an earlier run is wiped."
 )
@@ -67,8 +76,10 @@ def main(*, data: str | None, output: str, keep: bool, stop: bool) -> None:
         stopped = stop_head(files.join(output, "ray"))
         click.echo("stopped" if stopped else f"nothing of a quickstart in {output} is running")
         return
-    if data is not None and not files.exists(data):
-        raise ConfigError(f"--data {data}: there is no such file; name a UniProtKB flat file (.dat, .dat.gz) or FASTA.")
+    if data not in (None, SYNTHETIC) and not files.exists(data):
+        raise ConfigError(
+            f"--data {data}: there is no such file; name a UniProtKB file that curate reads, or {SYNTHETIC}."
+        )
     signal.signal(signal.SIGTERM, _as_interrupt)
     claim_folder(output)
     run = Run(output=output)
@@ -107,6 +118,7 @@ class Run:
         Raises:
             ProtclipError: naming the stage that failed and its log.
         """
+        data = choose_data(data)
         with self._timed("start Ray") as line:
             head = start_head(self.path("ray"), num_cpus=max(LOGICAL_CPUS, os.cpu_count() or 1))
             self.environment = head.environment()
@@ -122,14 +134,11 @@ class Run:
     def _curate(self, data: str | None) -> None:
         with self._timed("curate") as line:
             if data is None:
-                click.echo("      No DATA was given: the proteins and texts are SYNTHETIC, made for this trial.")
                 data = self.path("synthetic.dat.gz")
                 self._command("synthesize", ["protclip", "synthesize", "--output", data])
             # Small row groups, so that each of the training stream's lanes has some of so few pairs.
             options = ["--seed", "0", "--heldout-fraction", "0.1", "--sampling", "none", "--row-group-rows", "32"]
-            self._command(
-                "curate", ["protclip", "curate", files.absolute(data), "--output", self.path("pairs"), *options]
-            )
+            self._command("curate", ["protclip", "curate", data, "--output", self.path("pairs"), *options])
             train, heldout = (
                 sum(group.num_rows for group in row_groups(self.path("pairs"), split)) for split in ("train", "heldout")
             )
@@ -282,6 +291,23 @@ class Run:
                 raise
         if status != 0:
             raise ConfigError(f"quickstart failed at {name!r} with status {status}; {_end_of(log_path)}")
+
+
+def choose_data(data: str | None) -> str | None:
+    """The file to curate, or None for a synthetic proteome; says which, unless the file was given."""
+    why = "made for this trial"
+    if data is None:
+        try:
+            path, what = uniprot_sample(click.echo)
+        except ProtclipError as error:
+            why = f"since UniProt's cannot be had: {error}"
+        else:
+            click.echo(f"Data: {what}")
+            return path
+    elif data != SYNTHETIC:
+        return files.absolute(data)
+    click.echo(f"Data: SYNTHETIC proteins and texts, {why}")
+    return None
 
 
 def progress_line(text: str) -> str | None:

@@ -68,7 +68,9 @@ def test_everything_installed_for_development_is_pinned_as_installed() -> None:
     direct = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     assert {_name(requirement) for requirement in direct} - set(pins) == set()
     assert pins["torch"] == "2.13.0"
-    installed = {_normal(dist.name): dist.version.partition("+")[0] for dist in metadata.distributions()}
+    # The first on the path counts: setuptools appends copies of its own.
+    found = reversed(list(metadata.distributions()))
+    installed = {_normal(dist.name): dist.version.partition("+")[0] for dist in found}
     assert {name: installed[_name(name)] for name in map(_name, direct)} == {
         _name(name): pins[_name(name)] for name in direct
     }

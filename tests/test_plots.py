@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from protclip.errors import ConfigError
-from protclip.plots import check_plot, residue_figure, save
+from protclip.plots import check_plot, composition_figure, residue_figure, save
 
 pytest.importorskip("matplotlib", reason="the extra protclip[plot]")
 
@@ -54,3 +54,24 @@ def test_a_long_title_is_cut() -> None:
     title = residue_figure("MKV", {"drop": np.ones(3)}, title="word " * 200).get_suptitle()
     assert title.count("\n") == 2
     assert title.endswith(" …")
+
+
+def test_a_composition_has_a_bar_for_each_share_and_a_step_for_each_bin(tmp_path: Path) -> None:
+    shares = {"R": {"1/4": {"mine": 0.25, "theirs": 0.5}, "2/4": {"mine": 0.75}}, "C": {"1": {"mine": 1.0}}}
+    histograms = {"residues": ([40, 60, 95], [7, 0]), "characters": ([0, 1, 4000], [1, 2])}
+    figure = composition_figure(shares, histograms, title="costs $\\frac$")
+    above, right, residues, characters = figure.axes
+    assert [bar.get_height() for bar in above.patches] == [25, 75, 50, 0]  # type: ignore[attr-defined]
+    assert [label.get_text() for label in above.get_xticklabels()] == ["1/4", "2/4"]
+    assert right.get_ylim() == above.get_ylim()
+    values, edges, _ = residues.patches[0].get_data()  # type: ignore[attr-defined]
+    assert values.tolist() == [7, 0]
+    assert edges.tolist() == [39.5, 59.5, 94.5]
+    assert characters.get_xlim() == (0.5, 3999.5)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["mine", "theirs"]
+    save(figure, str(tmp_path / "plot.png"))
+    # Every axis of lengths has numbers, short or long as the range is.
+    for axis in (residues, characters):
+        low, high = axis.get_xlim()
+        assert sum(low <= tick <= high for tick in axis.get_xticks()) >= 3

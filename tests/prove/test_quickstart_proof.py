@@ -22,7 +22,8 @@ TIMES_CHANCE = 10
 def test_quickstart_retrieves_ten_times_better_than_chance(tmp_path: Path) -> None:
     protclip = Path(sys.executable).parent / "protclip"
     output = tmp_path / "quickstart"
-    result = subprocess.run([protclip, "quickstart", "--output", output], capture_output=True, text=True, check=False)
+    command = [protclip, "quickstart", "--data", "synthetic", "--output", output]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
     heldout = [text for group in row_groups(f"{output}/pairs", "heldout") for text in biotexts(read_row_group(group))]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from uniprot_server import UniProtServer, serving
+from urllib3.util.retry import Retry
 
 from protclip.errors import ConfigError
-from ray_jobs import quickstart
-from ray_jobs.quickstart import Run, claim_folder, main, progress_line
+from protclip.protanno.synthetic import synthetic_proteome
+from protclip.uniprot.formats import open_entries
+from ray_jobs import quickstart, quickstart_data
+from ray_jobs.quickstart import SYNTHETIC, Run, choose_data, claim_folder, main, progress_line
 
 pytestmark = pytest.mark.unit
 
@@ -59,6 +65,62 @@ def test_missing_data_is_said_before_anything_is_touched(tmp_path: Path) -> None
     result = CliRunner().invoke(main, ["--data", str(tmp_path / "none.dat"), "--output", str(output)])
     assert isinstance(result.exception, ConfigError)
     assert not output.exists()
+
+
+def test_uniprots_proteins_are_downloaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    entries = list(synthetic_proteome(23, 3, seed=1))
+    with serving(UniProtServer(entries=entries)) as server:
+        monkeypatch.setattr(quickstart_data, "REST_URL", server.url)
+        path = choose_data(None)
+        asked = server.queries[:]
+        server.release = "2026_04"
+        assert choose_data(None) == path
+        assert server.queries == asked
+    assert path == str(tmp_path / "protclip" / "quickstart.tsv.gz")
+    assert asked[0]["query"] == [quickstart_data.QUERY]
+    assert asked[0]["format"] == ["tsv"]
+    assert len(list(open_entries(path))) == 23
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "23 entries of UniProt 2026_03 to fetch",
+        *[f"Data: 23 reviewed proteins of UniProt 2026_03, CC BY 4.0, from {path}"] * 2,
+    ]
+
+
+def test_without_a_network_or_when_asked_for_the_proteome_is_synthetic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(quickstart_data, "REST_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert choose_data(SYNTHETIC) is None
+        assert capsys.readouterr().out == "Data: SYNTHETIC proteins and texts, made for this trial\n"
+        monkeypatch.setattr(quickstart_data, "REACH_S", 0.5)
+        assert choose_data(None) is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("Data: SYNTHETIC proteins and texts, since UniProt's cannot be had: http://127.0.0.1:")
+    assert re.search(r"no answer within 0\.5 s|read timeout=0\.5", line)
+    assert choose_data("mine.dat") == str(Path("mine.dat").absolute())
+    assert capsys.readouterr().out == ""
+
+
+def test_a_service_that_fails_does_not_stop_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
+    (tmp_path / "file").write_text("")
+    with serving(UniProtServer(entries=list(synthetic_proteome(3, 3, seed=1)))) as server:
+        monkeypatch.setattr(quickstart_data, "REST_URL", server.url)
+        assert choose_data(None) is None  # the cache cannot be written
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(quickstart_data, "RETRIES", Retry(total=0))
+        server.page_faults = ["503"]
+        assert choose_data(None) is None
+        assert choose_data(None) is not None
 
 
 def test_stop_without_a_run_says_so(tmp_path: Path) -> None:
