@@ -58,7 +58,7 @@ def test_reviewed_entries_and_those_that_do_not_say_are_kept_whole(reviewed: boo
 
 
 def test_without_sampling_everything_is_kept() -> None:
-    assert is_kept(entry("A", properties=1, existence=5), SamplingConfig(mode="none"), seed=0)
+    assert is_kept(entry("A", properties=1, existence=5), SamplingConfig(dataset="all"), seed=0)
 
 
 def test_what_is_no_candidate_says_why() -> None:
