@@ -17,10 +17,11 @@ from click.testing import CliRunner, Result
 
 from protclip.errors import ConfigError, DataError
 from protclip.manifest import claim_folder, read_manifest, resume_folder
+from protclip.protanno import blocks
 from protclip.protanno.curation import CurationConfig
 from protclip.protanno.shards import SPLITS, row_groups
 from protclip.protanno.synthetic import synthetic_proteome
-from ray_jobs import cluster
+from ray_jobs import cluster, pipelines
 from ray_jobs.curate import OWN_FILES, claim, main
 
 ENTRIES = list(synthetic_proteome(90, 6, seed=1))
@@ -57,7 +58,9 @@ def write(path: Path, entries: Sequence[str]) -> Path:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_one_file_or_eight_shuffled_ones_give_the_same_bytes(tmp_path: Path) -> None:
+def test_one_file_or_eight_shuffled_ones_one_worker_or_four_give_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = write(tmp_path / "one.dat", ENTRIES)
     shuffled = random.Random(0).sample(ENTRIES, len(ENTRIES))
     for i in range(8):
@@ -66,6 +69,9 @@ def test_one_file_or_eight_shuffled_ones_give_the_same_bytes(tmp_path: Path) -> 
     result = run(one, "--output", tmp_path / "a", *options)
     assert "90 rows read" in result.output
     assert "0 quarantined" in result.output
+    # One at a time on the four CPUs that ran as many as four before.
+    monkeypatch.setattr(pipelines, "CUT_TASK_CPUS", 3.5)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4000)
     run(tmp_path / "part*.dat.gz", "--output", tmp_path / "b", *options)
     assert checksums(tmp_path / "a") == checksums(tmp_path / "b")
     first = rows(tmp_path / "b")
@@ -86,6 +92,25 @@ def test_the_real_sample_without_sampling_gives_1216_pairs(tmp_path: Path, real_
     manifest = read_manifest(str(tmp_path / "pairs"), "pairs", verify=True)
     assert sum(manifest["splits"].values()) == 1216
     assert manifest["counts"]["quarantined"] == 0
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_sampling_says_what_was_expected_and_what_was_drawn(tmp_path: Path) -> None:
+    text = "".join(ENTRIES).replace("Reviewed;", "Unreviewed;").replace("\nPE   ", "\nPE   2:")
+    path = write(tmp_path / "one.dat", [text.replace("\nPE   2:1", "\nPE   2"), ENTRIES[0].replace("Z9Z99", "Y9Y99")])
+    result = run(path, "--output", tmp_path / "pairs", "--min-coverage", 0, "--coverage-exponent", 0)
+    manifest = read_manifest(str(tmp_path / "pairs"), "pairs", verify=True)
+    sampling = manifest["sampling"]
+    assert (sampling["candidates"], sampling["expected"]) == (90, 11.25)
+    assert sampling["standard_deviation"] == pytest.approx((90 * 7 / 64) ** 0.5, abs=1e-3)
+    assert f"of 90 unreviewed candidates {sampling['drawn']} were drawn; expected are 11 ± 3" in result.output
+    assert (
+        sampling["drawn"] + 1
+        == manifest["counts"]["kept"]
+        == 91 - manifest["counts"]["not_sampled_by_reason"]["not drawn"]
+    )
+    assert sum(sampling["drawn_by_cell"].values()) == sampling["drawn"]
 
 
 @pytest.mark.ray
