@@ -40,7 +40,7 @@ from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConf
 from protclip.data.collate import Batch, Masking, collate, identity, ragged
 from protclip.data.tokenize import biotexts, tokenize_pairs
 from protclip.embedding import ProtCLIP
-from protclip.evaluation.objectives import heldout_terms
+from protclip.evaluation.objectives import validation_terms
 from protclip.evaluation.retrieval import retrieval_metrics
 from protclip.explanation import occlusion, segments
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
@@ -241,7 +241,7 @@ def reconstruction(network: DualEncoder, rows: pa.Table, *, seed: int) -> dict[s
             texts = {name: getattr(batch, name).roll(shift, 0) for name in ("text_ids_BL", "text_mask_BL")}
             yield replace(batch, **texts)
 
-    right, wrong = (heldout_terms(network, batches(shift), group=None)["bsr"] for shift in (0, 1))
+    right, wrong = (validation_terms(network, batches(shift), group=None)["bsr"] for shift in (0, 1))
     return {"right_text": right, "wrong_text": wrong, "nats": wrong - right}
 
 

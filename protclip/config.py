@@ -191,17 +191,17 @@ class PretrainConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     workers: WorkersConfig = field(default_factory=WorkersConfig)
-    heldout_pairs: int = 2000
+    valid_pairs: int = 2000
     """Held-out pairs, at most, on which each epoch is measured."""
     keep_checkpoints: int = 2
-    """Checkpoints of epochs that are kept, those of lowest held-out loss; ``best`` is made of them."""
+    """Checkpoints of epochs that are kept, those of lowest validation loss; ``best`` is made of them."""
     max_failures: int = 3
     """Times that the workers are started again from the last checkpoint after a failure."""
     log_every_s: float = 10.0
     """Seconds between two lines of progress."""
 
     def __post_init__(self) -> None:
-        _positive("", epochs=self.epochs, heldout_pairs=self.heldout_pairs, keep_checkpoints=self.keep_checkpoints)
+        _positive("", epochs=self.epochs, valid_pairs=self.valid_pairs, keep_checkpoints=self.keep_checkpoints)
         batch, lanes, num = self.batch.global_batch_size, self.data.lanes, self.workers.num
         if batch % lanes:
             nearest = sorted({max(lanes, batch // lanes * lanes), (batch // lanes + 1) * lanes})

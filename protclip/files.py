@@ -77,6 +77,24 @@ def size(path: str) -> int:
     return int(fs.size(inner))
 
 
+def identity(path: str) -> str:
+    """A mark of a file's content: on this machine its size and time of change, elsewhere what the file system says."""
+    fs, inner = filesystem(path)
+    if isinstance(fs, LocalFileSystem):
+        status = Path(inner).stat()
+        return f"{status.st_size} bytes of {status.st_mtime_ns} ns"
+    return str(fs.ukey(inner))
+
+
+def list_folder(path: str) -> list[str]:
+    """The names in a folder, sorted; none where there is no folder."""
+    fs, inner = filesystem(path)
+    fs.invalidate_cache(inner)
+    if not fs.isdir(inner):
+        return []
+    return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(inner, detail=False))
+
+
 def make_folder(path: str) -> None:
     """Make a folder and its parents; nothing happens where it exists.
 

@@ -7,7 +7,9 @@ format, every file with size and SHA-256, and whatever the kind itself records.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from protclip import files
@@ -16,6 +18,8 @@ from protclip.version import __version__
 
 FILE_NAME = "manifest.json"
 SCHEMA_VERSION = 1
+WORK_FOLDER = ".work"
+CLAIM_FILE = "claim.json"
 
 
 def claim_folder(folder: str, own_files: Sequence[str], *, overwrite: bool) -> None:
@@ -29,35 +33,82 @@ def claim_folder(folder: str, own_files: Sequence[str], *, overwrite: bool) -> N
     Raises:
         ConfigError: if it cannot be made, is finished and ``overwrite`` is not set, or holds other files.
     """
-    if files.exists(files.join(folder, FILE_NAME)) and not overwrite:
-        raise ConfigError(f"output {folder} is already finished; choose another folder, or give --overwrite.")
-    files.make_folder(folder)
-    fs, inner = files.filesystem(folder)
-    names = sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(inner, detail=False))
-    patterns = [*own_files, FILE_NAME, "*.tmp"]
-    if foreign := [name for name in names if not any(fnmatch.fnmatchcase(name, own) for own in patterns)]:
-        raise ConfigError(f"output {folder} holds other files ({', '.join(foreign[:3])} …); choose an empty folder.")
+    _refuse_finished(folder, overwrite)
+    names = _own_names(folder, own_files)
     for name in sorted(names, key=lambda name: name != FILE_NAME):  # the manifest first: from then on it is unfinished
         files.remove(files.join(folder, name))
 
 
-def write_manifest(folder: str, kind: str, names: Sequence[str], **body: Any) -> dict[str, Any]:
+def resume_folder(folder: str, own_files: Sequence[str], claim: Mapping[str, Any], *, overwrite: bool) -> str:
+    """Take up an output folder where an unfinished run of the same claim left it, or make it.
+
+    Args:
+        folder: path or URL.
+        own_files: patterns of the names that such a folder holds; nothing else is ever removed.
+        claim: all that decides on the outcome, as JSON values.
+        overwrite: clear the folder and start again.
+
+    Returns:
+        The folder for what units of work leave on the way, another one for another claim; it lies in WORK_FOLDER, which
+        ``finish_folder`` removes.
+
+    Raises:
+        ConfigError: as ``claim_folder``, or if the unfinished run has another claim.
+    """
+    if files.exists(files.join(folder, FILE_NAME)) and not overwrite:
+        files.remove(files.join(folder, WORK_FOLDER))  # a run that was killed in its last moment left it
+    path = files.join(folder, WORK_FOLDER, CLAIM_FILE)
+    text = json.dumps(claim, sort_keys=True)
+    if overwrite or not files.exists(path):
+        claim_folder(folder, [*own_files, WORK_FOLDER], overwrite=overwrite)
+        files.write_json(path, claim)
+    else:
+        _refuse_finished(folder, overwrite)
+        names = _own_names(folder, [*own_files, WORK_FOLDER])
+        if differences := _differences(files.read_json(path), json.loads(text)):
+            raise ConfigError(
+                f"output {folder} holds an unfinished run of another kind ({'; '.join(differences)}); run that one "
+                "again, choose another folder, or give --overwrite to start again."
+            )
+        for name in names:
+            if name.endswith(".tmp"):
+                files.remove(files.join(folder, name))
+    # Should a worker of a killed run outlive it, it does not write among the units of another one.
+    return files.join(folder, WORK_FOLDER, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def finish_folder(folder: str) -> None:
+    """Remove what the units of work left on the way; the manifest is written."""
+    files.remove(files.join(folder, WORK_FOLDER))
+
+
+def describe(path: str) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    return {"bytes": files.size(path), "sha256": files.sha256(path)}
+
+
+def write_manifest(
+    folder: str,
+    kind: str,
+    names: Sequence[str],
+    *,
+    described: Mapping[str, Mapping[str, Any]] | None = None,
+    **body: Any,
+) -> dict[str, Any]:
     """Commit a folder: checksum the named files and write ``manifest.json`` over them.
 
     Args:
         folder: path or URL; the files are already there.
         kind: ``pairs``, ``embeddings``, ``index`` or ``checkpoint``.
         names: the files that belong to it, relative to the folder.
+        described: further ones, with what ``describe`` said of each where it was written.
         body: what the kind records besides, as JSON values.
     """
     manifest = {
         "kind": kind,
         "schema_version": SCHEMA_VERSION,
         "software": f"protclip {__version__}",
-        "files": {
-            name: {"bytes": files.size(files.join(folder, name)), "sha256": files.sha256(files.join(folder, name))}
-            for name in sorted(names)
-        },
+        "files": {**(described or {}), **{name: describe(files.join(folder, name)) for name in names}},
         **body,
     }
     files.write_json(files.join(folder, FILE_NAME), manifest)
@@ -105,6 +156,32 @@ def read_manifest(
     for name, (num_bytes, digest) in entries.items():
         _check_file(files.join(folder, name), num_bytes, digest if verify else None, error)
     return manifest
+
+
+def _refuse_finished(folder: str, overwrite: bool) -> None:
+    if files.exists(files.join(folder, FILE_NAME)) and not overwrite:
+        raise ConfigError(f"output {folder} is already finished; choose another folder, or give --overwrite.")
+
+
+def _own_names(folder: str, own_files: Sequence[str]) -> list[str]:
+    """What a folder holds; it is made where it is missing, and refused where it holds anything foreign."""
+    files.make_folder(folder)
+    names = files.list_folder(folder)
+    patterns = [*own_files, FILE_NAME, "*.tmp"]
+    if foreign := [name for name in names if not any(fnmatch.fnmatchcase(name, own) for own in patterns)]:
+        raise ConfigError(f"output {folder} holds other files ({', '.join(foreign[:3])} …); choose an empty folder.")
+    return names
+
+
+def _differences(there: Any, here: Any, place: str = "") -> list[str]:
+    """Where two claims differ, as ``seed: 0 there, 1 here``."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [
+            difference
+            for key in sorted({*there, *here})
+            for difference in _differences(there.get(key), here.get(key), f"{place}.{key}" if place else key)
+        ]
+    return [] if there == here else [f"{place}: {there} there, {here} here"]
 
 
 def _check_file(path: str, num_bytes: int, digest: str | None, error: type[ProtclipError]) -> None:

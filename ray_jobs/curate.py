@@ -1,55 +1,92 @@
-"""``protclip curate``: UniProtKB files into a folder of pairs, one Ray Data task for each input file and each shard."""
+"""``protclip curate``: UniProtKB files into a folder of pairs; Ray Data tasks for each block read and each shard."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from protclip import files
-from protclip.errors import DataError
-from protclip.manifest import claim_folder, write_manifest
-from protclip.protanno import curation
-from protclip.protanno.curation import CurationConfig, ShardReport, SpillReport
-from protclip.protanno.sampling import SamplingConfig
-from protclip.protanno.shards import KIND, PROPERTIES
-from protclip.uniprot.flat_file import read_flat_file
-from protclip.uniprot.formats import expand_inputs, reader_of
-from protclip.uniprot.xml_entries import read_xml
+from protclip.errors import ConfigError, DataError
+from protclip.manifest import finish_folder, resume_folder, write_manifest
+from protclip.protanno import curation, merging, splits
+from protclip.protanno.blocks import Block, cut_blocks
+from protclip.protanno.curation import QUARANTINE_FILE, CurationConfig, ReadReport, total
+from protclip.protanno.merging import MergeReport, ShardReport
+from protclip.protanno.sampling import Dataset, SamplingConfig, expectation
+from protclip.protanno.shards import KIND, PROPERTIES, SPLITS
+from protclip.protanno.splits import SplitConfig, SplitReport
+from protclip.uniprot.formats import expand_inputs
+from protclip.version import __version__
 from ray_jobs.cluster import connect, resolve_output
-from ray_jobs.pipelines import progress, run_tasks
-
-SHARD_TEXT_BYTES = 256 << 20
-"""Text that a shard should hold; finish_shard has a few times as much in memory."""
+from ray_jobs.pipelines import progress, run_cut, run_tasks
 
 # What a run leaves in its folder; nothing else is ever removed.
-OWN_FILES = ("train-*.parquet", "heldout-*.parquet", curation.QUARANTINE_FILE, curation.SPILL_FOLDER)
+OWN_FILES = (*(f"{split}-*.parquet" for split in SPLITS), QUARANTINE_FILE)
+
+_SAMPLING_OPTIONS = ("coverage_exponent", "existence_exponent", "min_coverage", "max_existence")
+
+
+class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
+    name = "METHOD"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[splits.Method, str | None]:
+        method, _, path = value.partition("=")
+        if method not in splits.PARAMETERS or bool(path) != (method == "uniref50"):
+            self.fail(f"{value!r} is none of minhash, uniref50=FILE, mmseqs and sequence.", param, ctx)
+        return method, path or None
 
 
 @click.command()
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option("--output", required=True, help="Folder of pairs to write: a path or an fsspec URL.")
 @click.option(
-    "--sampling",
-    type=click.Choice(["property", "none"]),
-    default="property",
+    "--dataset",
+    type=click.Choice(["S", "D", "all"]),
+    default="D",
     show_default=True,
-    help="property: of unreviewed entries keep the well-described ones by chance, as the paper does; none: keep all.",
+    help="S: reviewed entries (ProtAnno-S). D: also unreviewed ones, each kept by chance with p = R^a / C^b; R is the "
+    "share of the four properties that are present, C the existence level (ProtAnno-D). all: every entry. "
+    "Entries that do not say whether they are reviewed are kept.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the sampling, the order and the held-out split.")
+@click.option("--coverage-exponent", default=0.5, show_default=True, help="a of dataset D.")
+@click.option("--existence-exponent", default=3.0, show_default=True, help="b of dataset D.")
 @click.option(
-    "--heldout-fraction",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.05,
-    show_default=True,
-    help="Share of the sequences that are held out.",
+    "--min-coverage", type=click.FloatRange(0, 1), default=0.75, show_default=True, help="Smallest R in dataset D."
 )
-@click.option("--num-shards", type=click.IntRange(1, 99_999), help="Default: about 256 MB of text each.")
+@click.option(
+    "--max-existence", type=click.IntRange(1, 5), default=3, show_default=True, help="Largest C in dataset D."
+)
+@click.option("--deduplicate", is_flag=True, help="Of entries with one sequence keep the one described best.")
+@click.option(
+    "--split-by",
+    type=_SplitBy(),
+    default="minhash",
+    show_default=True,
+    help="What keeps relatives in one split. minhash: shared k-mers. uniref50=FILE: the clusters of a TSV of accession "
+    "and cluster, or of UniProt's idmapping.dat. mmseqs: that program, at 50 % identity. sequence: only equal "
+    "sequences, for trials.",
+)
+@click.option(
+    "--valid-fraction", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of the rows."
+)
+@click.option(
+    "--test-fraction", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of the rows."
+)
+@click.option("--seed", default=0, show_default=True, help="Of the sampling, the order and the splits.")
+@click.option(
+    "--shard-mb",
+    type=click.FloatRange(0, min_open=True),
+    default=256.0,
+    show_default=True,
+    help="Text that a shard has, in millions of characters.",
+)
 @click.option(
     "--row-group-rows",
     type=click.IntRange(1),
@@ -64,15 +101,24 @@ OWN_FILES = ("train-*.parquet", "heldout-*.parquet", curation.QUARANTINE_FILE, c
     show_default=True,
     help="Stop if a larger share of the rows is unusable.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a finished folder of pairs.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished folder of pairs, or start an unfinished one again.")
+@click.pass_context
 def main(
+    context: click.Context,
     *,
     inputs: tuple[str, ...],
     output: str,
-    sampling: Literal["property", "none"],
+    dataset: Dataset,
+    coverage_exponent: float,
+    existence_exponent: float,
+    min_coverage: float,
+    max_existence: int,
+    deduplicate: bool,
+    split_by: tuple[splits.Method, str | None],
+    valid_fraction: float,
+    test_fraction: float,
     seed: int,
-    heldout_fraction: float,
-    num_shards: int | None,
+    shard_mb: float,
     row_group_rows: int,
     max_bad_fraction: float,
     overwrite: bool,
@@ -82,155 +128,329 @@ def main(
     INPUT is a UniProtKB flat file (.dat), XML (.xml), a TSV or CSV export of the website, a FASTA file with UniProt
     headers, or ProtAnno's published JSON lines (.jsonl), plain or gzip: a path, a quoted glob or an fsspec URL.
     Unusable rows are listed in quarantine.jsonl, with the reason.
+
+    A run that was interrupted goes on where it was when the same command is given again.
     """
     start = time.monotonic()
+    if dataset != "D":
+        for name in _SAMPLING_OPTIONS:
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise ConfigError(f"--{name.replace('_', '-')} is of --dataset D, not of {dataset}; leave one out.")
+    if valid_fraction + test_fraction >= 1:
+        raise ConfigError(
+            f"--valid-fraction {valid_fraction} and --test-fraction {test_fraction} leave nothing to train on."
+        )
+    method, clusters = split_by
+    if method == "mmseqs":
+        splits.require_mmseqs()
     folder = resolve_output(output)
     paths = expand_inputs(inputs)
     config = CurationConfig(
         seed=seed,
-        sampling=SamplingConfig(mode=sampling),
-        heldout_fraction=heldout_fraction,
-        num_shards=num_shards or default_num_shards(paths),
+        sampling=SamplingConfig(
+            dataset=dataset,
+            coverage_exponent=coverage_exponent,
+            existence_exponent=existence_exponent,
+            min_coverage=min_coverage,
+            max_existence=max_existence,
+        ),
+        deduplicate=deduplicate,
+        split=SplitConfig(
+            method=method,
+            uniref50=files.absolute(clusters) if clusters else None,
+            valid_fraction=valid_fraction,
+            test_fraction=test_fraction,
+        ),
+        shard_mb=shard_mb,
         row_group_rows=row_group_rows,
     )
-    claim_folder(folder, OWN_FILES, overwrite=overwrite)
+    work = resume_folder(folder, OWN_FILES, claim(paths, config), overwrite=overwrite)
     connect()
-    manifest = curate(paths, folder, config, max_bad_fraction=max_bad_fraction)
+    manifest = Curation(paths, folder, work, config).run(max_bad_fraction=max_bad_fraction)
     counts = manifest["counts"]
+    rows = ", ".join(f"{manifest['splits'][split]:,} {split}" for split in SPLITS)
     click.echo(
-        f"curate: {counts['read']:,} rows read, {manifest['splits']['train']:,} train and "
-        f"{manifest['splits']['heldout']:,} held-out pairs kept, {counts['quarantined']:,} quarantined, "
-        f"{time.monotonic() - start:.1f} s → {folder}"
+        f"curate: {counts['read']:,} rows read, {counts['kept']:,} pairs kept ({rows}), "
+        f"{counts['quarantined']:,} quarantined, {time.monotonic() - start:.1f} s → {folder}"
     )
 
 
-def curate(paths: Sequence[str], folder: str, config: CurationConfig, *, max_bad_fraction: float) -> dict[str, Any]:
-    """Run both steps of curation on the connected Ray and commit the folder.
+def claim(paths: Sequence[str], config: CurationConfig) -> dict[str, Any]:
+    """All that decides on the outcome: software, settings and inputs."""
+    read = [*paths, *([config.split.uniref50] if config.split.uniref50 else [])]
+    for path in read:
+        if not files.exists(path):
+            raise DataError(f"{path}: does not exist.")
+    return {
+        "software": __version__,
+        "settings": curation.settings(config),
+        "inputs": {path: files.identity(path) for path in read},
+    }
 
-    Returns:
-        The manifest.
 
-    Raises:
-        DataError: if an input cannot be read, too many rows are bad, or no pair is kept.
+class Curation:
+    """One run: its units of work, each with its files and its report in the work folder.
+
+    WORK/read/000000-000000.json …     of each block; 000000.json says how many blocks an input has
+    WORK/merge/00000.json …            of each shard
+    WORK/split/report.json
+    WORK/finish/00000.json …           of each shard
     """
-    spill_items = [{"path": path, "ordinal": i} for i, path in enumerate(paths)]
-    reports = run_tasks(partial(_spill, folder=folder, config=config), spill_items)
-    spilled = [SpillReport(**fields) for fields in progress(reports, title="reading", unit="file", total=len(paths))]
-    spilled.sort(key=lambda report: report.path)
-    _gather_quarantine(folder, len(paths))
-    _check_quality(spilled, folder, max_bad_fraction)
 
-    shards: dict[int, list[str]] = {}
-    for report in spilled:
-        for shard, path in report.spills.items():
-            shards.setdefault(int(shard), []).append(path)
-    shard_items = [{"shard": shard, "spills": spills} for shard, spills in sorted(shards.items())]
-    reports = run_tasks(partial(_finish, folder=folder, config=config), shard_items)
-    finished = [ShardReport(**fields) for fields in progress(reports, title="writing", unit="shard", total=len(shards))]
-    files.remove(files.join(folder, curation.SPILL_FOLDER))
-    names = [name for report in finished for name in report.files]
-    return write_manifest(folder, KIND, [*names, curation.QUARANTINE_FILE], **_manifest_body(spilled, finished, config))
+    def __init__(self, paths: Sequence[str], folder: str, work: str, config: CurationConfig) -> None:
+        self.paths, self.folder, self.config = paths, folder, config
+        self.read_folder, self.merge_folder, self.split_folder, self.finish_folder = (
+            files.join(work, name) for name in ("read", "merge", "split", "finish")
+        )
+
+    def run(self, *, max_bad_fraction: float) -> dict[str, Any]:
+        """Do what is not yet done, on the connected Ray, and commit the folder.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            DataError: if an input cannot be read, too many rows are bad, or no pair is kept.
+        """
+        units = self.read()
+        reports = [report for read in units for report in read.values()]
+        self.gather_quarantine(units)
+        _check_quality(reports, files.join(self.folder, QUARANTINE_FILE), max_bad_fraction)
+        sampling = self.sampling(reports)
+        kept = [stem for read in units for stem, report in read.items() if report.num_kept]
+        num_shards = self.config.num_shards(sum(report.num_chars for report in reports))
+        shards = [{"shard": shard} for shard in range(num_shards)]
+
+        task: Any = partial(_merge, num_shards=num_shards, units=kept, folder=self.merge_folder, config=self.config)
+        merged = [MergeReport(**fields) for fields in self.run_units(task, shards, self.merge_folder, "merging")]
+        stems = [files.join(self.merge_folder, f"{shard:05d}") for shard in range(num_shards)]
+        outputs = [files.join(self.split_folder, f"{shard:05d}.npy") for shard in range(num_shards)]
+        task = partial(_split, stems=stems, outputs=outputs, folder=self.split_folder, config=self.config)
+        (fields,) = self.run_units(task, [{"shard": 0}], self.split_folder, "splitting")
+        split = SplitReport(**fields)
+        task = partial(
+            _finish,
+            num_shards=num_shards,
+            stems=stems,
+            outputs=outputs,
+            folder=self.folder,
+            reports=self.finish_folder,
+            config=self.config,
+        )
+        finished = [ShardReport(**fields) for fields in self.run_units(task, shards, self.finish_folder, "writing")]
+        manifest = write_manifest(
+            self.folder,
+            KIND,
+            [QUARANTINE_FILE],
+            described={name: entry for report in finished for name, entry in report.files.items()},
+            **_manifest_body(self.paths, units, merged, split, finished, self.config),
+            sampling=sampling,
+        )
+        finish_folder(self.folder)
+        return manifest
+
+    def read(self) -> list[dict[str, ReadReport]]:
+        """The report of each block by its stem, for each input."""
+        done = set(files.list_folder(self.read_folder))
+        items = []
+        for i, path in enumerate(self.paths):
+            blocks = [int(name[7:13]) for name in done if name.startswith(f"{i:06d}-") and name.endswith(".json")]
+            if f"{i:06d}.json" not in done or len(blocks) < self.num_blocks(i):
+                items.append({"path": path, "input": i, "done": blocks})
+        reports = run_cut(
+            partial(_cut, folder=self.read_folder), partial(_read, folder=self.read_folder, config=self.config), items
+        )
+        for _ in progress(reports, title="reading", unit="block", total=None):
+            pass
+        units = []
+        for i in range(len(self.paths)):
+            stems = [files.join(self.read_folder, f"{i:06d}-{j:06d}") for j in range(self.num_blocks(i))]
+            units.append({stem: ReadReport(**files.read_json(f"{stem}.json")) for stem in stems})
+        return units
+
+    def num_blocks(self, number: int) -> int:
+        """How many blocks an input has that was cut to its end."""
+        return int(files.read_json(files.join(self.read_folder, f"{number:06d}.json"))["blocks"])
+
+    def run_units(
+        self, task: Any, items: Sequence[Mapping[str, Any]], folder: str, title: str
+    ) -> Iterator[dict[str, Any]]:
+        """Run the units that have no report yet; gives the reports of all, in order."""
+        done = set(files.list_folder(folder))
+        missing = [item for item in items if _report_name(item) not in done]
+        for _ in progress(run_tasks(task, missing), title=title, unit="unit", total=len(missing)):
+            pass
+        for item in items:
+            fields: dict[str, Any] = files.read_json(files.join(folder, _report_name(item)))
+            yield fields
+
+    def gather_quarantine(self, units: Sequence[Mapping[str, ReadReport]]) -> None:
+        """What could not be used, in the order of the inputs."""
+        with files.atomic_write(files.join(self.folder, QUARANTINE_FILE)) as target:
+            for stem, report in (pair for read in units for pair in read.items()):
+                if report.quarantined:
+                    with files.open_read(f"{stem}.jsonl") as source:
+                        while block := source.read(1 << 20):
+                            target.write(block)
+
+    def sampling(self, reports: Sequence[ReadReport]) -> dict[str, Any] | None:
+        """How many unreviewed entries the sampling kept, beside what was to be expected; None without sampling."""
+        if self.config.sampling.dataset != "D":
+            return None
+        candidates, drawn = (total([getattr(report, name) for report in reports]) for name in ("candidates", "drawn"))
+        expected, deviation = expectation(curation.sampling_groups(candidates), self.config.sampling)
+        click.echo(
+            f"curate: of {candidates.total():,} unreviewed candidates {drawn.total():,} were drawn; expected are "
+            f"{expected:,.0f} ± {deviation:,.0f}"
+        )
+        return {
+            "candidates": candidates.total(),
+            "expected": round(expected, 3),
+            "standard_deviation": round(deviation, 3),
+            "drawn": drawn.total(),
+            # By properties present / existence level.
+            "candidates_by_cell": dict(candidates),
+            "drawn_by_cell": dict(drawn),
+        }
 
 
-def default_num_shards(paths: Sequence[str]) -> int:
-    """So many that a shard holds about SHARD_TEXT_BYTES.
-
-    A compressed file is taken for four times its size, and a fifth of a flat file or XML for text that is used.
-    """
-    estimate = 0.0
-    for path in paths:
-        size = files.size(path) * (4 if path.lower().endswith(".gz") else 1)
-        estimate += size / (5 if reader_of(path) in (read_flat_file, read_xml) else 1)
-    return max(1, math.ceil(estimate / SHARD_TEXT_BYTES))
+def _cut(item: Mapping[str, Any], *, folder: str) -> Iterator[tuple[dict[str, Any], bytes]]:
+    number, done = 0, set(item["done"])
+    for block in cut_blocks(item["path"]):
+        number += 1
+        if block.ordinal not in done:
+            place = {"path": block.path, "ordinal": block.ordinal, "line": block.line, "whole": block.data is None}
+            yield {**place, "stem": f"{item['input']:06d}-{block.ordinal:06d}"}, block.data or b""
+    files.write_json(files.join(folder, f"{item['input']:06d}.json"), {"blocks": number})
 
 
-def _spill(item: Mapping[str, Any], *, folder: str, config: CurationConfig) -> dict[str, Any]:
-    return _fields(curation.spill_input(item["path"], folder, item["ordinal"], config))
+def _read(item: Mapping[str, Any], data: bytes, *, folder: str, config: CurationConfig) -> dict[str, Any]:
+    stem = files.join(folder, item["stem"])
+    data_or_none = None if item["whole"] else data
+    block = Block(path=item["path"], ordinal=item["ordinal"], line=item["line"], data=data_or_none)
+    return _commit(f"{stem}.json", curation.read_unit(block, stem, config))
 
 
-def _finish(item: Mapping[str, Any], *, folder: str, config: CurationConfig) -> dict[str, Any]:
-    return _fields(curation.finish_shard(item["shard"], folder, item["spills"], config))
+def _merge(
+    item: Mapping[str, Any], *, num_shards: int, units: Sequence[str], folder: str, config: CurationConfig
+) -> dict[str, Any]:
+    stem = files.join(folder, f"{item['shard']:05d}")
+    paths = [f"{unit}.parquet" for unit in units]
+    return _commit(f"{stem}.json", merging.merge_shard(item["shard"], num_shards, paths, stem, config))
 
 
-def _fields(report: SpillReport | ShardReport) -> dict[str, Any]:
+def _split(
+    item: Mapping[str, Any], *, stems: Sequence[str], outputs: Sequence[str], folder: str, config: CurationConfig
+) -> dict[str, Any]:
+    report = splits.split_rows(stems, outputs, seed=config.seed, deduplicate=config.deduplicate, config=config.split)
+    return _commit(files.join(folder, _report_name(item)), report)
+
+
+def _finish(
+    item: Mapping[str, Any],
+    *,
+    num_shards: int,
+    stems: Sequence[str],
+    outputs: Sequence[str],
+    folder: str,
+    reports: str,
+    config: CurationConfig,
+) -> dict[str, Any]:
+    shard = item["shard"]
+    report = merging.finish_shard(shard, num_shards, f"{stems[shard]}.parquet", outputs[shard], folder, config)
+    return _commit(files.join(reports, _report_name(item)), report)
+
+
+def _report_name(item: Mapping[str, Any]) -> str:
+    return f"{item['shard']:05d}.json"
+
+
+def _commit(path: str, report: ReadReport | MergeReport | SplitReport | ShardReport) -> dict[str, Any]:
+    """Write a unit's report, the last of its files: from then on it is done."""
     # Not asdict: it copies a Counter into one that counts its own items.
-    return {name: getattr(report, name) for name in report.__slots__}
+    files.write_json(path, {name: getattr(report, name) for name in report.__slots__})
+    return {}
 
 
-def _gather_quarantine(folder: str, num_inputs: int) -> None:
-    with files.atomic_write(files.join(folder, curation.QUARANTINE_FILE)) as target:
-        for i in range(num_inputs):
-            part = files.join(folder, curation.SPILL_FOLDER, f"{i:06d}", curation.QUARANTINE_FILE)
-            with files.open_read(part) as source:
-                while block := source.read(1 << 20):
-                    target.write(block)
-
-
-def _check_quality(reports: Sequence[SpillReport], folder: str, max_bad_fraction: float) -> None:
+def _check_quality(reports: Sequence[ReadReport], quarantine: str, max_bad_fraction: float) -> None:
     num_read = sum(report.num_read for report in reports)
-    quarantined = _total(report.quarantined for report in reports)
+    quarantined = total([report.quarantined for report in reports])
     num_bad = quarantined.total()
     if num_bad > max_bad_fraction * num_read:
         raise DataError(
             f"{num_bad:,} of {num_read:,} rows cannot be used ({_say(quarantined)}), more than max_bad_fraction="
-            f"{max_bad_fraction}; each is listed in {files.join(folder, curation.QUARANTINE_FILE)}. Mend the input, or "
-            "raise --max-bad-fraction."
+            f"{max_bad_fraction}; each is listed in {quarantine}. Mend the input, or raise --max-bad-fraction."
         )
     if not any(report.num_kept for report in reports):
-        reasons = quarantined + _total(report.not_sampled for report in reports)
+        reasons = quarantined + total([report.not_sampled for report in reports])
         raise DataError(
-            f"no pair is kept of {num_read:,} rows ({_say(reasons)}); --sampling none keeps unreviewed entries too."
+            f"no pair is kept of {num_read:,} rows ({_say(reasons)}); --dataset all keeps unreviewed entries too."
         )
 
 
 def _manifest_body(
-    spilled: Sequence[SpillReport], finished: Sequence[ShardReport], config: CurationConfig
+    paths: Sequence[str],
+    units: Sequence[Mapping[str, ReadReport]],
+    merged: Sequence[MergeReport],
+    split: SplitReport,
+    finished: Sequence[ShardReport],
+    config: CurationConfig,
 ) -> dict[str, Any]:
-    rows = _total(report.num_rows for report in finished)
-    quarantined = _total(report.quarantined for report in spilled)
+    reports = [report for read in units for report in read.values()]
+    quarantined = total([report.quarantined for report in reports])
+    clusters = {
+        "method": config.split.method,
+        "parameters": dict(splits.PARAMETERS[config.split.method]),
+        "number": split.num_clusters,
+        "largest": split.largest_cluster,
+    }
+    if split.num_unlisted is not None:
+        clusters["rows_without_one"] = split.num_unlisted
     return {
-        "splits": {split: rows[split] for split in curation.SPLITS},
+        "splits": split.num_rows,
+        "clusters": clusters,
         "settings": curation.settings(config),
         "inputs": [
-            {"path": report.path, "bytes": files.size(report.path), "rows": report.num_read, "kept": report.num_kept}
-            for report in spilled
+            {
+                "path": path,
+                "bytes": files.size(path),
+                "rows": sum(report.num_read for report in read.values()),
+                "kept": sum(report.num_kept for report in read.values()),
+            }
+            for path, read in zip(paths, units, strict=True)
         ],
         "counts": {
-            "read": sum(report.num_read for report in spilled),
-            "kept": rows.total(),
+            "read": sum(report.num_read for report in reports),
+            "kept": sum(split.num_rows.values()),
             "quarantined": quarantined.total(),
             "quarantined_by_reason": dict(quarantined),
-            "not_sampled_by_reason": dict(_total(report.not_sampled for report in spilled)),
-            "repeated_accession": sum(report.num_repeated for report in finished),
+            "not_sampled_by_reason": dict(total([report.not_sampled for report in reports])),
+            "repeated_accession": sum(report.num_repeated for report in merged),
+            "merged_sequence": split.num_merged,
         },
         # Shares as the paper's Figure 2 and Table 1 give them; before sampling a repeated accession counts each time.
         "composition": {
             "before_sampling": {
-                "coverage": _coverage_shares(_total(report.coverage for report in spilled)),
-                "existence": _shares(_total(report.existence for report in spilled)),
+                "coverage": _coverage_shares([report.coverage for report in reports]),
+                "existence": _shares([report.existence for report in reports]),
             },
             "after_sampling": {
-                "coverage": _coverage_shares(_total(report.coverage for report in finished)),
-                "existence": _shares(_total(report.existence for report in finished)),
+                "coverage": _coverage_shares([report.coverage for report in finished]),
+                "existence": _shares([report.existence for report in finished]),
             },
         },
     }
 
 
-def _total(counters: Iterable[Mapping[str, int]]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for counter in counters:
-        total.update(counter)
-    return total
-
-
-def _shares(counts: Counter[str]) -> dict[str, float]:
+def _shares(counters: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    counts = total(counters)
     return {name: round(counts[name] / counts.total(), 6) for name in sorted(counts)}
 
 
-def _coverage_shares(counts: Counter[str]) -> dict[str, float]:
-    return {f"{name}/{len(PROPERTIES)}": share for name, share in _shares(counts).items()}
+def _coverage_shares(counters: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    return {f"{name}/{len(PROPERTIES)}": share for name, share in _shares(counters).items()}
 
 
-def _say(counts: Counter[str]) -> str:
-    return ", ".join(f"{reason}: {count:,}" for reason, count in counts.most_common()) or "no rows at all"
+def _say(counts: Mapping[str, int]) -> str:
+    found = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{reason}: {count:,}" for reason, count in found) or "no rows at all"

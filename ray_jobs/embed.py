@@ -194,7 +194,7 @@ def _chunks(source: str, folder: str) -> tuple[list[dict[str, Any]], list[BadEnt
 
 def _pairs_chunks(folder: str) -> list[dict[str, Any]]:
     chunks: list[dict[str, Any]] = []
-    for split in ("heldout", "train"):
+    for split in reversed(shards.SPLITS):
         pending: list[shards.RowGroup] = []
         for group in shards.row_groups(folder, split):
             full = sum(waiting.num_rows for waiting in pending) + group.num_rows > CHUNK_ROWS

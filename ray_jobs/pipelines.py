@@ -15,7 +15,15 @@ from protclip import errors
 from protclip.errors import ProtclipError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import ray.data
+
+CUT_BACKLOG_BYTES = 256 << 20
+"""Pieces that wait or are worked on, for each CPU of the cluster."""
+CUT_CPUS = 0.25
+"""Logical CPUs of a task that cuts; small, so that many files that are cut leave room for the work on their pieces."""
+CUT_TASK_CPUS = 0.75
+"""Logical CPUs of the work on a piece: each core has room for it beside a task that cuts."""
 
 Task = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -32,6 +40,50 @@ def run_tasks(task: Task, items: Sequence[Mapping[str, Any]], *, num_cpus: float
 
     if items:
         yield from _reports(_dataset(items).map(run, num_cpus=num_cpus))
+
+
+def run_cut(
+    cut: Callable[[Mapping[str, Any]], Iterator[tuple[Mapping[str, Any], bytes]]],
+    task: Callable[[Mapping[str, Any], bytes], dict[str, Any]],
+    items: Sequence[Mapping[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """Cut items into pieces and run a function on each piece, one Ray Data task each; gives the reports as they come.
+
+    Args:
+        cut: one task for each item; it gives pieces, each an item with bytes, while others are at work on earlier
+            ones. It waits where they fall behind.
+        task: one task for each piece.
+        items: what is cut.
+
+    Raises:
+        ProtclipError: what either raised as one.
+    """
+    import ray
+    from ray.data import ExecutionResources
+
+    def pieces(batch: Any) -> Iterator[Any]:
+        for item in batch["item"]:
+            try:
+                for piece, data in cut(json.loads(item)):
+                    yield _piece(json.dumps(piece), data)
+            except ProtclipError as error:
+                yield _piece(_error(error), b"")
+
+    def run(row: Mapping[str, Any]) -> dict[str, str]:
+        if "error" in json.loads(row["item"]):
+            return {"report": row["item"]}
+        return _report(lambda item: task(item, row["data"]), row)
+
+    if items:
+        dataset = _dataset(items)
+        dataset.context.target_max_block_size = 1  # each piece is a block, and so a task, of its own
+        resources: Any = ray.cluster_resources
+        num_cpus = resources()["CPU"]
+        options = dataset.context.execution_options
+        options.resource_limits = ExecutionResources.for_limits(object_store_memory=num_cpus * CUT_BACKLOG_BYTES)
+        # Unequal shares of a CPU also keep Ray Data from running both as one task.
+        cut_pieces = dataset.map_batches(pieces, batch_size=1, num_cpus=CUT_CPUS)
+        yield from _reports(cut_pieces.map(run, num_cpus=CUT_TASK_CPUS))
 
 
 def run_actors(
@@ -75,7 +127,7 @@ def run_actors(
 
 
 def progress(
-    reports: Iterable[dict[str, Any]], *, title: str, unit: str, total: int, count: str | None = None
+    reports: Iterable[dict[str, Any]], *, title: str, unit: str, total: int | None, count: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Pass reports on, with a bar and an ETA on a terminal.
 
@@ -83,7 +135,7 @@ def progress(
         reports: what ``run_tasks`` and ``run_actors`` give.
         title: of the bar.
         unit: what is counted.
-        total: units in all.
+        total: units in all; None where that is not known.
         count: the key under which a report has its number of finished units; None where it stands for one.
     """
     from tqdm import tqdm
@@ -100,11 +152,21 @@ def _dataset(items: Sequence[Mapping[str, Any]]) -> ray.data.Dataset:
     return ray.data.from_items([{"item": json.dumps(item)} for item in items], override_num_blocks=len(items))
 
 
+def _piece(item: str, data: bytes) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table({"item": [item], "data": pa.array([data], pa.large_binary())})
+
+
+def _error(error: ProtclipError) -> str:
+    return json.dumps({"error": str(error), "type": type(error).__name__})
+
+
 def _report(task: Task, row: Mapping[str, Any]) -> dict[str, str]:
     try:
         return {"report": json.dumps(task(json.loads(row["item"])))}
     except ProtclipError as error:
-        return {"report": json.dumps({"error": str(error), "type": type(error).__name__})}
+        return {"report": _error(error)}
 
 
 def _reports(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:

@@ -34,7 +34,7 @@ def main(config: str, overrides: tuple[str, ...]) -> None:
     explained in protclip/config.py.
 
     The run's folder (run_dir) receives config.yaml, metrics.json and, at the end, best/: the checkpoint of lowest
-    held-out loss, which embed, search and serve take. The same command run again goes on after the last finished
+    validation loss, which embed, search and serve take. The same command run again goes on after the last finished
     epoch.
 
     As a job on a running cluster, from the repository's root:
@@ -70,10 +70,10 @@ def pretrain(settings: PretrainConfig) -> None:
     from ray_jobs.worker import TrainJob
 
     settings = _with_absolute_paths(settings)
-    train, heldout = (tuple(row_groups(settings.data.pairs, split)) for split in ("train", "heldout"))
-    if not heldout:
+    train, valid = (tuple(row_groups(settings.data.pairs, split)) for split in ("train", "valid"))
+    if not valid:
         raise ConfigError(
-            f"{settings.data.pairs}: has no held-out pairs to measure on; curate with --heldout-fraction above 0."
+            f"{settings.data.pairs}: has no validation pairs to measure on; curate with --valid-fraction above 0."
         )
     plan = LanePlan(
         groups=train,
@@ -91,15 +91,15 @@ def pretrain(settings: PretrainConfig) -> None:
         f"{plan.num_rows} training pairs, {plan.num_batches} batches of {settings.batch.global_batch_size} "
         f"({settings.worker_batch_size} per worker) in each of {settings.epochs} epochs"
     )
-    job = TrainJob(config=settings, plan=plan, heldout=heldout, text_tokenizer_json=tokenizer.json)
+    job = TrainJob(config=settings, plan=plan, valid=valid, text_tokenizer_json=tokenizer.json)
     result = _run(job)
     summary = _publish(settings, result, seconds=time.monotonic() - started)
-    recall = summary["heldout"]["text_to_protein"]["recall@10"]
+    recall = summary["valid"]["text_to_protein"]["recall@10"]
     click.echo(
-        f"{summary['steps']} steps in {summary['seconds']:.0f} s; best epoch {summary['best_epoch']}: held-out loss "
-        f"{summary['heldout']['loss']:.3f}, text to protein recall@10 {recall:.3f} "
+        f"{summary['steps']} steps in {summary['seconds']:.0f} s; best epoch {summary['best_epoch']}: validation loss "
+        f"{summary['valid']['loss']:.3f}, text to protein recall@10 {recall:.3f} "
         f"(untrained {summary['untrained']['text_to_protein']['recall@10']:.3f}, chance "
-        f"{summary['chance']['recall@10']:.3f}, {summary['heldout']['num_pairs']} pairs); "
+        f"{summary['chance']['recall@10']:.3f}, {summary['valid']['num_pairs']} pairs); "
         f"checkpoint {files.join(settings.run_dir, BEST)}"
     )
 
@@ -190,7 +190,7 @@ def _run(job: Any) -> Any:
             failure_config=FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=settings.keep_checkpoints,
-                checkpoint_score_attribute="heldout_loss",
+                checkpoint_score_attribute="valid_loss",
                 checkpoint_score_order="min",
             ),
         ),
@@ -199,14 +199,14 @@ def _run(job: Any) -> Any:
 
 
 def _publish(settings: PretrainConfig, result: Any, *, seconds: float) -> dict[str, Any]:
-    """Copy the checkpoint of lowest held-out loss to ``best`` and write the run's summary."""
+    """Copy the checkpoint of lowest validation loss to ``best`` and write the run's summary."""
     from protclip.evaluation.retrieval import chance
     from protclip.model.checkpoint import KIND
     from protclip.train.state import PROGRESS, TENSORS
     from ray_jobs.worker import METRICS
 
     best = files.join(settings.run_dir, BEST)
-    with result.get_best_checkpoint("heldout_loss", "min").as_directory() as folder:
+    with result.get_best_checkpoint("valid_loss", "min").as_directory() as folder:
         manifest = read_manifest(folder, KIND, verify=True)
         names = [name for name in manifest["files"] if name not in (TENSORS, PROGRESS)]
         for name in names:
@@ -214,11 +214,11 @@ def _publish(settings: PretrainConfig, result: Any, *, seconds: float) -> dict[s
     record = {key: manifest[key] for key in ("fingerprint", "metrics", "run")}
     metrics = files.join(settings.run_dir, METRICS)
     history = files.read_json(metrics)["history"]
-    heldout = record["metrics"]["heldout"]
+    valid = record["metrics"]["valid"]
     summary = {
-        "heldout": heldout,
-        "untrained": history[0]["heldout"],
-        "chance": chance(heldout["num_pairs"]),
+        "valid": valid,
+        "untrained": history[0]["valid"],
+        "chance": chance(valid["num_pairs"]),
         "best_epoch": record["metrics"]["epoch"],
         "steps": history[-1]["step"],
         "seconds": round(seconds, 1),

@@ -21,8 +21,8 @@ from protclip.config import PretrainConfig, config_dict
 from protclip.data.collate import Batch, Masking, collate, identity, ragged
 from protclip.data.tokenize import TOKENIZED_COLUMNS, TextTokenizer, tokenize_pairs
 from protclip.embedding import ProtCLIP
-from protclip.evaluation.objectives import heldout_terms
-from protclip.evaluation.retrieval import heldout_metrics
+from protclip.evaluation.objectives import validation_terms
+from protclip.evaluation.retrieval import validation_metrics
 from protclip.hashing import hash64
 from protclip.losses.total import with_loss
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer
@@ -36,7 +36,7 @@ from ray_jobs.cluster import tame_ray_data
 from ray_jobs.lanes import LanePlan, stream
 
 METRICS = "metrics.json"
-HELDOUT_BLOCK = 32
+VALID_BLOCK = 32
 """Held-out pairs that are measured together, and that PDA contrasts where it does so between proteins."""
 
 
@@ -47,7 +47,7 @@ class TrainJob:
     config: PretrainConfig
     plan: LanePlan
     """Of the first epoch; the others differ in ``epoch`` alone."""
-    heldout: tuple[RowGroup, ...]
+    valid: tuple[RowGroup, ...]
     text_tokenizer_json: str
 
     @property
@@ -76,7 +76,7 @@ class Worker:
             job.text_tokenizer_json, max_tokens=self.config.model.text.max_tokens
         )
         self.state = self._initial_state()
-        self.heldout = self._heldout_rows()
+        self.valid = self._valid_rows()
         self.started = time.monotonic()
 
     def run(self) -> None:
@@ -87,7 +87,7 @@ class Worker:
             process_group=self.group,
         )
         if self.state.step == 0:
-            self._record(epoch=0, train=None, heldout=self._evaluate())
+            self._record(epoch=0, train=None, valid=self._evaluate())
         fit(
             self.state,
             network,
@@ -135,60 +135,58 @@ class Worker:
         }
         return collate(rows, **pads, masking=masking).to(self.device)
 
-    def _heldout_rows(self) -> pa.Table:
-        """This worker's part of the held-out pairs, tokenised; the parts in rank order are the first pairs in order."""
-        tables, missing = [], self.config.heldout_pairs
-        for group in self.job.heldout:
+    def _valid_rows(self) -> pa.Table:
+        """This worker's part of the validation pairs, tokenised; the parts in rank order are the first pairs."""
+        tables, missing = [], self.config.valid_pairs
+        for group in self.job.valid:
             if missing <= 0:
                 break
             tables.append(read_row_group(group, columns=list(TOKENIZED_COLUMNS)).slice(0, missing))
             missing -= len(tables[-1])
         rows = pa.concat_tables(tables)
         # Whole blocks, so that PDA contrasts the same proteins whatever the number of workers.
-        num_blocks = -(-len(rows) // HELDOUT_BLOCK)
-        bounds = np.linspace(0, num_blocks, distributed.world_size(self.group) + 1).round().astype(int) * HELDOUT_BLOCK
+        num_blocks = -(-len(rows) // VALID_BLOCK)
+        bounds = np.linspace(0, num_blocks, distributed.world_size(self.group) + 1).round().astype(int) * VALID_BLOCK
         part = rows.slice(bounds[self.rank], bounds[self.rank + 1] - bounds[self.rank])
         return tokenize_pairs(
             part, self.protein_tokenizer, self.text_tokenizer, properties=self.config.objectives.pda > 0
         )
 
     def _evaluate(self) -> dict[str, Any]:
-        """Metrics on the held-out pairs of all workers; every worker computes the same."""
+        """Metrics on the validation pairs of all workers; every worker computes the same."""
         model = ProtCLIP(self.state.model, self.protein_tokenizer, self.text_tokenizer, device=self.device)
         parts = [
-            torch.from_numpy(model.forward_proteins(ragged(self.heldout.column("protein_ids")))),
-            torch.from_numpy(model.forward_texts(ragged(self.heldout.column("text_ids")))),
-            identity(self.heldout),
+            torch.from_numpy(model.forward_proteins(ragged(self.valid.column("protein_ids")))),
+            torch.from_numpy(model.forward_texts(ragged(self.valid.column("text_ids")))),
+            identity(self.valid),
         ]
         protein_ND, text_ND, identity_N2 = (
             distributed.gather_uneven_rows(part.to(self.device), self.group) for part in parts
         )
-        metrics = heldout_metrics(
+        metrics = validation_metrics(
             protein_ND,
             text_ND,
             identity_N2,
             self.state.model.logit_scale.detach(),
             batch_size=self.config.batch.global_batch_size,
         )
-        terms = heldout_terms(self.state.model, self._heldout_batches(), group=self.group)
+        terms = validation_terms(self.state.model, self._valid_batches(), group=self.group)
         return {**metrics, **with_loss({"gc": metrics["gc"], **terms}, self.config.objectives)}
 
-    def _heldout_batches(self) -> Iterator[Batch]:
-        """The held-out rows with masks of their own, the same after each epoch."""
-        for start in range(0, len(self.heldout), HELDOUT_BLOCK):
-            yield self._collate(
-                self.heldout.slice(start, HELDOUT_BLOCK), seed=hash64(self.config.seed, "heldout"), epoch=0
-            )
+    def _valid_batches(self) -> Iterator[Batch]:
+        """The validation rows with masks of their own, the same after each epoch."""
+        for start in range(0, len(self.valid), VALID_BLOCK):
+            yield self._collate(self.valid.slice(start, VALID_BLOCK), seed=hash64(self.config.seed, "valid"), epoch=0)
 
     def _end_epoch(self, state: TrainState, train: dict[str, float]) -> None:
-        heldout = self._evaluate()
-        self._record(epoch=state.epoch, train=train, heldout=heldout)
-        recalls = ", ".join(f"{heldout[way]['recall@10']:.3f} {way}" for way in ("text_to_protein", "protein_to_text"))
+        valid = self._evaluate()
+        self._record(epoch=state.epoch, train=train, valid=valid)
+        recalls = ", ".join(f"{valid[way]['recall@10']:.3f} {way}" for way in ("text_to_protein", "protein_to_text"))
         self._log(
-            f"epoch {state.epoch}/{self.config.epochs} done: training loss {_spelled(train)}, held-out loss "
-            f"{_spelled({name: heldout[name] for name in train})}, recall@10 of {heldout['num_pairs']}: {recalls}"
+            f"epoch {state.epoch}/{self.config.epochs} done: training loss {_spelled(train)}, validation loss "
+            f"{_spelled({name: valid[name] for name in train})}, recall@10 of {valid['num_pairs']}: {recalls}"
         )
-        metrics = {"epoch": state.epoch, "train_loss": train["loss"], "heldout_loss": heldout["loss"]}
+        metrics = {"epoch": state.epoch, "train_loss": train["loss"], "valid_loss": valid["loss"]}
         name = f"epoch-{state.epoch:04d}"
         if self.rank != 0:
             ray.train.report(metrics, checkpoint_dir_name=name)
@@ -201,7 +199,7 @@ class Worker:
                 self.protein_tokenizer,
                 self.text_tokenizer,
                 extra_files=(train_state.TENSORS, train_state.PROGRESS),
-                metrics={**metrics, "train": train, "heldout": heldout},
+                metrics={**metrics, "train": train, "valid": valid},
                 run=config_dict(self.config),
             )
             checkpoint = ray.train.Checkpoint.from_directory(folder)

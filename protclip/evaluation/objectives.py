@@ -1,4 +1,4 @@
-"""The objectives beside the global contrast, on held-out pairs."""
+"""The objectives beside the global contrast, on validation pairs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protclip.losses.total import counted_terms, weights
 from protclip.model.dual_encoder import DualEncoder
 
 
-def heldout_terms(model: DualEncoder, batches: Iterable[Batch], *, group: ProcessGroup | None) -> dict[str, float]:
+def validation_terms(model: DualEncoder, batches: Iterable[Batch], *, group: ProcessGroup | None) -> dict[str, float]:
     """bsr, pda and mlm, as far as they are on: means over all that counts in the batches of all workers.
 
     Args:

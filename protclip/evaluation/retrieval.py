@@ -35,7 +35,7 @@ def chance(num_pairs: int) -> dict[str, float]:
     return {f"recall@{k}": min(1.0, k / num_pairs) for k in CUTOFFS}
 
 
-def heldout_metrics(
+def validation_metrics(
     protein_ND: Tensor, text_ND: Tensor, identity_N2: Tensor, logit_scale: Tensor, *, batch_size: int
 ) -> dict[str, Any]:
     """The global contrast (``gc``) over batches of the given size, in order, and the retrieval over all pairs.

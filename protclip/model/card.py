@@ -62,12 +62,12 @@ def _front_matter(metrics: Mapping[str, float]) -> dict[str, Any]:
         "pipeline_tag": "feature-extraction",
         "tags": ["protein", "biology", "contrastive-learning", "retrieval"],
     }
-    heldout = {name.removeprefix("heldout."): value for name, value in metrics.items() if name.startswith("heldout.")}
-    if heldout:
+    valid = {name.removeprefix("valid."): value for name, value in metrics.items() if name.startswith("valid.")}
+    if valid:
         result = {
             "task": {"type": "feature-extraction", "name": "protein–text retrieval"},
-            "dataset": {"type": "protanno", "name": "held-out pairs of the training data"},
-            "metrics": [{"type": name.rpartition(".")[2], "name": name, "value": heldout[name]} for name in heldout],
+            "dataset": {"type": "protanno", "name": "validation pairs of the training data"},
+            "metrics": [{"type": name.rpartition(".")[2], "name": name, "value": valid[name]} for name in valid],
         }
         front["model-index"] = [{"name": "ProtCLIP", "results": [result]}]
     return front

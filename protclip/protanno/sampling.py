@@ -1,4 +1,4 @@
-"""Property-driven sampling of TrEMBL (Zhou et al. 2025, METHOD "Data"): p = R^a / C^b for the well-described entries.
+"""Which entries a ProtAnno has, and the property-driven sampling of TrEMBL for one: p = R^a / C^b (Zhou et al. 2025).
 
 R is the property coverage, the share of the four properties that are present, the name always counted; C is UniProt's
 protein existence, 1 (evidence at protein level) to 5 (uncertain).
@@ -6,6 +6,8 @@ protein existence, 1 (evidence at protein level) to 5 (uncertain).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,15 +15,15 @@ from protclip.hashing import uniform
 from protclip.protanno.shards import PROPERTIES
 from protclip.uniprot.entry import Entry
 
-Mode = Literal["property", "none"]
+Dataset = Literal["S", "D", "all"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
     """Which unreviewed entries are kept; reviewed ones, and those that do not say, always are."""
 
-    mode: Mode = "property"
-    """``property`` draws by p; ``none`` keeps every entry."""
+    dataset: Dataset = "D"
+    """``S`` keeps none of them, ``D`` draws by p, ``all`` keeps every one. The other fields say how D draws."""
     coverage_exponent: float = 0.5
     """The paper's a."""
     existence_exponent: float = 3.0
@@ -47,16 +49,18 @@ def coverage(entry: Entry | Group) -> float:
 
 def sampling_probability(entry: Entry | Group, config: SamplingConfig) -> float:
     """The probability with which the entry is kept."""
-    if config.mode == "none" or entry.reviewed is not False:
+    if config.dataset == "all" or entry.reviewed is not False:
         return 1.0
     if why_no_candidate(entry, config):
         return 0.0
     assert entry.existence is not None
-    return float(coverage(entry) ** config.coverage_exponent / entry.existence**config.existence_exponent)
+    return min(1.0, float(coverage(entry) ** config.coverage_exponent / entry.existence**config.existence_exponent))
 
 
 def why_no_candidate(entry: Entry | Group, config: SamplingConfig) -> str | None:
     """Why an unreviewed entry has probability 0, as a short fixed phrase; None for a candidate."""
+    if config.dataset == "S":
+        return "not reviewed"
     if coverage(entry) < config.min_coverage:
         return "below the coverage"
     if entry.existence is None:
@@ -64,6 +68,19 @@ def why_no_candidate(entry: Entry | Group, config: SamplingConfig) -> str | None
     if entry.existence > config.max_existence:
         return "above the existence level"
     return None
+
+
+def expectation(candidates: Mapping[Group, int], config: SamplingConfig) -> tuple[float, float]:
+    """How many candidates are expected to be kept, and the standard deviation of that number.
+
+    Each is drawn by itself, so the mean is the sum of p and the variance that of p(1 - p).
+    """
+    mean = variance = 0.0
+    for group, number in sorted(candidates.items()):
+        probability = sampling_probability(group, config)
+        mean += number * probability
+        variance += number * probability * (1 - probability)
+    return mean, math.sqrt(variance)
 
 
 def is_drawn(accession: str, probability: float, seed: int) -> bool:

@@ -2,7 +2,7 @@
 
 PAIRS/
   train-00000-of-00004.parquet …     rows in the order of hash(seed, accession)
-  heldout-00000-of-00004.parquet …   the same for the held-out split; a shard without rows is not written
+  valid-…, test-…                     the same for the other splits; a file without rows is not written
   quarantine.jsonl                    rows that could not be used, with the reason
   manifest.json                       written last
 """
@@ -19,6 +19,7 @@ from protclip.errors import DataError
 from protclip.manifest import read_manifest
 
 KIND = "pairs"
+SPLITS = ("train", "valid", "test")
 PROPERTIES = ("name", "function", "subcellular_location", "similarity")
 """The four properties of the biotext, in the paper's order; each a nullable column."""
 
@@ -49,7 +50,7 @@ class RowGroup:
 
 
 def row_groups(folder: str, split: str) -> list[RowGroup]:
-    """The row groups of one split (``train`` or ``heldout``), in the order of the shards.
+    """The row groups of one split (of SPLITS), in the order of the shards.
 
     Raises:
         DataError: if the folder is unfinished, damaged, or another kind of folder.

@@ -20,7 +20,7 @@ def pairs(tmp_path: Path) -> Path:
     entry = {"sequence": "MKV" * 11_000, "name": "N" * 100_000, "function": "FUNCTION: x.", "existence": 4}
     rows = [row(Entry(accession=f"A{i}", organism="O" * 90, organism_id=2**31 - i, **entry)) for i in range(1, 7)]
     rows += [row(Entry(accession="B", sequence="MKV"))]
-    write_pairs(tmp_path / "pairs", {"train-0": rows[:5], "heldout-0": rows[5:]})
+    write_pairs(tmp_path / "pairs", {"train-0": rows[:5], "valid-0": rows[5:]})
     return tmp_path / "pairs"
 
 
@@ -45,7 +45,7 @@ def test_the_tables_hold_own_and_published_shares_in_100_columns(pairs: Path, mo
     }
     text = result.stdout
     for told in (
-        "split   train 5, heldout 2",
+        "split   train 5, valid 2",
         "status  unknown 7",
         "residues of the sequence     3",
         "100,028",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from protclip.evaluation.retrieval import chance, heldout_metrics, retrieval_metrics
+from protclip.evaluation.retrieval import chance, retrieval_metrics, validation_metrics
 
 pytestmark = pytest.mark.unit
 
@@ -42,12 +42,12 @@ def test_the_same_text_under_another_accession_is_right_too() -> None:
     assert retrieval_metrics(protein, text, torch.tensor([6, 7, 8]))["text_to_protein"]["recall@1"] < 1.0
 
 
-def test_heldout_loss_of_an_uninformed_model_is_that_of_a_guess() -> None:
+def test_valid_loss_of_an_uninformed_model_is_that_of_a_guess() -> None:
     rows = torch.ones(64, 4) / 2
     identity = torch.arange(64)[:, None].expand(64, 2)
-    loss = heldout_metrics(rows, rows, identity, torch.tensor(1.0), batch_size=32)["gc"]
+    loss = validation_metrics(rows, rows, identity, torch.tensor(1.0), batch_size=32)["gc"]
     assert loss == pytest.approx(torch.tensor(32.0).log().item(), rel=1e-5)
-    assert heldout_metrics(rows[:5], rows[:5], identity[:5], torch.tensor(1.0), batch_size=32)["num_pairs"] == 5
+    assert validation_metrics(rows[:5], rows[:5], identity[:5], torch.tensor(1.0), batch_size=32)["num_pairs"] == 5
 
 
 def test_chance_is_k_of_n() -> None:

@@ -18,7 +18,7 @@ from workers import run_workers
 from protclip import distributed
 from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.embedding import ProtCLIP
-from protclip.evaluation.objectives import heldout_terms
+from protclip.evaluation.objectives import validation_terms
 from protclip.losses import total
 from protclip.losses.total import objective_terms, total_loss
 
@@ -210,7 +210,9 @@ def test_evaluation_has_no_noise_and_its_means_run_over_all_batches() -> None:
         model.model.train()
         noisy = objective_terms([model.model(batch)], [batch], ALL, group=None)
         model.model.eval()
-    found = heldout_terms(model.model, (make_batch(model, tokens.slice(i, 7)) for i in range(0, PAIRS, 7)), group=None)
+    found = validation_terms(
+        model.model, (make_batch(model, tokens.slice(i, 7)) for i in range(0, PAIRS, 7)), group=None
+    )
     assert found == pytest.approx({name: wanted[name].item() for name in ("bsr", "pda", "mlm")}, rel=1e-9)
     assert noisy["pda"] != wanted["pda"]
     assert torch.equal(noisy["mlm"], wanted["mlm"])

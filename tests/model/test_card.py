@@ -23,13 +23,13 @@ def card(folder: Path, **record: Any) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def test_card_tells_data_recipe_and_metrics_that_the_manifest_records(tmp_path: Path) -> None:
-    metrics = {"epoch": 3, "heldout": {"loss": 1.25, "text_to_protein": {"recall@10": 0.875}}}
+    metrics = {"epoch": 3, "valid": {"loss": 1.25, "text_to_protein": {"recall@10": 0.875}}}
     run = {"data": {"pairs": "/data/pairs"}, "optimizer": {"learning_rate": 1e-5}}
     front, sections = card(tmp_path, metrics=metrics, run=run)
     assert list(sections) == ["Use", "Model", "Data", "Recipe", "Metrics", "Licence"]
     assert "`/data/pairs`" in sections["Data"]
     assert yaml.safe_load(sections["Recipe"].split("```")[1].removeprefix("yaml")) == run
-    assert "| heldout.text_to_protein.recall@10 | 0.875 |" in sections["Metrics"]
+    assert "| valid.text_to_protein.recall@10 | 0.875 |" in sections["Metrics"]
     (result,) = front["model-index"][0]["results"]
     assert {"type": "recall@10", "name": "text_to_protein.recall@10", "value": 0.875} in result["metrics"]
     assert front["license"] == "apache-2.0" and front["library_name"] == "protclip"

@@ -1,4 +1,4 @@
-"""The two steps of curation, without Ray: the same pairs whatever the cut into inputs and shards."""
+"""The steps of curation, without Ray: the same pairs whatever the cut into inputs, blocks and shards."""
 
 from __future__ import annotations
 
@@ -6,80 +6,169 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from protclip.hashing import hash64
-from protclip.protanno import curation
-from protclip.protanno.curation import CurationConfig, ShardReport, SpillReport, finish_shard, spill_input
+from protclip.protanno import blocks
+from protclip.protanno.blocks import cut_blocks
+from protclip.protanno.curation import CurationConfig, ReadReport, read_unit
+from protclip.protanno.merging import MergeReport, ShardReport, finish_shard, merge_shard
 from protclip.protanno.sampling import SamplingConfig
-from protclip.protanno.shards import SCHEMA
+from protclip.protanno.shards import PROPERTIES, SCHEMA, SPLITS
+from protclip.protanno.splits import SplitConfig, SplitReport, merit, split_rows
 from protclip.protanno.synthetic import synthetic_proteome
 
 pytestmark = pytest.mark.unit
 
-KEEP_ALL = CurationConfig(seed=5, sampling=SamplingConfig(mode="none"), heldout_fraction=0.2, row_group_rows=16)
+KEEP_ALL = CurationConfig(
+    seed=5,
+    sampling=SamplingConfig(dataset="all"),
+    split=SplitConfig(method="sequence", valid_fraction=0.2),
+    row_group_rows=16,
+)
 ENTRIES = list(synthetic_proteome(120, 6, seed=1))
 
 
-def curate(
-    folder: Path, inputs: Sequence[str], config: CurationConfig
-) -> tuple[list[SpillReport], list[ShardReport], dict[str, list[dict[str, Any]]]]:
-    """Both steps over the texts of flat files; the rows of each split, shard after shard."""
-    folder.mkdir()
-    reports = []
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curated:
+    """What the steps gave."""
+
+    read: list[ReadReport]
+    merged: list[MergeReport]
+    split: SplitReport
+    finished: list[ShardReport]
+    rows: dict[str, list[dict[str, Any]]]
+    """Of each split, shard after shard."""
+    files: dict[str, str]
+    """Checksum by name."""
+
+
+def curate(folder: Path, inputs: Sequence[str], config: CurationConfig) -> Curated:
+    """All steps over the texts of flat files."""
+    work = folder / "pairs/.work"
+    work.mkdir(parents=True)
+    read, units, quarantine = [], [], []
     for i, text in enumerate(inputs):
         path = folder / f"input{i}.dat"
         path.write_text(text)
-        reports.append(spill_input(str(path), str(folder / "pairs"), i, config))
-    finished = []
-    for shard in range(config.num_shards):
-        spills = [report.spills[str(shard)] for report in reports if str(shard) in report.spills]
-        if spills:
-            finished.append(finish_shard(shard, str(folder / "pairs"), spills, config))
-    rows: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": []}
-    for name in sorted(name for report in finished for name in report.files):
+        for block in cut_blocks(str(path)):
+            stem = work / f"{i}-{block.ordinal}"
+            read.append(read_unit(block, str(stem), config))
+            if read[-1].num_kept:
+                units.append(f"{stem}.parquet")
+            if read[-1].quarantined:
+                quarantine.append(stem)
+    num_shards = config.num_shards(sum(report.num_chars for report in read))
+    stems = [str(work / f"merged{shard}") for shard in range(num_shards)]
+    codes = [str(work / f"splits{shard}.npy") for shard in range(num_shards)]
+    merged = [merge_shard(shard, num_shards, units[::-1], stems[shard], config) for shard in range(num_shards)]
+    split = split_rows(stems, codes, seed=config.seed, deduplicate=config.deduplicate, config=config.split)
+    finished = [
+        finish_shard(shard, num_shards, f"{stems[shard]}.parquet", codes[shard], str(folder / "pairs"), config)
+        for shard in range(num_shards)
+    ]
+    names = {name: entry["sha256"] for report in finished for name, entry in report.files.items()}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
+    for name in sorted(names):
         table = pq.read_table(folder / "pairs" / name)
         assert table.schema.equals(SCHEMA)
         rows[name.split("-")[0]] += table.to_pylist()
-    return reports, finished, rows
+    assert split.num_rows == {name: len(rows[name]) for name in SPLITS}
+    return Curated(read=read, merged=merged, split=split, finished=finished, rows=rows, files=names)
 
 
-def test_pairs_do_not_depend_on_inputs_shards_or_order(tmp_path: Path) -> None:
-    _, _, one = curate(tmp_path / "one", ["".join(ENTRIES)], KEEP_ALL)
+def all_rows(run: Curated) -> list[dict[str, Any]]:
+    return [row for rows in run.rows.values() for row in rows]
+
+
+@pytest.mark.parametrize("method", ["sequence", "minhash"])
+def test_files_do_not_depend_on_inputs_or_order_and_rows_not_on_shards(
+    tmp_path: Path, method: Literal["sequence", "minhash"]
+) -> None:
+    config = replace(KEEP_ALL, split=SplitConfig(method=method, valid_fraction=0.2, test_fraction=0.1))
+    one = curate(tmp_path / "one", ["".join(ENTRIES)], config)
     shuffled = random.Random(0).sample(ENTRIES, len(ENTRIES))
     thirds = ["".join(shuffled[i::3]) for i in range(3)]
-    _, _, three = curate(tmp_path / "three", thirds, KEEP_ALL)
-    _, _, four = curate(tmp_path / "four", ["".join(ENTRIES)], replace(KEEP_ALL, num_shards=4))
-    assert sum(map(len, one.values())) == len(ENTRIES)
-    assert three == one
-    assert four == one
+    three = curate(tmp_path / "three", thirds, config)
+    four = curate(tmp_path / "four", ["".join(ENTRIES)], replace(config, shard_mb=0.02))
+    assert len(all_rows(one)) == len(ENTRIES)
+    assert three.files == one.files
+    assert len(four.finished) > 2
+    assert four.rows == one.rows
+
+
+def test_blocks_of_an_input_give_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = curate(tmp_path / "one", ["".join(ENTRIES)], KEEP_ALL)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 5000)
+    many = curate(tmp_path / "many", ["".join(ENTRIES)], KEEP_ALL)
+    assert len(many.read) > 10
+    assert many.files == one.files
 
 
 def test_rows_stand_in_the_order_of_the_hash_in_row_groups_of_the_set_size(tmp_path: Path) -> None:
-    _, finished, rows = curate(tmp_path / "run", ["".join(ENTRIES)], KEEP_ALL)
-    for split in ("train", "heldout"):
-        order = [hash64(5, "order", row["accession"]) for row in rows[split]]
+    run = curate(tmp_path / "run", ["".join(ENTRIES)], KEEP_ALL)
+    for split in SPLITS:
+        order = [hash64(5, "order", row["accession"]) for row in run.rows[split]]
         assert order == sorted(order)
-    assert finished[0].files == ["train-00000-of-00001.parquet", "heldout-00000-of-00001.parquet"]
+    assert list(run.files) == [f"{split}-00000-of-00001.parquet" for split in SPLITS]
     metadata = pq.read_metadata(tmp_path / "run/pairs/train-00000-of-00001.parquet")
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     assert set(sizes[:-1]) == {16}
     assert metadata.row_group(0).column(0).compression == "ZSTD"
 
 
+# Every entry twice, under two accessions, the second without its comments.
+TWINS = [
+    "\n".join(line for line in text.split("\n") if not line.startswith("CC")).replace("AC   Z9Z99", "AC   Y9Y99")
+    for text in ENTRIES
+]
+
+
 def test_one_sequence_is_in_one_split_only(tmp_path: Path) -> None:
-    # Every entry twice, under two accessions.
-    twins = [text.replace("AC   Z9Z99", "AC   Y9Y99") for text in ENTRIES]
-    _, _, rows = curate(tmp_path / "run", ["".join(ENTRIES + twins)], KEEP_ALL)
-    train, heldout = ({row["sequence"] for row in rows[split]} for split in ("train", "heldout"))
-    assert len(rows["train"]) + len(rows["heldout"]) == 2 * len(ENTRIES)
-    assert not train & heldout
-    assert 0.1 < len(heldout) / len(train | heldout) < 0.3
+    run = curate(tmp_path / "run", ["".join(ENTRIES + TWINS)], KEEP_ALL)
+    parts = [{row["sequence"] for row in run.rows[split]} for split in SPLITS]
+    assert len(all_rows(run)) == 2 * len(ENTRIES)
+    assert sum(map(len, parts)) == len(set.union(*parts)) == len(ENTRIES)
+    assert [len(run.rows[split]) for split in SPLITS] == [180, 48, 12]
+
+
+def test_of_one_sequence_the_best_described_row_is_kept_when_asked(tmp_path: Path) -> None:
+    config = replace(KEEP_ALL, deduplicate=True)
+    poor = [text for text, twin in zip(ENTRIES, TWINS, strict=True) if text.count("-!-") == 1]
+    assert len(poor) < len(ENTRIES) / 2
+    run = curate(tmp_path / "run", ["".join(TWINS), "".join(ENTRIES)], config)
+    alone = curate(tmp_path / "alone", ["".join(ENTRIES)], KEEP_ALL)
+    assert run.split.num_merged == len(ENTRIES)
+    kept = {row["accession"]: row for row in all_rows(run)}
+    wanted = {row["accession"]: row for row in all_rows(alone)}
+    assert len(kept) == len(ENTRIES) == len({row["sequence"] for row in kept.values()})
+    for accession, row in wanted.items():
+        if any(row[name] for name in PROPERTIES[1:]):
+            assert kept[accession] == row
+    sharded = curate(tmp_path / "sharded", ["".join(TWINS + ENTRIES)], replace(config, shard_mb=0.02))
+    assert sharded.rows == run.rows
+
+
+def test_merit_orders_by_status_properties_existence_and_length_of_text() -> None:
+    best_first = [
+        {"reviewed": True, "existence": 5},
+        {"reviewed": False, "existence": 3, "function": "F", "similarity": "S"},
+        {"reviewed": False, "existence": 1, "function": "F"},
+        {"reviewed": None, "existence": 2, "function": "Longer"},
+        {"reviewed": False, "existence": 2, "function": "F"},
+        {"reviewed": False, "existence": None, "function": "F"},
+        {"reviewed": False, "existence": 1},
+    ]
+    columns = {name: [row.get(name) for row in best_first] for name in (*PROPERTIES, "reviewed", "existence")}
+    table = pa.table({name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()})
+    numbers = merit(table).tolist()
+    assert numbers == sorted(set(numbers))
 
 
 def test_of_a_repeated_accession_the_better_row_is_kept_whatever_the_order(tmp_path: Path) -> None:
@@ -87,23 +176,23 @@ def test_of_a_repeated_accession_the_better_row_is_kept_whatever_the_order(tmp_p
     unreviewed = reviewed.replace("Reviewed;", "Unreviewed;").replace("CC   -!- CAUTION", "CC   -!- FUNCTION")
     shorter = "\n".join(line for line in ENTRIES[1].split("\n") if "Short=" not in line)
     inputs = [reviewed + shorter, unreviewed, ENTRIES[1]]
-    _, finished, rows = curate(tmp_path / "forth", inputs, KEEP_ALL)
-    _, _, reverse = curate(tmp_path / "back", inputs[::-1], KEEP_ALL)
-    assert rows == reverse
-    kept = {row["accession"]: row for split in rows.values() for row in split}
-    assert len(kept) == sum(map(len, rows.values())) == 2
-    assert finished[0].num_repeated == 2
+    run = curate(tmp_path / "forth", inputs, KEEP_ALL)
+    assert curate(tmp_path / "back", inputs[::-1], KEEP_ALL).files == run.files
+    kept = {row["accession"]: row for row in all_rows(run)}
+    assert len(kept) == len(all_rows(run)) == 2
+    assert run.merged[0].num_repeated == 2
     assert kept["Z9Z990A000"]["reviewed"]
     assert "(" in kept["Z9Z990A001"]["name"].replace("(EC", "")
 
 
 def test_bad_rows_are_counted_by_reason_and_written_to_the_quarantine(tmp_path: Path) -> None:
     bad = [ENTRIES[0].replace("CRC64", "CRC32"), ENTRIES[1].replace("\nPE   ", "\nPE   9")]
-    (report,), _, rows = curate(tmp_path / "run", ["".join([*bad, *ENTRIES[2:10]])], KEEP_ALL)
+    run = curate(tmp_path / "run", ["".join([*bad, *ENTRIES[2:10]])], KEEP_ALL)
+    (report,) = run.read
     assert report.num_read == 10
-    assert report.num_kept == sum(map(len, rows.values())) == 8
+    assert report.num_kept == len(all_rows(run)) == 8
     assert report.quarantined == {"unreadable SQ line": 1, "unknown protein existence": 1}
-    lines = (tmp_path / "run/pairs" / curation.SPILL_FOLDER / "000000" / curation.QUARANTINE_FILE).read_text()
+    lines = (tmp_path / "run/pairs/.work/0-0.jsonl").read_text()
     records = [json.loads(line) for line in lines.splitlines()]
     assert [record["accession"] for record in records] == ["Z9Z990A000", "Z9Z990A001"]
     assert all(record["source"].endswith("input0.dat") and record["line"] for record in records)
@@ -112,21 +201,25 @@ def test_bad_rows_are_counted_by_reason_and_written_to_the_quarantine(tmp_path: 
 def test_what_is_not_sampled_is_counted_by_reason(tmp_path: Path) -> None:
     config = replace(KEEP_ALL, sampling=SamplingConfig())
     text = "".join(ENTRIES).replace("Reviewed;", "Unreviewed;")
-    (report,), finished, _ = curate(tmp_path / "run", [text], config)
+    run = curate(tmp_path / "run", [text], config)
+    (report,) = run.read
     assert report.num_read == report.num_kept + sum(report.not_sampled.values()) == len(ENTRIES)
     assert set(report.not_sampled) <= {"not drawn", "below the coverage"}
     assert 0 < report.num_kept < len(ENTRIES)
     assert sum(report.coverage.values()) == len(ENTRIES)
-    assert sum(finished[0].coverage.values()) == sum(finished[0].existence.values()) == report.num_kept
+    (finished,) = run.finished
+    assert sum(finished.coverage.values()) == sum(finished.existence.values()) == report.num_kept
+    assert sum(report.drawn.values()) == report.num_kept
+    assert sum(report.candidates.values()) == report.num_kept + report.not_sampled["not drawn"]
 
 
-def test_a_small_buffer_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(KEEP_ALL, num_shards=3)
-    _, _, expected = curate(tmp_path / "large", ["".join(ENTRIES)], config)
-    monkeypatch.setattr(curation, "BUFFER_BYTES", 2000)
-    _, finished, rows = curate(tmp_path / "small", ["".join(ENTRIES)], config)
-    assert rows == expected
-    assert not any(report.num_repeated for report in finished)
+def test_dataset_s_has_the_reviewed_entries_only(tmp_path: Path) -> None:
+    text = "".join(ENTRIES[:20]).replace("Reviewed;", "Unreviewed;") + "".join(ENTRIES[20:])
+    run = curate(tmp_path / "run", [text], replace(KEEP_ALL, sampling=SamplingConfig(dataset="S")))
+    assert len(all_rows(run)) == len(ENTRIES) - 20
+    assert all(row["reviewed"] for row in all_rows(run))
+    assert run.read[0].not_sampled == {"not reviewed": 20}
+    assert not run.read[0].candidates
 
 
 def test_the_real_sample_gives_1216_pairs_from_one_file_or_three(tmp_path: Path, real_data: Path) -> None:
@@ -135,8 +228,8 @@ def test_the_real_sample_gives_1216_pairs_from_one_file_or_three(tmp_path: Path,
     text = gzip.decompress((real_data / "uniprot/sample_1216.dat.gz").read_bytes()).decode()
     entries = [entry + "//\n" for entry in text.split("//\n") if entry]
     thirds = ["".join(entries[i::3]) for i in range(3)]
-    _, finished, one = curate(tmp_path / "one", [text], KEEP_ALL)
-    _, _, three = curate(tmp_path / "three", thirds, replace(KEEP_ALL, num_shards=4))
-    assert one == three
-    assert len(one["train"]) + len(one["heldout"]) == 1216
-    assert Counter(finished[0].existence) == {"1": 1008, "2": 62, "3": 82, "4": 64}
+    one = curate(tmp_path / "one", [text], KEEP_ALL)
+    three = curate(tmp_path / "three", thirds, replace(KEEP_ALL, shard_mb=0.3))
+    assert one.rows == three.rows
+    assert len(all_rows(one)) == 1216
+    assert Counter(one.finished[0].existence) == {"1": 1008, "2": 62, "3": 82, "4": 64}

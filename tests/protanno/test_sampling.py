@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from protclip.protanno.biotext import biotext
-from protclip.protanno.sampling import SamplingConfig, coverage, is_drawn, sampling_probability, why_no_candidate
+from protclip.protanno.sampling import (
+    Group,
+    SamplingConfig,
+    expectation,
+    is_drawn,
+    sampling_probability,
+    why_no_candidate,
+)
 from protclip.uniprot.entry import Entry
 
 pytestmark = pytest.mark.unit
@@ -58,7 +65,7 @@ def test_reviewed_entries_and_those_that_do_not_say_are_kept_whole(reviewed: boo
 
 
 def test_without_sampling_everything_is_kept() -> None:
-    assert is_kept(entry("A", properties=1, existence=5), SamplingConfig(mode="none"), seed=0)
+    assert is_kept(entry("A", properties=1, existence=5), SamplingConfig(dataset="all"), seed=0)
 
 
 def test_what_is_no_candidate_says_why() -> None:
@@ -69,15 +76,46 @@ def test_what_is_no_candidate_says_why() -> None:
     assert reasons == ["below the coverage", "above the existence level", "protein existence unknown", None]
 
 
-@pytest.mark.parametrize("existence", [1, 2, 3])
-@pytest.mark.parametrize("properties", [3, 4])
-def test_candidates_are_kept_as_often_as_the_formula_says(properties: int, existence: int) -> None:
-    number = 20_000
-    candidates = [entry(f"A{i}", properties=properties, existence=existence) for i in range(number)]
-    expected = sampling_probability(candidates[0], PAPER)
-    assert expected == coverage(candidates[0]) ** 0.5 / existence**3
-    kept = sum(is_kept(candidate, PAPER, seed=3) for candidate in candidates)
-    assert abs(kept - number * expected) <= 4 * (number * expected * (1 - expected)) ** 0.5
+def draw_by_cell(number: int) -> dict[Group, tuple[int, float]]:
+    """How many of so many candidates are kept, and p, over the six cells of the paper's rule."""
+    groups = [Group(reviewed=False, existence=c, num_properties=r) for r in (3, 4) for c in (1, 2, 3)]
+    chances = [sampling_probability(group, PAPER) for group in groups]
+    kept = [0] * len(groups)
+    for i in range(number):
+        kept[i % len(groups)] += is_drawn(f"A{i}", chances[i % len(groups)], 3)
+    return dict(zip(groups, zip(kept, chances, strict=True), strict=True))
+
+
+def check_rates(number: int) -> None:
+    cells = draw_by_cell(number)
+    for group, (kept, chance) in cells.items():
+        share = number // len(cells)
+        assert group.existence is not None
+        assert chance == (group.num_properties / 4) ** 0.5 / group.existence**3
+        assert abs(kept - share * chance) <= 4 * (share * chance * (1 - chance)) ** 0.5
+    expected, deviation = expectation(dict.fromkeys(cells, number // len(cells)), PAPER)
+    assert abs(sum(kept for kept, _ in cells.values()) - expected) <= 4 * deviation
+
+
+def test_candidates_are_kept_as_often_as_the_formula_says() -> None:
+    check_rates(120_000)
+
+
+def test_the_expectation_is_the_sum_of_p() -> None:
+    candidates = {
+        Group(reviewed=False, existence=1, num_properties=4): 7,
+        Group(reviewed=False, existence=2, num_properties=4): 800,
+    }
+    assert expectation(candidates, PAPER) == (107, pytest.approx((800 / 8 * 7 / 8) ** 0.5))
+    assert expectation({}, PAPER) == (0, 0)
+
+
+def test_dataset_s_keeps_no_unreviewed_entry() -> None:
+    config = SamplingConfig(dataset="S")
+    assert sampling_probability(entry("A", properties=4, existence=1), config) == 0
+    assert why_no_candidate(entry("A", properties=4, existence=1), config) == "not reviewed"
+    assert sampling_probability(entry("A", properties=1, existence=5, reviewed=True), config) == 1
+    assert sampling_probability(entry("A", properties=1, existence=5, reviewed=None), config) == 1
 
 
 def test_the_draw_is_of_seed_and_accession_alone() -> None:

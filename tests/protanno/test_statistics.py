@@ -50,7 +50,7 @@ ENTRIES = [
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
     rows = [row(entry) for entry in ENTRIES]
-    shards = {"train-00000-of-00002": rows[:3], "train-00001-of-00002": rows[3:5], "heldout-00000-of-00002": rows[5:]}
+    shards = {"train-00000-of-00002": rows[:3], "train-00001-of-00002": rows[3:5], "valid-00000-of-00002": rows[5:]}
     write_pairs(tmp_path / "pairs", shards)
     return tmp_path / "pairs"
 
@@ -60,7 +60,7 @@ def test_a_small_folder_is_counted_as_by_hand(pairs: Path) -> None:
     assert json.loads(json.dumps(found)) == found
     histograms = {name: found[name].pop("histogram") for name in ("residues", "text_characters")}
     assert found == {
-        "rows": {"heldout": 1, "train": 5},
+        "rows": {"valid": 1, "train": 5},
         "reviewed": {"reviewed": 3, "unreviewed": 2, "unknown": 1},
         "properties": {"name": 3, "function": 3, "subcellular_location": 1, "similarity": 2},
         "composition": {
@@ -83,7 +83,7 @@ def test_a_small_folder_is_counted_as_by_hand(pairs: Path) -> None:
             "num": 3,
             "rows_without": 1,
             "top": [
-                {"organism_id": 9606, "organism": "Homo sapiens", "rows": 3},
+                {"organism_id": 9606, "organism": "Homo sapiens (Human)", "rows": 3},
                 {"organism_id": 7, "organism": None, "rows": 1},
                 {"organism_id": 10090, "organism": "Mus", "rows": 1},
             ],

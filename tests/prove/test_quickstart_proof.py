@@ -26,13 +26,13 @@ def test_quickstart_retrieves_ten_times_better_than_chance(tmp_path: Path) -> No
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
-    heldout = [text for group in row_groups(f"{output}/pairs", "heldout") for text in biotexts(read_row_group(group))]
-    assert len(heldout) == len(set(heldout)) >= 500
+    valid = [text for group in row_groups(f"{output}/pairs", "valid") for text in biotexts(read_row_group(group))]
+    assert len(valid) == len(set(valid)) >= 500
 
     metrics = json.loads((output / "run" / "metrics.json").read_text())
     least = TIMES_CHANCE * metrics["chance"]["recall@10"]
-    assert metrics["heldout"]["num_pairs"] == len(heldout)
-    assert metrics["heldout"]["text_to_protein"]["recall@10"] >= least
+    assert metrics["valid"]["num_pairs"] == len(valid)
+    assert metrics["valid"]["text_to_protein"]["recall@10"] >= least
     assert metrics["untrained"]["text_to_protein"]["recall@10"] < least
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     record = {
@@ -42,6 +42,6 @@ def test_quickstart_retrieves_ten_times_better_than_chance(tmp_path: Path) -> No
         ).stdout.strip(),
         "hardware": f"{platform.machine()}, {platform.system()}",
         "last_line": result.stdout.strip().splitlines()[-1].split(" Everything")[0],
-        **{key: metrics[key] for key in ("heldout", "untrained", "chance", "steps", "seconds")},
+        **{key: metrics[key] for key in ("valid", "untrained", "chance", "steps", "seconds")},
     }
     RESULTS.write_text(json.dumps(record, indent=2) + "\n")

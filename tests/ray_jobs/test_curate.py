@@ -1,9 +1,11 @@
-"""protclip curate on real Ray, and what needs none of it: the output folder and the number of shards."""
+"""protclip curate on real Ray, and what needs none of it: the output folder and the options."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from protclip.errors import ConfigError, DataError
-from protclip.manifest import claim_folder, read_manifest
-from protclip.protanno.shards import row_groups
+from protclip.manifest import claim_folder, read_manifest, resume_folder
+from protclip.protanno import blocks
+from protclip.protanno.curation import CurationConfig
+from protclip.protanno.shards import SPLITS, row_groups
 from protclip.protanno.synthetic import synthetic_proteome
-from ray_jobs import cluster
-from ray_jobs.curate import OWN_FILES, default_num_shards, main
+from ray_jobs import cluster, pipelines
+from ray_jobs.curate import OWN_FILES, claim, main
 
 ENTRIES = list(synthetic_proteome(90, 6, seed=1))
 
@@ -34,9 +38,17 @@ def rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     manifest = read_manifest(str(folder), "pairs", verify=True)
     tables = {
         split: [pq.read_table(folder / name) for name in sorted(manifest["files"]) if name.startswith(split)]
-        for split in ("train", "heldout")
+        for split in SPLITS
     }
-    return {split: pa.concat_tables(parts).to_pylist() for split, parts in tables.items()}
+    return {split: pa.concat_tables(parts).to_pylist() if parts else [] for split, parts in tables.items()}
+
+
+def checksums(folder: Path) -> dict[str, Any]:
+    """Of all files but the manifest, as it has them; they are there and nothing else is."""
+    manifest = read_manifest(str(folder), "pairs", verify=True)
+    assert {path.name for path in folder.iterdir()} == {*manifest["files"], "manifest.json"}
+    files: dict[str, Any] = manifest["files"]
+    return files
 
 
 def write(path: Path, entries: Sequence[str]) -> Path:
@@ -46,34 +58,59 @@ def write(path: Path, entries: Sequence[str]) -> Path:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_command_gives_the_same_pairs_from_one_input_and_from_three(tmp_path: Path) -> None:
+def test_one_file_or_eight_shuffled_ones_one_worker_or_four_give_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = write(tmp_path / "one.dat", ENTRIES)
-    for i in range(3):
-        (tmp_path / f"part{i}.dat.gz").write_bytes(gzip.compress("".join(ENTRIES[i::3]).encode()))
-    options = ("--seed", 3, "--heldout-fraction", 0.2)
+    shuffled = random.Random(0).sample(ENTRIES, len(ENTRIES))
+    for i in range(8):
+        (tmp_path / f"part{i}.dat.gz").write_bytes(gzip.compress("".join(shuffled[i::8]).encode()))
+    options = ("--seed", 3, "--valid-fraction", 0.2, "--split-by", "sequence")
     result = run(one, "--output", tmp_path / "a", *options)
     assert "90 rows read" in result.output
     assert "0 quarantined" in result.output
-    run(tmp_path / "part*.dat.gz", "--output", tmp_path / "b", "--num-shards", 4, *options)
-    first, second = rows(tmp_path / "a"), rows(tmp_path / "b")
-    assert first == second
+    # One at a time on the four CPUs that ran as many as four before.
+    monkeypatch.setattr(pipelines, "CUT_TASK_CPUS", 3.5)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4000)
+    run(tmp_path / "part*.dat.gz", "--output", tmp_path / "b", *options)
+    assert checksums(tmp_path / "a") == checksums(tmp_path / "b")
+    first = rows(tmp_path / "b")
     manifest = read_manifest(str(tmp_path / "b"), "pairs")
     assert manifest["splits"] == {split: len(table) for split, table in first.items()}
     assert sum(manifest["splits"].values()) == manifest["counts"]["kept"] == 90
     assert manifest["settings"]["seed"] == 3
-    assert [entry["rows"] for entry in manifest["inputs"]] == [30, 30, 30]
+    assert sorted(entry["rows"] for entry in manifest["inputs"]) == [11] * 6 + [12] * 2
+    assert manifest["clusters"] == {"method": "sequence", "parameters": {}, "number": 90, "largest": 1}
     assert sum(manifest["composition"]["after_sampling"]["coverage"].values()) == pytest.approx(1, abs=1e-5)
     assert sum(group.num_rows for group in row_groups(str(tmp_path / "b"), "train")) == len(first["train"])
-    assert {path.suffix for path in (tmp_path / "b").iterdir()} == {".parquet", ".json", ".jsonl"}
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_real_sample_without_sampling_gives_1216_pairs(tmp_path: Path, real_data: Path) -> None:
-    run(real_data / "uniprot/sample_1216.dat.gz", "--sampling", "none", "--output", tmp_path / "pairs")
+    run(real_data / "uniprot/sample_1216.dat.gz", "--dataset", "all", "--output", tmp_path / "pairs")
     manifest = read_manifest(str(tmp_path / "pairs"), "pairs", verify=True)
     assert sum(manifest["splits"].values()) == 1216
     assert manifest["counts"]["quarantined"] == 0
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_sampling_says_what_was_expected_and_what_was_drawn(tmp_path: Path) -> None:
+    text = "".join(ENTRIES).replace("Reviewed;", "Unreviewed;").replace("\nPE   ", "\nPE   2:")
+    path = write(tmp_path / "one.dat", [text.replace("\nPE   2:1", "\nPE   2"), ENTRIES[0].replace("Z9Z99", "Y9Y99")])
+    result = run(path, "--output", tmp_path / "pairs", "--min-coverage", 0, "--coverage-exponent", 0)
+    manifest = read_manifest(str(tmp_path / "pairs"), "pairs", verify=True)
+    sampling = manifest["sampling"]
+    assert (sampling["candidates"], sampling["expected"]) == (90, 11.25)
+    assert sampling["standard_deviation"] == pytest.approx((90 * 7 / 64) ** 0.5, abs=1e-3)
+    assert f"of 90 unreviewed candidates {sampling['drawn']} were drawn; expected are 11 ± 3" in result.output
+    assert (
+        sampling["drawn"] + 1
+        == manifest["counts"]["kept"]
+        == 91 - manifest["counts"]["not_sampled_by_reason"]["not drawn"]
+    )
+    assert sum(sampling["drawn_by_cell"].values()) == sampling["drawn"]
 
 
 @pytest.mark.ray
@@ -93,7 +130,7 @@ def test_every_format_goes_through_curate_and_one_entry_is_one_row(tmp_path: Pat
     pair = {"seq": "MKVA", "text": "PROTEIN NAME: Name, (EC 1.1.1.1). FUNCTION: Does. SIMILARITY: Belongs to it."}
     (tmp_path / "in/f.jsonl").write_text(json.dumps(pair) + "\n")
     (tmp_path / "in/g.fasta").write_text(">sp|G00001|G_TEST Name OS=X OX=1 PE=4 SV=1\nMKV\n")
-    options = ("--max-bad-fraction", 0.5, "--heldout-fraction", 0.5, "--sampling", "none")
+    options = ("--max-bad-fraction", 0.5, "--valid-fraction", 0.5, "--dataset", "all")
     run(tmp_path / "in/*", "--output", tmp_path / "pairs", *options)
     manifest = read_manifest(str(tmp_path / "pairs"), "pairs", verify=True)
     counts = manifest["counts"]
@@ -137,8 +174,10 @@ def test_errors_of_a_task_arrive_as_our_own(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cut\.dat\.gz.*cut short"):
         run(tmp_path / "cut.dat.gz", "--output", tmp_path / "pairs")
     poor = write(tmp_path / "poor.fasta", [">tr|Q00001|Q00001_TEST Name OS=X OX=1 PE=4 SV=1\nMKV\n"])
-    with pytest.raises(DataError, match=r"no pair is kept of 1 rows \(below the coverage: 1\)"):
+    with pytest.raises(ConfigError, match=r"unfinished run of another kind.*poor\.fasta.*--overwrite"):
         run(poor, "--output", tmp_path / "pairs")
+    with pytest.raises(DataError, match=r"no pair is kept of 1 rows \(below the coverage: 1\)"):
+        run(poor, "--output", tmp_path / "pairs", "--overwrite")
 
 
 @pytest.mark.unit
@@ -157,22 +196,52 @@ def test_a_finished_folder_is_replaced_only_when_asked_and_foreign_files_never(t
 
 
 @pytest.mark.unit
-def test_the_leftovers_of_an_unfinished_run_are_cleaned(tmp_path: Path) -> None:
-    (tmp_path / ".spill/000000").mkdir(parents=True)
-    (tmp_path / ".spill/000000/00000.parquet").write_text("half")
-    (tmp_path / "heldout-00000-of-00002.parquet.0a1b2c3d.tmp").write_text("half")
-    claim_folder(str(tmp_path), OWN_FILES, overwrite=False)
-    assert list(tmp_path.iterdir()) == []
+def test_an_unfinished_run_is_taken_up_by_the_same_claim_alone(tmp_path: Path) -> None:
+    folder, claim = str(tmp_path), {"settings": {"seed": 0}, "inputs": {"a.dat": "1 byte"}}
+    work = Path(resume_folder(folder, OWN_FILES, claim, overwrite=False))
+    work.mkdir()
+    (work / "unit").write_text("done")
+    (tmp_path / "valid-00000-of-00002.parquet").write_text("done")
+    (tmp_path / "valid-00001-of-00002.parquet.0a1b2c3d.tmp").write_text("half")
+    assert resume_folder(folder, OWN_FILES, claim, overwrite=False) == str(work)
+    assert {path.name for path in tmp_path.iterdir()} == {".work", "valid-00000-of-00002.parquet"}
+    other = {**claim, "settings": {"seed": 1}}
+    with pytest.raises(ConfigError, match=r"settings\.seed: 0 there, 1 here.*--overwrite"):
+        resume_folder(folder, OWN_FILES, other, overwrite=False)
+    assert (work / "unit").exists()
+    assert resume_folder(folder, OWN_FILES, other, overwrite=True) != str(work)
+    assert not work.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {".work"}
 
 
 @pytest.mark.unit
-def test_small_inputs_make_one_shard_and_large_ones_more(tmp_path: Path) -> None:
-    small, large = tmp_path / "small.dat", tmp_path / "large.fasta"
-    small.write_text("x")
-    with large.open("wb") as stream:
-        stream.truncate(600 << 20)  # sparse
-    assert default_num_shards([str(small)]) == 1
-    assert default_num_shards([str(small), str(large)]) == 3
+def test_a_finished_folder_loses_what_a_killed_run_left_and_nothing_else(tmp_path: Path) -> None:
+    resume_folder(str(tmp_path), OWN_FILES, {}, overwrite=False)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match="already finished"):
+        resume_folder(str(tmp_path), OWN_FILES, {}, overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.unit
+def test_a_changed_input_is_another_claim(tmp_path: Path) -> None:
+    path = write(tmp_path / "one.dat", ENTRIES[:1])
+    before = claim([str(path)], CurationConfig())
+    assert claim([str(path)], CurationConfig()) == before
+    os.utime(path, ns=(0, 0))
+    assert claim([str(path)], CurationConfig()) != before
+
+
+@pytest.mark.unit
+def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "one.dat", ENTRIES[:1])
+    with pytest.raises(ConfigError, match=r"--min-coverage is of --dataset D, not of S"):
+        run(path, "--output", tmp_path / "pairs", "--dataset", "S", "--min-coverage", 0.5)
+    with pytest.raises(ConfigError, match="leave nothing to train on"):
+        run(path, "--output", tmp_path / "pairs", "--valid-fraction", 0.5, "--test-fraction", 0.5)
+    for method in ("uniref50", "uniref50=", "minhash=x", "chance"):
+        assert "is none of" in run(path, "--output", tmp_path / "pairs", "--split-by", method).output
+    assert not (tmp_path / "pairs").exists()
 
 
 @pytest.mark.unit

@@ -17,7 +17,7 @@ from tiny_model import tiny_model
 from protclip import ProtCLIP
 from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
 from protclip.manifest import read_manifest
-from protclip.protanno.shards import read_row_group, row_groups
+from protclip.protanno.shards import SPLITS, read_row_group, row_groups
 from ray_jobs.__main__ import cli
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -63,7 +63,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Fold
     folder = tmp_path_factory.mktemp("way")
     data, pairs, run_dir = (str(folder / name) for name in ("proteome.dat.gz", "pairs", "run"))
     run("synthesize", "--output", data, "--entries", "240", "--families", "8")
-    run("curate", data, "--output", pairs, "--sampling", "none", "--heldout-fraction", "0.2", "--row-group-rows", "16")
+    run(
+        "curate",
+        data,
+        "--output",
+        pairs,
+        "--dataset",
+        "all",
+        "--split-by",
+        "sequence",
+        "--valid-fraction",
+        "0.2",
+        "--row-group-rows",
+        "16",
+    )
     result = run("pretrain", "tiny_cpu", f"data.pairs={pairs}", f"run_dir={run_dir}", *SMALL)
     assert "recall@10" in result.output
     return Folders(pairs=pairs, run=run_dir)
@@ -76,23 +89,23 @@ def embeddings(folder: Path) -> dict[str, np.ndarray]:
 
 def test_a_run_leaves_its_settings_metrics_and_best_checkpoint(folders: Folders) -> None:
     metrics = json.loads(Path(folders.run, "metrics.json").read_text())
-    heldout_rows = sum(group.num_rows for group in row_groups(folders.pairs, "heldout"))
+    valid_rows = sum(group.num_rows for group in row_groups(folders.pairs, "valid"))
     train_rows = sum(group.num_rows for group in row_groups(folders.pairs, "train"))
     assert [entry["epoch"] for entry in metrics["history"]] == [0, 1, 2]
     assert metrics["steps"] == 2 * (train_rows // 16)
-    assert metrics["heldout"]["num_pairs"] == metrics["untrained"]["num_pairs"] == heldout_rows
-    assert metrics["chance"]["recall@10"] == pytest.approx(10 / heldout_rows)
-    assert metrics["heldout"]["loss"] == min(entry["heldout"]["loss"] for entry in metrics["history"][1:])
-    assert metrics["heldout"]["loss"] < metrics["untrained"]["loss"]
+    assert metrics["valid"]["num_pairs"] == metrics["untrained"]["num_pairs"] == valid_rows
+    assert metrics["chance"]["recall@10"] == pytest.approx(10 / valid_rows)
+    assert metrics["valid"]["loss"] == min(entry["valid"]["loss"] for entry in metrics["history"][1:])
+    assert metrics["valid"]["loss"] < metrics["untrained"]["loss"]
     for entry in metrics["history"]:
-        for losses in [entry["heldout"], *([entry["train"]] if entry["epoch"] else [])]:
+        for losses in [entry["valid"], *([entry["train"]] if entry["epoch"] else [])]:
             assert losses["loss"] == losses["gc"] + 0.7 * losses["bsr"] + 1.0 * losses["pda"] + 0.3 * losses["mlm"]
     manifest = read_manifest(folders.checkpoint, "checkpoint", verify=True)
-    assert manifest["metrics"]["heldout"] == metrics["heldout"]
+    assert manifest["metrics"]["valid"] == metrics["valid"]
     assert not any("trainer" in name for name in manifest["files"])
 
 
-def test_reported_heldout_metrics_are_those_of_the_best_checkpoint(folders: Folders) -> None:
+def test_reported_validation_metrics_are_those_of_the_best_checkpoint(folders: Folders) -> None:
     import torch
 
     from protclip.data.tokenize import biotexts
@@ -100,14 +113,14 @@ def test_reported_heldout_metrics_are_those_of_the_best_checkpoint(folders: Fold
     from protclip.hashing import hash64
 
     model = ProtCLIP.from_pretrained(folders.checkpoint)
-    rows = [row for group in row_groups(folders.pairs, "heldout") for row in read_row_group(group).to_pylist()]
-    texts = [text for group in row_groups(folders.pairs, "heldout") for text in biotexts(read_row_group(group))]
+    rows = [row for group in row_groups(folders.pairs, "valid") for row in read_row_group(group).to_pylist()]
+    texts = [text for group in row_groups(folders.pairs, "valid") for text in biotexts(read_row_group(group))]
     found = retrieval_metrics(
         torch.from_numpy(model.embed_proteins([row["sequence"] for row in rows])),
         torch.from_numpy(model.embed_texts(texts)),
         torch.tensor([hash64("text", text) >> 1 for text in texts]),
     )
-    reported = json.loads(Path(folders.run, "metrics.json").read_text())["heldout"]
+    reported = json.loads(Path(folders.run, "metrics.json").read_text())["valid"]
     assert found["text_to_protein"]["mrr"] == pytest.approx(reported["text_to_protein"]["mrr"], abs=1e-3)
 
 
@@ -141,7 +154,7 @@ def test_embedded_pairs_equal_the_python_api_and_keep_their_columns(folders: Fol
     found = embeddings(output)
     rows = [
         row
-        for split in ("train", "heldout")
+        for split in SPLITS
         for group in row_groups(folders.pairs, split)
         for row in read_row_group(group).to_pylist()
     ]

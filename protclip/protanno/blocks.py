@@ -1,0 +1,107 @@
+"""A file of entries cut into blocks that are read apart from each other, however large the file.
+
+A compressed file can only be read from its start, by one process. That process does nothing else than decompress and
+cut; reading the entries, which takes several times as long, is done on the blocks, anywhere. Where the cuts fall is a
+function of the content alone.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from protclip.errors import DataError
+from protclip.uniprot.batch import Batch, batches_of
+from protclip.uniprot.fasta import read_fasta
+from protclip.uniprot.flat_file import read_flat_file
+from protclip.uniprot.formats import Reader, open_batches, reader_of
+from protclip.uniprot.json_lines import read_json_lines
+from protclip.uniprot.streams import open_stream, read_blocks
+from protclip.uniprot.table import read_tsv, read_tsv_batches
+
+BLOCK_BYTES = 32 << 20
+"""Decompressed bytes of a block, at most, but for an entry that is larger."""
+MAX_ENTRY_BYTES = 64 << 20
+"""More without an end of an entry is another kind of file."""
+
+_END_BYTES = 64  # an end of an entry, at most
+
+# Reader → (what every end of an entry starts with, the whole end). A file of another kind is one block.
+_ENDS: dict[Reader, tuple[bytes, re.Pattern[bytes]]] = {
+    read_flat_file: (b"\n//", re.compile(rb"\n//[ \t\r]*\n")),
+    read_fasta: (b"\n>", re.compile(rb"\n(?=>)")),
+    read_tsv: (b"\n", re.compile(rb"\n")),
+    read_json_lines: (b"\n", re.compile(rb"\n")),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Whole entries that stand together in a file."""
+
+    path: str
+    ordinal: int
+    """From 0, in the order of the file."""
+    line: int
+    """Line of the decompressed file that the first line of the data is, from 1."""
+    data: bytes | None
+    """None stands for the whole file, of a kind that is not cut. Those of a table all start with its header, in which
+    case line counts as if it stood right before the block's rows."""
+
+
+def cut_blocks(path: str) -> Iterator[Block]:
+    """The blocks of a file, in the memory of one.
+
+    Raises:
+        DataError: if the file cannot be read to its end, or has no ends of entries.
+    """
+    if reader_of(path) not in _ENDS:
+        yield Block(path=path, ordinal=0, line=1, data=None)
+        return
+    mark, end = _ENDS[reader_of(path)]
+    buffer = bytearray()
+    header = b""
+    ordinal, line = 0, 1
+    with open_stream(path) as stream:
+        for piece in read_blocks(stream, path):
+            buffer += piece
+            while len(buffer) > BLOCK_BYTES + _END_BYTES and (cut := _last_end(buffer, mark, end)):
+                data = bytes(memoryview(buffer)[:cut])
+                yield Block(path=path, ordinal=ordinal, line=line - bool(header), data=header + data)
+                if ordinal == 0 and reader_of(path) is read_tsv:
+                    header = data[: data.index(b"\n") + 1]
+                ordinal, line = ordinal + 1, line + data.count(b"\n")
+                del buffer[:cut]
+            if len(buffer) > BLOCK_BYTES + MAX_ENTRY_BYTES:
+                raise DataError(f"{path}: no end of an entry in {MAX_ENTRY_BYTES >> 20} MB from line {line}.")
+    if ordinal == 0 or buffer.strip():
+        yield Block(path=path, ordinal=ordinal, line=line - bool(header), data=header + bytes(buffer))
+
+
+def read_block(block: Block) -> Iterator[Batch]:
+    """The entries of a block in batches; lines are counted from the start of the file.
+
+    Raises:
+        DataError: as the reader of the file.
+    """
+    if block.data is None:
+        yield from open_batches(block.path)
+        return
+    reader, stream = reader_of(block.path), io.BytesIO(block.data)
+    is_table = reader is read_tsv
+    batches = read_tsv_batches(stream, block.path) if is_table else batches_of(reader(stream, block.path))
+    for batch in batches:
+        yield replace(batch, bad=[replace(bad, line=bad.line + block.line - 1) for bad in batch.bad])
+
+
+def _last_end(buffer: bytearray, mark: bytes, end: re.Pattern[bytes]) -> int:
+    """Where the last entry ends that a block has room for; else where the first one ends; else 0."""
+    start = BLOCK_BYTES
+    while (start := buffer.rfind(mark, 0, start)) >= 0:
+        match = end.match(buffer, start)
+        if match is not None and match.end() <= BLOCK_BYTES:
+            return match.end()
+    match = end.search(buffer, max(0, BLOCK_BYTES - _END_BYTES))
+    return match.end() if match is not None else 0

@@ -1,0 +1,265 @@
+"""Train, valid and test without leakage: relatives are clustered, and a cluster is in one split.
+
+Rows of one sequence are always together. Beyond that relatives are found by ``--split-by``:
+
+    sequence    not at all: for trials
+    minhash     shared k-mers (minhash.py)
+    uniref50    the clusters that a file names
+    mmseqs      the program MMseqs2, at 50 % identity and 80 % coverage
+
+The clusters are taken in the order of hash(seed, smallest sequence hash). One goes to valid where it has room, else to
+test where that has, else to train. So a split has its share to a row or so, a cluster too large for a split is trained
+on, and all depends on the set of rows and the seed alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from protclip import files
+from protclip.errors import ConfigError, DataError
+from protclip.hashing import hash64
+from protclip.protanno import minhash
+from protclip.protanno.components import Components
+from protclip.protanno.shards import PROPERTIES, SPLITS
+from protclip.uniprot.streams import open_stream
+
+Method = Literal["minhash", "uniref50", "mmseqs", "sequence"]
+MERGED_AWAY = -1
+"""The code of a row that another one of the same sequence stands for; the others are indices into SPLITS."""
+MMSEQS_OPTIONS = ("--min-seq-id", "0.5", "-c", "0.8", "--cov-mode", "0", "--threads", "1", "-v", "1")
+PARAMETERS: Mapping[Method, Mapping[str, Any]] = {
+    "minhash": {
+        "num_hashes": minhash.NUM_HASHES,
+        "kmer": minhash.KMER,
+        "groups": list(minhash.GROUPS),
+        "min_agreeing": list(minhash.MIN_AGREEING),
+        "max_share": minhash.MAX_SHARE,
+        "min_largest": minhash.MIN_LARGEST,
+    },
+    "uniref50": {},
+    "mmseqs": {"options": " ".join(MMSEQS_OPTIONS)},
+    "sequence": {},
+}
+"""What decides on the clusters beside the sequences, for the manifest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitConfig:
+    """How rows are split."""
+
+    method: Method = "minhash"
+    uniref50: str | None = None
+    """The file that names clusters, for the method of this name."""
+    valid_fraction: float = 0.05
+    """Share of the rows that training is measured on."""
+    test_fraction: float = 0.05
+    """Share of the rows that training never sees."""
+
+
+@dataclass(kw_only=True, slots=True)
+class SplitReport:
+    """What the splits are made of; all fields are JSON values."""
+
+    num_clusters: int = 0
+    largest_cluster: int = 0
+    """Rows."""
+    num_merged: int = 0
+    """Rows that another one of the same sequence stands for."""
+    num_unlisted: int | None = None
+    """Rows that the file of clusters does not name; None without such a file."""
+    num_rows: dict[str, int] = field(default_factory=dict)
+    """By split."""
+
+
+def merit(table: pa.Table) -> np.ndarray:
+    """How well rows are described, as numbers of which the smallest is best.
+
+    Reviewed ones come first, then those with more properties, then lower existence, then longer text.
+    """
+    reviewed = pc.fill_null(table["reviewed"], False).to_numpy()
+    existence = pc.fill_null(table["existence"], 7).to_numpy().astype(np.uint64)
+    lengths = np.sum([pc.fill_null(pc.utf8_length(table[name]), 0).to_numpy() for name in PROPERTIES], axis=0)
+    absent = np.sum([~table[name].is_valid().to_numpy() for name in PROPERTIES[1:]], axis=0).astype(np.uint64)
+    number = (~reviewed).astype(np.uint64) << np.uint64(60) | absent << np.uint64(50) | existence << np.uint64(40)
+    result: np.ndarray = number | ((1 << 40) - 1 - lengths).astype(np.uint64)
+    return result
+
+
+def split_rows(
+    merged: Sequence[str], outputs: Sequence[str], *, seed: int, deduplicate: bool, config: SplitConfig
+) -> SplitReport:
+    """Decide on every row which split it is in, or that another one of the same sequence stands for it.
+
+    Args:
+        merged: the stems that ``merge_shard`` wrote to, in the order of the shards.
+        outputs: the files to write, one for each shard; ``read_splits`` reads them.
+        seed: of the curation.
+        deduplicate: keep one row of each sequence.
+        config: how.
+
+    Raises:
+        ConfigError: if the program mmseqs is needed and missing.
+        DataError: if it fails, or the file of clusters cannot be read.
+    """
+    tables = [_read(f"{stem}.keys.parquet") for stem in merged]
+    keys = pa.concat_tables(tables)
+    hashes, sequence_N = np.unique(keys["sequence_hash"].to_numpy(), return_inverse=True)
+    report = SplitReport()
+    kept_N = _best_of_each_sequence(keys) if deduplicate else np.ones(len(keys), dtype=bool)
+    report.num_merged = int((~kept_N).sum())
+    if config.method == "minhash":
+        roots = minhash.clusters(_signatures(merged, sequence_N, len(hashes)))
+    elif config.method == "uniref50":
+        assert config.uniref50 is not None
+        roots, listed_N = _uniref50(config.uniref50, keys["accession"], sequence_N, len(hashes))
+        report.num_unlisted = int((kept_N & ~listed_N).sum())
+    elif config.method == "mmseqs":
+        roots = _mmseqs(merged, sequence_N, len(hashes))
+    else:
+        roots = np.arange(len(hashes))
+    sizes = np.bincount(roots[sequence_N[kept_N]], minlength=len(hashes))
+    report.num_clusters, report.largest_cluster = int((sizes > 0).sum()), int(sizes.max(initial=0))
+    codes_N = np.where(kept_N, _assign(sizes, hashes, seed, config)[roots[sequence_N]], MERGED_AWAY).astype(np.int8)
+    report.num_rows = {split: int((codes_N == code).sum()) for code, split in enumerate(SPLITS)}
+    start = 0
+    for table, path in zip(tables, outputs, strict=True):
+        with files.atomic_write(path) as stream:
+            np.save(stream, codes_N[start : start + len(table)])
+        start += len(table)
+    return report
+
+
+def read_splits(path: str) -> np.ndarray:
+    """The code of each row of a shard."""
+    with files.open_read(path) as stream:
+        codes: np.ndarray = np.load(stream)
+    return codes
+
+
+def require_mmseqs() -> str:
+    """The program's path.
+
+    Raises:
+        ConfigError: if it is missing.
+    """
+    program = shutil.which("mmseqs")
+    if program is None:
+        raise ConfigError(
+            "--split-by mmseqs needs the program mmseqs, which is not on PATH; install it (apt install mmseqs2, "
+            "conda install -c bioconda mmseqs2, or https://github.com/soedinglab/MMseqs2), or split by minhash."
+        )
+    return program
+
+
+def _best_of_each_sequence(keys: pa.Table) -> np.ndarray:
+    order = pc.sort_indices(
+        keys, sort_keys=[("sequence_hash", "ascending"), ("merit", "ascending"), ("accession", "ascending")]
+    ).to_numpy()
+    hashes = keys["sequence_hash"].to_numpy()[order]
+    best = np.zeros(len(order), dtype=bool)
+    best[order[np.append(True, hashes[1:] != hashes[:-1])[: len(order)]]] = True
+    return best
+
+
+def _assign(sizes: np.ndarray, hashes: np.ndarray, seed: int, config: SplitConfig) -> np.ndarray:
+    """The code of each cluster; sizes and hashes stand at its smallest member."""
+    number = int(sizes.sum())
+    valid, test = SPLITS.index("valid"), SPLITS.index("test")
+    room = {valid: round(config.valid_fraction * number), test: round(config.test_fraction * number)}
+    codes = np.full(len(sizes), SPLITS.index("train"), dtype=np.int8)
+    order = np.argsort(_mix(hashes ^ np.uint64(hash64(seed, "split"))), kind="stable")
+    order = order[sizes[order] > 0]
+    for cluster, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        for code, left in room.items():
+            if size <= left:
+                codes[cluster] = code
+                room[code] -= size
+                break
+        if not any(room.values()):
+            break
+    return codes
+
+
+def _mix(numbers: np.ndarray) -> np.ndarray:
+    """A bijection that scatters 64-bit integers: SplitMix64's last steps (Steele et al. 2014)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = numbers ^ (numbers >> np.uint64(31))
+    return mixed
+
+
+def _signatures(merged: Sequence[str], sequence_N: np.ndarray, number: int) -> np.ndarray:
+    """The signature of each sequence, in the order of the sequences' hashes."""
+    result = np.empty((number, minhash.NUM_HASHES), dtype=np.uint32)
+    start = 0
+    for stem in merged:
+        part = read_splits(f"{stem}.npy")
+        result[sequence_N[start : start + len(part)]] = part
+        start += len(part)
+    return result
+
+
+def _uniref50(
+    path: str, accessions: pa.ChunkedArray, sequence_N: np.ndarray, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Roots of the sequences, and which rows the file names."""
+    rows = {accession: row for row, accession in enumerate(accessions.to_pylist())}
+    first: dict[str, int] = {}
+    edges = []
+    listed_N = np.zeros(len(rows), dtype=bool)
+    with open_stream(path) as stream:
+        for line in stream:
+            fields = line.decode().rstrip("\r\n").split("\t")
+            if len(fields) == 3 and fields[1] != "UniRef50":
+                continue  # UniProt's idmapping.dat names many databases
+            if len(fields) not in {2, 3}:
+                raise DataError(
+                    f"{path}: {line[:80]!r} has {len(fields)} columns; a file of clusters has two, accession and "
+                    "cluster, or the three of UniProt's idmapping.dat."
+                )
+            row = rows.get(fields[0])
+            if row is not None:
+                listed_N[row] = True
+                sequence = int(sequence_N[row])
+                edges.append((first.setdefault(fields[-1], sequence), sequence))
+    components = Components(number)
+    if edges:
+        components.join(*np.array(edges).T)
+    return components.roots, listed_N
+
+
+def _mmseqs(merged: Sequence[str], sequence_N: np.ndarray, number: int) -> np.ndarray:
+    program = require_mmseqs()
+    column = pa.concat_tables([_read(f"{stem}.parquet", columns=["sequence"]) for stem in merged])["sequence"]
+    rows = np.empty(number, dtype=np.int64)
+    rows[sequence_N[::-1]] = np.arange(len(sequence_N))[::-1]
+    components = Components(number)
+    with tempfile.TemporaryDirectory() as folder:
+        with Path(folder, "sequences.fasta").open("w") as stream:
+            # In the order of their hashes, so that the clusters depend on the set of sequences alone.
+            for i, sequence in enumerate(pc.cast(column, pa.large_string()).take(pa.array(rows)).to_pylist()):
+                stream.write(f">{i}\n{sequence}\n")
+        command = [program, "easy-cluster", "sequences.fasta", "result", "scratch", *MMSEQS_OPTIONS]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if run.returncode:
+            raise DataError(f"mmseqs failed with status {run.returncode}: {(run.stderr or run.stdout)[-500:].strip()}")
+        pairs = np.loadtxt(Path(folder, "result_cluster.tsv"), dtype=np.int64, delimiter="\t", ndmin=2)
+    components.join(pairs[:, 0], pairs[:, 1])
+    return components.roots
+
+
+def _read(path: str, **options: Any) -> pa.Table:
+    with files.open_read(path) as stream:
+        return pq.read_table(stream, **options)
