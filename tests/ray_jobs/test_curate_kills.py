@@ -82,9 +82,12 @@ def finish_despite_kills(paths: Sequence[str], folder: Path, *, victims: Sequenc
             process.wait(0 if what == "run" else 2)
         kill([*everything, *family(process)])
         process.communicate()
-    process, _ = run_until(command, folder, sys.maxsize)
-    _, errors = process.communicate()
-    assert process.returncode == 0 or "already finished" in errors, errors
+    errors = ""
+    for _ in range(3):  # on a loaded machine Ray itself may not come up, which is one more interruption
+        if not (folder / "manifest.json").exists() or (folder / ".work").exists():
+            process, _ = run_until(command, folder, sys.maxsize)
+            errors = process.communicate()[1]
+    assert (folder / "manifest.json").exists(), errors
     return log
 
 
@@ -98,6 +101,7 @@ def check(tmp_path: Path, *, victims: Sequence[str], seed: int) -> None:
     names = [{path.name for path in folder.rglob("*")} for folder in folders]
     assert names[0] == names[1] == {*calm["files"], "manifest.json"}
     assert calm["counts"]["quarantined"] == NUM_INPUTS
+    print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}")
     assert sum("nothing" in line for line in log) <= len(victims) // 5, log
 
 
