@@ -26,7 +26,7 @@ from protclip.hashing import hash64, uniform
 from protclip.protanno.biotext import biotext
 from protclip.protanno.sampling import Group, SamplingConfig, is_drawn, sampling_probability, why_no_candidate
 from protclip.protanno.shards import PROPERTIES, SCHEMA
-from protclip.uniprot.entry import Entry
+from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.formats import open_batches
 
 SPLITS = ("train", "heldout")
@@ -111,9 +111,7 @@ def spill_input(path: str, folder: str, ordinal: int, config: CurationConfig) ->
     with files.atomic_write(files.join(spill, QUARANTINE_FILE)) as quarantine, _Spiller(spill, config) as spiller:
         for batch in open_batches(path):
             report.num_read += len(batch.reviewed) + len(batch.bad)
-            for bad in batch.bad:
-                report.quarantined[bad.reason] += 1
-                quarantine.write(json.dumps(bad.record(), sort_keys=True).encode() + b"\n")
+            bad = list(batch.bad)
             # Millions of unreviewed entries fall into a few groups, most of which are no candidates.
             members = list(zip(batch.reviewed, batch.existence, batch.num_properties, strict=True))
             groups.update(members)
@@ -122,8 +120,16 @@ def spill_input(path: str, folder: str, ordinal: int, config: CurationConfig) ->
             chances = list(map(probabilities.__getitem__, members))
             for i in compress(range(len(chances)), chances):
                 if is_drawn(batch.accession(i), chances[i], config.seed):
-                    report.num_kept += 1
-                    spiller.add(_row(batch.entry(i), chances[i], config.seed))
+                    entry = batch.entry(i)
+                    if isinstance(entry, BadEntry):
+                        bad.append(entry)
+                        groups[members[i]] -= 1
+                    else:
+                        report.num_kept += 1
+                        spiller.add(_row(entry, chances[i], config.seed))
+            for entry in bad:
+                report.quarantined[entry.reason] += 1
+                quarantine.write(json.dumps(entry.record(), sort_keys=True).encode() + b"\n")
     report.spills = {str(shard): spiller.path(shard) for shard in sorted(spiller.writers)}
     for key, number in groups.items():
         group = Group(*key)

@@ -23,9 +23,9 @@ MAX_ENTRY_BYTES = 64 << 20
 """The largest entries of UniProtKB have a few MB; more without a ``//`` line is another kind of file."""
 
 _RUN_END = {code: re.compile(rb"\n(?!" + code + rb"   )") for code in (b"ID", b"AC", b"DE", b"OS", b"OX", b"PE")}
-_TOPICS = ("FUNCTION", "SUBCELLULAR LOCATION", "SIMILARITY")
+TOPICS = ("FUNCTION", "SUBCELLULAR LOCATION", "SIMILARITY")
 # All that is looked for in a whole entry is found in one pass.
-_MARK = re.compile(rb"\n(?:(?:ID|AC|PE|SQ)   |CC   -!- (?:" + "|".join(_TOPICS).encode() + rb"):|//[ \t\r]*(?=\n))")
+_MARK = re.compile(rb"\n(?:(?:ID|AC|PE|SQ)   |CC   -!- (?:" + "|".join(TOPICS).encode() + rb"):|//[ \t\r]*(?=\n))")
 _LONGEST_MARK = 64
 _COMMENT = len(b"\nCC   -!- ")
 _BLOCK_END = re.compile(rb"\n(?!CC    )")  # a comment's further lines are indented
@@ -35,7 +35,7 @@ _EXISTENCE = re.compile(r"([1-5]):")
 _WHITESPACE = b" \t\r\n"
 _NEWLINE = ord("\n")
 # Reviewed and Unreviewed since 2006; Swiss-Prot's STANDARD and TrEMBL's PRELIMINARY before.
-_STATUS = {"Reviewed": True, "STANDARD": True, "Unreviewed": False, "PRELIMINARY": False}
+STATUS = {"Reviewed": True, "STANDARD": True, "Unreviewed": False, "PRELIMINARY": False}
 
 
 def read_flat_file(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
@@ -53,9 +53,21 @@ def read_flat_file(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]
         found = True
         yield _parse(piece, source)
     if not found:
-        raise DataError(
-            f"{source}: holds no entry; a UniProtKB flat file has ID, AC, …, SQ lines and ends entries with //."
-        )
+        raise no_entry(source)
+
+
+def no_entry(source: str) -> DataError:
+    """The error of a file without entries."""
+    return DataError(
+        f"{source}: holds no entry; a UniProtKB flat file has ID, AC, …, SQ lines and ends entries with //."
+    )
+
+
+def no_terminator(source: str, line: int) -> DataError:
+    """The error of a file whose entry that starts at this line has no end."""
+    return DataError(
+        f"{source}: no // line in {MAX_ENTRY_BYTES >> 20} MB from line {line}; is this a UniProtKB flat file?"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +110,7 @@ def _cut_entries(stream: IO[bytes], source: str) -> Iterator[_Piece]:
         buffer = buffer[start:]
         searched = max(searched - start, len(buffer) - _LONGEST_MARK, 0)  # a mark may be cut by the block's end
         if len(buffer) > MAX_ENTRY_BYTES:
-            raise DataError(
-                f"{source}: no // line in {MAX_ENTRY_BYTES >> 20} MB from line {line}; is this a UniProtKB flat file?"
-            )
+            raise no_terminator(source, line)
     # The last entry's // may lack its newline, or the file may end inside the entry, which its checksum will tell.
     text = buffer.rstrip()
     text = (text[:-2] if text.endswith(b"\n//") else text) + b"\n"
@@ -204,9 +214,9 @@ def _organism(text: str) -> str | None:
 
 def _reviewed(identity: list[str]) -> bool:
     status = identity[1].removesuffix(";") if len(identity) > 1 else ""
-    if status not in _STATUS:
+    if status not in STATUS:
         raise RefusedError("unknown status", " ".join(identity), "an ID line with Reviewed; or Unreviewed;")
-    return _STATUS[status]
+    return STATUS[status]
 
 
 def _existence(piece: _Piece) -> int | None:
