@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-import numpy as np
-
 from protclip.errors import DataError
 from protclip.uniprot.crc64 import crc64
 from protclip.uniprot.entry import BadEntry, Entry, RefusedError, checked_sequence
 from protclip.uniprot.protein_names import parse_names, unwrap
-from protclip.uniprot.streams import read_blocks
+from protclip.uniprot.streams import num_lines, read_blocks
 
 MAX_ENTRY_BYTES = 64 << 20
 """The largest entries of UniProtKB have a few MB; more without a ``//`` line is another kind of file."""
@@ -33,7 +31,6 @@ _SQ = re.compile(rb"SQ   SEQUENCE +(\d+) AA; +\d+ MW; +([0-9A-F]{16}) CRC64;")
 _TAXON = re.compile(r"NCBI_TaxID=(\d{1,9})\b")
 _EXISTENCE = re.compile(r"([1-5]):")
 _WHITESPACE = b" \t\r\n"
-_NEWLINE = ord("\n")
 # Reviewed and Unreviewed since 2006; Swiss-Prot's STANDARD and TrEMBL's PRELIMINARY before.
 STATUS = {"Reviewed": True, "STANDARD": True, "Unreviewed": False, "PRELIMINARY": False}
 
@@ -81,10 +78,6 @@ class _Piece:
     marks: dict[bytes, list[int]]
     """Where the lines with these codes start, at their newline; of CC, the blocks of the used topics."""
 
-    @property
-    def num_newlines(self) -> int:
-        return int(np.count_nonzero(np.frombuffer(self.text, np.uint8) == _NEWLINE))
-
 
 def _cut_entries(stream: IO[bytes], source: str) -> Iterator[_Piece]:
     buffer = b"\n"
@@ -103,7 +96,7 @@ def _cut_entries(stream: IO[bytes], source: str) -> Iterator[_Piece]:
                 if not piece.text.isspace():
                     yield piece
                 # The newline in front of a piece stands for that of the terminator before it.
-                line += piece.num_newlines - (code == b"ID")
+                line += num_lines(piece.text) - (code == b"ID")
                 start, marks = (at if code == b"ID" else searched), {}
             if code != b"//":
                 marks.setdefault(code, []).append(at - start)

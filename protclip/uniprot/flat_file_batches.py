@@ -24,12 +24,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
 
-import numpy as np
-
 from protclip.uniprot.batch import Batch
 from protclip.uniprot.entry import BadEntry, Entry, is_utf8
 from protclip.uniprot.flat_file import MAX_ENTRY_BYTES, STATUS, TOPICS, no_entry, no_terminator, read_flat_file
-from protclip.uniprot.streams import read_blocks
+from protclip.uniprot.streams import num_lines, read_blocks
 
 _END = b"\n//\n"
 _TOPIC = b"CC   -!- (?:" + "|".join(TOPICS).encode() + b"):"
@@ -65,71 +63,65 @@ def read_flat_file_batches(stream: IO[bytes], source: str) -> Iterator[Batch]:
 
 
 def _cut_blocks(stream: IO[bytes], source: str) -> Iterator[tuple[int, bytes]]:
-    """The stream in blocks of whole entries, with the numbers of their first lines."""
-    line, text = 1, b""
+    """The stream in blocks of whole entries, each behind a newline, with the numbers of their first lines."""
+    line, rest = 1, b""
     for block in read_blocks(stream, source):
-        text += block
-        if b"\r" in text:
-            text = text.replace(b"\r\n", b"\n")
-        # Where terminators are missing or odd, an ID line starts an entry.
-        end = text.rfind(_END) + len(_END)
-        if end < len(_END):
-            end = text.rfind(b"\nID   ") + 1
+        end = block.rfind(_END) + len(_END)
+        if end < len(_END) or b"\r" in block:
+            block = (rest + block).replace(b"\r\n", b"\n")
+            rest = b""
+            # Where terminators are missing or odd, an ID line starts an entry.
+            end = block.rfind(_END) + len(_END) if _END in block else block.rfind(b"\nID   ") + 1
         if end:
-            whole, text = text[:end], text[end:]
+            whole = b"".join((b"\n", rest, memoryview(block)[:end]))
             yield line, whole
-            line += _num_lines(whole)
-        if len(text) > MAX_ENTRY_BYTES:
+            line += num_lines(whole) - 1
+            rest = b""
+        rest += block[end:]
+        if len(rest) > MAX_ENTRY_BYTES:
             raise no_terminator(source, line)
-    if text:
-        yield line, text
-
-
-def _num_lines(text: bytes) -> int:
-    # Three times as fast as bytes.count, which is made for what is rare.
-    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))
+    if rest:
+        yield line, b"\n" + rest
 
 
 def _batch(text: bytes, source: str, line: int) -> Batch:
-    """The batch of a block, which starts at this line."""
-    cut = functools.cache(lambda: text.removesuffix(_END).split(_END))
+    """The batch of a block, whose first entry starts at this line."""
+    cut = functools.cache(lambda: text[1:].removesuffix(_END).split(_END))
     plain = list(map(_PLAIN.fullmatch, _shape(text).removesuffix(_END[:-1]).split(_END[:-1])))
     if None in plain:
-        plain = [_PLAIN.fullmatch(_shape(piece)) for piece in cut()]
-    reviewed: list[bool | None] = []
-    existence: list[int | None] = []
-    num_properties: list[int] = []
-    accessions: list[str] = []
+        plain = [_PLAIN.fullmatch(_shape(b"\n" + piece)) for piece in cut()]
+    columns: list[tuple[bool | None, int | None, int]] = []
     entries: list[Entry | int] = []  # or the number of the text that it is to be read from
     bad: list[BadEntry] = []
     for i, match in enumerate(plain):
         if match:
-            status, accession, comments, level = match.groups()
-            reviewed.append(_STATUS[status])
-            existence.append(int(level))
-            num_properties.append(_num_properties(comments))
-            accessions.append(accession.decode())
+            columns.append(_columns(*match.group(1, 4, 3)))
             entries.append(i)
             continue
         for entry in _read(cut(), i, source, line):
             if isinstance(entry, BadEntry):
                 bad.append(entry)
             else:
-                reviewed.append(entry.reviewed)
-                existence.append(entry.existence)
-                num_properties.append(entry.num_properties)
-                accessions.append(entry.accession)
+                columns.append((entry.reviewed, entry.existence, entry.num_properties))
                 entries.append(entry)
+
+    def accession_at(i: int) -> str:
+        found = entries[i]
+        if isinstance(found, Entry):
+            return found.accession
+        match = plain[found]
+        assert match is not None
+        return match[2].decode()
 
     def entry_at(i: int) -> Entry | BadEntry:
         found = entries[i]
-        return next(_read(cut(), found, source, line)) if isinstance(found, int) else found
+        return found if isinstance(found, Entry) else next(_read(cut(), found, source, line))
 
     return Batch(
-        reviewed=reviewed,
-        existence=existence,
-        num_properties=num_properties,
-        accession=accessions.__getitem__,
+        reviewed=[row[0] for row in columns],
+        existence=[row[1] for row in columns],
+        num_properties=[row[2] for row in columns],
+        accession=accession_at,
         entry=entry_at,
         bad=bad,
     )
@@ -137,12 +129,13 @@ def _batch(text: bytes, source: str, line: int) -> Batch:
 
 def _shape(text: bytes) -> bytes:
     """The parts that stand in a text; nothing where it is no text or does not start as an entry does."""
-    return b"".join(_PART.findall(b"\n" + text)) if text.startswith(b"ID   ") and is_utf8(text) else b""
+    return b"".join(_PART.findall(text)) if text.startswith(b"\nID   ") and is_utf8(text) else b""
 
 
 @functools.lru_cache(1024)
-def _num_properties(comments: bytes) -> int:
-    return 1 + sum(topic.encode() in comments for topic in TOPICS)
+def _columns(status: bytes, level: bytes, comments: bytes) -> tuple[bool, int, int]:
+    """Reviewed, existence and number of properties of a plain entry."""
+    return _STATUS[status], int(level), 1 + sum(topic.encode() in comments for topic in TOPICS)
 
 
 def _read(texts: list[bytes], i: int, source: str, line: int) -> Iterator[Entry | BadEntry]:
@@ -151,7 +144,7 @@ def _read(texts: list[bytes], i: int, source: str, line: int) -> Iterator[Entry 
         return
     for entry in read_flat_file(io.BytesIO(texts[i] + _END), source):
         if isinstance(entry, BadEntry):
-            before = sum(_num_lines(text + _END) for text in texts[:i])
+            before = sum(num_lines(text + _END) for text in texts[:i])
             yield replace(entry, line=line + before + entry.line - 1)
         else:
             yield entry
