@@ -11,15 +11,17 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from protclip.errors import DataError
-from protclip.uniprot.batch import Batch, batches_of
+from protclip.uniprot.batch import Batch
+from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.flat_file import read_flat_file
-from protclip.uniprot.formats import Reader, open_batches, reader_of
+from protclip.uniprot.formats import Reader, open_batches, read_batches, reader_of
 from protclip.uniprot.json_lines import read_json_lines
 from protclip.uniprot.streams import open_stream, read_blocks
-from protclip.uniprot.table import read_tsv, read_tsv_batches
+from protclip.uniprot.table import read_tsv
 
 BLOCK_BYTES = 32 << 20
 """Decompressed bytes of a block, at most, but for an entry that is larger."""
@@ -89,11 +91,21 @@ def read_block(block: Block) -> Iterator[Batch]:
     if block.data is None:
         yield from open_batches(block.path)
         return
-    reader, stream = reader_of(block.path), io.BytesIO(block.data)
-    is_table = reader is read_tsv
-    batches = read_tsv_batches(stream, block.path) if is_table else batches_of(reader(stream, block.path))
-    for batch in batches:
-        yield replace(batch, bad=[replace(bad, line=bad.line + block.line - 1) for bad in batch.bad])
+    for batch in read_batches(io.BytesIO(block.data), block.path):
+        yield replace(
+            batch,
+            entry=partial(_entry_in_file, batch, block),
+            bad=[_line_in_file(bad, block) for bad in batch.bad],
+        )
+
+
+def _entry_in_file(batch: Batch, block: Block, i: int) -> Entry | BadEntry:
+    entry = batch.entry(i)
+    return _line_in_file(entry, block) if isinstance(entry, BadEntry) else entry
+
+
+def _line_in_file(bad: BadEntry, block: Block) -> BadEntry:
+    return replace(bad, line=bad.line + block.line - 1)
 
 
 def _last_end(buffer: bytearray, mark: bytes, end: re.Pattern[bytes]) -> int:

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import compress
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +32,7 @@ from protclip.protanno.blocks import Block, read_block
 from protclip.protanno.sampling import Group, SamplingConfig, is_drawn, sampling_probability, why_no_candidate
 from protclip.protanno.shards import PROPERTIES, SCHEMA
 from protclip.protanno.splits import SplitConfig
-from protclip.uniprot.entry import Entry
+from protclip.uniprot.entry import BadEntry, Entry
 
 QUARANTINE_FILE = "quarantine.jsonl"
 ROW_SCHEMA = SCHEMA.append(pa.field("order", pa.uint64(), nullable=False))
@@ -100,9 +101,7 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
     probabilities: dict[tuple[bool | None, int | None, int], float] = {}
     for batch in read_block(block):
         report.num_read += len(batch.reviewed) + len(batch.bad)
-        for bad in batch.bad:
-            report.quarantined[bad.reason] += 1
-            refused.append(json.dumps(bad.record(), sort_keys=True).encode() + b"\n")
+        bad = list(batch.bad)
         # Millions of unreviewed entries fall into a few groups, most of which are no candidates.
         members = list(zip(batch.reviewed, batch.existence, batch.num_properties, strict=True))
         for key, number in Counter(members).items():
@@ -112,10 +111,18 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
         chances = list(map(probabilities.__getitem__, members))
         for i in compress(range(len(chances)), chances):
             if is_drawn(batch.accession(i), chances[i], config.seed):
+                entry = batch.entry(i)
+                if isinstance(entry, BadEntry):
+                    bad.append(entry)
+                    groups[Group(*members[i])] -= 1
+                    continue
                 drawn[Group(*members[i])] += 1
-                row = _row(batch.entry(i), chances[i], config.seed)
+                row = _row(entry, chances[i], config.seed)
                 report.num_chars += len(row["sequence"]) + sum(len(row[name] or "") for name in PROPERTIES)
                 rows.append(row)
+        for entry in sorted(bad, key=attrgetter("line")):
+            report.quarantined[entry.reason] += 1
+            refused.append(json.dumps(entry.record(), sort_keys=True).encode() + b"\n")
     for group, number in groups.items():
         report.coverage[str(group.num_properties)] += number
         report.existence[str(group.existence or "unknown")] += number

@@ -13,17 +13,21 @@ BATCH_ENTRIES = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Some entries of a file in its order; where a format allows it, they are made only when asked for."""
+    """Some entries of a file in its order; where a format allows it, they are made only when asked for.
+
+    Only what is asked for is checked to the end: an entry that stands in the columns is sound in its structure, and may
+    still come out bad for its sequence or another field that the columns do not need.
+    """
 
     reviewed: Sequence[bool | None]
     existence: Sequence[int | None]
     num_properties: Sequence[int]
     accession: Callable[[int], str]
     """Accession by place in the columns."""
-    entry: Callable[[int], Entry]
+    entry: Callable[[int], Entry | BadEntry]
     """Entry by place in the columns."""
     bad: Sequence[BadEntry]
-    """What could not be used of the same part of the file."""
+    """What of the same part of the file could not be used for its structure; it is not in the columns."""
 
 
 def batch_of(entries: Iterable[Entry | BadEntry]) -> Batch:

@@ -11,21 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-import numpy as np
-
 from protclip.errors import DataError
 from protclip.uniprot.crc64 import crc64
 from protclip.uniprot.entry import BadEntry, Entry, RefusedError, checked_sequence
 from protclip.uniprot.protein_names import parse_names, unwrap
-from protclip.uniprot.streams import read_blocks
+from protclip.uniprot.streams import num_lines, read_blocks
 
 MAX_ENTRY_BYTES = 64 << 20
 """The largest entries of UniProtKB have a few MB; more without a ``//`` line is another kind of file."""
 
 _RUN_END = {code: re.compile(rb"\n(?!" + code + rb"   )") for code in (b"ID", b"AC", b"DE", b"OS", b"OX", b"PE")}
-_TOPICS = ("FUNCTION", "SUBCELLULAR LOCATION", "SIMILARITY")
+TOPICS = ("FUNCTION", "SUBCELLULAR LOCATION", "SIMILARITY")
 # All that is looked for in a whole entry is found in one pass.
-_MARK = re.compile(rb"\n(?:(?:ID|AC|PE|SQ)   |CC   -!- (?:" + "|".join(_TOPICS).encode() + rb"):|//[ \t\r]*(?=\n))")
+_MARK = re.compile(rb"\n(?:(?:ID|AC|PE|SQ)   |CC   -!- (?:" + "|".join(TOPICS).encode() + rb"):|//[ \t\r]*(?=\n))")
 _LONGEST_MARK = 64
 _COMMENT = len(b"\nCC   -!- ")
 _BLOCK_END = re.compile(rb"\n(?!CC    )")  # a comment's further lines are indented
@@ -33,9 +31,8 @@ _SQ = re.compile(rb"SQ   SEQUENCE +(\d+) AA; +\d+ MW; +([0-9A-F]{16}) CRC64;")
 _TAXON = re.compile(r"NCBI_TaxID=(\d{1,9})\b")
 _EXISTENCE = re.compile(r"([1-5]):")
 _WHITESPACE = b" \t\r\n"
-_NEWLINE = ord("\n")
 # Reviewed and Unreviewed since 2006; Swiss-Prot's STANDARD and TrEMBL's PRELIMINARY before.
-_STATUS = {"Reviewed": True, "STANDARD": True, "Unreviewed": False, "PRELIMINARY": False}
+STATUS = {"Reviewed": True, "STANDARD": True, "Unreviewed": False, "PRELIMINARY": False}
 
 
 def read_flat_file(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
@@ -53,9 +50,21 @@ def read_flat_file(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]
         found = True
         yield _parse(piece, source)
     if not found:
-        raise DataError(
-            f"{source}: holds no entry; a UniProtKB flat file has ID, AC, …, SQ lines and ends entries with //."
-        )
+        raise no_entry(source)
+
+
+def no_entry(source: str) -> DataError:
+    """The error of a file without entries."""
+    return DataError(
+        f"{source}: holds no entry; a UniProtKB flat file has ID, AC, …, SQ lines and ends entries with //."
+    )
+
+
+def no_terminator(source: str, line: int) -> DataError:
+    """The error of a file whose entry that starts at this line has no end."""
+    return DataError(
+        f"{source}: no // line in {MAX_ENTRY_BYTES >> 20} MB from line {line}; is this a UniProtKB flat file?"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +77,6 @@ class _Piece:
     """Starts and ends with a newline and holds no terminator."""
     marks: dict[bytes, list[int]]
     """Where the lines with these codes start, at their newline; of CC, the blocks of the used topics."""
-
-    @property
-    def num_newlines(self) -> int:
-        return int(np.count_nonzero(np.frombuffer(self.text, np.uint8) == _NEWLINE))
 
 
 def _cut_entries(stream: IO[bytes], source: str) -> Iterator[_Piece]:
@@ -91,16 +96,14 @@ def _cut_entries(stream: IO[bytes], source: str) -> Iterator[_Piece]:
                 if not piece.text.isspace():
                     yield piece
                 # The newline in front of a piece stands for that of the terminator before it.
-                line += piece.num_newlines - (code == b"ID")
+                line += num_lines(piece.text) - (code == b"ID")
                 start, marks = (at if code == b"ID" else searched), {}
             if code != b"//":
                 marks.setdefault(code, []).append(at - start)
         buffer = buffer[start:]
         searched = max(searched - start, len(buffer) - _LONGEST_MARK, 0)  # a mark may be cut by the block's end
         if len(buffer) > MAX_ENTRY_BYTES:
-            raise DataError(
-                f"{source}: no // line in {MAX_ENTRY_BYTES >> 20} MB from line {line}; is this a UniProtKB flat file?"
-            )
+            raise no_terminator(source, line)
     # The last entry's // may lack its newline, or the file may end inside the entry, which its checksum will tell.
     text = buffer.rstrip()
     text = (text[:-2] if text.endswith(b"\n//") else text) + b"\n"
@@ -204,9 +207,9 @@ def _organism(text: str) -> str | None:
 
 def _reviewed(identity: list[str]) -> bool:
     status = identity[1].removesuffix(";") if len(identity) > 1 else ""
-    if status not in _STATUS:
+    if status not in STATUS:
         raise RefusedError("unknown status", " ".join(identity), "an ID line with Reviewed; or Unreviewed;")
-    return _STATUS[status]
+    return STATUS[status]
 
 
 def _existence(piece: _Piece) -> int | None:

@@ -11,6 +11,7 @@ from protclip.uniprot.batch import Batch, batches_of
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.flat_file import read_flat_file
+from protclip.uniprot.flat_file_batches import read_flat_file_batches
 from protclip.uniprot.json_lines import read_json_lines
 from protclip.uniprot.streams import open_stream
 from protclip.uniprot.table import read_csv, read_tsv, read_tsv_batches
@@ -59,14 +60,28 @@ def open_entries(path: str) -> Iterator[Entry | BadEntry]:
 
 
 def open_batches(path: str) -> Iterator[Batch]:
-    """Stream the entries of one file in batches: the same entries as open_entries gives.
+    """Stream the entries of one file in batches: the same entries as open_entries gives, as far as they are asked for.
+
+    Raises:
+        DataError: as open_entries.
+    """
+    with open_stream(path) as stream:
+        yield from read_batches(stream, path)
+
+
+def read_batches(stream: IO[bytes], path: str) -> Iterator[Batch]:
+    """The same of the decompressed bytes of a file, or of a part of it that could stand alone.
 
     Raises:
         DataError: as open_entries.
     """
     reader = reader_of(path)
-    with open_stream(path) as stream:
-        yield from read_tsv_batches(stream, path) if reader is read_tsv else batches_of(reader(stream, path))
+    if reader is read_tsv:
+        yield from read_tsv_batches(stream, path)
+    elif reader is read_flat_file:
+        yield from read_flat_file_batches(stream, path)
+    else:
+        yield from batches_of(reader(stream, path))
 
 
 def expand_inputs(patterns: Iterable[str]) -> list[str]:

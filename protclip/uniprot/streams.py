@@ -8,10 +8,14 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, cast
 
+import numpy as np
+
 from protclip import files
 from protclip.errors import DataError
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 256 << 10
+"""What is worked on at once; it stays in a processor's cache."""
+_NEWLINE = ord("\n")
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_LINE_BYTES = 64 << 20
 """No file of ours has a longer line; more without a line end is another kind of file."""
@@ -93,6 +97,11 @@ def read_lines(stream: IO[bytes], source: str, kind: str) -> Iterator[tuple[int,
         for line in block.removesuffix(b"\n").split(b"\n"):
             number += 1
             yield number, line.removesuffix(b"\r")
+
+
+def num_lines(text: bytes) -> int:
+    """The line ends in a text; several times as fast as bytes.count, which is made for what is rare."""
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == _NEWLINE))
 
 
 def read_line_blocks(stream: IO[bytes], source: str, kind: str) -> Iterator[bytes]:

@@ -3,24 +3,25 @@
 Columns are found by name, in the spelling of any release of the website or as the REST API calls its fields:
 https://www.uniprot.org/help/return_fields. Two are required; what the others would say is None without them.
 
-A TSV is cut into columns a block of lines at a time: a block without a fault, which is nearly all, is judged by a few
-operations on whole columns, and only the entries that are asked for are made. Any other block goes row by row.
+A TSV is read a block of lines at a time. A block in which every row has its cells, an accession, a sequence, and a
+status and a protein existence that are known, which is nearly all, is judged by a few operations on whole columns, and
+only the rows that are asked for are read: what is wrong in a row's other cells is found then. Any other block goes row by row.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from operator import add, or_
-from typing import IO
+from typing import IO, Any
+
+import numpy as np
 
 from protclip.errors import DataError
 from protclip.uniprot.batch import Batch, batch_of
 from protclip.uniprot.csv_rows import BYTE_ORDER_MARK, csv_rows
 from protclip.uniprot.entry import (
     ACCESSION,
-    RESIDUE_BYTES,
     BadEntry,
     Entry,
     RefusedError,
@@ -29,9 +30,9 @@ from protclip.uniprot.entry import (
     not_utf8,
 )
 from protclip.uniprot.protein_names import parse_name_cell
-from protclip.uniprot.streams import read_line_blocks
+from protclip.uniprot.streams import num_lines, read_line_blocks
 
-BLOCK_BYTES = 64 << 10
+BLOCK_BYTES = 128 << 10
 """Lines of a TSV that are cut at once: as much as stays in a processor's cache."""
 
 COLUMNS = {
@@ -61,6 +62,9 @@ _EXISTENCE = {
     b"Predicted": 4,
     b"Uncertain": 5,
 }
+_PROPERTIES = (("function",), ("subcellular_location",), ("similarity", "families"))
+_TAB, _NEWLINE = b"\t\n"
+_FOREIGN = object()
 _TAXON = re.compile(r"(\d{1,9})(?:\.0)?")  # pandas writes integers as 9606.0 in a column with gaps
 
 
@@ -75,6 +79,11 @@ class _Layout:
     @property
     def width(self) -> int:
         return len(self.header)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Bytes of the header's cells."""
+        return [len(name.encode()) for name in self.header]
 
 
 def read_tsv(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
@@ -99,7 +108,7 @@ def read_tsv_batches(stream: IO[bytes], source: str) -> Iterator[Batch]:
         DataError: as read_tsv.
     """
     for block in _tsv_blocks(stream, source):
-        yield _faultless_batch(block) or batch_of(_entries(block))
+        yield _plain_batch(block) or batch_of(_entries(block))
 
 
 def read_csv(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
@@ -223,9 +232,9 @@ def _tsv_blocks(stream: IO[bytes], source: str) -> Iterator[_Block]:
             end = text.rfind(b"\n", start, start + BLOCK_BYTES) + 1 or text.index(b"\n", start) + 1
             lines = text[start:end]
             found = found or not lines.isspace()
-            num_lines = lines.count(b"\n")
-            yield _Block(text=lines, first_line=line, num_lines=num_lines, layout=layout, source=source)
-            line += num_lines
+            number = num_lines(lines)
+            yield _Block(text=lines, first_line=line, num_lines=number, layout=layout, source=source)
+            line += number
             start = end
     _require_rows(found, layout, source)
 
@@ -241,57 +250,50 @@ def _entries(block: _Block) -> Iterator[Entry | BadEntry]:
             yield _entry_or_bad(cells, block.source, number, block.layout)
 
 
-def _faultless_batch(block: _Block) -> Batch | None:
-    """The batch of rows that all pass for certain; None where one may not, which ``_entry`` then finds out.
+def _plain_batch(block: _Block) -> Batch | None:
+    """The batch of rows that are all plainly in order; None where one may not be, which ``_entry`` then finds out.
 
-    Whatever passes here must pass there, not the other way round: an isoform's accession or a lower-case sequence
-    takes the slower way.
+    Cells are not cut, their ends are found: only those of two columns are looked at.
     """
-    layout, number = block.layout, block.num_lines
-    # With the line end as a cell of its own, every column is a slice of one list.
-    stride = layout.width + 1
-    cells = block.text.replace(b"\n", b"\t\n\t").split(b"\t")
-    if len(cells) != number * stride + 1 or cells[layout.width :: stride].count(b"\n") != number:
+    text, layout, number = block.text, block.layout, block.num_lines
+    data = np.frombuffer(text, np.uint8)
+    ends = np.flatnonzero(data <= _NEWLINE)  # a tab is the byte before a newline
+    if len(ends) != number * layout.width or not is_utf8(text):
+        return None
+    starts = np.append(0, ends[:-1] + 1).reshape(number, layout.width)
+    ends = ends.reshape(number, layout.width)
+    lengths = ends - starts
+    marks = data[ends]
+    if not ((marks[:, -1] == _NEWLINE).all() and (marks[:, :-1] == _TAB).all()):
         return None
 
-    def column(field: str) -> list[bytes] | None:
-        return cells[layout.index[field] : -1 : stride] if field in layout.index else None
+    def column(field: str, values: dict[bytes, Any]) -> list[Any]:
+        if field not in layout.index:
+            return [None] * number
+        i = layout.index[field]
+        return [values.get(text[start:end], _FOREIGN) for start, end in zip(starts[:, i].tolist(), ends[:, i].tolist())]
 
-    accession, sequence = column("accession"), column("sequence")
-    status, level, taxon, length = map(column, ("reviewed", "existence", "organism_id", "length"))
-    assert accession is not None
-    assert sequence is not None
-    nothing: list[None] = [None] * number
-    reviewed = list(map(_STATUS.get, status)) if status else nothing
-    existence = list(map(_EXISTENCE.get, level)) if level else nothing
-    if not (
-        is_utf8(block.text)
-        and _all_cells(accession, bytes.isalnum, 40)
-        and all(sequence)
-        and not b"".join(sequence).translate(None, RESIDUE_BYTES)
-        and not (status and None in reviewed)
-        and not (level and None in existence)
-        and (taxon is None or _all_cells(taxon, bytes.isdigit, 9))
-        and (length is None or length == [b"%d" % len(cell) for cell in sequence])
+    reviewed, existence = column("reviewed", _STATUS), column("existence", _EXISTENCE)
+    filled = lengths > 0
+    accession, sequence = layout.index["accession"], layout.index["sequence"]
+    if (
+        _FOREIGN in reviewed
+        or _FOREIGN in existence
+        or not filled[:, (accession, sequence)].all()
+        or (lengths == layout.lengths).all(axis=1).any()  # may be the header once more
     ):
         return None
-    similar, families = column("similarity"), column("families")
-    if similar and families:
-        similar = list(map(or_, map(bool, similar), map(bool, families)))
-    present = [column("function"), column("subcellular_location"), similar or families]
-    num_properties = [1] * number
-    for texts in filter(None, present):
-        num_properties = list(map(add, num_properties, map(bool, texts)))
+    present = [[layout.index[field] for field in fields if field in layout.index] for fields in _PROPERTIES]
+    num_properties = 1 + sum(filled[:, columns].any(axis=1).astype(int) for columns in present)
+
+    def cells(i: int) -> list[str]:
+        return text[starts[i, 0] : ends[i, -1]].decode().split("\t")
+
     return Batch(
         reviewed=reviewed,
         existence=existence,
-        num_properties=num_properties,
-        accession=lambda i: accession[i].decode(),
-        entry=lambda i: _entry([cell.decode() for cell in cells[i * stride : (i + 1) * stride - 1]], layout),
+        num_properties=num_properties.tolist(),
+        accession=lambda i: text[starts[i, accession] : ends[i, accession]].decode(),
+        entry=lambda i: _entry_or_bad(cells(i), block.source, block.first_line + i, layout),
         bad=[],
     )
-
-
-def _all_cells(cells: Sequence[bytes], test: Callable[[bytes], bool], max_bytes: int) -> bool:
-    """True where the test passes for each byte and no cell is empty or longer."""
-    return all(cells) and test(b"".join(cells)) and max(map(len, cells)) <= max_bytes

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from entry_batches import assert_batches_hold
 
 from protclip.errors import DataError
 from protclip.uniprot import csv_rows, streams, table
@@ -60,15 +61,8 @@ def tsv(*rows: dict[str, str]) -> bytes:
 def read(text: bytes) -> list[Entry | BadEntry]:
     """What read_tsv gives; read_tsv_batches must give the same."""
     rows = list(table.read_tsv(io.BytesIO(text), "test.tsv"))
-    good, bad, columns = [], [], []
-    for batch in table.read_tsv_batches(io.BytesIO(text), "test.tsv"):
-        good += [batch.entry(i) for i in range(len(batch.reviewed))]
-        bad += batch.bad
-        accessions = [batch.accession(i) for i in range(len(batch.reviewed))]
-        columns += zip(accessions, batch.reviewed, batch.existence, batch.num_properties, strict=True)
-    assert good == [row for row in rows if isinstance(row, Entry)]
-    assert bad == [row for row in rows if isinstance(row, BadEntry)]
-    assert columns == [(entry.accession, entry.reviewed, entry.existence, entry.num_properties) for entry in good]
+    batches = table.read_tsv_batches(io.BytesIO(text), "test.tsv")
+    assert_batches_hold(batches, rows, {"unknown status", "unknown protein existence", "wrong number of cells"})
     return rows
 
 
