@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import click
 from click.core import ParameterSource
@@ -28,7 +28,7 @@ from ray_jobs.pipelines import progress, run_cut, run_tasks
 # What a run leaves in its folder; nothing else is ever removed.
 OWN_FILES = (*(f"{split}-*.parquet" for split in SPLITS), QUARANTINE_FILE)
 
-_SAMPLING_OPTIONS = ("coverage_exponent", "existence_exponent", "min_coverage", "max_existence")
+_SAMPLING_OPTIONS = ("coverage_exponent", "existence_exponent", "min_coverage", "max_existence", "draw")
 
 
 class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
@@ -62,6 +62,14 @@ class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
 )
 @click.option(
     "--max-existence", type=click.IntRange(1, 5), default=3, show_default=True, help="Largest C in dataset D."
+)
+@click.option(
+    "--draw",
+    type=click.Choice(["once", "each-epoch"]),
+    default="once",
+    show_default=True,
+    help="Of dataset D. once: the pairs are the drawn entries. each-epoch: they are all candidates, and each epoch of a "
+    "training draws its own; validation and test pairs are drawn once.",
 )
 @click.option("--deduplicate", is_flag=True, help="Of entries with one sequence keep the one described best.")
 @click.option(
@@ -113,6 +121,7 @@ def main(
     existence_exponent: float,
     min_coverage: float,
     max_existence: int,
+    draw: Literal["once", "each-epoch"],
     deduplicate: bool,
     split_by: tuple[splits.Method, str | None],
     valid_fraction: float,
@@ -153,6 +162,7 @@ def main(
             existence_exponent=existence_exponent,
             min_coverage=min_coverage,
             max_existence=max_existence,
+            draw=draw,
         ),
         deduplicate=deduplicate,
         split=SplitConfig(
@@ -299,10 +309,16 @@ class Curation:
             return None
         candidates, drawn = (total([getattr(report, name) for report in reports]) for name in ("candidates", "drawn"))
         expected, deviation = expectation(curation.sampling_groups(candidates), self.config.sampling)
-        click.echo(
-            f"curate: of {candidates.total():,} unreviewed candidates {drawn.total():,} were drawn; expected are "
-            f"{expected:,.0f} ± {deviation:,.0f}"
-        )
+        if self.config.sampling.draw == "once":
+            click.echo(
+                f"curate: of {candidates.total():,} unreviewed candidates {drawn.total():,} were drawn; expected are "
+                f"{expected:,.0f} ± {deviation:,.0f}"
+            )
+        else:
+            click.echo(
+                f"curate: {candidates.total():,} unreviewed candidates, all kept; an epoch over all of them draws "
+                f"{expected:,.0f} ± {deviation:,.0f}"
+            )
         return {
             "candidates": candidates.total(),
             "expected": round(expected, 3),

@@ -65,8 +65,8 @@ def find_config(name: str) -> str:
 def pretrain(settings: PretrainConfig) -> None:
     """Prepare the run's folder, start the workers, and publish the best checkpoint."""
     from protclip.model.build import build_architecture, build_text_tokenizer, check_architecture
-    from protclip.protanno.shards import row_groups
-    from ray_jobs.lanes import LanePlan
+    from protclip.protanno.shards import draws_each_epoch, row_groups
+    from ray_jobs.lanes import LanePlan, count_drawn
     from ray_jobs.worker import TrainJob
 
     settings = _with_absolute_paths(settings)
@@ -75,8 +75,12 @@ def pretrain(settings: PretrainConfig) -> None:
         raise ConfigError(
             f"{settings.data.pairs}: has no validation pairs to measure on; curate with --valid-fraction above 0."
         )
+    drawn_EG = None
+    if draws_each_epoch(settings.data.pairs):
+        drawn_EG = count_drawn(train, seed=settings.seed, epochs=settings.epochs)
     plan = LanePlan(
         groups=train,
+        drawn_EG=drawn_EG,
         seed=settings.seed,
         epoch=0,
         num_lanes=settings.data.lanes,
@@ -87,11 +91,14 @@ def pretrain(settings: PretrainConfig) -> None:
     tokenizer = build_text_tokenizer(settings.model, _texts(train))
     check_architecture(build_architecture(settings.model, tokenizer, settings.objectives))
     click.echo(config_yaml(settings), nl=False)
-    click.echo(
-        f"{plan.num_rows} training pairs, {plan.num_batches} batches of {settings.batch.global_batch_size} "
-        f"({settings.worker_batch_size} per worker) in each of {settings.epochs} epochs"
-    )
     job = TrainJob(config=settings, plan=plan, valid=valid, text_tokenizer_json=tokenizer.json)
+    steps = job.batches_per_epoch
+    drawn = "" if drawn_EG is None else f" drawn of {sum(group.num_rows for group in train)} candidates"
+    about = "" if drawn_EG is None else "about "
+    click.echo(
+        f"{about}{plan.num_rows} training pairs{drawn}, {about}{steps[0]} batches of {settings.batch.global_batch_size} "
+        f"({settings.worker_batch_size} per worker) in each of {settings.epochs} epochs, {sum(steps)} steps"
+    )
     result = _run(job)
     summary = _publish(settings, result, seconds=time.monotonic() - started)
     recall = summary["valid"]["text_to_protein"]["recall@10"]

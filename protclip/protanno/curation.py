@@ -110,7 +110,7 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
                 probabilities[key] = sampling_probability(Group(*key), config.sampling)
         chances = list(map(probabilities.__getitem__, members))
         for i in compress(range(len(chances)), chances):
-            if is_drawn(batch.accession(i), chances[i], config.seed):
+            if config.sampling.draw == "each-epoch" or is_drawn(batch.accession(i), chances[i], config.seed):
                 entry = batch.entry(i)
                 if isinstance(entry, BadEntry):
                     bad.append(entry)
@@ -123,17 +123,7 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
         for entry in sorted(bad, key=attrgetter("line")):
             report.quarantined[entry.reason] += 1
             refused.append(json.dumps(entry.record(), sort_keys=True).encode() + b"\n")
-    for group, number in groups.items():
-        report.coverage[str(group.num_properties)] += number
-        report.existence[str(group.existence or "unknown")] += number
-        if config.sampling.dataset != "all" and group.reviewed is False:
-            if refusal := why_no_candidate(group, config.sampling):
-                report.not_sampled[refusal] += number
-                continue
-            cell = f"{group.num_properties}/{group.existence}"
-            report.candidates[cell], report.drawn[cell] = number, drawn[group]
-            if number > drawn[group]:
-                report.not_sampled["not drawn"] += number - drawn[group]
+    _count(report, groups, drawn, config.sampling)
     report.num_kept = len(rows)
     if rows:
         table = pa.Table.from_pylist(rows, schema=ROW_SCHEMA).sort_by(SORT_KEYS)
@@ -144,6 +134,23 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
         with files.atomic_write(f"{stem}.jsonl") as stream:
             stream.writelines(refused)
     return report
+
+
+def _count(
+    report: ReadReport, groups: Mapping[Group, int], drawn: Mapping[Group, int], sampling: SamplingConfig
+) -> None:
+    """Add entries that are good, and those of them that were drawn, to the report."""
+    for group, number in groups.items():
+        report.coverage[str(group.num_properties)] += number
+        report.existence[str(group.existence or "unknown")] += number
+        if sampling.dataset != "all" and group.reviewed is False:
+            if refusal := why_no_candidate(group, sampling):
+                report.not_sampled[refusal] += number
+                continue
+            cell = f"{group.num_properties}/{group.existence}"
+            report.candidates[cell], report.drawn[cell] = number, drawn[group]
+            if number > drawn[group]:
+                report.not_sampled["not drawn"] += number - drawn[group]
 
 
 def total(counters: Sequence[Mapping[str, int]]) -> Counter[str]:

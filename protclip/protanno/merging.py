@@ -18,6 +18,7 @@ from protclip.manifest import describe
 from protclip.protanno import minhash
 from protclip.protanno.biotext import biotext
 from protclip.protanno.curation import ROW_SCHEMA, SORT_KEYS, CurationConfig
+from protclip.protanno.sampling import is_drawn
 from protclip.protanno.shards import PROPERTIES, SCHEMA, SPLITS
 from protclip.protanno.splits import merit, read_splits
 
@@ -93,6 +94,10 @@ def finish_shard(
     report = ShardReport()
     table = _read_table(merged)
     codes = read_splits(splits)
+    if config.sampling.draw == "each-epoch":  # what a model is measured on stays the same
+        columns = (table.column(name).to_pylist() for name in ("accession", "probability"))
+        drawn = np.array([is_drawn(accession, p, config.seed) for accession, p in zip(*columns, strict=True)])
+        codes = np.where(drawn | (codes == SPLITS.index("train")), codes, -1)
     for code, split in enumerate(SPLITS):
         rows = table.filter(pa.array(codes == code))
         report.num_rows[split] = rows.num_rows

@@ -32,6 +32,9 @@ class SamplingConfig:
     """Entries with a smaller R are not candidates."""
     max_existence: int = 3
     """Entries with a larger C are not candidates."""
+    draw: Literal["once", "each-epoch"] = "once"
+    """``once``: at curation. ``each-epoch``: all candidates for training are kept with their p, and each epoch of a
+    training draws its own."""
 
 
 class Group(NamedTuple):

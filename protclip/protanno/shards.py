@@ -67,6 +67,11 @@ def row_groups(folder: str, split: str) -> list[RowGroup]:
     return groups
 
 
+def draws_each_epoch(folder: str) -> bool:
+    """True where the training pairs are all candidates of the sampling, of which each epoch draws its own."""
+    return bool(read_manifest(folder, KIND)["settings"]["sampling"]["draw"] == "each-epoch")
+
+
 def read_metadata(path: str) -> pq.FileMetaData:
     """A parquet file's footer.
 
