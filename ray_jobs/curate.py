@@ -68,8 +68,8 @@ class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
     type=click.Choice(["once", "each-epoch"]),
     default="once",
     show_default=True,
-    help="Of dataset D. once: the pairs are the drawn entries. each-epoch: they are all candidates, and each epoch of a "
-    "training draws its own; validation and test pairs are drawn once.",
+    help="Of dataset D. once: the pairs are the drawn entries. each-epoch: they are all candidates, and each epoch of "
+    "a training draws its own; validation and test pairs are drawn once.",
 )
 @click.option("--deduplicate", is_flag=True, help="Of entries with one sequence keep the one described best.")
 @click.option(
