@@ -97,7 +97,8 @@ def pretrain(settings: PretrainConfig) -> None:
     about = "" if drawn_EG is None else "about "
     click.echo(
         f"{about}{plan.num_rows} training pairs{drawn}, {about}{steps[0]} batches of "
-        f"{settings.batch.global_batch_size} ({settings.worker_batch_size} per worker) in each of {settings.epochs} epochs, {sum(steps)} steps"
+        f"{settings.batch.global_batch_size} ({settings.worker_batch_size} per worker) in each of {settings.epochs} "
+        f"epochs, {sum(steps)} steps"
     )
     result = _run(job)
     summary = _publish(settings, result, seconds=time.monotonic() - started)
