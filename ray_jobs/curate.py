@@ -414,6 +414,7 @@ def _manifest_body(
 ) -> dict[str, Any]:
     reports = [report for read in units for report in read.values()]
     quarantined = total([report.quarantined for report in reports])
+    rows = total([report.num_rows for report in finished])
     clusters = {
         "method": config.split.method,
         "parameters": dict(splits.PARAMETERS[config.split.method]),
@@ -423,7 +424,7 @@ def _manifest_body(
     if split.num_unlisted is not None:
         clusters["rows_without_one"] = split.num_unlisted
     return {
-        "splits": split.num_rows,
+        "splits": {name: rows[name] for name in SPLITS},
         "clusters": clusters,
         "settings": curation.settings(config),
         "inputs": [
@@ -437,7 +438,7 @@ def _manifest_body(
         ],
         "counts": {
             "read": sum(report.num_read for report in reports),
-            "kept": sum(split.num_rows.values()),
+            "kept": rows.total(),
             "quarantined": quarantined.total(),
             "quarantined_by_reason": dict(quarantined),
             "not_sampled_by_reason": dict(total([report.not_sampled for report in reports])),

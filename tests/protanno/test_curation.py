@@ -79,7 +79,8 @@ def curate(folder: Path, inputs: Sequence[str], config: CurationConfig) -> Curat
         table = pq.read_table(folder / "pairs" / name)
         assert table.schema.equals(SCHEMA)
         rows[name.split("-")[0]] += table.to_pylist()
-    assert split.num_rows == {name: len(rows[name]) for name in SPLITS}
+    if config.sampling.draw == "once":
+        assert split.num_rows == {name: len(rows[name]) for name in SPLITS}
     return Curated(read=read, merged=merged, split=split, finished=finished, rows=rows, files=names)
 
 
@@ -101,6 +102,23 @@ def test_files_do_not_depend_on_inputs_or_order_and_rows_not_on_shards(
     assert three.files == one.files
     assert len(four.finished) > 2
     assert four.rows == one.rows
+
+
+def test_candidates_are_kept_for_training_and_what_measures_is_drawn_once(tmp_path: Path) -> None:
+    text = "".join(ENTRIES).replace("Reviewed;", "Unreviewed;").replace("\nPE   1", "\nPE   2")
+    sampling = SamplingConfig(min_coverage=0.0)
+    once, each = (
+        curate(tmp_path / draw, [text], replace(KEEP_ALL, sampling=replace(sampling, draw=draw)))
+        for draw in ("once", "each-epoch")
+    )
+    assert sum(each.split.num_rows.values()) == len(ENTRIES)
+    assert len(each.rows["train"]) == each.split.num_rows["train"]
+    assert each.split.num_rows["valid"] > len(each.rows["valid"]) > 0
+    drawn = {row["accession"] for row in all_rows(once)}
+    assert {row["accession"] for row in each.rows["valid"]} <= drawn
+    assert 0 < len(drawn) < len(ENTRIES) / 2
+    assert drawn < {row["accession"] for row in all_rows(each)}
+    assert sum(sum(report.num_rows.values()) for report in each.finished) == len(all_rows(each))
 
 
 def test_blocks_of_an_input_give_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
