@@ -38,7 +38,20 @@ STRUCTURE = {
     "unreadable SQ line",
     "not UTF-8",
 }
-MARKS = [b"\n", b"\r", b"\r\n", b" ", b"//\n", b"\n//\n", b"\n// \n", b"\nID   ", b"\nAC   ", b"\nPE   ", b"\nSQ   ", b"\xff"]
+MARKS = [
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b" ",
+    b"//\n",
+    b"\n//\n",
+    b"\n// \n",
+    b"\nID   ",
+    b"\nAC   ",
+    b"\nPE   ",
+    b"\nSQ   ",
+    b"\xff",
+]
 MARKS += [b"\nCC   -!- FUNCTION:\n", b"\n" + TOPIC, b"\nRN   [1]", b"\x1c", b"\xc2\xa0", b"\0"]
 
 
