@@ -65,7 +65,8 @@ def read_flat_file_batches(stream: IO[bytes], source: str) -> Iterator[Batch]:
 def _cut_blocks(stream: IO[bytes], source: str) -> Iterator[tuple[int, bytes]]:
     """The stream in blocks of whole entries, each behind a newline, with the numbers of their first lines."""
     line, rest = 1, b""
-    for block in read_blocks(stream, source):
+    for read in read_blocks(stream, source):
+        block = read
         end = block.rfind(_END) + len(_END)
         if end < len(_END) or b"\r" in block:
             block = (rest + block).replace(b"\r\n", b"\n")

@@ -5,7 +5,8 @@ https://www.uniprot.org/help/return_fields. Two are required; what the others wo
 
 A TSV is read a block of lines at a time. A block in which every row has its cells, an accession, a sequence, and a
 status and a protein existence that are known, which is nearly all, is judged by a few operations on whole columns, and
-only the rows that are asked for are read: what is wrong in a row's other cells is found then. Any other block goes row by row.
+only the rows that are asked for are read: what is wrong in a row's other cells is found then. Any other block goes row
+by row.
 """
 
 from __future__ import annotations
@@ -271,7 +272,8 @@ def _plain_batch(block: _Block) -> Batch | None:
         if field not in layout.index:
             return [None] * number
         i = layout.index[field]
-        return [values.get(text[start:end], _FOREIGN) for start, end in zip(starts[:, i].tolist(), ends[:, i].tolist())]
+        places = zip(starts[:, i].tolist(), ends[:, i].tolist(), strict=True)
+        return [values.get(text[start:end], _FOREIGN) for start, end in places]
 
     reviewed, existence = column("reviewed", _STATUS), column("existence", _EXISTENCE)
     filled = lengths > 0

@@ -216,6 +216,24 @@ def test_bad_rows_are_counted_by_reason_and_written_to_the_quarantine(tmp_path: 
     assert all(record["source"].endswith("input0.dat") and record["line"] for record in records)
 
 
+def test_a_kept_entry_that_fails_when_it_is_read_is_quarantined_and_counted_once(tmp_path: Path) -> None:
+    good = (Path(__file__).parents[1] / "uniprot/golden.dat").read_bytes().split(b"//\n")[1] + b"//\n"  # unreviewed
+    bad = good.replace(b"     MKV", b"     MVK").replace(b"Q00009", b"Q00010")
+    (tmp_path / "x.dat").write_bytes(good + bad)
+    (tmp_path / "x.tsv").write_text("Entry\tReviewed\tSequence\nQ00009\tunreviewed\tMKV\nQ00010\tunreviewed\tMK7\n")
+    for name, reason in (("x.dat", "checksum is not the SQ line's"), ("x.tsv", "letter outside the alphabet")):
+        kept = CurationConfig(sampling=SamplingConfig(mode="none"))
+        report = spill_input(str(tmp_path / name), str(tmp_path / "all"), 0, kept)
+        assert (report.num_read, report.num_kept, report.quarantined) == (2, 1, {reason: 1})
+        assert report.not_sampled == {}
+        assert sum(report.coverage.values()) == 1
+        record = json.loads((tmp_path / "all/.spill/000000/quarantine.jsonl").read_text())
+        assert (record["accession"], record["reason"]) == ("Q00010", reason)
+        dropped = spill_input(str(tmp_path / name), str(tmp_path / "some"), 0, CurationConfig())
+        assert (dropped.num_read, dropped.num_kept, dropped.quarantined) == (2, 0, {})
+        assert dropped.not_sampled == {"below the coverage": 2}
+
+
 def test_what_is_not_sampled_is_counted_by_reason(tmp_path: Path) -> None:
     config = replace(KEEP_ALL, sampling=SamplingConfig())
     text = "".join(ENTRIES).replace("Reviewed;", "Unreviewed;")
