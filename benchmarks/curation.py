@@ -5,7 +5,7 @@
 
 Generated are a TSV export and a gzip flat file in the proportions of TrEMBL: lengths, coverage, protein existence. Each
 measure is a process of its own with one thread, the paths in turns; rates are of processor time, so "per core". Each
-process does its work on a few rows first, so that what libraries import on first use (pyarrow: pandas) is in no measure.
+process does its work on a few rows first, so that what libraries import on first use is in no measure.
 
     tsv      curation's reading, sampling and writing of one input, against ``csv.reader``, the same sampling and
              ``json.dump`` of the kept rows in one loop
@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 from report import Claim, write_results
 
-from protclip.protanno.curation import CurationConfig, spill_input
+from protclip.protanno.blocks import cut_blocks
+from protclip.protanno.curation import CurationConfig, read_unit
 from protclip.uniprot.crc64 import crc64
 from protclip.uniprot.streams import open_stream, read_blocks
 
@@ -152,9 +153,10 @@ def _measure(work: Callable[[Path, str], int], path: Path, folder: str, answer: 
 
 
 def ours(path: Path, folder: str) -> int:
-    """The first step of curation: one input into sampled rows on disk; returns the rows kept."""
+    """The first step of curation, block by block: one input into sampled rows on disk; returns the rows kept."""
     with tempfile.TemporaryDirectory(dir=folder) as output:
-        return spill_input(str(path), output, 0, CurationConfig(num_shards=4)).num_kept
+        blocks = cut_blocks(str(path))
+        return sum(read_unit(block, f"{output}/{block.ordinal}", CurationConfig()).num_kept for block in blocks)
 
 
 def plain(path: Path, folder: str) -> int:

@@ -261,10 +261,10 @@ def _plain_batch(block: _Block) -> Batch | None:
     ends = np.flatnonzero(data <= _NEWLINE)  # a tab is the byte before a newline
     if len(ends) != number * layout.width or not is_utf8(text):
         return None
-    starts = np.append(0, ends[:-1] + 1).reshape(number, layout.width)
-    ends = ends.reshape(number, layout.width)
-    lengths = ends - starts
-    marks = data[ends]
+    start_NC = np.append(0, ends[:-1] + 1).reshape(number, layout.width)
+    end_NC = ends.reshape(number, layout.width)
+    lengths = end_NC - start_NC
+    marks = data[end_NC]
     if not ((marks[:, -1] == _NEWLINE).all() and (marks[:, :-1] == _TAB).all()):
         return None
 
@@ -272,7 +272,7 @@ def _plain_batch(block: _Block) -> Batch | None:
         if field not in layout.index:
             return [None] * number
         i = layout.index[field]
-        places = zip(starts[:, i].tolist(), ends[:, i].tolist(), strict=True)
+        places = zip(start_NC[:, i].tolist(), end_NC[:, i].tolist(), strict=True)
         return [values.get(text[start:end], _FOREIGN) for start, end in places]
 
     reviewed, existence = column("reviewed", _STATUS), column("existence", _EXISTENCE)
@@ -289,13 +289,13 @@ def _plain_batch(block: _Block) -> Batch | None:
     num_properties = 1 + sum(filled[:, columns].any(axis=1).astype(int) for columns in present)
 
     def cells(i: int) -> list[str]:
-        return text[starts[i, 0] : ends[i, -1]].decode().split("\t")
+        return text[start_NC[i, 0] : end_NC[i, -1]].decode().split("\t")
 
     return Batch(
         reviewed=reviewed,
         existence=existence,
         num_properties=num_properties.tolist(),
-        accession=lambda i: text[starts[i, accession] : ends[i, accession]].decode(),
+        accession=lambda i: text[start_NC[i, accession] : end_NC[i, accession]].decode(),
         entry=lambda i: _entry_or_bad(cells(i), block.source, block.first_line + i, layout),
         bad=[],
     )

@@ -222,14 +222,14 @@ def test_a_kept_entry_that_fails_when_it_is_read_is_quarantined_and_counted_once
     (tmp_path / "x.dat").write_bytes(good + bad)
     (tmp_path / "x.tsv").write_text("Entry\tReviewed\tSequence\nQ00009\tunreviewed\tMKV\nQ00010\tunreviewed\tMK7\n")
     for name, reason in (("x.dat", "checksum is not the SQ line's"), ("x.tsv", "letter outside the alphabet")):
-        kept = CurationConfig(sampling=SamplingConfig(mode="none"))
-        report = spill_input(str(tmp_path / name), str(tmp_path / "all"), 0, kept)
+        (block,) = cut_blocks(str(tmp_path / name))
+        report = read_unit(block, str(tmp_path / "all"), KEEP_ALL)
         assert (report.num_read, report.num_kept, report.quarantined) == (2, 1, {reason: 1})
         assert report.not_sampled == {}
         assert sum(report.coverage.values()) == 1
-        record = json.loads((tmp_path / "all/.spill/000000/quarantine.jsonl").read_text())
+        record = json.loads((tmp_path / "all.jsonl").read_text())
         assert (record["accession"], record["reason"]) == ("Q00010", reason)
-        dropped = spill_input(str(tmp_path / name), str(tmp_path / "some"), 0, CurationConfig())
+        dropped = read_unit(block, str(tmp_path / "some"), CurationConfig())
         assert (dropped.num_read, dropped.num_kept, dropped.quarantined) == (2, 0, {})
         assert dropped.not_sampled == {"below the coverage": 2}
 
