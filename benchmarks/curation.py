@@ -5,7 +5,7 @@
 
 Generated are a TSV export and a gzip flat file in the proportions of TrEMBL: lengths, coverage, protein existence. Each
 measure is a process of its own with one thread, the paths in turns; rates are of processor time, so "per core". Each
-process does its work on a few rows first, so that what libraries import on first use (pyarrow: pandas) is in no measure.
+process does its work on a few rows first, so that what libraries import on first use (pyarrow: pandas) is not in it.
 
     tsv      curation's reading, sampling and writing of one input, against ``csv.reader``, the same sampling and
              ``json.dump`` of the kept rows in one loop
