@@ -33,7 +33,7 @@ from protclip.uniprot.entry import (
 from protclip.uniprot.protein_names import parse_name_cell
 from protclip.uniprot.streams import num_lines, read_line_blocks
 
-BLOCK_BYTES = 128 << 10
+BLOCK_BYTES = 256 << 10
 """Lines of a TSV that are cut at once: as much as stays in a processor's cache."""
 
 COLUMNS = {
