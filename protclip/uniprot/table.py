@@ -33,7 +33,7 @@ from protclip.uniprot.entry import (
 from protclip.uniprot.protein_names import parse_name_cell
 from protclip.uniprot.streams import num_lines, read_line_blocks
 
-BLOCK_BYTES = 128 << 10
+BLOCK_BYTES = 256 << 10
 """Lines of a TSV that are cut at once: as much as stays in a processor's cache."""
 
 COLUMNS = {
@@ -258,13 +258,13 @@ def _plain_batch(block: _Block) -> Batch | None:
     """
     text, layout, number = block.text, block.layout, block.num_lines
     data = np.frombuffer(text, np.uint8)
-    ends = np.flatnonzero(data <= _NEWLINE)  # a tab is the byte before a newline
-    if len(ends) != number * layout.width or not is_utf8(text):
+    places = np.flatnonzero(data <= _NEWLINE)  # a tab is the byte before a newline
+    if len(places) != number * layout.width or not is_utf8(text):
         return None
-    start_NC = np.append(0, ends[:-1] + 1).reshape(number, layout.width)
-    end_NC = ends.reshape(number, layout.width)
-    lengths = end_NC - start_NC
-    marks = data[end_NC]
+    starts = np.append(0, places[:-1] + 1).reshape(number, layout.width)
+    ends = places.reshape(number, layout.width)
+    lengths = ends - starts
+    marks = data[ends]
     if not ((marks[:, -1] == _NEWLINE).all() and (marks[:, :-1] == _TAB).all()):
         return None
 
@@ -272,8 +272,8 @@ def _plain_batch(block: _Block) -> Batch | None:
         if field not in layout.index:
             return [None] * number
         i = layout.index[field]
-        places = zip(start_NC[:, i].tolist(), end_NC[:, i].tolist(), strict=True)
-        return [values.get(text[start:end], _FOREIGN) for start, end in places]
+        cells = zip(starts[:, i].tolist(), ends[:, i].tolist(), strict=True)
+        return [values.get(text[start:end], _FOREIGN) for start, end in cells]
 
     reviewed, existence = column("reviewed", _STATUS), column("existence", _EXISTENCE)
     filled = lengths > 0
@@ -288,14 +288,14 @@ def _plain_batch(block: _Block) -> Batch | None:
     present = [[layout.index[field] for field in fields if field in layout.index] for fields in _PROPERTIES]
     num_properties = 1 + sum(filled[:, columns].any(axis=1).astype(int) for columns in present)
 
-    def cells(i: int) -> list[str]:
-        return text[start_NC[i, 0] : end_NC[i, -1]].decode().split("\t")
+    def row(i: int) -> list[str]:
+        return text[starts[i, 0] : ends[i, -1]].decode().split("\t")
 
     return Batch(
         reviewed=reviewed,
         existence=existence,
         num_properties=num_properties.tolist(),
-        accession=lambda i: text[start_NC[i, accession] : end_NC[i, accession]].decode(),
-        entry=lambda i: _entry_or_bad(cells(i), block.source, block.first_line + i, layout),
+        accession=lambda i: text[starts[i, accession] : ends[i, accession]].decode(),
+        entry=lambda i: _entry_or_bad(row(i), block.source, block.first_line + i, layout),
         bad=[],
     )

@@ -121,8 +121,15 @@ def test_block_borders_and_line_ends_do_not_matter(monkeypatch: pytest.MonkeyPat
             assert len(assert_the_same(text.replace(b"\n", ends))) == 6
             assert_the_same(text.replace(b"\n", ends)[:-2])
     monkeypatch.setattr(flat_file_batches, "MAX_ENTRY_BYTES", 1 << 10)
+    assert len(assert_the_same(GOOD.removesuffix(b"//\n") * 50)) == 50
     with pytest.raises(DataError, match="no // line"):
         list(read_flat_file_batches(io.BytesIO(b"no end " * (1 << 10)), "test.dat"))
+
+
+def test_lines_between_a_terminator_and_an_id_line_are_not_passed_over() -> None:
+    for line in (b"RN   [1]\n", TOPIC, b"\n", b"//\n", b"AC   P00001;\n"):
+        assert_the_same(GOOD + line + GOOD + GOOD)
+        assert_the_same(line + GOOD)
 
 
 def test_a_topic_without_text_does_not_count_as_a_property() -> None:
