@@ -42,8 +42,9 @@ TEXTS = {
 
 
 def contents(batches: Sequence[Batch]) -> tuple[list[Any], list[BadEntry]]:
-    good = [batch.entry(i) for batch in batches for i in range(len(batch.reviewed))]
-    return good, [bad for batch in batches for bad in batch.bad]
+    given = [batch.entry(i) for batch in batches for i in range(len(batch.reviewed))]
+    bad = [entry for batch in batches for entry in batch.bad] + [one for one in given if isinstance(one, BadEntry)]
+    return [one for one in given if not isinstance(one, BadEntry)], sorted(bad, key=lambda entry: entry.line)
 
 
 @pytest.mark.parametrize("name", TEXTS)
