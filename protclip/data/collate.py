@@ -216,7 +216,7 @@ def _properties(pairs: pa.Table, accession_hash_B: np.ndarray, pad_id: int, mask
         mask_PL=mask_PL,
         slot_P=torch.from_numpy(slot_P),
         text_hash_P=torch.from_numpy(
-            np.array([hash64(*rows[slot].tolist()) for slot in slot_P], np.uint64).view(np.int64)
+            np.array([hash64(rows[slot].tobytes().hex()) for slot in slot_P], np.uint64).view(np.int64)
         ),
         noise_key_P=torch.from_numpy(keys_KB[property_P, pair_P].view(np.int64)),
     )
