@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -36,6 +37,8 @@ RETRIES = Retry(total=7, backoff_factor=1, backoff_max=60, retry_after_max=300)
 """Tries after the first: at once, then after 2, 4, 8 … seconds, or when the server's Retry-After says."""
 BLOCK_BYTES = 1 << 20
 
+_CONNECTION_REPR = re.compile(r"^HTTPS?Connection(Pool)?\(.*?\): ")
+"""What urllib3 puts before some of its messages."""
 _TRY_AGAIN = (429, 500, 502, 503, 504)
 _HEADERS = {"User-Agent": f"protclip/{__version__} (python-requests/{requests.__version__})"}
 
@@ -271,5 +274,4 @@ def _reason(error: Exception) -> str:
             break
         inner = cause
     text = str(inner) or type(inner).__name__
-    # urllib3 puts the repr of its connection before some messages.
-    return text.split("): ", 1)[1] if text.startswith(("HTTPConnection(", "HTTPSConnection(")) else text
+    return _CONNECTION_REPR.sub("", text)

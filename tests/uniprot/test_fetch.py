@@ -24,6 +24,7 @@ from click.testing import CliRunner, Result
 from uniprot_server import XML_HEAD, XML_TAIL, UniProtServer, metalink, page_body, serving
 from urllib3.util.retry import Retry
 
+from protclip import web
 from protclip.commands.fetch_uniprot import main
 from protclip.errors import ConfigError, DataError
 from protclip.protanno.synthetic import synthetic_proteome
@@ -380,6 +381,14 @@ def test_no_network_is_one_error_in_one_line(tmp_path: Path) -> None:
         error = run("--query", "x", "--output", tmp_path / "x.dat", "--base-url", refusing).exception
         assert isinstance(error, ConfigError)
     assert names(tmp_path) == []
+
+
+def test_a_silent_server_is_named_without_the_clients_internals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "READ_TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(DataError, match=r"failed 1 times, at last: Read timed out\."):
+            client(1).get(url, lambda response: response.content)
 
 
 def test_a_name_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
