@@ -33,7 +33,6 @@ from report import Claim, write_results
 from protclip.protanno.blocks import cut_blocks
 from protclip.protanno.curation import CurationConfig, read_unit
 from protclip.uniprot.crc64 import crc64
-from protclip.uniprot.streams import open_stream, read_blocks
 
 ROWS, QUICK_ROWS = (100_000, 1_000_000), (20_000, 100_000)
 WARM_UP = "warm_up.tsv"
@@ -186,9 +185,12 @@ def plain(path: Path, folder: str) -> int:
 
 
 def gunzip(path: Path, folder: str) -> int:  # noqa: ARG001
-    """Decompression alone, by the same library; returns the bytes."""
-    with open_stream(str(path)) as stream:
-        return sum(len(block) for block in read_blocks(stream, str(path)))
+    """Decompression alone, by zlib as ``gunzip`` does it; returns the bytes."""
+    num_bytes = 0
+    with gzip.open(path) as stream:
+        while piece := stream.read1(256 << 10):
+            num_bytes += len(piece)
+    return num_bytes
 
 
 def write_tsv(path: Path, num_rows: int) -> None:

@@ -25,7 +25,8 @@ def assert_batches_hold(batches: Iterable[Batch], rows: Sequence[Entry | BadEntr
             if isinstance(entry, Entry):
                 good.append(entry)
                 columns = batch.accession(i), batch.reviewed[i], batch.existence[i], batch.num_properties[i]
-                assert columns == (entry.accession, entry.reviewed, entry.existence, entry.num_properties)
+                reviewed = -1 if entry.reviewed is None else int(entry.reviewed)
+                assert columns == (entry.accession, reviewed, entry.existence or 0, entry.num_properties)
             else:
                 assert entry.reason not in structure
                 bad.append(entry)

@@ -20,10 +20,10 @@ from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.flat_file import read_flat_file
 from protclip.uniprot.formats import Reader, open_batches, read_batches, reader_of
 from protclip.uniprot.json_lines import read_json_lines
-from protclip.uniprot.streams import open_stream, read_blocks
+from protclip.uniprot.streams import num_lines, open_stream, read_blocks
 from protclip.uniprot.table import read_tsv
 
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 16 << 20
 """Decompressed bytes of a block, at most, but for an entry that is larger."""
 MAX_ENTRY_BYTES = 64 << 20
 """More without an end of an entry is another kind of file."""
@@ -63,23 +63,33 @@ def cut_blocks(path: str) -> Iterator[Block]:
         yield Block(path=path, ordinal=0, line=1, data=None)
         return
     mark, end = _ENDS[reader_of(path)]
-    buffer = bytearray()
+    pieces: list[bytes] = []
+    num_bytes = 0
     header = b""
     ordinal, line = 0, 1
     with open_stream(path) as stream:
         for piece in read_blocks(stream, path):
-            buffer += piece
-            while len(buffer) > BLOCK_BYTES + _END_BYTES and (cut := _last_end(buffer, mark, end)):
-                data = bytes(memoryview(buffer)[:cut])
-                yield Block(path=path, ordinal=ordinal, line=line - bool(header), data=header + data)
+            pieces.append(piece)
+            num_bytes += len(piece)
+            while num_bytes > BLOCK_BYTES + _END_BYTES:
+                text = b"".join(pieces)
+                cut = _last_end(text, mark, end)
+                pieces = [text[cut:]]
+                num_bytes -= cut
+                if not cut:
+                    break
+                line -= bool(header)
+                data = b"".join((header, memoryview(text)[:cut]))
+                del text  # a block is large
+                yield Block(path=path, ordinal=ordinal, line=line, data=data)
                 if ordinal == 0 and reader_of(path) is read_tsv:
                     header = data[: data.index(b"\n") + 1]
-                ordinal, line = ordinal + 1, line + data.count(b"\n")
-                del buffer[:cut]
-            if len(buffer) > BLOCK_BYTES + MAX_ENTRY_BYTES:
+                ordinal, line = ordinal + 1, line + num_lines(data)
+            if num_bytes > BLOCK_BYTES + MAX_ENTRY_BYTES:
                 raise DataError(f"{path}: no end of an entry in {MAX_ENTRY_BYTES >> 20} MB from line {line}.")
-    if ordinal == 0 or buffer.strip():
-        yield Block(path=path, ordinal=ordinal, line=line - bool(header), data=header + bytes(buffer))
+    rest = b"".join(pieces)
+    if ordinal == 0 or rest.strip():
+        yield Block(path=path, ordinal=ordinal, line=line - bool(header), data=header + rest)
 
 
 def read_block(block: Block) -> Iterator[Batch]:
@@ -108,7 +118,7 @@ def _line_in_file(bad: BadEntry, block: Block) -> BadEntry:
     return replace(bad, line=bad.line + block.line - 1)
 
 
-def _last_end(buffer: bytearray, mark: bytes, end: re.Pattern[bytes]) -> int:
+def _last_end(buffer: bytes, mark: bytes, end: re.Pattern[bytes]) -> int:
     """Where the last entry ends that a block has room for; else where the first one ends; else 0."""
     start = BLOCK_BYTES
     while (start := buffer.rfind(mark, 0, start)) >= 0:

@@ -19,17 +19,25 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import compress
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip import files
 from protclip.hashing import hash64
 from protclip.protanno.blocks import Block, read_block
-from protclip.protanno.sampling import Group, SamplingConfig, is_drawn, sampling_probability, why_no_candidate
+from protclip.protanno.sampling import (
+    GROUPS,
+    Group,
+    SamplingConfig,
+    group_numbers,
+    is_drawn,
+    sampling_probability,
+    why_no_candidate,
+)
 from protclip.protanno.shards import PROPERTIES, SCHEMA
 from protclip.protanno.splits import SplitConfig
 from protclip.uniprot.entry import BadEntry, Entry
@@ -96,34 +104,30 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
     """
     report = ReadReport()
     rows, refused = [], []
-    groups: Counter[Group] = Counter()
-    drawn: Counter[Group] = Counter()
-    probabilities: dict[tuple[bool | None, int | None, int], float] = {}
+    probabilities = np.array([sampling_probability(group, config.sampling) for group in GROUPS])
+    num_good, num_drawn = np.zeros((2, len(GROUPS)), np.int64)
     for batch in read_block(block):
         report.num_read += len(batch.reviewed) + len(batch.bad)
         bad = list(batch.bad)
         # Millions of unreviewed entries fall into a few groups, most of which are no candidates.
-        members = list(zip(batch.reviewed, batch.existence, batch.num_properties, strict=True))
-        for key, number in Counter(members).items():
-            groups[Group(*key)] += number
-            if key not in probabilities:
-                probabilities[key] = sampling_probability(Group(*key), config.sampling)
-        chances = list(map(probabilities.__getitem__, members))
-        for i in compress(range(len(chances)), chances):
-            if config.sampling.draw == "each-epoch" or is_drawn(batch.accession(i), chances[i], config.seed):
+        numbers = group_numbers(batch)
+        num_good += np.bincount(numbers, minlength=len(GROUPS))
+        for i in np.flatnonzero(probabilities[numbers]).tolist():
+            probability = float(probabilities[numbers[i]])
+            if config.sampling.draw == "each-epoch" or is_drawn(batch.accession(i), probability, config.seed):
                 entry = batch.entry(i)
                 if isinstance(entry, BadEntry):
                     bad.append(entry)
-                    groups[Group(*members[i])] -= 1
+                    num_good[numbers[i]] -= 1
                     continue
-                drawn[Group(*members[i])] += 1
-                row = _row(entry, chances[i], config.seed)
+                num_drawn[numbers[i]] += 1
+                row = _row(entry, probability, config.seed)
                 report.num_chars += len(row["sequence"]) + sum(len(row[name] or "") for name in PROPERTIES)
                 rows.append(row)
         for entry in sorted(bad, key=attrgetter("line")):
             report.quarantined[entry.reason] += 1
             refused.append(json.dumps(entry.record(), sort_keys=True).encode() + b"\n")
-    _count(report, groups, drawn, config.sampling)
+    _count(report, num_good, num_drawn, config.sampling)
     report.num_kept = len(rows)
     if rows:
         table = pa.Table.from_pylist(rows, schema=ROW_SCHEMA).sort_by(SORT_KEYS)
@@ -136,11 +140,11 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
     return report
 
 
-def _count(
-    report: ReadReport, groups: Mapping[Group, int], drawn: Mapping[Group, int], sampling: SamplingConfig
-) -> None:
-    """Add entries that are good, and those of them that were drawn, to the report."""
-    for group, number in groups.items():
+def _count(report: ReadReport, num_good: np.ndarray, num_drawn: np.ndarray, sampling: SamplingConfig) -> None:
+    """Add what each of GROUPS has of good entries, and of those of them that were drawn, to the report."""
+    for group, number, drawn in zip(GROUPS, num_good.tolist(), num_drawn.tolist(), strict=True):
+        if not number:
+            continue
         report.coverage[str(group.num_properties)] += number
         report.existence[str(group.existence or "unknown")] += number
         if sampling.dataset != "all" and group.reviewed is False:
@@ -148,9 +152,9 @@ def _count(
                 report.not_sampled[refusal] += number
                 continue
             cell = f"{group.num_properties}/{group.existence}"
-            report.candidates[cell], report.drawn[cell] = number, drawn[group]
-            if number > drawn[group]:
-                report.not_sampled["not drawn"] += number - drawn[group]
+            report.candidates[cell], report.drawn[cell] = number, drawn
+            if number > drawn:
+                report.not_sampled["not drawn"] += number - drawn
 
 
 def total(counters: Sequence[Mapping[str, int]]) -> Counter[str]:

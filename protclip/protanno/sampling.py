@@ -6,13 +6,17 @@ protein existence, 1 (evidence at protein level) to 5 (uncertain).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from protclip.hashing import uniform
 from protclip.protanno.shards import PROPERTIES
+from protclip.uniprot.batch import Batch
 from protclip.uniprot.entry import Entry
 
 Dataset = Literal["S", "D", "all"]
@@ -43,6 +47,20 @@ class Group(NamedTuple):
     reviewed: bool | None
     existence: int | None
     num_properties: int
+
+
+GROUPS = tuple(
+    Group(reviewed, existence or None, number)
+    for reviewed, existence, number in itertools.product((None, False, True), range(6), range(1, len(PROPERTIES) + 1))
+)
+"""All there are."""
+
+
+def group_numbers(batch: Batch) -> np.ndarray:
+    """The number in GROUPS of each entry's group, int (N,)."""
+    reviewed, existence = batch.reviewed.astype(np.intp) + 1, batch.existence.astype(np.intp)
+    numbers: np.ndarray = (reviewed * 6 + existence) * len(PROPERTIES) + batch.num_properties - 1
+    return numbers
 
 
 def coverage(entry: Entry | Group) -> float:

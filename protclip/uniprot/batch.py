@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+
 from protclip.uniprot.entry import BadEntry, Entry
 
 BATCH_ENTRIES = 256
@@ -19,9 +21,12 @@ class Batch:
     still come out bad for its sequence or another field that the columns do not need.
     """
 
-    reviewed: Sequence[bool | None]
-    existence: Sequence[int | None]
-    num_properties: Sequence[int]
+    reviewed: np.ndarray
+    """int8 (N,): 1, 0, or -1 where the entry does not say."""
+    existence: np.ndarray
+    """int8 (N,): 1 to 5, or 0 where the entry does not say."""
+    num_properties: np.ndarray
+    """int8 (N,): 1 to 4."""
     accession: Callable[[int], str]
     """Accession by place in the columns."""
     entry: Callable[[int], Entry | BadEntry]
@@ -40,13 +45,18 @@ def batch_of(entries: Iterable[Entry | BadEntry]) -> Batch:
         else:
             good.append(entry)
     return Batch(
-        reviewed=[entry.reviewed for entry in good],
-        existence=[entry.existence for entry in good],
-        num_properties=[entry.num_properties for entry in good],
+        **columns([(entry.reviewed, entry.existence, entry.num_properties) for entry in good]),
         accession=lambda i: good[i].accession,
         entry=good.__getitem__,
         bad=bad,
     )
+
+
+def columns(rows: Iterable[tuple[bool | None, int | None, int]]) -> dict[str, np.ndarray]:
+    """The columns of a batch, of (reviewed, existence, number of properties) as an entry says them."""
+    codes = [(-1 if reviewed is None else reviewed, existence or 0, number) for reviewed, existence, number in rows]
+    named = np.array(codes, np.int8).reshape(-1, 3).T
+    return {"reviewed": named[0], "existence": named[1], "num_properties": named[2]}
 
 
 def batches_of(entries: Iterator[Entry | BadEntry]) -> Iterator[Batch]:

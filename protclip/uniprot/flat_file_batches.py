@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
 
-from protclip.uniprot.batch import Batch
+from protclip.uniprot.batch import Batch, columns
 from protclip.uniprot.entry import BadEntry, Entry, is_utf8
 from protclip.uniprot.flat_file import MAX_ENTRY_BYTES, STATUS, TOPICS, no_entry, no_terminator, read_flat_file
 from protclip.uniprot.streams import num_lines, read_blocks
@@ -91,19 +91,19 @@ def _batch(text: bytes, source: str, line: int) -> Batch:
     plain = list(map(_PLAIN.fullmatch, _shape(text).removesuffix(_END[:-1]).split(_END[:-1])))
     if None in plain:
         plain = [_PLAIN.fullmatch(_shape(b"\n" + piece)) for piece in cut()]
-    columns: list[tuple[bool | None, int | None, int]] = []
+    judged: list[tuple[bool | None, int | None, int]] = []
     entries: list[Entry | int] = []  # or the number of the text that it is to be read from
     bad: list[BadEntry] = []
     for i, match in enumerate(plain):
         if match:
-            columns.append(_columns(*match.group(1, 4, 3)))
+            judged.append(_judged(*match.group(1, 4, 3)))
             entries.append(i)
             continue
         for entry in _read(cut(), i, source, line):
             if isinstance(entry, BadEntry):
                 bad.append(entry)
             else:
-                columns.append((entry.reviewed, entry.existence, entry.num_properties))
+                judged.append((entry.reviewed, entry.existence, entry.num_properties))
                 entries.append(entry)
 
     def accession_at(i: int) -> str:
@@ -119,9 +119,7 @@ def _batch(text: bytes, source: str, line: int) -> Batch:
         return found if isinstance(found, Entry) else next(_read(cut(), found, source, line))
 
     return Batch(
-        reviewed=[row[0] for row in columns],
-        existence=[row[1] for row in columns],
-        num_properties=[row[2] for row in columns],
+        **columns(judged),
         accession=accession_at,
         entry=entry_at,
         bad=bad,
@@ -134,7 +132,7 @@ def _shape(text: bytes) -> bytes:
 
 
 @functools.lru_cache(1024)
-def _columns(status: bytes, level: bytes, comments: bytes) -> tuple[bool, int, int]:
+def _judged(status: bytes, level: bytes, comments: bytes) -> tuple[bool, int, int]:
     """Reviewed, existence and number of properties of a plain entry."""
     return _STATUS[status], int(level), 1 + sum(topic.encode() in comments for topic in TOPICS)
 

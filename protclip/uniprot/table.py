@@ -11,10 +11,11 @@ by row.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -31,10 +32,7 @@ from protclip.uniprot.entry import (
     not_utf8,
 )
 from protclip.uniprot.protein_names import parse_name_cell
-from protclip.uniprot.streams import num_lines, read_line_blocks
-
-BLOCK_BYTES = 256 << 10
-"""Lines of a TSV that are cut at once: as much as stays in a processor's cache."""
+from protclip.uniprot.streams import read_line_blocks
 
 COLUMNS = {
     "accession": ("Entry", "accession"),
@@ -64,8 +62,8 @@ _EXISTENCE = {
     b"Uncertain": 5,
 }
 _PROPERTIES = (("function",), ("subcellular_location",), ("similarity", "families"))
-_TAB, _NEWLINE = b"\t\n"
-_FOREIGN = object()
+_NEWLINE = ord("\n")
+_FOREIGN = -2
 _TAXON = re.compile(r"(\d{1,9})(?:\.0)?")  # pandas writes integers as 9606.0 in a column with gaps
 
 
@@ -80,11 +78,6 @@ class _Layout:
     @property
     def width(self) -> int:
         return len(self.header)
-
-    @property
-    def lengths(self) -> list[int]:
-        """Bytes of the header's cells."""
-        return [len(name.encode()) for name in self.header]
 
 
 def read_tsv(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
@@ -204,16 +197,28 @@ def _entry(row: Sequence[str], layout: _Layout) -> Entry:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class _Block:
     """Some lines of a TSV below its header."""
 
     text: bytes
     """Whole lines; each ends with a newline."""
     first_line: int
-    num_lines: int
     layout: _Layout
     source: str
+
+    @functools.cached_property
+    def places(self) -> np.ndarray:
+        """Where its tabs and newlines are."""
+        return np.flatnonzero(self.data <= _NEWLINE)  # a tab is the byte before a newline
+
+    @property
+    def data(self) -> np.ndarray:
+        return np.frombuffer(self.text, np.uint8)
+
+    @functools.cached_property
+    def num_lines(self) -> int:
+        return int(np.count_nonzero(self.data[self.places] == _NEWLINE))
 
 
 def _tsv_blocks(stream: IO[bytes], source: str) -> Iterator[_Block]:
@@ -223,20 +228,15 @@ def _tsv_blocks(stream: IO[bytes], source: str) -> Iterator[_Block]:
         text = some if some.endswith(b"\n") else some + b"\n"
         if b"\r" in text:
             text = text.replace(b"\r\n", b"\n")
-        start = 0
         if layout is None:
-            start = text.index(b"\n") + 1
-            header = text[: start - 1].removeprefix(BYTE_ORDER_MARK)
-            layout = _layout(header.decode(errors="replace").split("\t"), source)
+            head, _, text = text.partition(b"\n")
+            layout = _layout(head.removeprefix(BYTE_ORDER_MARK).decode(errors="replace").split("\t"), source)
             line += 1
-        while start < len(text):
-            end = text.rfind(b"\n", start, start + BLOCK_BYTES) + 1 or text.index(b"\n", start) + 1
-            lines = text[start:end]
-            found = found or not lines.isspace()
-            number = num_lines(lines)
-            yield _Block(text=lines, first_line=line, num_lines=number, layout=layout, source=source)
-            line += number
-            start = end
+        if text:
+            found = found or not text.isspace()
+            block = _Block(text=text, first_line=line, layout=layout, source=source)
+            yield block
+            line += block.num_lines
     _require_rows(found, layout, source)
 
 
@@ -254,48 +254,62 @@ def _entries(block: _Block) -> Iterator[Entry | BadEntry]:
 def _plain_batch(block: _Block) -> Batch | None:
     """The batch of rows that are all plainly in order; None where one may not be, which ``_entry`` then finds out.
 
-    Cells are not cut, their ends are found: only those of two columns are looked at.
+    Cells are not cut, their ends are found: only those of three columns are looked at.
     """
     text, layout, number = block.text, block.layout, block.num_lines
-    data = np.frombuffer(text, np.uint8)
-    places = np.flatnonzero(data <= _NEWLINE)  # a tab is the byte before a newline
-    if len(places) != number * layout.width or not is_utf8(text):
+    if len(block.places) != number * layout.width or not is_utf8(text):
         return None
-    starts = np.append(0, places[:-1] + 1).reshape(number, layout.width)
-    ends = places.reshape(number, layout.width)
-    lengths = ends - starts
-    marks = data[ends]
-    if not ((marks[:, -1] == _NEWLINE).all() and (marks[:, :-1] == _TAB).all()):
+    ends = block.places.reshape(number, layout.width)
+    if (block.data[ends[:, -1]] != _NEWLINE).any():
         return None
+    row_starts = np.append(0, ends[:-1, -1] + 1)
 
-    def column(field: str, values: dict[bytes, Any]) -> list[Any]:
-        if field not in layout.index:
-            return [None] * number
+    def column(field: str) -> tuple[np.ndarray, np.ndarray]:
+        """Where the cells of a column start and end."""
         i = layout.index[field]
-        cells = zip(starts[:, i].tolist(), ends[:, i].tolist(), strict=True)
-        return [values.get(text[start:end], _FOREIGN) for start, end in cells]
+        return (ends[:, i - 1] + 1 if i else row_starts), ends[:, i]
 
-    reviewed, existence = column("reviewed", _STATUS), column("existence", _EXISTENCE)
-    filled = lengths > 0
-    accession, sequence = layout.index["accession"], layout.index["sequence"]
+    def filled(field: str) -> np.ndarray:
+        starts, stops = column(field)
+        return stops > starts
+
+    def coded(field: str, values: Mapping[bytes, int], absent: int) -> np.ndarray:
+        if field not in layout.index:
+            return np.full(number, absent, np.int8)
+        starts, stops = column(field)
+        lengths = stops - starts
+        codes = np.full(number, _FOREIGN, np.int8)
+        for value, code in values.items():
+            rows = np.flatnonzero(lengths == len(value))
+            # All stretches of the text that are as long as the value, overlapping.
+            stretches = np.ndarray((max(0, len(text) - len(value) + 1),), f"S{len(value)}", text, strides=(1,))
+            codes[rows[stretches[starts[rows]] == value]] = code
+        return codes
+
+    reviewed, existence = coded("reviewed", _STATUS, -1), coded("existence", _EXISTENCE, 0)
+    header = coded("accession", {layout.header[layout.index["accession"]].encode(): 1}, 0)
     if (
-        _FOREIGN in reviewed
-        or _FOREIGN in existence
-        or not filled[:, (accession, sequence)].all()
-        or (lengths == layout.lengths).all(axis=1).any()  # may be the header once more
+        (reviewed == _FOREIGN).any()
+        or (existence == _FOREIGN).any()
+        or not (filled("accession") & filled("sequence")).all()
+        or (header != _FOREIGN).any()  # may be the header once more
     ):
         return None
-    present = [[layout.index[field] for field in fields if field in layout.index] for fields in _PROPERTIES]
-    num_properties = 1 + sum(filled[:, columns].any(axis=1).astype(int) for columns in present)
+    num_properties = np.ones(number, np.int8)
+    for fields in _PROPERTIES:
+        present = [filled(field) for field in fields if field in layout.index]
+        if present:
+            num_properties += np.logical_or.reduce(present)
 
     def row(i: int) -> list[str]:
-        return text[starts[i, 0] : ends[i, -1]].decode().split("\t")
+        return text[row_starts[i] : ends[i, -1]].decode().split("\t")
 
+    accession_starts, accession_ends = column("accession")
     return Batch(
         reviewed=reviewed,
         existence=existence,
-        num_properties=num_properties.tolist(),
-        accession=lambda i: text[starts[i, accession] : ends[i, accession]].decode(),
+        num_properties=num_properties,
+        accession=lambda i: text[accession_starts[i] : accession_ends[i]].decode(),
         entry=lambda i: _entry_or_bad(row(i), block.source, block.first_line + i, layout),
         bad=[],
     )

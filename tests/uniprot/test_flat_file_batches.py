@@ -152,7 +152,7 @@ def test_a_topic_without_text_does_not_count_as_a_property() -> None:
 def test_an_entry_that_is_plainly_in_order_is_read_only_when_it_is_asked_for() -> None:
     bad = GOOD.replace(b"     MKV", b"     MVK")
     (batch,) = read_flat_file_batches(io.BytesIO(GOOD + bad + GOOD), "test.dat")
-    assert list(batch.reviewed) == [False] * 3
+    assert list(batch.reviewed) == [0] * 3
     assert not batch.bad
     entry = batch.entry(1)
     assert isinstance(entry, BadEntry)

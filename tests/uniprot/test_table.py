@@ -207,7 +207,6 @@ def test_marks_line_ends_blank_lines_and_a_second_header_do_not_matter(monkeypat
     ):
         assert read(other) == expected
     for size in (1, 1000):
-        monkeypatch.setattr(table, "BLOCK_BYTES", size)
         monkeypatch.setattr(streams, "BLOCK_BYTES", max(7, size))
         assert read(text) == expected
         assert read(text.replace(b"\n", b"\r\n")) == expected
