@@ -34,6 +34,7 @@ test: lint
 
 prove: $(INSTALLED)
 	$(BIN)/pytest -m prove
+	$(BIN)/pytest --hypothesis-profile=prove tests/uniprot/test_damage.py
 
 install: $(INSTALLED)
 

@@ -35,7 +35,7 @@ from protclip.protanno.curation import CurationConfig, read_unit
 from protclip.uniprot.crc64 import crc64
 
 ROWS, QUICK_ROWS = (100_000, 1_000_000), (20_000, 100_000)
-WARM_UP = "warm_up.tsv"
+WARM_UP = "warm_up"
 REPEATS = 3
 MAX_MEMORY_MB = 1500
 DAT_SHARE = 10
@@ -84,7 +84,8 @@ def main() -> None:
     small, large = QUICK_ROWS if quick else ROWS
     with tempfile.TemporaryDirectory() as folder:
         few, many, dat = (Path(folder) / name for name in ("few.tsv", "many.tsv", "entries.dat.gz"))
-        write_tsv(Path(folder) / WARM_UP, 2000)
+        write_tsv(Path(folder) / f"{WARM_UP}.tsv", 2000)
+        write_dat(Path(folder) / f"{WARM_UP}.dat.gz", 200)
         write_tsv(few, small)
         write_tsv(many, large)
         write_dat(dat, large // DAT_SHARE)
@@ -137,7 +138,7 @@ def measured(work: Callable[[Path, str], int], path: Path, folder: str) -> dict[
 
 
 def _measure(work: Callable[[Path, str], int], path: Path, folder: str, answer: Any) -> None:
-    work(Path(folder) / WARM_UP, folder)
+    work(path.with_name(WARM_UP + "".join(path.suffixes)), folder)
     started, wall = time.process_time(), time.monotonic()
     result = work(path, folder)
     answer.send(

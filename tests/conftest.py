@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from ray_jobs.cluster import prepare_environment
@@ -14,6 +15,12 @@ from ray_jobs.cluster import prepare_environment
 def pytest_configure() -> None:
     """Ray reads its token mode when it is first imported, which collecting the tests does."""
     prepare_environment()
+
+
+# The same examples each time, few; make prove looks for new ones.
+hypothesis.settings.register_profile("test", derandomize=True, max_examples=40, deadline=None)
+hypothesis.settings.register_profile("prove", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile("test")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import random
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protclip.errors import DataError
 from protclip.uniprot.entry import BadEntry, Entry
@@ -112,6 +115,11 @@ def names_of(path: Path) -> tuple[list[str | None], str | None]:
     return [entry.name if path.suffix == ".jsonl" else entry.accession for entry in found], error
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("damaged")
+
+
 def damage(text: bytes, rng: random.Random) -> bytes:
     """One to four bytes or stretches of the text changed, taken out, doubled or put in."""
     changed = bytearray(text)
@@ -130,58 +138,65 @@ def damage(text: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+randoms = st.randoms(use_true_random=False)  # what shrinks: which byte of which entry
+
+
 @pytest.mark.parametrize("ending", FORMATS)
-def test_damage_to_one_entry_costs_it_and_at_most_its_neighbour(ending: str, tmp_path: Path) -> None:
+@given(rng=randoms)
+def test_damage_to_one_entry_costs_it_and_at_most_its_neighbour(ending: str, folder: Path, rng: random.Random) -> None:
     head, entry, tail = FORMATS[ending]
-    path = tmp_path / f"damaged.{ending}"
+    path = folder / f"damaged.{ending}"
     accessions = [f"P{i:05d}" for i in range(NUM_ENTRIES)]
-    for seed in range(60):
-        texts = [entry(accession) for accession in accessions]
-        texts[2] = damage(texts[2], random.Random(seed))
-        path.write_bytes(head + b"".join(texts) + tail)
-        found, error = names_of(path)
-        assert error is None, seed
-        # A header of FASTA that lost its > goes to the record before.
-        for accession in [*accessions[: 1 if ending == "fasta" else 2], *accessions[4:]]:
-            assert accession in found, seed
+    texts = [entry(accession) for accession in accessions]
+    texts[2] = damage(texts[2], rng)
+    path.write_bytes(head + b"".join(texts) + tail)
+    found, error = names_of(path)
+    assert error is None
+    # A header of FASTA that lost its > goes to the record before.
+    for accession in [*accessions[: 1 if ending == "fasta" else 2], *accessions[4:]]:
+        assert accession in found
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_cut_spliced_and_random_files_are_read_or_refused(ending: str, tmp_path: Path) -> None:
+@given(rng=randoms, data=st.data())
+def test_cut_spliced_and_random_files_are_read_or_refused(
+    ending: str, folder: Path, rng: random.Random, data: st.DataObject
+) -> None:
     head, entry, tail = FORMATS[ending]
     whole = head + b"".join(entry(f"P{i:05d}") for i in range(NUM_ENTRIES)) + tail
-    path = tmp_path / f"damaged.{ending}"
-    for seed in range(80):
-        rng = random.Random(seed)
-        first, second = rng.randrange(len(whole)), rng.randrange(len(whole))
-        packed = gzip.compress(whole)
-        path.write_bytes(
-            (
-                whole[:first],
-                whole[first:],
-                whole[:first] + whole[second:],
-                damage(head, rng) + whole[len(head) :] if head else whole,
-                rng.randbytes(2000),
-                head + rng.randbytes(2000),
-                packed[: rng.randrange(len(packed))],
-                damage(packed, rng),
-            )[seed % 8]
-        )
-        names_of(path)
+    packed = gzip.compress(whole, mtime=0)
+    places = st.integers(0, len(whole))
+    first, second = data.draw(places), data.draw(places)
+    kinds: list[Callable[[], bytes]] = [
+        lambda: whole[:first],
+        lambda: whole[first:],
+        lambda: whole[:first] + whole[second:],
+        lambda: (damage(head, rng) if head else b"") + whole[len(head) :],
+        lambda: data.draw(st.binary(max_size=2000)),
+        lambda: head + data.draw(st.binary(max_size=2000)),
+        lambda: packed[: first * len(packed) // len(whole)],
+        lambda: damage(packed, rng),
+    ]
+    path = folder / f"damaged.{ending}"
+    path.write_bytes(data.draw(st.sampled_from(kinds))())
+    names_of(path)
 
 
-def test_real_files_cut_and_spliced_are_read_or_refused(real_data: Path, tmp_path: Path) -> None:
-    folder = real_data / "uniprot"
-    for name in ("swissprot_250.xml.gz", "trembl_export_186.csv.gz", "protanno_published_sample.jsonl", "parser_cases"):
-        if name == "parser_cases":
-            text = b"".join(path.read_bytes() for path in sorted((folder / name).iterdir())[:12])
-            path = tmp_path / "cases.dat"
-        else:
-            raw = (folder / name).read_bytes()
-            text = gzip.decompress(raw) if name.endswith(".gz") else raw
-            path = tmp_path / name.removesuffix(".gz")
-        for seed in range(8):
-            rng = random.Random(seed)
-            start, end = sorted(rng.sample(range(len(text)), 2))
-            path.write_bytes(text[: min(start, 200_000)] + damage(text[end : end + 200_000], rng))
-            names_of(path)
+@pytest.mark.parametrize(
+    "name", ["swissprot_250.xml.gz", "trembl_export_186.csv.gz", "protanno_published_sample.jsonl"]
+)
+@given(rng=randoms)
+def test_real_files_cut_and_spliced_are_read_or_refused(
+    name: str, real_data: Path, folder: Path, rng: random.Random
+) -> None:
+    text = real_text(real_data / "uniprot" / name)
+    start, end = sorted(rng.sample(range(len(text)), 2))
+    path = folder / name.removesuffix(".gz")
+    path.write_bytes(text[: min(start, 200_000)] + damage(text[end : end + 200_000], rng))
+    names_of(path)
+
+
+@functools.cache
+def real_text(path: Path) -> bytes:
+    raw = path.read_bytes()
+    return gzip.decompress(raw) if path.suffix == ".gz" else raw
