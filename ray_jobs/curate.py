@@ -17,8 +17,9 @@ from protclip.protanno import curation, merging, splits
 from protclip.protanno.blocks import Block, cut_blocks
 from protclip.protanno.curation import QUARANTINE_FILE, CurationConfig, ReadReport, total
 from protclip.protanno.merging import MergeReport, ShardReport
+from protclip.protanno.record import pairs_record
 from protclip.protanno.sampling import Dataset, SamplingConfig, expectation
-from protclip.protanno.shards import KIND, PROPERTIES, SPLITS
+from protclip.protanno.shards import KIND, SPLITS
 from protclip.protanno.splits import SplitConfig, SplitReport
 from protclip.uniprot.formats import expand_inputs
 from protclip.version import __version__
@@ -253,7 +254,7 @@ class Curation:
             KIND,
             [QUARANTINE_FILE],
             described={name: entry for report in finished for name, entry in report.files.items()},
-            **_manifest_body(self.paths, units, merged, split, finished, self.config),
+            **pairs_record(self.paths, units, merged, split, finished, self.config),
             sampling=sampling,
         )
         finish_folder(self.folder)
@@ -402,70 +403,6 @@ def _check_quality(reports: Sequence[ReadReport], quarantine: str, max_bad_fract
         raise DataError(
             f"no pair is kept of {num_read:,} rows ({_say(reasons)}); --dataset all keeps unreviewed entries too."
         )
-
-
-def _manifest_body(
-    paths: Sequence[str],
-    units: Sequence[Mapping[str, ReadReport]],
-    merged: Sequence[MergeReport],
-    split: SplitReport,
-    finished: Sequence[ShardReport],
-    config: CurationConfig,
-) -> dict[str, Any]:
-    reports = [report for read in units for report in read.values()]
-    quarantined = total([report.quarantined for report in reports])
-    rows = total([report.num_rows for report in finished])
-    clusters = {
-        "method": config.split.method,
-        "parameters": dict(splits.PARAMETERS[config.split.method]),
-        "number": split.num_clusters,
-        "largest": split.largest_cluster,
-    }
-    if split.num_unlisted is not None:
-        clusters["rows_without_one"] = split.num_unlisted
-    return {
-        "splits": {name: rows[name] for name in SPLITS},
-        "clusters": clusters,
-        "settings": curation.settings(config),
-        "inputs": [
-            {
-                "path": path,
-                "bytes": files.size(path),
-                "rows": sum(report.num_read for report in read.values()),
-                "kept": sum(report.num_kept for report in read.values()),
-            }
-            for path, read in zip(paths, units, strict=True)
-        ],
-        "counts": {
-            "read": sum(report.num_read for report in reports),
-            "kept": rows.total(),
-            "quarantined": quarantined.total(),
-            "quarantined_by_reason": dict(quarantined),
-            "not_sampled_by_reason": dict(total([report.not_sampled for report in reports])),
-            "repeated_accession": sum(report.num_repeated for report in merged),
-            "merged_sequence": split.num_merged,
-        },
-        # Shares as the paper's Figure 2 and Table 1 give them; before sampling a repeated accession counts each time.
-        "composition": {
-            "before_sampling": {
-                "coverage": _coverage_shares([report.coverage for report in reports]),
-                "existence": _shares([report.existence for report in reports]),
-            },
-            "after_sampling": {
-                "coverage": _coverage_shares([report.coverage for report in finished]),
-                "existence": _shares([report.existence for report in finished]),
-            },
-        },
-    }
-
-
-def _shares(counters: Sequence[Mapping[str, int]]) -> dict[str, float]:
-    counts = total(counters)
-    return {name: round(counts[name] / counts.total(), 6) for name in sorted(counts)}
-
-
-def _coverage_shares(counters: Sequence[Mapping[str, int]]) -> dict[str, float]:
-    return {f"{name}/{len(PROPERTIES)}": share for name, share in _shares(counters).items()}
 
 
 def _say(counts: Mapping[str, int]) -> str:

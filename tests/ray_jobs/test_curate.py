@@ -65,6 +65,7 @@ def test_one_file_or_eight_shuffled_ones_one_worker_or_four_give_the_same_bytes(
     shuffled = random.Random(0).sample(ENTRIES, len(ENTRIES))
     for i in range(8):
         (tmp_path / f"part{i}.dat.gz").write_bytes(gzip.compress("".join(shuffled[i::8]).encode()))
+    (tmp_path / "part0.dat.gz.json").write_text('{"release": "2026_04"}')  # as fetch-uniprot leaves it
     options = ("--seed", 3, "--valid-fraction", 0.2, "--split-by", "sequence")
     result = run(one, "--output", tmp_path / "a", *options)
     assert "90 rows read" in result.output
@@ -80,6 +81,7 @@ def test_one_file_or_eight_shuffled_ones_one_worker_or_four_give_the_same_bytes(
     assert sum(manifest["splits"].values()) == manifest["counts"]["kept"] == 90
     assert manifest["settings"]["seed"] == 3
     assert sorted(entry["rows"] for entry in manifest["inputs"]) == [11] * 6 + [12] * 2
+    assert [entry["release"] for entry in manifest["inputs"]] == ["2026_04"] + [None] * 7
     assert manifest["clusters"] == {"method": "sequence", "parameters": {}, "number": 90, "largest": 1}
     assert sum(manifest["composition"]["after_sampling"]["coverage"].values()) == pytest.approx(1, abs=1e-5)
     assert sum(group.num_rows for group in row_groups(str(tmp_path / "b"), "train")) == len(first["train"])

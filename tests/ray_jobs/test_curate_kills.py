@@ -21,8 +21,8 @@ from ray_jobs.curate import main
 ROOT = Path(__file__).parents[2]
 OPTIONS = ("--dataset", "all", "--deduplicate", "--valid-fraction", "0.2", "--shard-mb", "0.02")
 NUM_INPUTS = 6
-NUM_FILES = 64
-"""In the folder, shortly before a run ends."""
+NUM_FILES = 50
+"""In the folder while a run still has work."""
 
 
 def write_inputs(folder: Path) -> list[str]:
@@ -104,7 +104,7 @@ def check(tmp_path: Path, *, victims: Sequence[str], seed: int) -> None:
     assert names[0] == names[1] == {*calm["files"], "manifest.json"}
     assert calm["counts"]["quarantined"] == NUM_INPUTS
     print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}")
-    assert sum("nothing" in line for line in log) <= len(victims) // 5, log
+    assert not any("nothing" in line for line in log), log
 
 
 @pytest.mark.ray
