@@ -71,12 +71,15 @@ def finish_despite_kills(paths: Sequence[str], folder: Path, *, victims: Sequenc
     moments = sorted(rng.sample(range(1, NUM_FILES), len(victims)))
     command = [sys.executable, "-m", "ray_jobs", "curate", *paths, "--output", str(folder), *OPTIONS]
     log = []
-    for what, moment in zip(victims, moments, strict=True):
+    for victim, moment in zip(victims, moments, strict=True):
+        what = victim
         process, reached = run_until(command, folder, moment)
         time.sleep(rng.random() * 0.05)
         everything = family(process)
         names = {"run": "", "node": "raylet/raylet", "worker": "ray::"}
         chosen = [one for one in everything if names[what] in " ".join(one.cmdline()[:1])]
+        if not chosen:  # none is up yet
+            what, chosen = "run", everything
         kill(chosen[:1] if what == "worker" else chosen)
         log.append(f"{what} at {moment} files" if reached and chosen else f"{what}: nothing to kill")
         with contextlib.suppress(subprocess.TimeoutExpired):
