@@ -234,6 +234,8 @@ class PretrainConfig:
     """Times that the workers are started again from the last checkpoint after a failure."""
     log_every_s: float = 10.0
     """Seconds between two lines of progress."""
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
+    """Where the numbers can be watched, beside the run's report; the last two are the extras of their names."""
     log_rows: bool = False
     """Write the accessions of each batch to rows/ in the run's folder, a path on this machine or a shared disk."""
 
@@ -273,6 +275,7 @@ MAY_DIFFER = (
     "max_failures",
     "max_skipped_steps",
     "log_every_s",
+    "trackers",
     "log_rows",
 )
 """Settings that a run may go on with others of: they change no row of any batch."""

@@ -16,7 +16,7 @@ from protclip.data.collate import Batch
 from protclip.errors import DataError
 from protclip.losses.total import with_loss
 from protclip.train.state import SkippedStep, TrainState
-from protclip.train.step import StepReport, bad_rows, train_step
+from protclip.train.step import StepReport, Wishes, bad_rows, train_step
 
 NUM_NAMED = 20
 """Accessions that an error names, at most."""
@@ -36,6 +36,10 @@ class StoppedError(Exception):
     """Some worker wanted the run to end; raised on all."""
 
 
+class TooManySkippedError(DataError):
+    """Too many steps had a gradient that is not finite; raised on all workers."""
+
+
 def fit(
     state: TrainState,
     network: nn.Module,
@@ -43,7 +47,7 @@ def fit(
     parts: Callable[[int, int], Iterator[Part]],
     after_step: Callable[[StepReport, float], None],
     end_epoch: Callable[[dict[str, float]], None],
-    stop: Callable[[], bool],
+    wishes: Callable[[], Wishes],
     epochs: int,
     early_stop_epochs: int | None,
     max_grad_norm: float,
@@ -59,7 +63,7 @@ def fit(
         after_step: called on every worker after each step with its report, and the seconds that it waited for data.
         end_epoch: called on every worker when the state stands behind an epoch, with the mean of each term over its
             steps and their weighted sum as ``loss``; it measures, notes the validation loss in the state, and saves.
-        stop: this worker's wish to end the run, asked for once in each step.
+        wishes: this worker's, asked for once in each step.
         epochs: passes in all.
         early_stop_epochs: epochs in a row without a lower validation loss after which the run ends; None for never.
         max_grad_norm: a longer gradient is scaled down to it.
@@ -67,8 +71,8 @@ def fit(
         group: the workers, or None for one process.
 
     Raises:
-        StoppedError: when any worker's ``stop`` said so.
-        DataError: naming the rows, when too many steps were skipped.
+        StoppedError: when any worker wished to stop.
+        TooManySkippedError: naming the rows.
     """
     objectives = state.model.architecture.objectives
     while state.epoch < epochs and not _is_enough(state, early_stop_epochs):
@@ -76,7 +80,7 @@ def fit(
         asked = time.monotonic()
         for part in parts(state.epoch, state.batch):
             waited = time.monotonic() - asked
-            report = train_step(state, network, part.batches, group=group, max_grad_norm=max_grad_norm, stop=stop())
+            report = train_step(state, network, part.batches, group=group, max_grad_norm=max_grad_norm, wishes=wishes())
             state.batch += 1
             if report.skipped:
                 rows = [part.accessions[i] for i in bad_rows(state.model, part.batches)]
@@ -86,11 +90,11 @@ def fit(
                     )
                 )
                 if len(state.skipped) > max_skipped_steps:
-                    raise DataError(_too_many(state.skipped))
+                    raise TooManySkippedError(_too_many(state.skipped))
             else:
                 state.sums.update(report.terms)
                 state.num_summed += 1
-            if report.stop:
+            if report.wishes.stop:
                 raise StoppedError
             after_step(report, waited)
             asked = time.monotonic()

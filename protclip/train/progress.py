@@ -55,7 +55,7 @@ class Progress:
             "step": self.state.step,
             "epoch": self.state.epoch + 1,
             **(with_loss(means, objectives) if means else {}),
-            # As set for the step to come; that of the second group, the highest.
+            # Of the last step, and of the second group, which has all of it.
             "learning_rate": self.state.optimizer.param_groups[-1]["lr"],
             "grad_norm": self._reports[-1].grad_norm,
             "tokens_per_s": num_tokens / seconds,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from protclip import files
 from protclip.errors import CheckpointError
@@ -40,7 +39,8 @@ class TrainState:
 
     model: DualEncoder
     optimizer: Optimizer
-    schedule: LambdaLR
+    schedule: Callable[[int], float]
+    """Step, from 0 → learning rate."""
     epoch: int = 0
     """The epoch to go on with, from 0."""
     batch: int = 0
@@ -90,7 +90,6 @@ def take_snapshot(state: TrainState) -> Snapshot:
         "skipped": [{name: getattr(one, name) for name in one.__slots__} for one in state.skipped],
         "best": {"loss": state.best_loss, "epoch": state.best_epoch} if state.best_epoch else None,
         "optimizer": {"param_groups": optimizer["param_groups"], "values": values},
-        "schedule": {"last_epoch": state.schedule.last_epoch},
     }
     return Snapshot(weights=weights, optimizer=tensors, progress=progress)
 
@@ -118,7 +117,6 @@ def load_trainer(folder: str, state: TrainState) -> None:
             optimizer_state.setdefault(int(index), {}).update(values)
         groups = progress["optimizer"]["param_groups"]
         state.optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
-        state.schedule.last_epoch = progress["schedule"]["last_epoch"]
         state.epoch, state.batch, state.step = progress["epoch"], progress["batch"], progress["step"]
         state.sums, state.num_summed = Counter(progress["sums"]), progress["num_summed"]
         state.skipped = [SkippedStep(**fields) for fields in progress["skipped"]]

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,17 @@ from protclip import distributed
 from protclip.data.collate import Batch
 from protclip.losses.total import contrast, counted_terms, mean_counts, total_loss
 from protclip.model.dual_encoder import MAX_LOGIT_SCALE, Alignment, DualEncoder, Outputs
+from protclip.train.optim import set_learning_rate
 from protclip.train.state import TrainState
+
+
+class Wishes(NamedTuple):
+    """What a worker wants all to do together after a step."""
+
+    stop: bool = False
+    """End the run."""
+    look: bool = False
+    """Look whether a node is about to be taken away."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,8 +43,8 @@ class StepReport:
     """Of proteins and biotexts of the global batch, as they are in the data."""
     num_places: int
     """The same with padding."""
-    stop: bool
-    """Some worker wants the run to end."""
+    wishes: Wishes
+    """What any worker wants."""
 
 
 def train_step(
@@ -43,45 +54,45 @@ def train_step(
     *,
     group: ProcessGroup | None,
     max_grad_norm: float,
-    stop: bool = False,
+    wishes: Wishes,
 ) -> StepReport:
     """Forward, backward and update.
 
     A gradient that is not finite is dropped on every worker: averaging has made it the same on all.
 
     Args:
-        state: its optimizer and schedule are stepped.
+        state: its optimizer is stepped.
         network: ``state.model``, wrapped by DDP where there are several workers.
         batches: this worker's part of the global batch, in one or several micro-batches.
         group: the workers, or None for one process.
         max_grad_norm: a longer gradient is scaled down to it.
-        stop: this worker's wish to end the run.
+        wishes: this worker's.
     """
     state.optimizer.zero_grad(set_to_none=True)
     terms = _backward(state.model, network, batches, group=group)
     parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
     norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).double()
     masks = [mask for batch in batches for mask in (batch.protein_mask_BL, batch.text_mask_BL)]
-    mine = [torch.stack(list(terms.values())).double(), norm.new_tensor([sum(mask.numel() for mask in masks), stop])]
-    mine.insert(1, torch.stack([mask.sum() for mask in masks]).sum().double().reshape(1))
+    num_tokens, num_places = torch.stack([mask.sum() for mask in masks]).sum(), sum(mask.numel() for mask in masks)
+    mine = [*terms.values(), num_tokens, norm.new_tensor(num_places), *norm.new_tensor(wishes)]
     # All that the host wants to know, in one exchange and one wait for the device.
-    means = distributed.mean_over_workers(torch.cat(mine), group)
-    *values, num_tokens, num_places, stops, grad_norm = torch.cat([means, norm.reshape(1)]).tolist()
+    means = distributed.mean_over_workers(torch.stack([value.double() for value in mine]), group)
+    *values, tokens, places, stop, look, grad_norm = torch.cat([means, norm.reshape(1)]).tolist()
     skipped = not math.isfinite(grad_norm)
+    set_learning_rate(state.optimizer, state.schedule(state.step))
     if not skipped:
         state.optimizer.step()
         _bound_scales(state.model)
     state.optimizer.zero_grad(set_to_none=True)
-    state.schedule.step()
     state.step += 1
     workers = distributed.world_size(group)
     return StepReport(
         terms=dict(zip(terms, values, strict=True)),
         grad_norm=grad_norm,
         skipped=skipped,
-        num_tokens=round(num_tokens * workers),
-        num_places=round(num_places * workers),
-        stop=stops > 0,
+        num_tokens=round(tokens * workers),
+        num_places=round(places * workers),
+        wishes=Wishes(stop=stop > 0, look=look > 0),
     )
 
 
