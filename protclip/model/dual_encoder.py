@@ -126,7 +126,8 @@ class DualEncoder(nn.Module):
         outputs = Outputs(
             protein_BD=_embed(self.protein_projection, passes[0], batch.protein_mask_BL),
             text_BD=_embed(self.text_projection, text_BLH, batch.text_mask_BL),
-            logit_scale=self.logit_scale,
+            # Not the parameter itself: DDP would think that nothing was computed with it.
+            logit_scale=self.logit_scale.clone(),
         )
         if on.mlm > 0:
             assert batch.mlm is not None
@@ -162,7 +163,7 @@ class DualEncoder(nn.Module):
             property_BKD=query_SD.view(len(mask_BL), len(PROPERTIES), -1),
             present_BK=present_S.view(len(mask_BL), len(PROPERTIES)),
             text_hash_BK=text_hash_S.view(len(mask_BL), len(PROPERTIES)),
-            logit_scale=self.heads.segment_logit_scale,
+            logit_scale=self.heads.segment_logit_scale.clone(),
         )
 
     def _protein_hidden(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Progress:
             "padding_share": 1 - num_tokens / num_places,
             "wait_share": self._waited / seconds,
             "memory_gb": _memory_gb(self.state.model.logit_scale.device),
-            "skipped": len(self.state.skipped),
+            "skipped": len(self._reports) - len(counted),
         }
         self._reset()
         return record
@@ -80,7 +80,7 @@ class Progress:
             "padding": f"{record['padding_share']:.0%}",
             "waiting": f"{record['wait_share']:.0%}",
             "memory": f"{record['memory_gb']:.1f} GB",
-            **({"skipped": str(record["skipped"])} if record["skipped"] else {}),
+            **({"left out": str(len(self.state.skipped))} if self.state.skipped else {}),
             "ETA": tqdm.format_interval((self.total_steps - self.state.step) / speed),
         }
         return "  ".join(f"{name} {value}" for name, value in values.items())
