@@ -17,8 +17,6 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from protclip.train.report import write_report
-from protclip.train.trackers import epoch_scalars, open_trackers, step_scalars
 from torch.nn.parallel import DistributedDataParallel
 
 from protclip import distributed, files
@@ -38,8 +36,10 @@ from protclip.train.checkpoints import Writer, newest
 from protclip.train.loop import Part, StoppedError, TooManySkippedError, fit
 from protclip.train.optim import build_optimizer, build_schedule
 from protclip.train.progress import Progress, StepLog
+from protclip.train.report import write_report
 from protclip.train.state import PROGRESS, TENSORS, TrainState, load_trainer, save_trainer, take_snapshot
 from protclip.train.step import StepReport, Wishes
+from protclip.train.trackers import epoch_scalars, open_trackers, step_scalars
 from ray_jobs.cluster import tame_ray_data
 from ray_jobs.lanes import LanePlan, stream
 
@@ -200,11 +200,13 @@ class Worker:
             return
         folder = Path(self.config.run_dir) / ROWS
         folder.mkdir(exist_ok=True)
+        life = distributed.from_first_worker(str(time.time_ns()), self.group)
         with (folder / f"{time.time_ns()}-{self.rank}.jsonl").open("w") as target:
 
             def write(accessions: list[str]) -> None:
                 # The step that the rows will have been part of.
-                target.write(json.dumps({"step": self.state.step + 1, "accessions": accessions}) + "\n")
+                row = {"life": life, "step": self.state.step + 1, "accessions": accessions}
+                target.write(json.dumps(row) + "\n")
                 target.flush()
 
             yield write

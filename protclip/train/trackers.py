@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import tempfile
 import time
 import uuid
@@ -124,7 +123,7 @@ class TensorBoardTracker:
     def _publish(self) -> None:
         self._writer.flush()
         for path in Path(self._folder).iterdir():
-            files.publish(path, files.join(self._target, path.name))
+            files.copy(path, files.join(self._target, path.name))
         self._published = time.monotonic()
 
 

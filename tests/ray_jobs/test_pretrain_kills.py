@@ -1,0 +1,137 @@
+"""protclip pretrain under SIGKILL: given again, it ends with the weights of a run that nothing disturbed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from kills import COMMAND, finish_despite_kills
+
+from ray_jobs.__main__ import cli
+
+NUM_STEPS = 120
+"""Of a run, about; each is a line of the row log of each worker."""
+SETTINGS = (
+    "batch.global_batch_size=24",
+    "data.lanes=12",
+    "epochs=4",
+    "checkpoint_every_s=0.3",
+    "log_rows=true",
+    "log_every_s=1",
+    "trackers=[]",
+    "objectives={mlm: 0.3, bsr: 0.7, pda: 1.0, num_prototypes: 16}",
+    "model.projection_dim=32",
+    "model.protein.config.hidden_size=16",
+    "model.text.config.hidden_size=16",
+    "model.text.config.vocab_size=300",
+    "workers.resources={CPU: 0.4}",
+)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:  # noqa: ARG001
+    folder = tmp_path_factory.mktemp("pairs")
+    data, pairs = str(folder / "proteome.dat.gz"), str(folder / "pairs")
+    runner = CliRunner()
+    runner.invoke(cli, ["synthesize", "--output", data, "--entries", "800", "--families", "20"], catch_exceptions=False)
+    options = ("--dataset", "all", "--split-by", "sequence", "--valid-fraction", "0.05", "--row-group-rows", "32")
+    runner.invoke(cli, ["curate", data, "--output", pairs, *options], catch_exceptions=False)
+    return pairs
+
+
+def arguments(pairs: str, folder: Path, *settings: str) -> list[str]:
+    return ["pretrain", "tiny_cpu", f"data.pairs={pairs}", f"run_dir={folder}", *SETTINGS, *settings]
+
+
+def undisturbed(pairs: str, folder: Path, *settings: str) -> Path:
+    CliRunner().invoke(cli, arguments(pairs, folder, *settings), catch_exceptions=False)
+    return folder
+
+
+def num_rows_logged(folder: Path) -> int:
+    """Steps in the longest row logs of each life, added up."""
+    return sum(len(path.read_bytes().splitlines()) for path in folder.glob("rows/*-0.jsonl"))
+
+
+def last_weights(folder: Path) -> str:
+    newest = max((folder / "checkpoints").iterdir())
+    return hashlib.sha256((newest / "model.safetensors").read_bytes()).hexdigest()
+
+
+def rows_by_step(folder: Path) -> dict[int, Counter[str]]:
+    """The accessions of each step that counts: of the last life that made it, all workers together."""
+    lives: dict[str, dict[int, Counter[str]]] = {}
+    for path in sorted(folder.glob("rows/*.jsonl"), key=lambda path: int(path.name.split("-")[0])):
+        for line in path.read_text().splitlines():
+            if line.endswith("}"):  # the last one may be cut off
+                entry = json.loads(line)
+                lives.setdefault(entry["life"], {}).setdefault(entry["step"], Counter()).update(entry["accessions"])
+    steps: dict[int, Counter[str]] = {}
+    for life in lives.values():
+        first = min(life)
+        steps = {step: rows for step, rows in steps.items() if step < first} | life
+    return steps
+
+
+def assert_same_rows(found: Path, wanted: Path) -> None:
+    steps = rows_by_step(found)
+    assert sorted(steps) == list(range(1, len(steps) + 1))
+    assert steps == rows_by_step(wanted)
+
+
+def check_kills(pairs: str, tmp_path: Path, *, victims: Sequence[str], seed: int) -> None:
+    wanted = undisturbed(pairs, tmp_path / "calm")
+    folder = tmp_path / "killed"
+    log = finish_despite_kills(
+        [*COMMAND, *arguments(pairs, folder)],
+        progress=lambda: num_rows_logged(folder),
+        moments=random.Random(seed).sample(range(5, NUM_STEPS), len(victims)),
+        victims=victims,
+        seed=seed,
+        is_done=(folder / "best/manifest.json").exists,
+        patience_s=25.0,
+    )
+    print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}")
+    assert len(log) == len(victims)
+    assert last_weights(folder) == last_weights(wanted)
+    best = [hashlib.sha256((run / "best/model.safetensors").read_bytes()).hexdigest() for run in (folder, wanted)]
+    assert best[0] == best[1]
+    assert_same_rows(folder, wanted)
+    assert history(folder) == history(wanted)
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """The measures of all epochs, without the time that they took."""
+    entries = json.loads((folder / "metrics.json").read_text())["history"]
+    return [{**entry, "seconds": None} for entry in entries]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(pairs: str, tmp_path: Path) -> None:
+    check_kills(pairs, tmp_path, victims=["run"], seed=1)
+
+
+@pytest.mark.prove
+@pytest.mark.usefixtures("ray_cluster")
+def test_ten_kills_change_no_bit(pairs: str, tmp_path: Path) -> None:
+    victims = [
+        "train worker",
+        "driver",
+        "node",
+        "train worker",
+        "run",
+        "driver",
+        "train worker",
+        "node",
+        "driver",
+        "run",
+    ]
+    check_kills(pairs, tmp_path, victims=victims, seed=0)
