@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +14,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from kills import COMMAND, finish_despite_kills
+from kills import COMMAND, ROOT, family, finish_despite_kills, kill, run_until
 
+from protclip.model.checkpoint import load_tensors
+from protclip.train.checkpoints import committed
 from ray_jobs.__main__ import cli
 
 NUM_STEPS = 120
@@ -86,11 +90,11 @@ def assert_same_rows(found: Path, wanted: Path) -> None:
     assert steps == rows_by_step(wanted)
 
 
-def check_kills(pairs: str, tmp_path: Path, *, victims: Sequence[str], seed: int) -> None:
-    wanted = undisturbed(pairs, tmp_path / "calm")
+def check_kills(pairs: str, tmp_path: Path, *, victims: Sequence[str], seed: int, settings: Sequence[str] = ()) -> None:
+    wanted = undisturbed(pairs, tmp_path / "calm", *settings)
     folder = tmp_path / "killed"
     log = finish_despite_kills(
-        [*COMMAND, *arguments(pairs, folder)],
+        [*COMMAND, *arguments(pairs, folder, *settings)],
         progress=lambda: num_rows_logged(folder),
         moments=random.Random(seed).sample(range(5, NUM_STEPS), len(victims)),
         victims=victims,
@@ -117,6 +121,69 @@ def history(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(pairs: str, tmp_path: Path) -> None:
     check_kills(pairs, tmp_path, victims=["run"], seed=1)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_full_disk_ends_the_run_and_a_later_one_goes_on_from_the_last_checkpoint(pairs: str, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here: root is needed")
+    try:
+        run, ballast = folder / "run", folder / "ballast"
+        command = [*COMMAND, *arguments(pairs, run, "workers.num=1")]
+        process, reached = run_until(command, lambda: len(committed(str(run))) > 0)
+        assert reached, process.communicate()
+        with contextlib.suppress(OSError), ballast.open("wb") as stream:
+            while True:
+                stream.write(bytes(1 << 12))
+                stream.flush()
+        _, errors = process.communicate()
+        assert process.returncode != 0
+        last = errors.strip().splitlines()[-1]  # behind what Ray has to say
+        assert last.startswith("ProtclipError: ")
+        assert "No space left on device" in last
+        before = committed(str(run))
+        newest = max(before)
+        ballast.unlink()
+        damaged = Path(newest, "model.safetensors")
+        if len(before) > 1:
+            damaged.write_bytes(damaged.read_bytes()[:-1])
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "going on after step" in done.stdout
+        assert len(before) == 1 or str(damaged) in done.stdout  # passed over, by name
+        assert_same_rows(run, run)
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.prove
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("num_workers", [1, 3, 4])
+def test_another_number_of_workers_goes_on_with_the_same_rows(pairs: str, tmp_path: Path, num_workers: int) -> None:
+    wanted = undisturbed(pairs, tmp_path / "calm")
+    folder = tmp_path / "run"
+    process, reached = run_until(
+        [*COMMAND, *arguments(pairs, folder)], lambda: num_rows_logged(folder) > 40 and len(committed(str(folder))) > 0
+    )
+    assert reached, process.communicate()
+    kill(family(process))
+    process.communicate()
+    undisturbed(pairs, folder, f"workers.num={num_workers}", "workers.resources={CPU: 0.2}")
+    assert_same_rows(folder, wanted)
+    weights = [load_tensors(f"{run}/best/model.safetensors") for run in (folder, wanted)]
+    for name, tensor in weights[0].items():
+        assert (tensor - weights[1][name]).abs().max() <= 1e-6, name
+
+
+@pytest.mark.prove
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("num_workers", [3, 4])
+def test_a_killed_run_of_more_workers_ends_with_the_same_bits(pairs: str, tmp_path: Path, num_workers: int) -> None:
+    settings = (f"workers.num={num_workers}", "workers.resources={CPU: 0.2}")
+    check_kills(pairs, tmp_path, victims=["run", "run"], seed=2, settings=settings)
 
 
 @pytest.mark.prove
