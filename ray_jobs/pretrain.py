@@ -85,10 +85,16 @@ def find_config(name: str) -> str:
 
 def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = False) -> None:
     """Prepare the run's folder, start the workers, and publish the best checkpoint."""
+    from protclip.data.tokenize import TOKENIZED_COLUMNS, tokenize_pairs
+    from protclip.model.build import (
+        build_architecture,
+        build_protein_tokenizer,
+        build_text_tokenizer,
+        check_architecture,
+    )
+    from protclip.protanno.shards import KIND, draws_each_epoch, read_row_group, row_groups
+    from protclip.train.estimate import estimate
     from protclip.train.report import write_report
-
-    from protclip.model.build import build_architecture, build_text_tokenizer, check_architecture
-    from protclip.protanno.shards import draws_each_epoch, row_groups
     from ray_jobs.lanes import LanePlan, count_drawn
     from ray_jobs.worker import TrainJob
 
@@ -125,7 +131,11 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         f"epochs, {sum(steps)} steps"
     )
     if dry_run:
-        _say_what_it_takes(settings, architecture, job)
+        read_manifest(settings.data.pairs, KIND, verify=True)
+        rows = read_row_group(train[0], columns=list(TOKENIZED_COLUMNS))
+        tokens = tokenize_pairs(rows, build_protein_tokenizer(settings.model), tokenizer)
+        click.echo("\n".join(estimate(settings, architecture, tokens, num_steps=sum(steps))))
+        click.echo("every file of the pairs has its checksum; nothing was written")
         return
     if fresh:
         for name in OWN_FILES:
@@ -196,52 +206,6 @@ def _texts(groups: tuple[Any, ...]) -> Iterator[str]:
             return
         yield from biotexts(read_row_group(group, columns=list(PROPERTIES)))
         missing -= group.num_rows
-
-
-def _say_what_it_takes(settings: PretrainConfig, architecture: Any, job: Any) -> None:
-    """What a dry run prints: parameters, memory, checkpoints, and that all pairs can be read."""
-    import torch
-
-    from protclip.data.tokenize import TOKENIZED_COLUMNS, TextTokenizer, tokenize_pairs
-    from protclip.model.build import build_protein_tokenizer
-    from protclip.model.dual_encoder import DualEncoder
-    from protclip.protanno.shards import KIND, read_row_group
-    from protclip.train.checkpoints import NUM_NEWEST
-
-    with torch.device("meta"):
-        model = DualEncoder(architecture, freeze_text=settings.model.text.pretrained is not None)
-    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    frozen = sum(value.numel() for value in model.parameters()) - trained
-    # fp32: weights, gradients and AdamW's two moments; frozen ones are weights alone.
-    fixed_gb = (16 * trained + 4 * frozen) / 1e9
-    text = TextTokenizer.from_json(job.text_tokenizer_json, max_tokens=settings.model.text.max_tokens)
-    rows = tokenize_pairs(
-        read_row_group(job.plan.groups[0], columns=list(TOKENIZED_COLUMNS)),
-        build_protein_tokenizer(settings.model),
-        text,
-    )
-    lengths = [rows.column(name).combine_chunks().value_lengths().to_numpy() for name in ("protein_ids", "text_ids")]
-    tokens = [float(values.mean()) for values in lengths]
-    objectives = settings.objectives
-    passes = 1 + (objectives.masked_passes == "separate") * (objectives.mlm > 0) * (objectives.bsr > 0)
-    passes += objectives.mlm > 0 or objectives.bsr > 0
-    pairs = settings.worker_batch_size // settings.batch.micro_batches
-    protein = architecture.protein
-    # Some 34 bytes a token, layer and hidden unit in half precision (Korthikanti et al. 2022), twice that in fp32.
-    width = 34 if settings.workers.use_gpu else 68
-    activations_gb = passes * pairs * tokens[0] * protein.num_hidden_layers * protein.hidden_size * width / 1e9
-    steps = sum(job.batches_per_epoch)
-    read_manifest(settings.data.pairs, KIND, verify=True)
-    click.echo(
-        f"{trained:,} parameters are trained, {frozen:,} frozen\n"
-        f"memory of a worker: {fixed_gb:.2f} GB for weights, gradients and optimizer; about {activations_gb:.2f} GB "
-        f"for what backward needs of {pairs} pairs (an estimate)\n"
-        f"a checkpoint takes {(12 * trained + 4 * frozen) / 1e9:.2f} GB; "
-        f"{settings.keep_checkpoints + NUM_NEWEST} are kept at most\n"
-        f"{tokens[0]:.0f} protein and {tokens[1]:.0f} text tokens a pair on average, "
-        f"{steps * settings.batch.global_batch_size * sum(tokens) / 1e9:.3g} G tokens in all {steps:,} steps\n"
-        "every file of the pairs has its checksum; nothing was written"
-    )
 
 
 def _run(job: Any) -> None:
