@@ -79,7 +79,8 @@ def report_page(run_dir: str, *, config_yaml: str, metrics: Mapping[str, Any], s
         f"<title>{name} · ProtCLIP</title><style>{STYLE}\n{curves.STYLE}</style></head><body>"
         f"<h1>Pretraining {html.escape(run_dir)}</h1>"
         f"{_summary(metrics, rows)}{_retrieval(metrics)}"
-        f'<h2>Curves</h2><p>{LEGEND if figures else "Nothing is logged yet."}</p><div class="curves">{figures}</div>{note}'
+        f"<h2>Curves</h2><p>{LEGEND if figures else 'Nothing is logged yet.'}</p>"
+        f'<div class="curves">{figures}</div>{note}'
         f"<h2>Details</h2><details><summary>Epochs</summary>{_epochs(history)}</details>"
         f"<details><summary>Settings</summary><pre>{html.escape(config_yaml)}</pre></details>"
         "</body></html>\n"
