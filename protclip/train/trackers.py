@@ -154,8 +154,12 @@ class MLflowTracker:
                 self._client.log_batch(run.info.run_id, params=params)
                 return str(run.info.run_id)
 
-            self._id, self._continues = _remembered(run_dir, "mlflow", create)
+            self._id, continues = _remembered(run_dir, "mlflow", create)
             self._client.update_run(self._id, status="RUNNING")
+            if continues:
+                for key in self._client.get_run(self._id).data.metrics:
+                    history = self._client.get_metric_history(self._id, key)
+                    self._last_steps[key] = max(metric.step for metric in history)
         except MlflowException as error:
             raise ConfigError(f"trackers: mlflow refuses the run ({error}); check MLFLOW_TRACKING_URI.") from error
 
@@ -168,7 +172,7 @@ class MLflowTracker:
             Metric(name.replace("@", "_at_"), float(value), now_ms, step)  # MLflow's names have no @
             for name, value in values.items()
         ]
-        new = [metric for metric in metrics if step > self._last_step(metric.key)]
+        new = [metric for metric in metrics if step > self._last_steps.get(metric.key, -1)]
         self._client.log_batch(self._id, metrics=new, synchronous=False)
 
     def close(self) -> None:
@@ -178,14 +182,6 @@ class MLflowTracker:
             self._client.set_terminated(self._id)
         except self._mlflow.exceptions.MlflowException as error:
             _log.warning("mlflow: run %s could not be closed: %s", self._id, error)
-
-    def _last_step(self, key: str) -> int:
-        if not self._continues:
-            return -1
-        if key not in self._last_steps:
-            history = self._client.get_metric_history(self._id, key)
-            self._last_steps[key] = max((metric.step for metric in history), default=-1)
-        return self._last_steps[key]
 
 
 class WandbTracker:
