@@ -72,8 +72,12 @@ def step_scalars(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def epoch_scalars(entry: Mapping[str, Any]) -> dict[str, float]:
-    """An entry of the history in ``metrics.json`` as ``valid/…`` and ``train/…``, the latter means over the epoch."""
-    return dict(_flat({"valid": entry["valid"], "train": entry["train"] or {}}, separator="/"))
+    """An entry of the history in ``metrics.json`` as ``valid/…`` and ``train/…``, the latter means over the epoch.
+
+    recall@10 is ``recall_at_10`` there: neither TensorBoard nor MLflow takes a name with @.
+    """
+    values = _flat({"valid": entry["valid"], "train": entry["train"] or {}}, separator="/")
+    return {name.replace("@", "_at_"): value for name, value in values}
 
 
 class TensorBoardTracker:
@@ -168,10 +172,7 @@ class MLflowTracker:
         from mlflow.entities import Metric
 
         now_ms = time.time_ns() // 1_000_000
-        metrics = [
-            Metric(name.replace("@", "_at_"), float(value), now_ms, step)  # MLflow's names have no @
-            for name, value in values.items()
-        ]
+        metrics = [Metric(name, float(value), now_ms, step) for name, value in values.items()]
         new = [metric for metric in metrics if step > self._last_steps.get(metric.key, -1)]
         self._client.log_batch(self._id, metrics=new, synchronous=False)
 
