@@ -55,7 +55,7 @@ def figure(
 
     Args:
         title: what is shown.
-        series: name → (x, y) points in the order of x; non-finite ones are left out.
+        series: name → (x, y) points in the order of x, which counts steps or epochs; non-finite ones are left out.
         x_label: of the horizontal axis, with its unit if it has one.
         y_label: of the vertical axis, likewise.
         levels: name → y of a dashed line across.
@@ -94,7 +94,7 @@ def _axes(x_range: tuple[float, float], y_ticks: Sequence[float], x_label: str, 
         y = _y(tick, (y_ticks[0], y_ticks[-1]))
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y}" dy=".35em" text-anchor="end">{_tick(tick)}</text>')
-    for tick in _ticks(*x_range, num=5, outward=False):
+    for tick in (tick for tick in _ticks(*x_range, num=5, outward=False) if tick == round(tick)):
         x = _x(tick, x_range)
         parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{floor}" y2="{floor + 4}"/>')
         parts.append(f'<text x="{x}" y="{floor + 18}" text-anchor="middle">{_tick(tick)}</text>')

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
 import time
 import uuid
@@ -71,8 +72,12 @@ def step_scalars(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def epoch_scalars(entry: Mapping[str, Any]) -> dict[str, float]:
-    """An entry of the history in ``metrics.json`` as ``valid/…`` and ``train/…``, the latter means over the epoch."""
-    return dict(_flat({"valid": entry["valid"], "train": entry["train"] or {}}, separator="/"))
+    """An entry of the history in ``metrics.json`` as ``valid/…`` and ``train/…``, the latter means over the epoch.
+
+    recall@10 is ``recall_at_10`` there: neither TensorBoard nor MLflow takes a name with @.
+    """
+    values = _flat({"valid": entry["valid"], "train": entry["train"] or {}}, separator="/")
+    return {name.replace("@", "_at_"): value for name, value in values}
 
 
 class TensorBoardTracker:
@@ -147,16 +152,18 @@ class MLflowTracker:
             self._client = mlflow.MlflowClient()
 
             def create() -> str:
-                experiment = mlflow.set_experiment(
-                    mlflow.environment_variables.MLFLOW_EXPERIMENT_NAME.get() or "Default"
-                )
+                experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default"))
                 run = self._client.create_run(experiment.experiment_id, run_name=_name(run_dir))
                 params = [Param(key, str(value)) for key, value in _flat(config, separator=".")]
                 self._client.log_batch(run.info.run_id, params=params)
                 return str(run.info.run_id)
 
-            self._id, self._continues = _remembered(run_dir, "mlflow", create)
+            self._id, continues = _remembered(run_dir, "mlflow", create)
             self._client.update_run(self._id, status="RUNNING")
+            if continues:
+                for key in self._client.get_run(self._id).data.metrics:
+                    history = self._client.get_metric_history(self._id, key)
+                    self._last_steps[key] = max(metric.step for metric in history)
         except MlflowException as error:
             raise ConfigError(f"trackers: mlflow refuses the run ({error}); check MLFLOW_TRACKING_URI.") from error
 
@@ -165,11 +172,8 @@ class MLflowTracker:
         from mlflow.entities import Metric
 
         now_ms = time.time_ns() // 1_000_000
-        metrics = [
-            Metric(name.replace("@", "_at_"), float(value), now_ms, step)  # MLflow's names have no @
-            for name, value in values.items()
-        ]
-        new = [metric for metric in metrics if step > self._last_step(metric.key)]
+        metrics = [Metric(name, float(value), now_ms, step) for name, value in values.items()]
+        new = [metric for metric in metrics if step > self._last_steps.get(metric.key, -1)]
         self._client.log_batch(self._id, metrics=new, synchronous=False)
 
     def close(self) -> None:
@@ -179,14 +183,6 @@ class MLflowTracker:
             self._client.set_terminated(self._id)
         except self._mlflow.exceptions.MlflowException as error:
             _log.warning("mlflow: run %s could not be closed: %s", self._id, error)
-
-    def _last_step(self, key: str) -> int:
-        if not self._continues:
-            return -1
-        if key not in self._last_steps:
-            history = self._client.get_metric_history(self._id, key)
-            self._last_steps[key] = max((metric.step for metric in history), default=-1)
-        return self._last_steps[key]
 
 
 class WandbTracker:

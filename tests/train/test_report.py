@@ -186,3 +186,8 @@ def test_a_single_point_has_axes_round_it(value: float) -> None:
 
 def test_nothing_to_draw_is_no_figure() -> None:
     assert figure("t", {"a": [], "b": [(1, float("inf"))]}, x_label="x", y_label="y") == ""
+
+
+def test_epochs_and_steps_are_counted_in_whole_numbers() -> None:
+    page = Page(figure("t", {"a": [(0, 1.0), (1, 2.0), (2, 3.0)]}, x_label="epoch", y_label="loss"))
+    assert page.texts["text"][-5:] == ["0", "1", "2", "epoch", "loss"]
