@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,7 +73,6 @@ def train_worker(arguments: dict[str, TrainJob]) -> str | None:
         exception has them started again.
     """
     tame_ray_data()
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     return Worker(arguments["job"]).run()
 
 
