@@ -1,7 +1,7 @@
 """``ProtCLIP``: a trained model that turns sequences and texts into embeddings.
 
 Three stages, used by the Python API, batch jobs, serving and training's evaluation alike: *prepare* (check and
-tokenise), *forward* (padded batches within a token budget, sorted by length), *finish* (input order, float32 numpy).
+tokenise), *forward* (batches within a token budget, sorted by length), *finish* (input order, float32 numpy).
 
 Shapes: n items, B items of a batch, L tokens, D width of the embedding.
 """
@@ -160,10 +160,9 @@ class ProtCLIP:
                 ids_BL, mask_BL = (
                     part.to(self.device) for part in pad([ids[i] for i in batch], self.protein_tokenizer.pad_id)
                 )
-                hidden_BLH = self.model.protein_encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
-                residues_BLD = self.model.protein_projection(hidden_BLH).float().cpu().numpy()
-                for i, residues_LD in zip(batch, residues_BLD, strict=True):
-                    out[i] = residues_LD[1 : len(ids[i]) - 1].copy()  # between <cls> and <eos>
+                residues_TD = self.model.encode_residues(ids_BL, mask_BL).cpu()
+                for i, residues_LD in zip(batch, torch.split(residues_TD, [len(ids[i]) for i in batch]), strict=True):
+                    out[i] = residues_LD[1:-1].numpy().copy()  # between <cls> and <eos>
         return out
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
