@@ -218,5 +218,9 @@ class _Rotation(torch.autograd.Function):
 
 
 def _rotate(x_TNE: Tensor, cos_T1F: Tensor, sin_T1F: Tensor) -> Tensor:
-    one, two = x_TNE.chunk(2, dim=-1)
-    return torch.cat([one * cos_T1F - two * sin_T1F, two * cos_T1F + one * sin_T1F], dim=-1).to(x_TNE.dtype)
+    wide_TNE = at_least_fp32(x_TNE)
+    out_TNE = torch.empty_like(wide_TNE)
+    (one, two), (to_one, to_two) = wide_TNE.chunk(2, dim=-1), out_TNE.chunk(2, dim=-1)
+    torch.mul(one, cos_T1F, out=to_one).addcmul_(two, sin_T1F, value=-1)
+    torch.mul(two, cos_T1F, out=to_two).addcmul_(one, sin_T1F)
+    return out_TNE.to(x_TNE.dtype)
