@@ -204,6 +204,47 @@ def test_a_padded_model_has_the_same_losses_gradients_and_fingerprint(passes: An
     assert ProtCLIP.from_pretrained(str(tmp_path)).model.architecture.attention == "padded"
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize("passes", ["separate", "shared"])
+def test_each_head_sees_its_own_copy_of_the_proteins(passes: Any) -> None:
+    public = tiny_model(objectives=ObjectivesConfig(masked_passes=passes, num_prototypes=8))
+    model, batch = public.model, make_batch(public, tokenized(public, random_pairs(9)))
+    assert batch.masked_ids_XL is not None
+    assert batch.mlm is not None
+    assert batch.bsr is not None
+    assert batch.properties is not None
+
+    def hidden(encoder: Any, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        hidden_BLH: Tensor = encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+        return hidden_BLH
+
+    def at(hidden_BLH: Tensor, place_BQ: Tensor) -> Tensor:
+        return hidden_BLH[torch.arange(9)[:, None], place_BQ]
+
+    with torch.no_grad():
+        found = model(batch)
+        copies = [hidden(model.protein_encoder, ids, batch.protein_mask_BL) for ids in batch.masked_ids_XL.split(9)]
+        clean_BLH = hidden(model.protein_encoder, batch.protein_ids_BL, batch.protein_mask_BL)
+        text_BLH = hidden(model.text_encoder, batch.text_ids_BL, batch.text_mask_BL)
+        mlm = model.heads.masked_logits(at(copies[0], batch.mlm.place_BQ))
+        residues = model.protein_projection(at(copies[-1], batch.bsr.place_BQ))
+        bsr = model.heads.segment_logits(residues, model.text_projection(text_BLH), batch.text_mask_BL)
+        queries = model.encode_properties(batch.properties.ids_PL, batch.properties.mask_PL)
+        proteins = model.encode_proteins(batch.protein_ids_BL, batch.protein_mask_BL)
+        texts = model.encode_texts(batch.text_ids_BL, batch.text_mask_BL)
+        residues = model.protein_projection(clean_BLH)
+    mask_BL = batch.protein_mask_BL
+    for value, wanted in (
+        (found.mlm_logits_BQV, mlm),
+        (found.bsr_logits_BQV, bsr),
+        (found.protein_BD, proteins),
+        (found.text_BD, texts),
+        (found.alignment.residue_BLD[mask_BL], residues[mask_BL]),
+        (found.alignment.property_BKD.flatten(0, 1)[batch.properties.slot_P], queries),
+    ):
+        assert (value - wanted).abs().max() <= 1e-5
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", ["protein", "text"])
