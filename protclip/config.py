@@ -14,6 +14,7 @@ import yaml
 
 from protclip import files
 from protclip.errors import ConfigError
+from protclip.manifest import differences
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,28 +138,45 @@ class BatchConfig:
 
     global_batch_size: int = 512
     """Pairs per optimizer step over all workers; also the number of candidates in the contrast."""
+    micro_batches: int = 1
+    """Parts in which a worker takes its pairs of a step, so that the memory is that of one part. The step is the same,
+    the contrast over the whole global batch too; each part is encoded twice where there are several."""
 
     def __post_init__(self) -> None:
         if self.global_batch_size < 2:
             raise ConfigError(f"batch.global_batch_size={self.global_batch_size}: a contrast needs at least 2 pairs.")
+        _positive("batch", micro_batches=self.micro_batches)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and linear decay to 0."""
+    """AdamW with linear warm-up and a decay to 0."""
 
     learning_rate: float = 1e-5
     """Highest rate, reached after warm-up."""
+    protein_encoder_ratio: float = 1.0
+    """The rate of the protein encoder and of the contrast's temperature, as a part of learning_rate: 0.1 is what the
+    paper means for a pretrained encoder."""
     weight_decay: float = 0.0
     """Decoupled decay per step, times the learning rate."""
     warmup_fraction: float = 0.03
     """Part of all steps in which the rate rises from 0."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How the rate falls from then on."""
+    decay_by: Literal["step", "epoch"] = "step"
+    """epoch: it falls between epochs alone."""
+    max_grad_norm: float = 1.0
+    """Longer gradients, over all parameters, are scaled down to it; .inf switches that off."""
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0 or not math.isfinite(self.learning_rate):
             raise ConfigError(f"optimizer.learning_rate={self.learning_rate} must be above 0.")
+        if not 0 < self.protein_encoder_ratio <= 1:
+            raise ConfigError(f"optimizer.protein_encoder_ratio={self.protein_encoder_ratio} must be in (0, 1].")
         if not 0 <= self.warmup_fraction < 1:
             raise ConfigError(f"optimizer.warmup_fraction={self.warmup_fraction} must be in [0, 1).")
+        if not self.max_grad_norm > 0:
+            raise ConfigError(f"optimizer.max_grad_norm={self.max_grad_norm} must be above 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +185,9 @@ class WorkersConfig:
 
     num: int = 1
     """Train workers; one GPU each where GPUs are used."""
+    min: int | None = None
+    """Fewer workers, at least so many, do while the cluster lacks room for ``num``, and more join when it has; None:
+    never fewer. Ray wants whole CPUs then."""
     use_gpu: bool = False
     """True: CUDA, NCCL and bf16 autocast. False: CPU, gloo and fp32."""
     resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
@@ -174,6 +195,13 @@ class WorkersConfig:
 
     def __post_init__(self) -> None:
         _positive("workers", num=self.num)
+        if self.min is not None and not 1 <= self.min <= self.num:
+            raise ConfigError(f"workers.min={self.min} must be from 1 to workers.num={self.num}.")
+
+    @property
+    def numbers(self) -> range:
+        """How many there may be."""
+        return range(self.num if self.min is None else self.min, self.num + 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,30 +224,73 @@ class PretrainConfig:
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     valid_pairs: int = 2000
     """Held-out pairs, at most, on which each epoch is measured."""
+    early_stop_epochs: int | None = None
+    """Epochs in a row without a lower validation loss after which a run ends; None: it never ends before its time."""
+    max_skipped_steps: int = 20
+    """Steps whose gradient is not finite are left out; more of them end the run."""
+    checkpoint_every_s: float = 60.0
+    """Seconds between two checkpoints within an epoch, at least; what a failure costs, at most."""
     keep_checkpoints: int = 2
-    """Checkpoints of epochs that are kept, those of lowest validation loss; ``best`` is made of them."""
+    """Checkpoints of epochs that are kept, those of lowest validation loss; ``best`` is made of them. The last two are
+    kept beside them."""
     max_failures: int = 3
     """Times that the workers are started again from the last checkpoint after a failure."""
     log_every_s: float = 10.0
     """Seconds between two lines of progress."""
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
+    """Where the numbers can be watched, beside the run's report; the last two are the extras of their names."""
+    log_rows: bool = False
+    """Write the accessions of each batch to rows/ in the run's folder, a path on this machine or a shared disk."""
 
     def __post_init__(self) -> None:
         _positive("", epochs=self.epochs, valid_pairs=self.valid_pairs, keep_checkpoints=self.keep_checkpoints)
-        batch, lanes, num = self.batch.global_batch_size, self.data.lanes, self.workers.num
+        batch, lanes = self.batch.global_batch_size, self.data.lanes
         if batch % lanes:
             nearest = sorted({max(lanes, batch // lanes * lanes), (batch // lanes + 1) * lanes})
             raise ConfigError(
                 f"data.lanes={lanes} does not divide batch.global_batch_size={batch}; "
                 f"nearest batches: {' or '.join(map(str, nearest))}."
             )
-        if lanes % num:
-            allowed = [n for n in range(1, lanes + 1) if lanes % n == 0]
-            raise ConfigError(f"workers.num={num} does not divide data.lanes={lanes}; allowed: {allowed}.")
+        for num in self.workers.numbers:
+            if lanes % num:
+                name = "workers.num" if num == self.workers.num else "between workers.min and workers.num,"
+                allowed = [n for n in range(1, lanes + 1) if lanes % n == 0]
+                raise ConfigError(f"{name}={num} does not divide data.lanes={lanes}; allowed: {allowed}.")
+            if batch // num % self.batch.micro_batches:
+                raise ConfigError(
+                    f"batch.micro_batches={self.batch.micro_batches} does not divide the {batch // num} pairs of each "
+                    f"of {num} workers."
+                )
 
     @property
     def worker_batch_size(self) -> int:
-        """Pairs per step of one worker."""
+        """Pairs per step of one worker, where there are all."""
         return self.batch.global_batch_size // self.workers.num
+
+
+MAY_DIFFER = (
+    "run_dir",
+    "data.pairs",
+    "batch.micro_batches",
+    "workers",
+    "checkpoint_every_s",
+    "keep_checkpoints",
+    "max_failures",
+    "max_skipped_steps",
+    "log_every_s",
+    "trackers",
+    "log_rows",
+)
+"""Settings that a run may go on with others of: they change no row of any batch."""
+
+
+def forbidden_changes(before: PretrainConfig, after: PretrainConfig) -> list[str]:
+    """What a run that was begun with other settings cannot go on with, as ``seed: 0 there, 1 here``."""
+    return [
+        difference
+        for difference in differences(config_dict(before), config_dict(after))
+        if not any(f"{difference.partition(':')[0]}.".startswith(f"{name}.") for name in MAY_DIFFER)
+    ]
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> PretrainConfig:

@@ -6,12 +6,15 @@ Shapes: B rows of this worker, N rows of all workers in rank order, D width.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import ProcessGroup
+from torch.nn.parallel import DistributedDataParallel
 
 
 def rank(group: ProcessGroup | None) -> int:
@@ -51,12 +54,37 @@ def gather_uneven_rows(rows_BD: Tensor, group: ProcessGroup | None) -> Tensor:
 
 
 def mean_over_workers(value: Tensor, group: ProcessGroup | None) -> Tensor:
-    """The mean of a scalar over the workers, without gradient."""
+    """The mean of each value over the workers, without gradient."""
     if group is None:
         return value.detach()
     total = value.detach().clone()
     dist.all_reduce(total, group=group)
     return total / world_size(group)
+
+
+def without_averaging(network: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Within it, backward adds to this worker's gradients alone; the next backward outside of it averages all."""
+    if isinstance(network, DistributedDataParallel):
+        return network.no_sync()
+    return contextlib.nullcontext()
+
+
+def gather_values(values: Sequence[str], group: ProcessGroup | None) -> list[str]:
+    """The strings of all workers, in the order of the ranks."""
+    if group is None:
+        return list(values)
+    lists: list[list[str]] = [[] for _ in range(world_size(group))]
+    dist.all_gather_object(lists, list(values), group=group)
+    return [value for some in lists for value in some]
+
+
+def from_first_worker(value: str | None, group: ProcessGroup | None) -> str | None:
+    """What rank 0 says."""
+    if group is None:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=group)
+    return box[0]
 
 
 class _GatherRows(torch.autograd.Function):

@@ -183,20 +183,14 @@ def sha256(path: str) -> str:
         return digest.hexdigest()
 
 
-def publish(local: str | Path, path: str) -> None:
-    """Copy a finished local file to a path or URL, where it appears whole or not at all."""
-    with Path(local).open("rb") as source, atomic_write(path) as target:
-        shutil.copyfileobj(source, target, 1 << 24)
-
-
-def fetch(path: str, local: str | Path) -> None:
-    """Copy a file of a path or URL to the local disk.
+def copy(source: str | Path, target: str) -> None:
+    """Copy a file of a path or URL to another, where it appears whole or not at all.
 
     Raises:
         DataError: if it cannot be opened.
     """
-    with open_read(path) as source, Path(local).open("wb") as target:
-        shutil.copyfileobj(source, target, 1 << 24)
+    with open_read(str(source)) as stream, atomic_write(target) as copied:
+        shutil.copyfileobj(stream, copied, 1 << 24)
 
 
 @contextlib.contextmanager
@@ -206,7 +200,7 @@ def local_copy(path: str) -> Iterator[str]:
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
-        fetch(path, f"{folder}/copy")
+        copy(path, f"{folder}/copy")
         yield f"{folder}/copy"
 
 

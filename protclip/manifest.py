@@ -65,9 +65,9 @@ def resume_folder(folder: str, own_files: Sequence[str], claim: Mapping[str, Any
     else:
         _refuse_finished(folder, overwrite)
         names = _own_names(folder, [*own_files, WORK_FOLDER])
-        if differences := _differences(files.read_json(path), json.loads(text)):
+        if found := differences(files.read_json(path), json.loads(text)):
             raise ConfigError(
-                f"output {folder} holds an unfinished run of another kind ({'; '.join(differences)}); run that one "
+                f"output {folder} holds an unfinished run of another kind ({'; '.join(found)}); run that one "
                 "again, choose another folder, or give --overwrite to start again."
             )
         for name in names:
@@ -173,13 +173,13 @@ def _own_names(folder: str, own_files: Sequence[str]) -> list[str]:
     return names
 
 
-def _differences(there: Any, here: Any, place: str = "") -> list[str]:
-    """Where two claims differ, as ``seed: 0 there, 1 here``."""
+def differences(there: Any, here: Any, place: str = "") -> list[str]:
+    """Where two JSON values differ, as ``seed: 0 there, 1 here``."""
     if isinstance(there, dict) and isinstance(here, dict):
         return [
             difference
             for key in sorted({*there, *here})
-            for difference in _differences(there.get(key), here.get(key), f"{place}.{key}" if place else key)
+            for difference in differences(there.get(key), here.get(key), f"{place}.{key}" if place else key)
         ]
     return [] if there == here else [f"{place}: {there} there, {here} here"]
 

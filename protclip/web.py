@@ -198,7 +198,7 @@ class Partial(contextlib.AbstractContextManager["Partial"]):
         os.fsync(self.stream.fileno())
         files.remove(f"{self.output}.json")  # never the record of one file beside another
         if files.is_url(self.output):
-            files.publish(self.path, self.output)
+            files.copy(self.path, self.output)
             self.path.unlink()
         else:
             os.replace(self.path, self.output)

@@ -12,13 +12,26 @@ from typing import Any
 import click
 
 from protclip import files
-from protclip.config import PretrainConfig, config_yaml, load_config
-from protclip.errors import ConfigError
+from protclip.config import PretrainConfig, config_yaml, forbidden_changes, load_config
+from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 from ray_jobs.cluster import connect, resolve_output
 
-RESOLVED_CONFIG = "config.yaml"
-BEST = "best"
+RESOLVED_CONFIG, PAIRS_MARK, BEST, RAY_FOLDER = "config.yaml", "pairs.json", "best", "ray"
+OWN_FILES = (
+    BEST,  # first: without it the run is unfinished
+    "metrics.json",
+    "steps.jsonl",
+    "report.html",
+    "tensorboard",
+    "trackers.json",
+    "rows",
+    "checkpoints",
+    RAY_FOLDER,
+    PAIRS_MARK,
+    RESOLVED_CONFIG,  # last: until then the folder can be told as a run's
+)
+"""What a run leaves in its folder."""
 TOKENIZER_TEXTS = 50_000
 """Biotexts, at most, from which a WordPiece vocabulary is learned."""
 
@@ -26,16 +39,24 @@ TOKENIZER_TEXTS = 50_000
 @click.command()
 @click.argument("config")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-def main(config: str, overrides: tuple[str, ...]) -> None:
+@click.option("--fresh", is_flag=True, help="Remove what an earlier run left in run_dir, and start from the beginning.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check settings, paths and every byte of the pairs, say what the run would take, and end.",
+)
+def main(config: str, overrides: tuple[str, ...], *, fresh: bool, dry_run: bool) -> None:
     """Pretrain the dual encoder as CONFIG says.
 
     CONFIG is a YAML file, or the name of a ready one such as tiny_cpu. KEY=VALUE overrides one setting, such as
     workers.num=8 or data.pairs=/data/pairs. All settings with their defaults are printed at the start; each is
     explained in protclip/config.py.
 
-    The run's folder (run_dir) receives config.yaml, metrics.json and, at the end, best/: the checkpoint of lowest
-    validation loss, which embed, search and serve take. The same command run again goes on after the last finished
-    epoch.
+    The run's folder (run_dir) receives config.yaml, metrics.json, steps.jsonl, report.html, tensorboard/, checkpoints/
+    and, at the end, best/: the checkpoint of lowest validation loss, which embed, search and serve take.
+
+    The same command run again goes on where the run was: after the last step of the last finished checkpoint, with the
+    same batches as if nothing had happened, with as many workers as it is given now.
 
     As a job on a running cluster, from the repository's root:
 
@@ -43,7 +64,7 @@ def main(config: str, overrides: tuple[str, ...]) -> None:
         ray job submit --working-dir . -- python -m ray_jobs pretrain tiny_cpu data.pairs=/data/pairs run_dir=/data/run
     """
     settings = load_config(find_config(config), overrides)
-    pretrain(settings)
+    pretrain(settings, fresh=fresh, dry_run=dry_run)
 
 
 def find_config(name: str) -> str:
@@ -62,10 +83,18 @@ def find_config(name: str) -> str:
     return str(ready / f"{stem}.yaml")
 
 
-def pretrain(settings: PretrainConfig) -> None:
+def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = False) -> None:
     """Prepare the run's folder, start the workers, and publish the best checkpoint."""
-    from protclip.model.build import build_architecture, build_text_tokenizer, check_architecture
-    from protclip.protanno.shards import draws_each_epoch, row_groups
+    from protclip.data.tokenize import TOKENIZED_COLUMNS, tokenize_pairs
+    from protclip.model.build import (
+        build_architecture,
+        build_protein_tokenizer,
+        build_text_tokenizer,
+        check_architecture,
+    )
+    from protclip.protanno.shards import KIND, draws_each_epoch, read_row_group, row_groups
+    from protclip.train.estimate import estimate
+    from protclip.train.report import write_report
     from ray_jobs.lanes import LanePlan, count_drawn
     from ray_jobs.worker import TrainJob
 
@@ -87,9 +116,10 @@ def pretrain(settings: PretrainConfig) -> None:
         global_batch_size=settings.batch.global_batch_size,
     )
     started = time.monotonic()
-    _check_run(settings)
+    _check_run(settings, fresh=fresh)
     tokenizer = build_text_tokenizer(settings.model, _texts(train))
-    check_architecture(build_architecture(settings.model, tokenizer, settings.objectives))
+    architecture = build_architecture(settings.model, tokenizer, settings.objectives)
+    check_architecture(architecture)
     click.echo(config_yaml(settings), nl=False)
     job = TrainJob(config=settings, plan=plan, valid=valid, text_tokenizer_json=tokenizer.json)
     steps = job.batches_per_epoch
@@ -100,15 +130,26 @@ def pretrain(settings: PretrainConfig) -> None:
         f"{settings.batch.global_batch_size} ({settings.worker_batch_size} per worker) in each of {settings.epochs} "
         f"epochs, {sum(steps)} steps"
     )
-    result = _run(job)
-    summary = _publish(settings, result, seconds=time.monotonic() - started)
+    if dry_run:
+        read_manifest(settings.data.pairs, KIND, verify=True)
+        rows = read_row_group(train[0], columns=list(TOKENIZED_COLUMNS))
+        tokens = tokenize_pairs(rows, build_protein_tokenizer(settings.model), tokenizer)
+        click.echo("\n".join(estimate(settings, architecture, tokens, num_steps=sum(steps))))
+        click.echo("every file of the pairs has its checksum; nothing was written")
+        return
+    if fresh:
+        for name in OWN_FILES:
+            files.remove(files.join(settings.run_dir, name))
+    _run(job)
+    summary = _publish(settings, seconds=time.monotonic() - started)
+    write_report(settings.run_dir)
     recall = summary["valid"]["text_to_protein"]["recall@10"]
     click.echo(
         f"{summary['steps']} steps in {summary['seconds']:.0f} s; best epoch {summary['best_epoch']}: validation loss "
         f"{summary['valid']['loss']:.3f}, text to protein recall@10 {recall:.3f} "
         f"(untrained {summary['untrained']['text_to_protein']['recall@10']:.3f}, chance "
         f"{summary['chance']['recall@10']:.3f}, {summary['valid']['num_pairs']} pairs); "
-        f"checkpoint {files.join(settings.run_dir, BEST)}"
+        f"checkpoint {files.join(settings.run_dir, BEST)}; curves {files.join(settings.run_dir, 'report.html')}"
     )
 
 
@@ -119,24 +160,40 @@ def _with_absolute_paths(settings: PretrainConfig) -> PretrainConfig:
     return replace(settings, run_dir=resolve_output(settings.run_dir), data=replace(settings.data, pairs=pairs))
 
 
-def _check_run(settings: PretrainConfig) -> None:
-    """Look whether the run's folder is free, or holds an unfinished run of the same settings.
+def _check_run(settings: PretrainConfig, *, fresh: bool) -> None:
+    """Look whether the run's folder is free, or holds an unfinished run that can go on with these settings and pairs.
 
     Raises:
-        ConfigError: if it holds a finished run, or an unfinished one of other settings.
+        ConfigError: if it holds a finished run, or an unfinished one that cannot.
     """
     path = files.join(settings.run_dir, RESOLVED_CONFIG)
-    if files.exists(files.join(settings.run_dir, BEST, FILE_NAME)):
-        raise ConfigError(f"run_dir={settings.run_dir} holds a finished run; choose another, or remove it.")
-    if files.exists(path):
-        before = load_config(path)
-        if before != settings:
+    if not files.exists(path):
+        if names := files.list_folder(settings.run_dir):
             raise ConfigError(
-                f"run_dir={settings.run_dir} holds an unfinished run of other settings ({path}); run those again to "
-                "finish it, choose another run_dir, or remove it."
+                f"run_dir={settings.run_dir} holds other files ({', '.join(names[:3])} …); choose another."
             )
-        click.echo(f"going on with the unfinished run in {settings.run_dir}")
-    files.make_folder(settings.run_dir)
+        return
+    if fresh:
+        return
+    if files.exists(files.join(settings.run_dir, BEST, FILE_NAME)):
+        raise ConfigError(f"run_dir={settings.run_dir} holds a finished run; choose another, or give --fresh.")
+    found = forbidden_changes(load_config(path), settings)
+    if files.read_json(files.join(settings.run_dir, PAIRS_MARK)) != _pairs_mark(settings):
+        found.append(f"data.pairs: {settings.data.pairs} holds other pairs than those that the run began with")
+    if found:
+        raise ConfigError(
+            f"run_dir={settings.run_dir} holds an unfinished run that cannot go on so ({'; '.join(found)}); give its "
+            "own settings to finish it, choose another run_dir, or give --fresh to start over."
+        )
+    click.echo(f"going on with the unfinished run in {settings.run_dir}")
+
+
+def _pairs_mark(settings: PretrainConfig) -> dict[str, str]:
+    """What the files of the pairs hold, wherever they lie."""
+    from protclip.protanno.shards import KIND
+
+    listed = read_manifest(settings.data.pairs, KIND)["files"]
+    return {name: entry["sha256"] for name, entry in listed.items() if name.endswith(".parquet")}
 
 
 def _texts(groups: tuple[Any, ...]) -> Iterator[str]:
@@ -151,9 +208,9 @@ def _texts(groups: tuple[Any, ...]) -> Iterator[str]:
         missing -= group.num_rows
 
 
-def _run(job: Any) -> Any:
+def _run(job: Any) -> None:
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from ray_jobs.lanes import TASK_CPUS
@@ -173,52 +230,58 @@ def _run(job: Any) -> Any:
         if "RAY_ADDRESS" not in os.environ:
             raise ConfigError(f"this machine has too little for workers.num={workers.num}: {found}.")
         click.echo(f"the cluster has {found} now; waiting for nodes to join")
-    # The folder is claimed when nothing is left that could be refused.
+    # The folder is claimed when nothing is left that could be refused; the config is the mark of a run.
+    files.write_json(files.join(settings.run_dir, PAIRS_MARK), _pairs_mark(settings))
     with files.atomic_write(files.join(settings.run_dir, RESOLVED_CONFIG)) as stream:
         stream.write(config_yaml(settings).encode())
-    storage, name = settings.run_dir.rstrip("/").rsplit("/", 1)
-    filesystem = None
+    storage, filesystem = settings.run_dir, None
     if files.is_url(settings.run_dir):
         from pyarrow.fs import FSSpecHandler, PyFileSystem
 
         fs, storage = files.filesystem(storage)
         filesystem = PyFileSystem(FSSpecHandler(fs))
+    train_function: Any = train_worker  # Ray's annotation knows no return value
     trainer = TorchTrainer(
-        train_worker,
+        train_function,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=workers.num, use_gpu=workers.use_gpu, resources_per_worker=workers.resources
+            num_workers=workers.num if workers.min is None else (workers.min, workers.num),  # type: ignore[arg-type]
+            use_gpu=workers.use_gpu,
+            resources_per_worker=workers.resources,
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the class of Ray Train V1
-            name=name,
+            name=RAY_FOLDER,
             storage_path=storage or "/",
             storage_filesystem=filesystem,
             logging_config=LoggingConfig(log_level="WARNING"),
             failure_config=FailureConfig(max_failures=settings.max_failures),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=settings.keep_checkpoints,
-                checkpoint_score_attribute="valid_loss",
-                checkpoint_score_order="min",
-            ),
         ),
     )
-    return trainer.fit()
+    try:
+        result: Any = trainer.fit()
+    except TrainingFailedError as error:
+        causes = getattr(error, "worker_failures", {}).values()
+        if ours := [cause for cause in causes if isinstance(cause, ProtclipError)]:
+            raise ours[0] from error
+        raise
+    if result.return_value is not None:
+        raise ProtclipError(result.return_value)
 
 
-def _publish(settings: PretrainConfig, result: Any, *, seconds: float) -> dict[str, Any]:
+def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     """Copy the checkpoint of lowest validation loss to ``best`` and write the run's summary."""
     from protclip.evaluation.retrieval import chance
     from protclip.model.checkpoint import KIND
+    from protclip.train import checkpoints
     from protclip.train.state import PROGRESS, TENSORS
     from ray_jobs.worker import METRICS
 
-    best = files.join(settings.run_dir, BEST)
-    with result.get_best_checkpoint("valid_loss", "min").as_directory() as folder:
-        manifest = read_manifest(folder, KIND, verify=True)
-        names = [name for name in manifest["files"] if name not in (TENSORS, PROGRESS)]
-        for name in names:
-            files.publish(f"{folder}/{name}", files.join(best, name))
+    source, target = checkpoints.best(settings.run_dir), files.join(settings.run_dir, BEST)
+    manifest = read_manifest(source, KIND, verify=True)
+    names = [name for name in manifest["files"] if name not in (TENSORS, PROGRESS)]
+    for name in names:
+        files.copy(files.join(source, name), files.join(target, name))
     record = {key: manifest[key] for key in ("fingerprint", "metrics", "run")}
     metrics = files.join(settings.run_dir, METRICS)
     history = files.read_json(metrics)["history"]
@@ -233,5 +296,5 @@ def _publish(settings: PretrainConfig, result: Any, *, seconds: float) -> dict[s
         "history": history,
     }
     files.write_json(metrics, summary)
-    write_manifest(best, KIND, names, **record)
+    write_manifest(target, KIND, names, **record)
     return summary

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import json
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from protclip.config import PretrainConfig, config_dict
 from protclip.data.collate import Batch, Masking, collate, identity, ragged
 from protclip.data.tokenize import TOKENIZED_COLUMNS, TextTokenizer, tokenize_pairs
 from protclip.embedding import ProtCLIP
+from protclip.errors import ConfigError, ProtclipError
 from protclip.evaluation.objectives import validation_terms
 from protclip.evaluation.retrieval import validation_metrics
 from protclip.hashing import hash64
@@ -28,14 +32,20 @@ from protclip.losses.total import with_loss
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer
 from protclip.model.checkpoint import save_checkpoint
 from protclip.protanno.shards import RowGroup, read_row_group
-from protclip.train import state as train_state
-from protclip.train.loop import fit
+from protclip.train.checkpoints import Writer, newest
+from protclip.train.loop import Part, StoppedError, TooManySkippedError, fit
 from protclip.train.optim import build_optimizer, build_schedule
-from protclip.train.state import TrainState
+from protclip.train.progress import Progress, StepLog
+from protclip.train.report import write_report
+from protclip.train.state import PROGRESS, TENSORS, TrainState, load_trainer, save_trainer, take_snapshot
+from protclip.train.step import StepReport, Wishes
+from protclip.train.trackers import epoch_scalars, open_trackers, step_scalars
 from ray_jobs.cluster import tame_ray_data
 from ray_jobs.lanes import LanePlan, stream
 
-METRICS = "metrics.json"
+METRICS, ROWS = "metrics.json", "rows"
+LOOK_EVERY_S = 5.0
+"""Between two looks whether a node is about to be taken away."""
 VALID_BLOCK = 32
 """Held-out pairs that are measured together, and that PDA contrasts where it does so between proteins."""
 
@@ -56,10 +66,16 @@ class TrainJob:
         return [replace(self.plan, epoch=epoch).num_batches for epoch in range(self.config.epochs)]
 
 
-def train_worker(arguments: dict[str, TrainJob]) -> None:
-    """Train in this process, one of the group that Ray Train has set up."""
+def train_worker(arguments: dict[str, TrainJob]) -> str | None:
+    """Train in this process, one of the group that Ray Train has set up.
+
+    Returns:
+        Why the run has to end, where starting the workers again would change nothing; None when it is finished. An
+        exception has them started again.
+    """
     tame_ray_data()
-    Worker(arguments["job"]).run()
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    return Worker(arguments["job"]).run()
 
 
 class Worker:
@@ -78,52 +94,122 @@ class Worker:
         self.state = self._initial_state()
         self.valid = self._valid_rows()
         self.started = time.monotonic()
+        self.progress = Progress(
+            self.state,
+            total_steps=sum(job.batches_per_epoch),
+            epochs=self.config.epochs,
+            every_s=self.config.log_every_s,
+        )
+        self.failure: ProtclipError | None = None
+        """Why the run has to end."""
+        self.preemption: Any = None
+        self.last_saved = self.last_look = time.monotonic()
+        if self.rank == 0:
+            run_dir = self.config.run_dir
+            self.writer = Writer(run_dir, keep=self.config.keep_checkpoints)
+            self.steps = StepLog(run_dir, first_step=self.state.step)
+            self.trackers = open_trackers(self.config.trackers, run_dir, config_dict(self.config))
 
-    def run(self) -> None:
-        """Measure the start, train, and report each epoch."""
+    def run(self) -> str | None:
+        """Measure the start, train, and save; returns why the run has to end, or None."""
         network = DistributedDataParallel(
             self.state.model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             process_group=self.group,
+            # It keeps the buckets as they are: otherwise they are sorted anew after a process's first step, and with
+            # three workers or more sums in another order would tell a restarted run from an undisturbed one.
+            find_unused_parameters=True,
         )
         if self.state.step == 0:
-            self._record(epoch=0, train=None, valid=self._evaluate())
-        fit(
-            self.state,
-            network,
-            batches=self._batches,
-            end_epoch=self._end_epoch,
-            epochs=self.config.epochs,
-            batches_per_epoch=self.job.batches_per_epoch,
-            group=self.group,
-            log=self._log,
-            log_every_s=self.config.log_every_s,
-        )
+            valid = self._evaluate()
+            if self.rank == 0:
+                with self._noticing_failures():
+                    self._record(epoch=0, train=None, valid=valid)
+        try:
+            fit(
+                self.state,
+                network,
+                parts=self._parts,
+                after_step=self._after_step,
+                end_epoch=self._end_epoch,
+                wishes=self._wishes,
+                epochs=self.config.epochs,
+                early_stop_epochs=self.config.early_stop_epochs,
+                max_grad_norm=self.config.optimizer.max_grad_norm,
+                max_skipped_steps=self.config.max_skipped_steps,
+                group=self.group,
+            )
+        except StoppedError:
+            pass
+        except TooManySkippedError as error:  # the same on every worker
+            self.failure = error
+        if self.rank == 0:
+            with self._noticing_failures():
+                self.writer.wait()
+                self.steps.write()
+                for tracker in self.trackers:
+                    tracker.close()
+                write_report(self.config.run_dir)
+        return distributed.from_first_worker(str(self.failure) if self.failure else None, self.group)
 
     def _initial_state(self) -> TrainState:
         architecture = build_architecture(self.config.model, self.text_tokenizer, self.config.objectives)
         model = build_model(self.config.model, architecture, seed=self.config.seed).to(self.device)
         optimizer = build_optimizer(model, self.config.optimizer)
-        schedule = build_schedule(optimizer, self.config.optimizer, total_steps=sum(self.job.batches_per_epoch))
+        epoch_ends = np.cumsum(self.job.batches_per_epoch).tolist()
+        schedule = build_schedule(self.config.optimizer, epoch_ends=epoch_ends)
         state = TrainState(model=model, optimizer=optimizer, schedule=schedule)
-        if (checkpoint := ray.train.get_checkpoint()) is not None:
-            with checkpoint.as_directory() as folder:
-                train_state.load_trainer(folder, state)
-            self._log(f"continuing after epoch {state.epoch} (step {state.step})")
+        # One worker looks, so that all go on from the same.
+        found = newest(self.config.run_dir, tell=self._log) if self.rank == 0 else None
+        if (folder := distributed.from_first_worker(found, self.group)) is not None:
+            load_trainer(folder, state)
+            self._log(f"going on after step {state.step}, in epoch {state.epoch + 1} ({folder})")
         return state
 
-    def _batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
+    def _parts(self, epoch: int, first_batch: int) -> Iterator[Part]:
+        num_workers = distributed.world_size(self.group)
+        plan = replace(self.job.plan, epoch=epoch)
         tables = stream(
-            replace(self.job.plan, epoch=epoch),
+            plan,
             self.protein_tokenizer,
             self.text_tokenizer,
             rank=self.rank,
-            num_workers=distributed.world_size(self.group),
+            num_workers=num_workers,
             first_batch=first_batch,
             properties=self.config.objectives.pda > 0,
         )
-        for table in tables:
-            yield self._collate(table, seed=self.config.seed, epoch=epoch)
+        size = self.config.batch.global_batch_size // num_workers // self.config.batch.micro_batches
+        number = first_batch
+        with self._row_log() as log:
+            for table in tables:
+                number += 1
+                batches = [
+                    self._collate(table.slice(start, size), seed=self.config.seed, epoch=epoch)
+                    for start in range(0, len(table), size)
+                ]
+                accessions = table.column("accession").to_pylist()
+                log(accessions)
+                yield Part(batches=batches, accessions=accessions)
+        assert number == plan.num_batches, "the stream ended early"
+
+    @contextlib.contextmanager
+    def _row_log(self) -> Iterator[Callable[[list[str]], None]]:
+        """Takes the rows of each batch that is about to be trained on."""
+        if not self.config.log_rows:
+            yield lambda _: None
+            return
+        folder = Path(self.config.run_dir) / ROWS
+        folder.mkdir(exist_ok=True)
+        life = distributed.from_first_worker(str(time.time_ns()), self.group)
+        with (folder / f"{time.time_ns()}-{self.rank}.jsonl").open("w") as target:
+
+            def write(accessions: list[str]) -> None:
+                # The step that the rows will have been part of.
+                row = {"life": life, "step": self.state.step + 1, "accessions": accessions}
+                target.write(json.dumps(row) + "\n")
+                target.flush()
+
+            yield write
 
     def _collate(self, rows: pa.Table, *, seed: int, epoch: int) -> Batch:
         masking = Masking(
@@ -178,42 +264,98 @@ class Worker:
         for start in range(0, len(self.valid), VALID_BLOCK):
             yield self._collate(self.valid.slice(start, VALID_BLOCK), seed=hash64(self.config.seed, "valid"), epoch=0)
 
-    def _end_epoch(self, state: TrainState, train: dict[str, float]) -> None:
+    def _wishes(self) -> Wishes:
+        look = self.rank == 0 and time.monotonic() - self.last_look >= LOOK_EVERY_S
+        return Wishes(stop=self.failure is not None, look=look)
+
+    def _after_step(self, report: StepReport, waited: float) -> None:
+        if report.skipped:
+            rows = ", ".join(self.state.skipped[-1].accessions) or "no row alone"
+            self._log(f"step {self.state.step} is left out: its gradient is not finite; not finite alone: {rows}")
+        soon = report.wishes.look and self._is_preempted()
+        if self.rank != 0:
+            return
+        with self._noticing_failures():
+            if (record := self.progress.add(report, waited)) is not None:
+                self._log(self.progress.line(record))
+                self.steps.add(record)
+                self._track(step_scalars(record))
+            if self.writer.error is not None:
+                raise self.writer.error
+            if soon or (time.monotonic() - self.last_saved >= self.config.checkpoint_every_s and not self.writer.busy):
+                self._save({})
+            if soon:
+                self.writer.wait()
+                self._log(f"a node will be taken away: a checkpoint is made after step {self.state.step}")
+
+    def _is_preempted(self) -> bool:
+        """Whether it is news that a node of this run will be taken away; to be asked by all workers together."""
+        self.last_look = time.monotonic()
+        before, self.preemption = self.preemption, ray.train.get_preemption_info()
+        return self.preemption is not None and self.preemption != before
+
+    def _end_epoch(self, train: dict[str, float]) -> None:
+        state = self.state
         valid = self._evaluate()
-        self._record(epoch=state.epoch, train=train, valid=valid)
+        state.note_validation(valid["loss"])
         recalls = ", ".join(f"{valid[way]['recall@10']:.3f} {way}" for way in ("text_to_protein", "protein_to_text"))
         self._log(
             f"epoch {state.epoch}/{self.config.epochs} done: training loss {_spelled(train)}, validation loss "
             f"{_spelled({name: valid[name] for name in train})}, recall@10 of {valid['num_pairs']}: {recalls}"
         )
-        metrics = {"epoch": state.epoch, "train_loss": train["loss"], "valid_loss": valid["loss"]}
-        name = f"epoch-{state.epoch:04d}"
-        if self.rank != 0:
-            ray.train.report(metrics, checkpoint_dir_name=name)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            train_state.save_trainer(folder, state)
+        if self.rank == 0:
+            metrics = {"epoch": state.epoch, "train_loss": train["loss"], "valid_loss": valid["loss"]}
+            with self._noticing_failures():
+                self._record(epoch=state.epoch, train=train, valid=valid)
+                self._save({**metrics, "train": train, "valid": valid})
+                write_report(self.config.run_dir)
+
+    def _save(self, metrics: dict[str, Any]) -> None:
+        """Begin to write a checkpoint; those of epochs have metrics."""
+        snapshot = take_snapshot(self.state)
+
+        def write(folder: str) -> None:
+            save_trainer(folder, snapshot)
             save_checkpoint(
                 folder,
-                state.model,
+                self.state.model,
                 self.protein_tokenizer,
                 self.text_tokenizer,
-                extra_files=(train_state.TENSORS, train_state.PROGRESS),
-                metrics={**metrics, "train": train, "valid": valid},
+                weights=snapshot.weights,
+                extra_files=(TENSORS, PROGRESS),
+                metrics=metrics,
                 run=config_dict(self.config),
             )
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
+
+        self.steps.write()
+        self.writer.start(self.state.step, write)
+        self.last_saved = time.monotonic()
+
+    @contextlib.contextmanager
+    def _noticing_failures(self) -> Iterator[None]:
+        """What fails on this worker alone ends the run after the next step, for all together."""
+        try:
+            yield
+        except ProtclipError as error:
+            self.failure = self.failure or error
+        except OSError as error:
+            self.failure = self.failure or ConfigError(
+                f"run_dir={self.config.run_dir} cannot be written ({error}); mend that, then run the same command "
+                "again: it goes on from the last checkpoint."
+            )
 
     def _record(self, **values: Any) -> None:
         """Add an epoch to the run's metrics; entries of epochs that a restart repeats are replaced."""
-        if self.rank != 0:
-            return
         path = files.join(self.config.run_dir, METRICS)
         history = files.read_json(path)["history"] if files.exists(path) else []
         history = [entry for entry in history if entry["epoch"] < values["epoch"]]
         entry = {**values, "step": self.state.step, "seconds": round(time.monotonic() - self.started, 1)}
         files.write_json(path, {"history": [*history, entry]})
+        self._track(epoch_scalars(entry))
+
+    def _track(self, values: dict[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.log(values, self.state.step)
 
     def _log(self, line: str) -> None:
         if self.rank == 0:

@@ -76,7 +76,7 @@ def build_index(embeddings: Embeddings, folder: str, config: HnswConfig, *, over
             save_graph(graph, graph_file)
             pq.write_table(embeddings.metadata, scratch / METADATA_FILE)
             for name in (GRAPH_FILE, METADATA_FILE):
-                files.publish(scratch / name, files.join(folder, name))
+                files.copy(scratch / name, files.join(folder, name))
         body = {name: getattr(manifest, name) for name in IndexManifest.__slots__}
         write_manifest(folder, KIND, [GRAPH_FILE, METADATA_FILE], **body)
     except OSError as error:
@@ -180,7 +180,7 @@ def _local_copy(path: str) -> Iterator[str]:
     read_index_manifest(path)  # presence and sizes, before anything is fetched
     with tempfile.TemporaryDirectory(prefix="protclip-index-") as folder:
         for name in (GRAPH_FILE, METADATA_FILE, FILE_NAME):
-            files.fetch(files.join(path, name), f"{folder}/{name}")
+            files.copy(files.join(path, name), f"{folder}/{name}")
         yield folder
 
 

@@ -41,17 +41,22 @@ def objective_terms(
         gc, bsr, pda, mlm, as far as they are on, without their weights. The mean of each over the workers is its
         mean over the global batch, however that is cut into workers and micro-batches.
     """
-    gc = global_contrast(
+    gc = contrast(outputs, batches, group=group)
+    if not weights(objectives):
+        return {"gc": gc}
+    counts_3 = mean_counts(batches, group=group)
+    return {"gc": gc, **counted_terms(outputs, batches, objectives, mean_counts_3=counts_3, group=group)}
+
+
+def contrast(outputs: Sequence[Outputs], batches: Sequence[Batch], *, group: ProcessGroup | None) -> Tensor:
+    """gc over these micro-batches of all workers."""
+    return global_contrast(
         torch.cat([output.protein_BD for output in outputs]),
         torch.cat([output.text_BD for output in outputs]),
         outputs[0].logit_scale,
         torch.cat([batch.identity_B2 for batch in batches]),
         group=group,
     )
-    if not weights(objectives):
-        return {"gc": gc}
-    counts_3 = mean_counts(batches, group=group)
-    return {"gc": gc, **counted_terms(outputs, batches, objectives, mean_counts_3=counts_3, group=group)}
 
 
 def mean_counts(batches: Sequence[Batch], *, group: ProcessGroup | None) -> Tensor:
@@ -73,7 +78,7 @@ def counted_terms(
     mean_counts_3: Tensor,
     group: ProcessGroup | None,
 ) -> dict[str, Tensor]:
-    """bsr, pda and mlm, as far as they are on, over these micro-batches.
+    """bsr, pda and mlm over these micro-batches, those of which the outputs have something.
 
     Args:
         outputs: of the network, one for each micro-batch.
@@ -115,7 +120,7 @@ def counted_terms(
             group=group,
         )
         terms["pda"] = [loss]
-    return {name: torch.stack(parts).sum() for name, parts in terms.items()}
+    return {name: torch.stack(parts).sum() for name, parts in terms.items() if parts}
 
 
 def weights(objectives: ObjectivesConfig) -> dict[str, float]:
@@ -125,10 +130,11 @@ def weights(objectives: ObjectivesConfig) -> dict[str, float]:
 
 
 def total_loss(terms: Mapping[str, Number], objectives: ObjectivesConfig) -> Number:
-    """L: the only place where the terms are summed."""
+    """L, of the terms that are given: the only place where they are summed."""
     total = terms["gc"]
     for name, weight in weights(objectives).items():
-        total = total + weight * terms[name]
+        if name in terms:
+            total = total + weight * terms[name]
     return total
 
 

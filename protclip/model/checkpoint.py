@@ -59,6 +59,7 @@ def save_checkpoint(
     protein_tokenizer: ProteinTokenizer,
     text_tokenizer: TextTokenizer,
     *,
+    weights: Mapping[str, Tensor] | None = None,
     extra_files: Sequence[str] = (),
     max_shard_bytes: int = MAX_SHARD_BYTES,
     **record: Any,
@@ -68,13 +69,15 @@ def save_checkpoint(
     Args:
         folder: path or URL.
         model: its weights are stored in their own precision.
+        weights: a copy of them that was made earlier, to be stored in their place.
         extra_files: names of files already in the folder that belong to it.
         max_shard_bytes: weights beyond it are written as several files.
         record: JSON values to keep in the manifest, such as the metrics and the run's settings; the model card tells
             of those that it knows.
     """
     config = architecture_fields(model.architecture)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = model.state_dict() if weights is None else weights
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     names = [*extra_files, "config.json", "README.md"]
     names += [f"{PROTEIN_TOKENIZER}/{name}" for name in protein_tokenizer.save(files.join(folder, PROTEIN_TOKENIZER))]
     names += [f"{TEXT_TOKENIZER}/{name}" for name in text_tokenizer.save(files.join(folder, TEXT_TOKENIZER))]

@@ -146,7 +146,8 @@ class DualEncoder(nn.Module):
         outputs = Outputs(
             protein_BD=_unit(self.protein_projection(mean_pool(unmasked_TH, unmasked.length_S))),
             text_BD=_unit(text_SD[:num_pairs]),
-            logit_scale=self.logit_scale,
+            # Not the parameter itself: DDP would think that nothing was computed with it.
+            logit_scale=self.logit_scale.clone(),
         )
         if on.mlm > 0:
             assert batch.mlm is not None
@@ -185,7 +186,7 @@ class DualEncoder(nn.Module):
             property_BKD=query_SD.view(len(mask_BL), len(PROPERTIES), -1),
             present_BK=present_S.view(len(mask_BL), len(PROPERTIES)),
             text_hash_BK=text_hash_S.view(len(mask_BL), len(PROPERTIES)),
-            logit_scale=self.heads.segment_logit_scale,
+            logit_scale=self.heads.segment_logit_scale.clone(),
         )
 
     def _protein_hidden(self, ids_and_masks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Packing]:

@@ -2,90 +2,120 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed import ProcessGroup
-from tqdm import tqdm
 
 from protclip import distributed
 from protclip.data.collate import Batch
+from protclip.errors import DataError
 from protclip.losses.total import with_loss
-from protclip.train.state import TrainState
-from protclip.train.step import train_step
+from protclip.train.state import SkippedStep, TrainState
+from protclip.train.step import StepReport, Wishes, bad_rows, train_step
+
+NUM_NAMED = 20
+"""Accessions that an error names, at most."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One worker's part of a global batch."""
+
+    batches: Sequence[Batch]
+    """Micro-batches of equal size, on the device."""
+    accessions: Sequence[str]
+    """Of their rows, in order."""
+
+
+class StoppedError(Exception):
+    """Some worker wanted the run to end; raised on all."""
+
+
+class TooManySkippedError(DataError):
+    """Too many steps had a gradient that is not finite; raised on all workers."""
 
 
 def fit(
     state: TrainState,
     network: nn.Module,
     *,
-    batches: Callable[[int, int], Iterator[Batch]],
-    end_epoch: Callable[[TrainState, dict[str, float]], None],
+    parts: Callable[[int, int], Iterator[Part]],
+    after_step: Callable[[StepReport, float], None],
+    end_epoch: Callable[[dict[str, float]], None],
+    wishes: Callable[[], Wishes],
     epochs: int,
-    batches_per_epoch: Sequence[int],
+    early_stop_epochs: int | None,
+    max_grad_norm: float,
+    max_skipped_steps: int,
     group: ProcessGroup | None,
-    log: Callable[[str], None],
-    log_every_s: float,
 ) -> None:
-    """Train from where the state stands to the last epoch.
+    """Train from where the state stands to the last epoch, or until no epoch has been better for some time.
 
     Args:
         state: model, optimizer and place in the stream; changed in place.
         network: ``state.model``, wrapped by DDP where there are several workers.
-        batches: (epoch, first batch) → this worker's batches from there to the epoch's end, on the device.
-        end_epoch: called on every worker after each epoch with the mean of each term over its steps and all workers,
-            and their weighted sum as ``loss``; it measures and saves.
+        parts: (epoch, first batch) → what this worker has of each global batch from there to the epoch's end.
+        after_step: called on every worker after each step with its report, and the seconds that it waited for data.
+        end_epoch: called on every worker when the state stands behind an epoch, with the mean of each term over its
+            steps and their weighted sum as ``loss``; it measures, notes the validation loss in the state, and saves.
+        wishes: this worker's, asked for once in each step.
         epochs: passes in all.
-        batches_per_epoch: global batches of each epoch.
+        early_stop_epochs: epochs in a row without a lower validation loss after which the run ends; None for never.
+        max_grad_norm: a longer gradient is scaled down to it.
+        max_skipped_steps: more steps with a gradient that is not finite end the run.
         group: the workers, or None for one process.
-        log: takes a line of progress.
-        log_every_s: seconds between two lines.
+
+    Raises:
+        StoppedError: when any worker wished to stop.
+        TooManySkippedError: naming the rows.
     """
-    started = last_line = time.monotonic()
-    first_step = state.step
     objectives = state.model.architecture.objectives
-    while state.epoch < epochs:
+    while state.epoch < epochs and not _is_enough(state, early_stop_epochs):
         network.train()
-        steps: list[dict[str, Tensor]] = []
-        for batch in batches(state.epoch, state.batch):
-            steps.append(train_step(state, network, batch, group=group))
+        asked = time.monotonic()
+        for part in parts(state.epoch, state.batch):
+            waited = time.monotonic() - asked
+            report = train_step(state, network, part.batches, group=group, max_grad_norm=max_grad_norm, wishes=wishes())
             state.batch += 1
-            if (now := time.monotonic()) - last_line >= log_every_s:
-                last_line = now
-                line = _line(
-                    state,
-                    with_loss({name: term.item() for name, term in steps[-1].items()}, objectives),
-                    steps_per_s=(state.step - first_step) / (now - started),
-                    num_pairs=batch.num_pairs * distributed.world_size(group),
-                    total_steps=sum(batches_per_epoch),
-                    epochs=epochs,
+            if report.skipped:
+                rows = [part.accessions[i] for i in bad_rows(state.model, part.batches)]
+                state.skipped.append(
+                    SkippedStep(
+                        step=state.step, epoch=state.epoch + 1, accessions=distributed.gather_values(rows, group)
+                    )
                 )
-                log(line)
-        assert state.batch == batches_per_epoch[state.epoch], "the stream ended early"
-        terms_ST = torch.stack([torch.stack(list(terms.values())) for terms in steps])
-        means = distributed.mean_over_workers(terms_ST.double().mean(0), group).tolist()
+                if len(state.skipped) > max_skipped_steps:
+                    raise TooManySkippedError(_too_many(state.skipped))
+            else:
+                state.sums.update(report.terms)
+                state.num_summed += 1
+            if report.wishes.stop:
+                raise StoppedError
+            after_step(report, waited)
+            asked = time.monotonic()
+        means = {name: total / max(1, state.num_summed) for name, total in state.sums.items()}
         state.epoch, state.batch = state.epoch + 1, 0
+        state.sums, state.num_summed = Counter(), 0
         network.eval()
-        end_epoch(state, with_loss(dict(zip(steps[-1], means, strict=True)), objectives))
+        end_epoch(with_loss(means, objectives) if means else {"loss": math.nan})
 
 
-def _line(
-    state: TrainState,
-    losses: dict[str, float],
-    *,
-    steps_per_s: float,
-    num_pairs: int,
-    total_steps: int,
-    epochs: int,
-) -> str:
-    values = {
-        "epoch": f"{state.epoch + 1}/{epochs}",
-        "step": f"{state.step}/{total_steps}",
-        # With the contrast alone, gc is the loss.
-        **{name: f"{loss:.3f}" for name, loss in losses.items() if name != "gc" or len(losses) > 2},
-        "pairs/s": f"{steps_per_s * num_pairs:.0f}",
-        "ETA": tqdm.format_interval((total_steps - state.step) / steps_per_s),
-    }
-    return "  ".join(f"{name} {value}" for name, value in values.items())
+def _is_enough(state: TrainState, early_stop_epochs: int | None) -> bool:
+    return early_stop_epochs is not None and state.epoch - state.best_epoch >= early_stop_epochs
+
+
+def _too_many(skipped: Sequence[SkippedStep]) -> str:
+    named = list(dict.fromkeys(accession for one in skipped for accession in one.accessions))
+    rows = (
+        f"the rows {', '.join(named[:NUM_NAMED])}{' …' if len(named) > NUM_NAMED else ''}" if named else "no row alone"
+    )
+    return (
+        f"{len(skipped)} steps, from {skipped[0].step} to {skipped[-1].step}, had a gradient that is not finite and "
+        f"were left out, which is more than max_skipped_steps; the outputs of {rows} were not finite. Look at these "
+        "pairs, or lower optimizer.learning_rate; going on with a larger max_skipped_steps is possible."
+    )

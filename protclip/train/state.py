@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from protclip import files
 from protclip.errors import CheckpointError
@@ -19,34 +20,84 @@ from protclip.model.tensors import write_tensors
 TENSORS, PROGRESS = "trainer.safetensors", "trainer.json"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedStep:
+    """A step whose gradient was not finite."""
+
+    step: int
+    epoch: int
+    accessions: list[str]
+    """Of the rows whose own outputs were not finite; empty where it is only all of them together that were not."""
+
+
 @dataclass(kw_only=True, slots=True)
 class TrainState:
-    """Model, optimizer and the place in the stream."""
+    """Model, optimizer and the place in the stream; the same on every worker.
+
+    There is no random state: masks, noise and order are functions of (seed, epoch, accession).
+    """
 
     model: DualEncoder
     optimizer: Optimizer
-    schedule: LambdaLR
+    schedule: Callable[[int], float]
+    """Step, from 0 → learning rate."""
     epoch: int = 0
     """The epoch to go on with, from 0."""
     batch: int = 0
     """The global batch of that epoch to go on with, from 0."""
     step: int = 0
-    """Optimizer steps made."""
+    """Steps made, skipped ones too."""
+    sums: Counter[str] = field(default_factory=Counter)
+    """Of each term of the loss over the steps of the unfinished epoch."""
+    num_summed: int = 0
+    """Those steps, skipped ones left out."""
+    skipped: list[SkippedStep] = field(default_factory=list)
+    best_loss: float = float("inf")
+    """Lowest validation loss of an epoch so far."""
+    best_epoch: int = 0
+    """The epoch that had it, from 1; 0 before the first."""
+
+    def note_validation(self, loss: float) -> None:
+        """Remember the epoch that ended if it is the best one."""
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch = loss, self.epoch
 
 
-def save_trainer(folder: str, state: TrainState) -> None:
-    """Write the optimizer's state and the place in the stream beside the model."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """A state as it was at one moment, in memory of its own on the CPU."""
+
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    progress: Mapping[str, Any]
+
+
+def take_snapshot(state: TrainState) -> Snapshot:
+    """Copy what the next step changes."""
     optimizer = state.optimizer.state_dict()
     tensors, values = _split(optimizer["state"])
-    write_tensors(files.join(folder, TENSORS), tensors)
+    frozen = {name for name, parameter in state.model.named_parameters() if not parameter.requires_grad}
+    weights = {
+        name: tensor.detach().cpu() if name in frozen else _copied(tensor)
+        for name, tensor in state.model.state_dict().items()
+    }
     progress = {
         "epoch": state.epoch,
         "batch": state.batch,
         "step": state.step,
+        "sums": dict(state.sums),
+        "num_summed": state.num_summed,
+        "skipped": [{name: getattr(one, name) for name in one.__slots__} for one in state.skipped],
+        "best": {"loss": state.best_loss, "epoch": state.best_epoch} if state.best_epoch else None,
         "optimizer": {"param_groups": optimizer["param_groups"], "values": values},
-        "schedule": {"last_epoch": state.schedule.last_epoch},
     }
-    files.write_json(files.join(folder, PROGRESS), progress)
+    return Snapshot(weights=weights, optimizer=tensors, progress=progress)
+
+
+def save_trainer(folder: str, snapshot: Snapshot) -> None:
+    """Write the optimizer's state and the place in the stream beside the model."""
+    write_tensors(files.join(folder, TENSORS), snapshot.optimizer)
+    files.write_json(files.join(folder, PROGRESS), snapshot.progress)
 
 
 def load_trainer(folder: str, state: TrainState) -> None:
@@ -66,19 +117,26 @@ def load_trainer(folder: str, state: TrainState) -> None:
             optimizer_state.setdefault(int(index), {}).update(values)
         groups = progress["optimizer"]["param_groups"]
         state.optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
-        state.schedule.last_epoch = progress["schedule"]["last_epoch"]
         state.epoch, state.batch, state.step = progress["epoch"], progress["batch"], progress["step"]
-    except (KeyError, ValueError) as error:
+        state.sums, state.num_summed = Counter(progress["sums"]), progress["num_summed"]
+        state.skipped = [SkippedStep(**fields) for fields in progress["skipped"]]
+        if best := progress["best"]:
+            state.best_loss, state.best_epoch = best["loss"], best["epoch"]
+    except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder}: the trainer's state does not fit this run ({error}).") from error
 
 
-def _split(state: dict[int, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     tensors: dict[str, Tensor] = {}
     values: dict[str, dict[str, Any]] = {}
     for index, entry in state.items():
         for key, value in entry.items():
             if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{key}"] = value.detach().cpu().contiguous()
+                tensors[f"{index}.{key}"] = _copied(value)
             else:
                 values.setdefault(str(index), {})[key] = value
     return tensors, values
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()

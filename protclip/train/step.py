@@ -1,41 +1,186 @@
-"""One optimizer step."""
+"""One optimizer step: forward, backward, the update, and what it leaves out."""
 
 from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from protclip import distributed
 from protclip.data.collate import Batch
-from protclip.losses.total import objective_terms, total_loss
-from protclip.model.dual_encoder import MAX_LOGIT_SCALE, DualEncoder
+from protclip.losses.total import contrast, counted_terms, mean_counts, total_loss
+from protclip.model.dual_encoder import MAX_LOGIT_SCALE, Alignment, DualEncoder, Outputs
+from protclip.train.optim import set_learning_rate
 from protclip.train.state import TrainState
 
 
-def train_step(state: TrainState, network: nn.Module, batch: Batch, *, group: ProcessGroup | None) -> dict[str, Tensor]:
-    """Forward, backward and update; returns this worker's terms of the loss, detached.
+class Wishes(NamedTuple):
+    """What a worker wants all to do together after a step."""
 
-    Their means over the workers are those of the global batch.
+    stop: bool = False
+    """End the run."""
+    look: bool = False
+    """Look whether a node is about to be taken away."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReport:
+    """What a step did; the same on every worker."""
+
+    terms: dict[str, float]
+    """Each term of the loss, without its weight: means over the global batch."""
+    grad_norm: float
+    """Of all parameters together, before it was bounded."""
+    skipped: bool
+    """The gradient was not finite, and nothing was changed."""
+    num_tokens: int
+    """Of proteins and biotexts of the global batch, as they are in the data."""
+    num_places: int
+    """The same with padding."""
+    wishes: Wishes
+    """What any worker wants."""
+
+
+def train_step(
+    state: TrainState,
+    network: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    group: ProcessGroup | None,
+    max_grad_norm: float,
+    wishes: Wishes,
+) -> StepReport:
+    """Forward, backward and update.
+
+    A gradient that is not finite is dropped on every worker: averaging has made it the same on all.
 
     Args:
-        state: its optimizer and schedule are stepped.
+        state: its optimizer is stepped.
         network: ``state.model``, wrapped by DDP where there are several workers.
-        batch: this worker's part of the global batch.
+        batches: this worker's part of the global batch, in one or several micro-batches.
         group: the workers, or None for one process.
+        max_grad_norm: a longer gradient is scaled down to it.
+        wishes: this worker's.
     """
+    state.optimizer.zero_grad(set_to_none=True)
+    terms = _backward(state.model, network, batches, group=group)
+    parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
+    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).double()
+    masks = [mask for batch in batches for mask in (batch.protein_mask_BL, batch.text_mask_BL)]
+    num_tokens, num_places = torch.stack([mask.sum() for mask in masks]).sum(), sum(mask.numel() for mask in masks)
+    mine = [*terms.values(), num_tokens, norm.new_tensor(num_places), *norm.new_tensor(wishes)]
+    # All that the host wants to know, in one exchange and one wait for the device.
+    means = distributed.mean_over_workers(torch.stack([value.double() for value in mine]), group)
+    *values, tokens, places, stop, look, grad_norm = torch.cat([means, norm.reshape(1)]).tolist()
+    skipped = not math.isfinite(grad_norm)
+    set_learning_rate(state.optimizer, state.schedule(state.step))
+    if not skipped:
+        state.optimizer.step()
+        _bound_scales(state.model)
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    workers = distributed.world_size(group)
+    return StepReport(
+        terms=dict(zip(terms, values, strict=True)),
+        grad_norm=grad_norm,
+        skipped=skipped,
+        num_tokens=round(tokens * workers),
+        num_places=round(places * workers),
+        wishes=Wishes(stop=stop > 0, look=look > 0),
+    )
+
+
+@torch.no_grad()
+def bad_rows(model: DualEncoder, batches: Sequence[Batch]) -> list[int]:
+    """This worker's rows of a step whose own outputs are not finite, by their place in it."""
+    found: list[int] = []
+    first = 0
+    for batch in batches:
+        outputs = model(batch)
+        rows = [outputs.protein_BD, outputs.text_BD, outputs.mlm_logits_BQV, outputs.bsr_logits_BQV]
+        bad = [~row.isfinite().flatten(1).all(1) for row in rows if row is not None]
+        found += (first + torch.stack(bad).any(0).nonzero().flatten()).tolist()
+        first += batch.num_pairs
+    return found
+
+
+def _backward(
+    model: DualEncoder, network: nn.Module, batches: Sequence[Batch], *, group: ProcessGroup | None
+) -> dict[str, Tensor]:
+    """Gradients of the global batch, averaged over the workers; returns this worker's terms, detached."""
+    objectives = model.architecture.objectives
+    counts_3 = mean_counts(batches, group=group)
+
+    def own_terms(outputs: Sequence[Outputs], batches: Sequence[Batch]) -> dict[str, Tensor]:
+        return counted_terms(outputs, batches, objectives, mean_counts_3=counts_3, group=group)
+
+    if len(batches) == 1:
+        outputs = [_forward(network, batches[0])]
+        terms = {"gc": contrast(outputs, batches, group=group), **own_terms(outputs, batches)}
+        total_loss(terms, objectives).backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+    # Gradient caching (Gao et al. 2021, arXiv:2101.06983): what rows of several parts have to do with each other is
+    # computed from outputs without a graph; its gradient with respect to them then goes through each part's own graph.
+    between = objectives.pda > 0 and objectives.pda_negatives == "proteins"
+    with torch.no_grad():
+        joint = [_leaves(_joint(_forward(model, batch), between=between)) for batch in batches]
+    terms = {"gc": contrast(joint, batches, group=group), **own_terms(joint, batches)}
+    total_loss(terms, objectives).backward()  # type: ignore[no-untyped-call]
+    for i, (batch, leaves) in enumerate(zip(batches, joint, strict=True)):
+        last = i == len(batches) - 1
+        with contextlib.nullcontext() if last else distributed.without_averaging(network):
+            outputs_i = _forward(network, batch)
+            loss = outputs_i.protein_BD.new_zeros(())
+            for output, leaf in zip(_tensors(_joint(outputs_i, between=between)), _tensors(leaves), strict=True):
+                if output.requires_grad:
+                    gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+                    loss = loss + (output * gradient).sum()
+            own = own_terms([outputs_i._replace(alignment=None) if between else outputs_i], [batch])
+            loss = loss + total_loss({"gc": torch.zeros_like(loss), **own}, objectives)
+            loss.backward()  # type: ignore[no-untyped-call]
+        for name, term in own.items():
+            terms[name] = terms.get(name, 0.0) + term.detach()
+    return {name: terms[name].detach() for name in ("gc", "bsr", "pda", "mlm") if name in terms}
+
+
+def _forward(network: nn.Module, batch: Batch) -> Outputs:
     device = batch.protein_ids_BL.device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-        outputs = network(batch)
-    objectives = state.model.architecture.objectives
-    terms = objective_terms([outputs], [batch], objectives, group=group)
-    loss = total_loss(terms, objectives)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    state.optimizer.step()
-    state.schedule.step()
-    _bound_scales(state.model)
-    state.step += 1
-    return {name: term.detach() for name, term in terms.items()}
+        outputs: Outputs = network(batch)
+    return outputs
+
+
+def _joint(outputs: Outputs, *, between: bool) -> Outputs:
+    """What the terms that look at several rows at once need."""
+    alignment = outputs.alignment if between else None
+    return outputs._replace(mlm_logits_BQV=None, bsr_logits_BQV=None, alignment=alignment)
+
+
+def _leaves(outputs: Outputs) -> Outputs:
+    """The same, to be derived by."""
+
+    def leaf(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().requires_grad_(tensor.is_floating_point())
+
+    alignment = outputs.alignment
+    return Outputs(
+        protein_BD=leaf(outputs.protein_BD),
+        text_BD=leaf(outputs.text_BD),
+        logit_scale=leaf(outputs.logit_scale),
+        alignment=None if alignment is None else Alignment(*map(leaf, alignment)),
+    )
+
+
+def _tensors(outputs: Outputs) -> list[Tensor]:
+    tensors = [outputs.protein_BD, outputs.text_BD, outputs.logit_scale]
+    return [*tensors, *(outputs.alignment or ())]
 
 
 @torch.no_grad()

@@ -55,9 +55,9 @@ def read_flat_file_batches(stream: IO[bytes], source: str) -> Iterator[Batch]:
     """
     found = False
     for line, text in _cut_blocks(stream, source):
-        if not text.isspace():
-            found = True
-            yield _batch(text, source, line)
+        batch = _batch(text, source, line)
+        found = found or len(batch.reviewed) > 0 or len(batch.bad) > 0
+        yield batch
     if not found:
         raise no_entry(source)
 

@@ -128,7 +128,7 @@ def test_a_url_and_a_third_split_are_read_too(pairs: Path) -> None:
     url = "memory://statistics"
     write_pairs(pairs.parent / "more", {"train-0": [row(ENTRIES[0])], "test-0": [row(ENTRIES[1])]})
     for path in (pairs.parent / "more").iterdir():
-        files.publish(path, files.join(url, path.name))
+        files.copy(path, files.join(url, path.name))
     assert pairs_statistics(url)["rows"] == {"train": 1, "test": 1}
 
 

@@ -131,7 +131,10 @@ def test_a_finished_run_and_other_settings_are_not_overwritten(folders: Folders,
     unfinished.mkdir()
     text = Path(folders.run, "config.yaml").read_text()
     (unfinished / "config.yaml").write_text(text.replace(folders.run, str(unfinished)).replace("seed: 0", "seed: 1"))
-    assert "of other settings" in refused(ConfigError, *arguments, f"run_dir={unfinished}")
+    (unfinished / "pairs.json").write_text('{"train-00000-of-00001.parquet": "another"}')
+    message = refused(ConfigError, *arguments, f"run_dir={unfinished}", "workers.num=1", "log_every_s=1")
+    assert "seed: 1 there, 0 here; data.pairs:" in message
+    assert "workers" not in message
 
 
 def test_pretraining_refuses_what_cannot_work(folders: Folders, tmp_path: Path) -> None:

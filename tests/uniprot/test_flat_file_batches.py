@@ -161,3 +161,8 @@ def test_an_entry_that_is_plainly_in_order_is_read_only_when_it_is_asked_for() -
         GOOD.count(b"\n") + 1,
         batch.accession(1),
     )
+
+
+def test_terminators_alone_are_no_entry() -> None:
+    with pytest.raises(DataError, match="holds no entry"):
+        list(read_flat_file_batches(io.BytesIO(b"\n//\n"), "x.dat"))

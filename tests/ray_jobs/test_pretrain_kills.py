@@ -1,0 +1,204 @@
+"""protclip pretrain under SIGKILL: given again, it ends with the weights of a run that nothing disturbed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import random
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from kills import COMMAND, ROOT, family, finish_despite_kills, kill, run_until
+
+from protclip.model.checkpoint import load_tensors
+from protclip.train.checkpoints import committed
+from ray_jobs.__main__ import cli
+
+NUM_STEPS = 120
+"""Of a run, about; each is a line of the row log of each worker."""
+SETTINGS = (
+    "batch.global_batch_size=24",
+    "data.lanes=12",
+    "epochs=4",
+    "checkpoint_every_s=0.3",
+    "log_rows=true",
+    "log_every_s=1",
+    "trackers=[]",
+    "objectives={mlm: 0.3, bsr: 0.7, pda: 1.0, num_prototypes: 16}",
+    "model.projection_dim=32",
+    "model.protein.config.hidden_size=16",
+    "model.text.config.hidden_size=16",
+    "model.text.config.vocab_size=300",
+    "workers.resources={CPU: 0.4}",
+)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:  # noqa: ARG001
+    folder = tmp_path_factory.mktemp("pairs")
+    data, pairs = str(folder / "proteome.dat.gz"), str(folder / "pairs")
+    runner = CliRunner()
+    runner.invoke(cli, ["synthesize", "--output", data, "--entries", "800", "--families", "20"], catch_exceptions=False)
+    options = ("--dataset", "all", "--split-by", "sequence", "--valid-fraction", "0.05", "--row-group-rows", "32")
+    runner.invoke(cli, ["curate", data, "--output", pairs, *options], catch_exceptions=False)
+    return pairs
+
+
+def arguments(pairs: str, folder: Path, *settings: str) -> list[str]:
+    return ["pretrain", "tiny_cpu", f"data.pairs={pairs}", f"run_dir={folder}", *SETTINGS, *settings]
+
+
+def undisturbed(pairs: str, folder: Path, *settings: str) -> Path:
+    CliRunner().invoke(cli, arguments(pairs, folder, *settings), catch_exceptions=False)
+    return folder
+
+
+def num_rows_logged(folder: Path) -> int:
+    """Steps in the longest row logs of each life, added up."""
+    return sum(len(path.read_bytes().splitlines()) for path in folder.glob("rows/*-0.jsonl"))
+
+
+def last_weights(folder: Path) -> str:
+    newest = max((folder / "checkpoints").iterdir())
+    return hashlib.sha256((newest / "model.safetensors").read_bytes()).hexdigest()
+
+
+def rows_by_step(folder: Path) -> dict[int, Counter[str]]:
+    """The accessions of each step that counts: of the last life that made it, all workers together."""
+    lives: dict[str, dict[int, Counter[str]]] = {}
+    for path in sorted(folder.glob("rows/*.jsonl"), key=lambda path: int(path.name.split("-")[0])):
+        for line in path.read_text().splitlines():
+            if line.endswith("}"):  # the last one may be cut off
+                entry = json.loads(line)
+                lives.setdefault(entry["life"], {}).setdefault(entry["step"], Counter()).update(entry["accessions"])
+    steps: dict[int, Counter[str]] = {}
+    for life in lives.values():
+        first = min(life)
+        steps = {step: rows for step, rows in steps.items() if step < first} | life
+    return steps
+
+
+def assert_same_rows(found: Path, wanted: Path) -> None:
+    steps = rows_by_step(found)
+    assert sorted(steps) == list(range(1, len(steps) + 1))
+    assert steps == rows_by_step(wanted)
+
+
+def check_kills(pairs: str, tmp_path: Path, *, victims: Sequence[str], seed: int, settings: Sequence[str] = ()) -> None:
+    wanted = undisturbed(pairs, tmp_path / "calm", *settings)
+    folder = tmp_path / "killed"
+    log = finish_despite_kills(
+        [*COMMAND, *arguments(pairs, folder, *settings)],
+        progress=lambda: num_rows_logged(folder),
+        moments=random.Random(seed).sample(range(5, NUM_STEPS), len(victims)),
+        victims=victims,
+        seed=seed,
+        is_done=(folder / "best/manifest.json").exists,
+        patience_s=25.0,
+    )
+    print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}")
+    assert len(log) == len(victims)
+    assert last_weights(folder) == last_weights(wanted)
+    best = [hashlib.sha256((run / "best/model.safetensors").read_bytes()).hexdigest() for run in (folder, wanted)]
+    assert best[0] == best[1]
+    assert_same_rows(folder, wanted)
+    assert history(folder) == history(wanted)
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """The measures of all epochs, without the time that they took."""
+    entries = json.loads((folder / "metrics.json").read_text())["history"]
+    return [{**entry, "seconds": None} for entry in entries]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(pairs: str, tmp_path: Path) -> None:
+    check_kills(pairs, tmp_path, victims=["run"], seed=1)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_full_disk_ends_the_run_and_a_later_one_goes_on_from_the_last_checkpoint(pairs: str, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here: root is needed")
+    try:
+        run, ballast = folder / "run", folder / "ballast"
+        command = [*COMMAND, *arguments(pairs, run, "workers.num=1")]
+        process, reached = run_until(command, lambda: len(committed(str(run))) > 0)
+        assert reached, process.communicate()
+        with contextlib.suppress(OSError), ballast.open("wb") as stream:
+            while True:
+                stream.write(bytes(1 << 12))
+                stream.flush()
+        _, errors = process.communicate()
+        assert process.returncode != 0
+        last = errors.strip().splitlines()[-1]  # behind what Ray has to say
+        assert last.startswith("ProtclipError: ")
+        assert "No space left on device" in last
+        before = committed(str(run))
+        newest = max(before)
+        ballast.unlink()
+        damaged = Path(newest, "model.safetensors")
+        if len(before) > 1:
+            damaged.write_bytes(damaged.read_bytes()[:-1])
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "going on after step" in done.stdout
+        assert len(before) == 1 or str(damaged) in done.stdout  # passed over, by name
+        assert_same_rows(run, run)
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.prove
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("num_workers", [1, 3, 4])
+def test_another_number_of_workers_goes_on_with_the_same_rows(pairs: str, tmp_path: Path, num_workers: int) -> None:
+    wanted = undisturbed(pairs, tmp_path / "calm")
+    folder = tmp_path / "run"
+    process, reached = run_until(
+        [*COMMAND, *arguments(pairs, folder)], lambda: num_rows_logged(folder) > 40 and len(committed(str(folder))) > 0
+    )
+    assert reached, process.communicate()
+    kill(family(process))
+    process.communicate()
+    undisturbed(pairs, folder, f"workers.num={num_workers}", "workers.resources={CPU: 0.2}")
+    assert_same_rows(folder, wanted)
+    weights = [load_tensors(f"{run}/best/model.safetensors") for run in (folder, wanted)]
+    for name, tensor in weights[0].items():
+        assert (tensor - weights[1][name]).abs().max() <= 1e-6, name
+
+
+@pytest.mark.prove
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("num_workers", [3, 4])
+def test_a_killed_run_of_more_workers_ends_with_the_same_bits(pairs: str, tmp_path: Path, num_workers: int) -> None:
+    settings = (f"workers.num={num_workers}", "workers.resources={CPU: 0.2}")
+    check_kills(pairs, tmp_path, victims=["run", "run"], seed=2, settings=settings)
+
+
+@pytest.mark.prove
+@pytest.mark.usefixtures("ray_cluster")
+def test_ten_kills_change_no_bit(pairs: str, tmp_path: Path) -> None:
+    victims = [
+        "train worker",
+        "driver",
+        "node",
+        "train worker",
+        "run",
+        "driver",
+        "train worker",
+        "node",
+        "driver",
+        "run",
+    ]
+    check_kills(pairs, tmp_path, victims=victims, seed=0)

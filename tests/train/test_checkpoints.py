@@ -1,0 +1,101 @@
+"""The checkpoints of a run: committed or not there, the damaged ones passed over, the rest pruned."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from protclip.errors import CheckpointError
+from protclip.manifest import write_manifest
+from protclip.train.checkpoints import Writer, best, committed, newest
+
+pytestmark = pytest.mark.unit
+
+
+def writing(loss: float | None = None) -> Callable[[str], None]:
+    """Writes a checkpoint of an epoch of that validation loss, or of a moment within one."""
+
+    def write(folder: str) -> None:
+        Path(folder).mkdir(parents=True)
+        Path(folder, "model.safetensors").write_text(folder[-9:])
+        write_manifest(
+            folder, "checkpoint", ["model.safetensors"], metrics={} if loss is None else {"valid_loss": loss}
+        )
+
+    return write
+
+
+def names(folder: Path) -> list[str]:
+    return [path.rsplit("-", 1)[-1].lstrip("0") for path in committed(str(folder))]
+
+
+def test_the_last_two_and_the_best_epochs_stay(tmp_path: Path) -> None:
+    writer = Writer(str(tmp_path), keep=2)
+    for step, loss in enumerate([0.5, None, 0.3, 0.9, 0.4, None, 0.8, None], start=1):
+        writer.start(step, writing(loss))
+    writer.wait()
+    assert names(tmp_path) == ["3", "5", "7", "8"]
+    assert best(str(tmp_path)).endswith("step-000000003")
+
+
+def test_what_was_not_committed_is_not_there(tmp_path: Path) -> None:
+    writer = Writer(str(tmp_path), keep=1)
+    writer.start(1, writing())
+    writer.wait()
+    half = tmp_path / "checkpoints/step-000000002"
+    half.mkdir()
+    (half / "model.safetensors").write_text("half")
+    assert str(newest(str(tmp_path), tell=pytest.fail)).endswith("step-000000001")
+    Writer(str(tmp_path), keep=1)
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_a_damaged_one_is_named_and_the_one_before_it_taken(tmp_path: Path, damage: str) -> None:
+    writer = Writer(str(tmp_path), keep=1)
+    for step in (1, 2):
+        writer.start(step, writing())
+    writer.wait()
+    file = tmp_path / "checkpoints/step-000000002/model.safetensors"
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_text({"cut": "00", "flipped": "000000003"}[damage])
+    told: list[str] = []
+    assert str(newest(str(tmp_path), tell=told.append)).endswith("step-000000001")
+    assert len(told) == 1
+    assert str(file) in told[0]
+    assert newest(str(tmp_path / "nothing"), tell=pytest.fail) is None
+
+
+def test_a_write_that_fails_is_told_and_leaves_the_one_before(tmp_path: Path) -> None:
+    writer = Writer(str(tmp_path), keep=1)
+    writer.start(1, writing())
+
+    def fail(folder: str) -> None:
+        Path(folder).mkdir(parents=True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer.start(2, fail)
+    with pytest.raises(CheckpointError, match=r"No space left on device.*Those before it are whole"):
+        writer.wait()
+    assert writer.error is not None
+    assert names(tmp_path) == ["1"]
+    with pytest.raises(CheckpointError, match="holds no checkpoint of a finished epoch"):
+        best(str(tmp_path))
+
+
+def test_training_does_not_wait_for_a_write(tmp_path: Path) -> None:
+    writer = Writer(str(tmp_path), keep=1)
+    go_on = threading.Event()
+    writer.start(1, lambda folder: (go_on.wait(10), writing()(folder)))
+    assert writer.busy
+    assert names(tmp_path) == []
+    go_on.set()
+    writer.wait()
+    assert not writer.busy
+    assert names(tmp_path) == ["1"]
