@@ -155,13 +155,13 @@ def test_micro_batches_make_the_same_step(objectives: ObjectivesConfig, micro_ba
 
 
 def poisoned(state: TrainState, accessions: Container[str]) -> Callable[[int, int], Iterator[Part]]:
-    """Parts whose rows of these accessions come out of the protein encoder as NaN."""
+    """Parts whose rows of these accessions come out of the protein projection as NaN."""
     poison: list[int] = []
 
     def spoil(module: Any, arguments: Any, output: Any) -> None:  # noqa: ARG001
-        output.last_hidden_state[[i for i in poison if i < len(output.last_hidden_state)]] = torch.nan
+        output[[i for i in poison if i < len(output)]] = torch.nan
 
-    state.model.protein_encoder.register_forward_hook(spoil)
+    state.model.protein_projection.register_forward_hook(spoil)
 
     def some_parts(epoch: int, first: int) -> Iterator[Part]:
         for part in parts(epoch, first):
