@@ -42,7 +42,7 @@ class StepReport:
     num_tokens: int
     """Of proteins and biotexts of the global batch, as they are in the data."""
     num_places: int
-    """The same with padding."""
+    """The same with the padding that the encoders run over, which is none where they are packed."""
     wishes: Wishes
     """What any worker wants."""
 
@@ -73,8 +73,10 @@ def train_step(
     parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
     norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).double()
     masks = [mask for batch in batches for mask in (batch.protein_mask_BL, batch.text_mask_BL)]
-    num_tokens, num_places = torch.stack([mask.sum() for mask in masks]).sum(), sum(mask.numel() for mask in masks)
-    mine = [*terms.values(), num_tokens, norm.new_tensor(num_places), *norm.new_tensor(wishes)]
+    num_tokens = torch.stack([mask.sum() for mask in masks]).sum()
+    padded = state.model.architecture.attention == "padded"
+    num_places = num_tokens.new_tensor(sum(mask.numel() for mask in masks)) if padded else num_tokens
+    mine = [*terms.values(), num_tokens, num_places, *norm.new_tensor(wishes)]
     # All that the host wants to know, in one exchange and one wait for the device.
     means = distributed.mean_over_workers(torch.stack([value.double() for value in mine]), group)
     *values, tokens, places, stop, look, grad_norm = torch.cat([means, norm.reshape(1)]).tolist()
