@@ -61,6 +61,9 @@ class ModelConfig:
     """The BERT side; trained where it has random weights, frozen where pretrained."""
     projection_dim: int = 512
     """Width of the embeddings."""
+    attention: Literal["packed", "padded"] = "packed"
+    """packed: the encoders run without padding. padded: HuggingFace's own forward, slower, with the same numbers; for
+    encoders that the packed one does not know, such as those trained with dropout."""
 
     def __post_init__(self) -> None:
         _positive("model", projection_dim=self.projection_dim)

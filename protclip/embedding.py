@@ -1,7 +1,7 @@
 """``ProtCLIP``: a trained model that turns sequences and texts into embeddings.
 
 Three stages, used by the Python API, batch jobs, serving and training's evaluation alike: *prepare* (check and
-tokenise), *forward* (padded batches within a token budget, sorted by length), *finish* (input order, float32 numpy).
+tokenise), *forward* (batches within a token budget, sorted by length), *finish* (input order, float32 numpy).
 
 Shapes: n items, B items of a batch, L tokens, D width of the embedding.
 """
@@ -35,7 +35,7 @@ LongPolicy = Literal["truncate", "error", "window-mean"]
 """What becomes of a protein that is longer than the model sees."""
 
 TOKENS_PER_BATCH = 4096
-"""Padded tokens of one forward pass; more gains nothing on a CPU."""
+"""Of one forward pass, each item counted as long as the longest; more gains nothing on a CPU."""
 
 
 class ProtCLIP:
@@ -49,23 +49,33 @@ class ProtCLIP:
         *,
         fingerprint: str | None = None,
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise ConfigError(f"dtype={dtype}: allowed are torch.float32 and torch.bfloat16.")
         self.model = model.to(device).eval()
         self.device = torch.device(device)
+        self.dtype = dtype
         self.protein_tokenizer = protein_tokenizer
         self.text_tokenizer = text_tokenizer
         self._fingerprint = fingerprint
 
     @classmethod
-    def from_pretrained(cls, path: str, *, device: str | torch.device = "cpu") -> ProtCLIP:
+    def from_pretrained(
+        cls, path: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> ProtCLIP:
         """Load a checkpoint folder.
 
         Args:
             path: local path or fsspec URL, such as ``runs/tiny/best``.
             device: where it computes.
+            dtype: of its matrix products and attention. ``torch.bfloat16`` is faster on GPUs, and on processors with
+                avx512_bf16 or AMX; embeddings stay fp32 and turn by a cosine of 0.9999 or more. The weights, and so
+                the fingerprint, stay as they are.
 
         Raises:
             CheckpointError: if the folder is unfinished or damaged.
+            ConfigError: for another dtype.
         """
         checkpoint: Checkpoint = load_checkpoint(path)
         return cls(
@@ -74,6 +84,7 @@ class ProtCLIP:
             checkpoint.text_tokenizer,
             fingerprint=checkpoint.fingerprint,
             device=device,
+            dtype=dtype,
         )
 
     def save_pretrained(self, path: str, *, max_shard_bytes: int = MAX_SHARD_BYTES, **record: Any) -> None:
@@ -155,15 +166,14 @@ class ProtCLIP:
         """
         ids = self.prepare_proteins(sequences, long=long)
         out = [np.empty((0, self.dimension), dtype=np.float32)] * len(ids)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._autocast():
             for batch in token_budget_batches([len(row) for row in ids], TOKENS_PER_BATCH):
                 ids_BL, mask_BL = (
                     part.to(self.device) for part in pad([ids[i] for i in batch], self.protein_tokenizer.pad_id)
                 )
-                hidden_BLH = self.model.protein_encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
-                residues_BLD = self.model.protein_projection(hidden_BLH).float().cpu().numpy()
-                for i, residues_LD in zip(batch, residues_BLD, strict=True):
-                    out[i] = residues_LD[1 : len(ids[i]) - 1].copy()  # between <cls> and <eos>
+                residues_TD = self.model.encode_residues(ids_BL, mask_BL).cpu()
+                for i, residues_LD in zip(batch, torch.split(residues_TD, [len(ids[i]) for i in batch]), strict=True):
+                    out[i] = residues_LD[1:-1].numpy().copy()  # between <cls> and <eos>
         return out
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -301,9 +311,12 @@ class ProtCLIP:
                 out_ND[i] = mean_D / np.linalg.norm(mean_D)
         return out_ND
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
     def _forward(self, ids: Rows, encode: Callable[[Tensor, Tensor], Tensor], pad_id: int) -> np.ndarray:
         out_ND = np.empty((len(ids), self.dimension), dtype=np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._autocast():
             for batch in token_budget_batches([len(row) for row in ids], TOKENS_PER_BATCH):
                 ids_BL, mask_BL = pad([ids[i] for i in batch], pad_id)
                 out_ND[batch] = encode(ids_BL.to(self.device), mask_BL.to(self.device)).cpu().numpy()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_model import random_sequences, random_texts, tiny_model
 
+from protclip.embedding import ProtCLIP
 from protclip.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.unit
@@ -81,3 +82,19 @@ def test_sequences_as_users_write_them_embed_as_their_residues() -> None:
     ]:
         with pytest.raises(DataError, match=why):
             model.embed_proteins([written])
+
+
+def test_bf16_turns_embeddings_hardly_and_fp16_is_refused() -> None:
+    exact = tiny_model()
+    half = ProtCLIP(exact.model, exact.protein_tokenizer, exact.text_tokenizer, dtype=torch.bfloat16)
+    for found, wanted in (
+        (half.embed_proteins(random_sequences(20)), exact.embed_proteins(random_sequences(20))),
+        (half.embed_texts(random_texts(20)), exact.embed_texts(random_texts(20))),
+    ):
+        assert found.dtype == np.float32
+        assert not np.array_equal(found, wanted)
+        assert (found * wanted).sum(1).min() >= 0.9999
+        assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-6
+    assert half.fingerprint == exact.fingerprint
+    with pytest.raises(ConfigError, match=r"dtype=torch\.float16: allowed are"):
+        ProtCLIP(exact.model, exact.protein_tokenizer, exact.text_tokenizer, dtype=torch.float16)

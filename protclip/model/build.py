@@ -11,6 +11,7 @@ from protclip.data.tokenize import ESM2_VOCABULARY, ProteinTokenizer, TextTokeni
 from protclip.errors import ConfigError
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.encoders import encoder_config, load_pretrained_weights, pretrained_config
+from protclip.model.packed import check_packable
 
 NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
 """As in ESM-2; a run then depends on its seed alone, not on when it was interrupted."""
@@ -81,6 +82,9 @@ def build_architecture(
         raise ConfigError(
             f"the protein encoder has {protein.vocab_size} tokens; ESM-2's alphabet has {len(ESM2_VOCABULARY)}."
         )
+    if config.attention == "packed":
+        check_packable("protein", protein, training=True)
+        check_packable("text", text, training=config.text.pretrained is None)
     return Architecture(
         protein=protein,
         text=text,
@@ -88,6 +92,7 @@ def build_architecture(
         max_protein_tokens=config.protein.max_tokens,
         max_text_tokens=config.text.max_tokens,
         objectives=objectives,
+        attention=config.attention,
     )
 
 

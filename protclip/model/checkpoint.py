@@ -37,6 +37,8 @@ PROTEIN_TOKENIZER, TEXT_TOKENIZER = "protein_tokenizer", "text_tokenizer"
 REQUIRED_FILES = ("config.json", f"{PROTEIN_TOKENIZER}/vocab.txt", f"{TEXT_TOKENIZER}/tokenizer.json")
 """Beside the weights, which may be one file or several."""
 
+_NOT_IN_EMBEDDINGS = ("objectives", "attention")
+"""Fields of config.json that no embedding depends on."""
 _EMBEDDING_PREFIXES = ("protein_encoder.", "text_encoder.", "protein_projection.", "text_projection.")
 
 
@@ -164,6 +166,7 @@ def architecture_fields(architecture: Architecture) -> dict[str, Any]:
         "max_protein_tokens": architecture.max_protein_tokens,
         "max_text_tokens": architecture.max_text_tokens,
         "objectives": asdict(architecture.objectives),
+        "attention": architecture.attention,
     }
 
 
@@ -183,6 +186,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
         max_protein_tokens=config["max_protein_tokens"],
         max_text_tokens=config["max_text_tokens"],
         objectives=_objectives(config),
+        attention=config.get("attention", "packed"),
     )
 
 
@@ -190,7 +194,7 @@ def model_fingerprint(
     config: Mapping[str, Any], protein: ProteinTokenizer, text: TextTokenizer, state: Mapping[str, Tensor]
 ) -> str:
     """SHA-256 over the architecture, the tokenizers and the tensors that make embeddings, as hex."""
-    embedding_config = {key: value for key, value in config.items() if key != "objectives"}
+    embedding_config = {key: value for key, value in config.items() if key not in _NOT_IN_EMBEDDINGS}
     digest = hashlib.sha256(json.dumps(embedding_config, sort_keys=True).encode())
     digest.update("\n".join(protein.vocabulary).encode())
     digest.update(text.json.encode())

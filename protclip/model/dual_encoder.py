@@ -2,14 +2,16 @@
 
 Source: Zhou et al. 2025 (arXiv:2412.20014), section "Model"; the symmetric contrast is CLIP's (Radford et al. 2021).
 Shapes: B items, L tokens, H hidden width of an encoder, D width of the embedding, K = 4 properties of a pair,
-P properties that are present, Q masked residues, V tokens of the protein's alphabet.
+P properties that are present, Q masked residues, V tokens of the protein's alphabet. Behind the encoders the tokens of
+all S sequences are one row of T tokens, without padding (model/packed.py).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.data.collate import Batch, MaskedResidues, PropertyTexts
 from protclip.model.encoders import build_encoder
 from protclip.model.objective_heads import ObjectiveHeads
+from protclip.model.packed import Packing, bert_hidden, esm_hidden, pack, unpack
 from protclip.model.pooling import at_least_fp32, mean_pool, residue_positions
 from protclip.protanno.shards import PROPERTIES
 
@@ -43,6 +46,8 @@ class Architecture:
     """``[CLS]`` and ``[SEP]`` included; longer texts are cut at the end."""
     objectives: ObjectivesConfig = GC_ALONE
     """Which training heads there are; embeddings do not depend on it."""
+    attention: Literal["packed", "padded"] = "packed"
+    """How the encoders run; embeddings do not depend on it. See ``ModelConfig.attention``."""
 
 
 class Alignment(NamedTuple):
@@ -95,70 +100,88 @@ class DualEncoder(nn.Module):
 
     def encode_proteins(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Global embeddings (B, D) of proteins: mean over tokens, projected, unit length, fp32."""
-        return _embed(self.protein_projection, self._protein_hidden(ids_BL, mask_BL), mask_BL)
+        hidden_TH, packing = self._protein_hidden([(ids_BL, mask_BL)])
+        return _unit(self.protein_projection(mean_pool(hidden_TH, packing.length_S)))
+
+    def encode_residues(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Projected tokens of proteins in one row (T, D), fp32: special tokens among them, padding left out."""
+        return at_least_fp32(self.protein_projection(self._protein_hidden([(ids_BL, mask_BL)])[0]))
 
     def encode_texts(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Global embeddings (B, D) of texts: mean over tokens, projected, unit length, fp32."""
-        return _embed(self.text_projection, self._text_hidden(ids_BL, mask_BL), mask_BL)
+        hidden_TH, packing = self._text_hidden([(ids_BL, mask_BL)])
+        return _unit(self.text_projection(mean_pool(hidden_TH, packing.length_S)))
 
-    def encode_properties(self, ids_PL: Tensor, mask_PL: Tensor, noise_key_P: Tensor | None = None) -> Tensor:
+    def encode_properties(self, ids_PL: Tensor, mask_PL: Tensor) -> Tensor:
         """PDA's queries (P, D): texts pooled, projected and written as mixtures of prototypes; not of unit length.
 
-        Where PDA is off there are no prototypes, and the projected texts stay as they are. ``noise_key_P`` as in
-        ``Prototypes.forward``.
+        Without noise. Where PDA is off there are no prototypes, and the projected texts stay as they are.
         """
-        property_PD: Tensor = self.text_projection(mean_pool(self._text_hidden(ids_PL, mask_PL), mask_PL))
+        hidden_TH, packing = self._text_hidden([(ids_PL, mask_PL)])
+        property_PD: Tensor = self.text_projection(mean_pool(hidden_TH, packing.length_S))
         if self.architecture.objectives.pda == 0:
             return at_least_fp32(property_PD)
-        return self.heads.property_queries(property_PD, noise_key_P)
+        return self.heads.property_queries(property_PD, None)
 
     def forward(self, batch: Batch) -> Outputs:
         """All that the objectives of ``architecture.objectives`` need, in one pass of the batch.
 
-        The unmasked proteins and their masked copies go through the encoder together.
+        The unmasked proteins and their masked copies go through the encoder together; so do biotexts and properties.
         """
-        on = self.architecture.objectives
+        on, num_pairs = self.architecture.objectives, batch.num_pairs
         copies = [batch.protein_ids_BL] if batch.masked_ids_XL is None else [batch.protein_ids_BL, batch.masked_ids_XL]
         ids_XL = torch.cat(copies)
-        mask_XL = batch.protein_mask_BL.repeat(len(ids_XL) // batch.num_pairs, 1)
-        passes = torch.split(self._protein_hidden(ids_XL, mask_XL), batch.num_pairs)
-        text_BLH = self._text_hidden(batch.text_ids_BL, batch.text_mask_BL)
+        mask_XL = batch.protein_mask_BL.repeat(len(ids_XL) // num_pairs, 1)
+        protein_TH, proteins = self._protein_hidden([(ids_XL, mask_XL)])
+        unmasked = proteins.first(num_pairs)
+        unmasked_TH = protein_TH[: sum(unmasked.lengths)]
+
+        texts = [(batch.text_ids_BL, batch.text_mask_BL)]
+        if batch.properties is not None:
+            texts.append((batch.properties.ids_PL, batch.properties.mask_PL))
+        text_TH, packing = self._text_hidden(texts)
+        biotexts = packing.first(num_pairs)
+        # The biotexts, and the properties behind them.
+        text_SD = self.text_projection(mean_pool(text_TH, packing.length_S))
         outputs = Outputs(
-            protein_BD=_embed(self.protein_projection, passes[0], batch.protein_mask_BL),
-            text_BD=_embed(self.text_projection, text_BLH, batch.text_mask_BL),
+            protein_BD=_unit(self.protein_projection(mean_pool(unmasked_TH, unmasked.length_S))),
+            text_BD=_unit(text_SD[:num_pairs]),
             # Not the parameter itself: DDP would think that nothing was computed with it.
             logit_scale=self.logit_scale.clone(),
         )
         if on.mlm > 0:
             assert batch.mlm is not None
-            outputs = outputs._replace(mlm_logits_BQV=self.heads.masked_logits(_masked(passes[1], batch.mlm)))
+            hidden_BQH = _masked(protein_TH, proteins.start_S1[num_pairs : 2 * num_pairs], batch.mlm)
+            outputs = outputs._replace(mlm_logits_BQV=self.heads.masked_logits(hidden_BQH))
         if on.bsr > 0:
             assert batch.bsr is not None
+            hidden_BQH = _masked(protein_TH, proteins.start_S1[-1 - num_pairs : -1], batch.bsr)
+            biotext_TD = self.text_projection(text_TH[: sum(biotexts.lengths)])
             logits_BQV = self.heads.segment_logits(
-                self.protein_projection(_masked(passes[-1], batch.bsr)),
-                self.text_projection(text_BLH),
-                batch.text_mask_BL,
+                self.protein_projection(hidden_BQH), unpack(biotext_TD, biotexts), batch.text_mask_BL
             )
             outputs = outputs._replace(bsr_logits_BQV=logits_BQV)
         if on.pda > 0:
-            alignment = self._alignment(passes[0], batch.protein_mask_BL, batch.properties)
+            residue_BLD = unpack(self.protein_projection(unmasked_TH), unmasked)
+            alignment = self._alignment(residue_BLD, batch.protein_mask_BL, text_SD[num_pairs:], batch.properties)
             outputs = outputs._replace(alignment=alignment)
         return outputs
 
-    def _alignment(self, hidden_BLH: Tensor, mask_BL: Tensor, properties: PropertyTexts | None) -> Alignment:
-        residue_BLD = at_least_fp32(self.protein_projection(hidden_BLH))
+    def _alignment(
+        self, residue_BLD: Tensor, mask_BL: Tensor, property_PD: Tensor, properties: PropertyTexts | None
+    ) -> Alignment:
         num_slots = len(mask_BL) * len(PROPERTIES)
         if properties is None:  # no pair of the batch has any: the parameters get a gradient of zero
             slot_P = text_hash_P = mask_BL.new_empty(0, dtype=torch.int64)
-            query_PD = self.heads.property_queries(residue_BLD.new_empty(0, residue_BLD.shape[-1]), None)
+            noise_key_P = None
         else:
-            slot_P, text_hash_P = properties.slot_P, properties.text_hash_P
-            query_PD = self.encode_properties(properties.ids_PL, properties.mask_PL, properties.noise_key_P)
+            slot_P, text_hash_P, noise_key_P = properties.slot_P, properties.text_hash_P, properties.noise_key_P
+        query_PD = self.heads.property_queries(property_PD, noise_key_P)
         query_SD = query_PD.new_zeros(num_slots, query_PD.shape[-1]).index_copy(0, slot_P, query_PD)
         present_S = mask_BL.new_zeros(num_slots).index_fill(0, slot_P, True)
         text_hash_S = text_hash_P.new_zeros(num_slots).index_copy(0, slot_P, text_hash_P)
         return Alignment(
-            residue_BLD=residue_BLD,
+            residue_BLD=at_least_fp32(residue_BLD),
             residue_mask_BL=residue_positions(mask_BL),
             property_BKD=query_SD.view(len(mask_BL), len(PROPERTIES), -1),
             present_BK=present_S.view(len(mask_BL), len(PROPERTIES)),
@@ -166,13 +189,17 @@ class DualEncoder(nn.Module):
             logit_scale=self.heads.segment_logit_scale.clone(),
         )
 
-    def _protein_hidden(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        hidden_BLH: Tensor = self.protein_encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
-        return hidden_BLH
+    def _protein_hidden(self, ids_and_masks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Packing]:
+        ids_T, packing = pack(ids_and_masks)
+        if self.architecture.attention == "packed":
+            return esm_hidden(self.protein_encoder, ids_T, packing), packing
+        return _padded(self.protein_encoder, ids_T, packing), packing
 
-    def _text_hidden(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        hidden_BLH: Tensor = self.text_encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
-        return hidden_BLH
+    def _text_hidden(self, ids_and_masks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Packing]:
+        ids_T, packing = pack(ids_and_masks)
+        if self.architecture.attention == "packed":
+            return bert_hidden(self.text_encoder, ids_T, packing), packing
+        return _padded(self.text_encoder, ids_T, packing), packing
 
     def train(self, mode: bool = True) -> DualEncoder:
         """Set training mode; a frozen text encoder stays without dropout."""
@@ -191,10 +218,19 @@ def scale(logit_scale: Tensor) -> Tensor:
     return logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
 
 
-def _embed(project: nn.Module, hidden_BLH: Tensor, mask_BL: Tensor) -> Tensor:
-    return normalize(at_least_fp32(project(mean_pool(hidden_BLH, mask_BL))), dim=-1)
+def _unit(projected_BD: Tensor) -> Tensor:
+    return normalize(at_least_fp32(projected_BD), dim=-1)
 
 
-def _masked(hidden_BLH: Tensor, residues: MaskedResidues) -> Tensor:
-    """The hidden states at the masked places, (B, Q, H)."""
-    return hidden_BLH.gather(1, residues.place_BQ.unsqueeze(-1).expand(-1, -1, hidden_BLH.shape[-1]))
+def _masked(hidden_TH: Tensor, start_B: Tensor, residues: MaskedResidues) -> Tensor:
+    """The hidden states at the masked places of the sequences that start there, (B, Q, H)."""
+    index_BQ = start_B[:, None] + residues.place_BQ
+    return hidden_TH.index_select(0, index_BQ.flatten()).view(*index_BQ.shape, -1)
+
+
+def _padded(encoder: nn.Module, ids_T: Tensor, packing: Packing) -> Tensor:
+    """The last hidden state (T, H) by HuggingFace's own forward on a padded batch."""
+    ids_SL = unpack(ids_T[:, None], packing)[..., 0]
+    mask_SL = torch.arange(ids_SL.shape[1], device=ids_T.device) < packing.length_S[:, None]
+    hidden_TH: Tensor = encoder(input_ids=ids_SL, attention_mask=mask_SL).last_hidden_state[mask_SL]
+    return hidden_TH

@@ -1,6 +1,6 @@
 """What is pooled: one definition for training, batch embedding and serving.
 
-Shapes: B sequences, L tokens, H hidden width.
+Shapes: S sequences, T tokens of all of them in one row, B items of a batch, L tokens of the longest, H hidden width.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 
-def mean_pool(hidden_BLH: Tensor, mask_BL: Tensor) -> Tensor:
-    """Mean over all tokens of each sequence, special tokens included and padding left out, (B, H).
+def mean_pool(hidden_TH: Tensor, length_S: Tensor) -> Tensor:
+    """Mean over all tokens of each sequence, special tokens included, (S, H).
 
-    Summed in fp32 at least, so that a sequence has the same mean alone and in any padded batch.
+    Summed in fp32 at least, so that a sequence has the same mean alone and in any company.
+
+    Args:
+        hidden_TH: the sequences' tokens, one sequence after the other.
+        length_S: tokens of each, T in all.
     """
-    hidden_BLH = at_least_fp32(hidden_BLH)
-    weights_BL1 = mask_BL.unsqueeze(-1).to(hidden_BLH.dtype)
-    return (hidden_BLH * weights_BL1).sum(1) / weights_BL1.sum(1)
+    return torch.segment_reduce(at_least_fp32(hidden_TH), "mean", lengths=length_S, unsafe=True)
 
 
 def residue_positions(mask_BL: Tensor) -> Tensor:

@@ -9,18 +9,68 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
 from workers import run_workers
 
 from protclip import distributed
+from protclip.losses import global_contrast as tiled
 from protclip.losses.global_contrast import global_contrast
+from protclip.model.dual_encoder import scale
 
 PAIRS, WIDTH = 12, 6
 
 
 def distinct(num_pairs: int) -> Tensor:
     return torch.arange(num_pairs)[:, None]
+
+
+def whole_matrix(protein: Tensor, text: Tensor, logit_scale: Tensor, identity: Tensor) -> Tensor:
+    """The loss as its formula says it, in one process."""
+    own = torch.arange(len(protein))
+    neither = (identity[:, None] == identity[None]).any(-1).fill_diagonal_(False)
+    logits = (scale(logit_scale) * protein @ text.T).masked_fill(neither, -torch.inf)
+    return 0.5 * (cross_entropy(logits, own) + cross_entropy(logits.T, own))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("rows_per_tile", [1, 5, 37])
+def test_tiles_have_loss_and_gradients_of_the_whole_matrix(rows_per_tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiled, "TILE_LOGITS", 37 * rows_per_tile)
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(37, WIDTH, dtype=torch.float64, generator=generator) for _ in range(2)]
+    identity = torch.stack([torch.arange(37) % 31, torch.arange(37) % 20], 1)  # sequences and texts repeat
+    results = []
+    for loss_of in (whole_matrix, lambda *inputs: global_contrast(*inputs, group=None)):
+        leaves = [row.clone().requires_grad_() for row in rows]
+        logit_scale = torch.tensor(2.3, dtype=torch.float64, requires_grad=True)
+        loss = loss_of(*(normalize(leaf, dim=-1) for leaf in leaves), logit_scale, identity)
+        (3 * loss).backward()
+        results.append([loss, *(leaf.grad for leaf in leaves), logit_scale.grad])
+    for wanted, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the numbers of the largest tensor that any operation made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        tensors = out if isinstance(out, tuple | list) else [out]
+        self.numel = max(self.numel, *(tensor.numel() for tensor in tensors if isinstance(tensor, Tensor)), 0)
+        return out
+
+
+@pytest.mark.unit
+def test_no_tensor_is_larger_than_a_tile_or_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiled, "TILE_LOGITS", 4096)
+    protein, text = (normalize(torch.randn(512, WIDTH), dim=-1).requires_grad_() for _ in range(2))
+    with Largest() as largest:
+        global_contrast(protein, text, torch.tensor(2.0), distinct(512), group=None).backward()
+    assert largest.numel == 4096  # of 262,144 logits
 
 
 @pytest.mark.unit
@@ -87,13 +137,14 @@ def gradients(towers: nn.Module) -> dict[str, Tensor]:
 def one_process() -> tuple[float, dict[str, Tensor]]:
     towers = Towers()
     protein, text, identity = inputs()
-    loss = global_contrast(*towers(protein, text), identity, group=None)
+    loss = whole_matrix(*towers(protein, text), identity)
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.item(), gradients(towers)
 
 
 def run_rank(rank: int, group: ProcessGroup, folder: Path, detach: bool) -> None:
     world_size = distributed.world_size(group)
+    tiled.TILE_LOGITS = 3 * PAIRS  # several tiles on each worker, of which the last is not full
     if detach:
         gather = distributed.gather_rows
         distributed.gather_rows = lambda rows, group: gather(rows.detach(), group)

@@ -1,0 +1,304 @@
+"""How fast a training step of all objectives is on a CPU, against the plain recipe. One thread; some minutes.
+
+    python benchmarks/train_step.py            shapes of ESM-2 8M and 35M, and PubMedBERT's shape as text tower once
+    python benchmarks/train_step.py --quick    8M alone, one step; about a minute
+
+Both train the same weights on the same batch: forward, losses, backward and AdamW, in turns. Losses and gradients of
+both are compared first.
+
+    ours     the package: no padding, masked copies in one call, biotexts and properties in one call, heads where they
+             are needed
+    plain    what one would write first: HuggingFace's modules as they come, the batch padded to its longest, a protein
+             pass for each of the clean, MLM and BSR copies, a text pass for the biotexts and for each of the four
+             properties, heads over all positions
+
+The processor time of a step, and its share of the fp32 matrix product's measured rate. FLOPs are those of ours: plain
+spends more, and they count as nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from report import Claim, write_results
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy, normalize
+from torch.utils.flop_counter import FlopCounterMode
+
+from protclip.config import ObjectivesConfig
+from protclip.data.collate import NO_TARGET, Batch, MaskedResidues, Masking, collate, pad
+from protclip.data.tokenize import ESM2_VOCABULARY, PROPERTY_SCHEMA
+from protclip.losses.segment_alignment import segment_alignment
+from protclip.losses.total import mean_counts, objective_terms, total_loss
+from protclip.model.build import ESM2_FIELDS, NO_DROPOUT
+from protclip.model.dual_encoder import Alignment, Architecture, DualEncoder, scale
+from protclip.model.encoders import encoder_config
+from protclip.model.pooling import residue_positions
+
+OBJECTIVES = ObjectivesConfig()
+NUM_PAIRS, REPEATS = 8, 3
+MEDIAN_RESIDUES, SPREAD = 240, 0.84
+"""Of the log-normal distribution that UniProt's lengths are near to: 341 on average."""
+MAX_RESIDUES = 1022
+PROPERTY_TOKENS = (16, 70, 20, 18)
+"""Median lengths of the four properties' texts; each is spread as the proteins are."""
+ABSENT_SHARE = 0.3
+"""Of each property but the name."""
+MASK_ID = ESM2_VOCABULARY.index("<mask>")
+
+PROTEIN_SHAPES: dict[str, dict[str, int]] = {
+    "8m": {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 20, "intermediate_size": 1280},
+    "35m": {"hidden_size": 480, "num_hidden_layers": 12, "num_attention_heads": 20, "intermediate_size": 1920},
+}
+TEXT_SHAPES: dict[str, dict[str, int]] = {
+    "BERT 4 × 256": {
+        "hidden_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+        "vocab_size": 8000,
+    },
+    "PubMedBERT 12 × 768": {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "vocab_size": 30522,
+    },
+}
+SMALL_TEXT, LARGE_TEXT = TEXT_SHAPES
+
+
+def main() -> None:
+    """Measure each shape, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the shape of ESM-2 8M alone, about a minute")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    cases = [("8m", SMALL_TEXT)] if quick else [("8m", SMALL_TEXT), ("35m", SMALL_TEXT), ("8m", LARGE_TEXT)]
+    results = {
+        # The large text tower is there for the reader, the claims are of the small one.
+        f"{protein}, {text}": compare(protein, text, repeats=1 if quick or text == LARGE_TEXT else REPEATS)
+        for protein, text in cases
+    }
+    first = results[f"8m, {SMALL_TEXT}"]
+    claims = [Claim(claim="train_step_8m_vs_plain", value=first["plain_s"] / first["ours_s"], target=4.0, unit="x")]
+    if not quick:
+        second = results[f"35m, {SMALL_TEXT}"]
+        claims += [
+            Claim(claim="train_step_35m_vs_plain", value=second["plain_s"] / second["ours_s"], target=4.0, unit="x"),
+            Claim(claim="train_step_35m_of_peak", value=second["of_peak"], target=0.4, unit="of fp32 matmul"),
+        ]
+    lengths = protein_lengths()
+    lines = [
+        f"{NUM_PAIRS} pairs, proteins of {min(lengths)} to {max(lengths)} residues (mean {np.mean(lengths):.0f}), all "
+        f"objectives, text tower frozen, one thread, fp32; processor time, median of up to {REPEATS} steps in turns.",
+        "",
+        "| towers | plain, s | ours, s | plain / ours | ours, pairs/s | GFLOP | GFLOP/s | of the peak |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, r in results.items():
+        numbers = [r["plain_s"], r["ours_s"], r["plain_s"] / r["ours_s"], NUM_PAIRS / r["ours_s"], r["gflop"]]
+        rates = [r["gflop"] / r["ours_s"], r["of_peak"]]
+        lines.append(f"| {name} | {' | '.join(f'{number:.3g}' for number in [*numbers, *rates])} |")
+    write_results("train_step", claims, {"results": results}, "\n".join(lines), quick=quick)
+
+
+def compare(protein: str, text: str, *, repeats: int) -> dict[str, Any]:
+    """Seconds of a step of both, and what of the machine's rate ours reaches."""
+    fields = {**PROTEIN_SHAPES[protein], **ESM2_FIELDS}
+    architecture = Architecture(
+        protein=encoder_config("protein", fields),
+        text=encoder_config("text", {**TEXT_SHAPES[text], **NO_DROPOUT}),
+        projection_dim=512,
+        max_protein_tokens=MAX_RESIDUES + 2,
+        max_text_tokens=512,
+        objectives=OBJECTIVES,
+    )
+    torch.manual_seed(0)
+    rows = tokenised_pairs(architecture.text.vocab_size)
+    masking = Masking(objectives=OBJECTIVES, seed=0, epoch=0, mask_id=MASK_ID)
+    batch = collate(rows, protein_pad_id=1, text_pad_id=0, masking=masking)
+    property_batches = plain_properties(rows)
+    models = {name: DualEncoder(architecture, freeze_text=True) for name in ("plain", "ours")}
+    models["plain"].load_state_dict(models["ours"].state_dict())
+    for model in models.values():
+        model.eval()  # no noise, so that the losses compare; there is no dropout to leave out
+    passes: dict[str, Callable[[], float]] = {
+        "plain": lambda: plain_pass(models["plain"], batch, property_batches),
+        "ours": lambda: our_pass(models["ours"], batch),
+    }
+    optimizers = {
+        name: torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, weight_decay=0.0)
+        for name, model in models.items()
+    }
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        passes["ours"]()
+    # The warm-up, and a check that both compute the same.
+    for optimizer in optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+    first = {name: run() for name, run in passes.items()}
+    assert abs(first["plain"] - first["ours"]) < 1e-4 * first["ours"], first
+    for plain, ours in zip(*(model.parameters() for model in models.values()), strict=True):
+        if ours.grad is not None:
+            assert plain.grad is not None
+            assert (plain.grad - ours.grad).norm() <= 1e-3 * ours.grad.norm() + 1e-6
+    peak = matmul_rate()
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    for _ in range(repeats):
+        for name, run in passes.items():
+            before = time.process_time()
+            optimizers[name].zero_grad(set_to_none=True)
+            run()
+            optimizers[name].step()
+            seconds[name].append(time.process_time() - before)
+        peak = max(peak, matmul_rate())
+    medians = {f"{name}_s": float(np.median(values)) for name, values in seconds.items()}
+    gflop = counter.get_total_flops() / 1e9
+    return {
+        **medians,
+        "gflop": gflop,
+        "peak_gflops": peak,
+        "of_peak": gflop / medians["ours_s"] / peak,
+        "steps_s": seconds,
+    }
+
+
+def matmul_rate(size: int = 2048) -> float:
+    """GFLOP/s of a square fp32 matrix product."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    times = []
+    for _ in range(4):
+        before = time.process_time()
+        a @ b
+        times.append(time.process_time() - before)
+    return 2 * size**3 / min(times) / 1e9
+
+
+# The batch
+
+
+def protein_lengths() -> list[int]:
+    """Residues of each protein: quantiles of the distribution, so that few stand for many."""
+    standard_B = torch.special.ndtri((torch.arange(NUM_PAIRS, dtype=torch.float64) + 0.5) / NUM_PAIRS)
+    lengths: list[int] = (MEDIAN_RESIDUES * (SPREAD * standard_B).exp()).clamp(30, MAX_RESIDUES).long().tolist()
+    return lengths
+
+
+def tokenised_pairs(vocabulary_size: int) -> pa.Table:
+    """Random rows of PROPERTY_SCHEMA with such lengths."""
+    rng = np.random.default_rng(0)
+    residues = [ESM2_VOCABULARY.index(letter) for letter in "ACDEFGHIKLMNPQRSTVWY"]
+    rows = []
+    for number, length in enumerate(protein_lengths()):
+        medians = [median if k == 0 or rng.random() > ABSENT_SHARE else 0 for k, median in enumerate(PROPERTY_TOKENS)]
+        sizes = [int(np.clip(median * rng.lognormal(0, 0.6), 3, 300)) if median else 0 for median in medians]
+        properties = [rng.integers(5, vocabulary_size, size).tolist() for size in sizes]
+        rows.append(
+            {
+                "accession_hash": number,
+                "sequence_hash": number,
+                "text_hash": number,
+                "protein_ids": [0, *rng.choice(residues, length).tolist(), 2],
+                "text_ids": [token for ids in properties for token in ids][:512],
+                "property_ids": properties,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=PROPERTY_SCHEMA)
+
+
+def plain_properties(rows: pa.Table) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Ids, mask and presence of each property of all pairs; an absent one is its two special tokens."""
+    columns = zip(*rows.column("property_ids").to_pylist(), strict=True)
+    return [
+        (*pad([ids or [2, 3] for ids in column], 0), torch.tensor([bool(ids) for ids in column])) for column in columns
+    ]
+
+
+# The two steps
+
+
+def our_pass(model: DualEncoder, batch: Batch) -> float:
+    """The package's loss and gradients."""
+    loss = total_loss(objective_terms([model(batch)], [batch], OBJECTIVES, group=None), OBJECTIVES)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item()
+
+
+def plain_pass(model: DualEncoder, batch: Batch, properties: list[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """The same, one objective after the other, each over everything that is padded.
+
+    Each has a backward of its own, so that the activations of one protein pass at a time are in memory.
+    """
+    assert batch.masked_ids_XL is not None
+    mlm_ids_BL, bsr_ids_BL = batch.masked_ids_XL.chunk(2)
+    mask_BL, heads = batch.protein_mask_BL, model.heads
+
+    def encode(encoder: nn.Module, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        hidden_BLH: Tensor = encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+        return hidden_BLH
+
+    text_BTH = encode(model.text_encoder, batch.text_ids_BL, batch.text_mask_BL)
+    property_BKH = torch.stack([mean(encode(model.text_encoder, ids, mask), mask) for ids, mask, _ in properties], 1)
+    present_BK = torch.stack([present for *_, present in properties], 1)
+
+    clean_BLH = encode(model.protein_encoder, batch.protein_ids_BL, mask_BL)
+    protein_BD = normalize(model.protein_projection(mean(clean_BLH, mask_BL)), dim=-1)
+    text_BD = normalize(model.text_projection(mean(text_BTH, batch.text_mask_BL)), dim=-1)
+    logits_BB = scale(model.logit_scale) * protein_BD @ text_BD.T
+    diagonal_B = torch.arange(len(logits_BB))
+    gc = 0.5 * (cross_entropy(logits_BB, diagonal_B) + cross_entropy(logits_BB.T, diagonal_B))
+    property_BKD = model.text_projection(property_BKH)
+    query_BKD = heads.property_queries(property_BKD.flatten(0, 1), None).view_as(property_BKD)
+    alignment = Alignment(
+        residue_BLD=model.protein_projection(clean_BLH),
+        residue_mask_BL=residue_positions(mask_BL),
+        property_BKD=query_BKD * present_BK[..., None],
+        present_BK=present_BK,
+        text_hash_BK=present_BK.long(),
+        logit_scale=heads.segment_logit_scale,
+    )
+    _, num_aligned, _ = mean_counts([batch], group=None).unbind()
+    pda = segment_alignment(alignment, threshold=OBJECTIVES.threshold, window=1, mean_count=num_aligned)
+    (gc + OBJECTIVES.pda * pda).backward()
+    del clean_BLH, alignment
+
+    mlm_logits_BLV = heads.mlm_head(encode(model.protein_encoder, mlm_ids_BL, mask_BL))
+    mlm = cross_entropy(mlm_logits_BLV.flatten(0, 1), labels(batch.mlm, mask_BL).flatten())
+    (OBJECTIVES.mlm * mlm).backward()  # type: ignore[no-untyped-call]
+    del mlm_logits_BLV
+
+    fused_BLD = heads.segment_attention(
+        model.protein_projection(encode(model.protein_encoder, bsr_ids_BL, mask_BL)),
+        model.text_projection(text_BTH),
+        batch.text_mask_BL,
+    )
+    bsr = cross_entropy(heads.segment_head(fused_BLD).flatten(0, 1), labels(batch.bsr, mask_BL).flatten())
+    (OBJECTIVES.bsr * bsr).backward()  # type: ignore[no-untyped-call]
+    return total_loss({"gc": gc.item(), "bsr": bsr.item(), "pda": pda.item(), "mlm": mlm.item()}, OBJECTIVES)
+
+
+def mean(hidden_BLH: Tensor, mask_BL: Tensor) -> Tensor:
+    """Over the tokens that are no padding."""
+    return (hidden_BLH * mask_BL[..., None]).sum(1) / mask_BL.sum(1, keepdim=True)
+
+
+def labels(residues: MaskedResidues | None, mask_BL: Tensor) -> Tensor:
+    """Targets of all positions, NO_TARGET where nothing is masked."""
+    assert residues is not None
+    labels_BL = torch.full(mask_BL.shape, NO_TARGET)
+    for row_L, place_Q, target_Q in zip(labels_BL, residues.place_BQ, residues.target_BQ, strict=True):
+        real_Q = target_Q != NO_TARGET
+        row_L[place_Q[real_Q]] = target_Q[real_Q]
+    return labels_BL
+
+
+if __name__ == "__main__":
+    main()
