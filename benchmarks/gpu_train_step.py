@@ -4,14 +4,16 @@
     python benchmarks/gpu_train_step.py --quick    8 pairs, three steps
 
 ESM-2 650M's and PubMedBERT's shapes with random weights, the text tower frozen, all objectives, bf16 autocast, AdamW:
-the step that pretraining takes, from a batch on the device. It needs torch, transformers, numpy, pyarrow and this package.
+the step that pretraining takes, from a batch on the device. It needs torch, transformers, numpy and pyarrow beside this
+package.
 
     packed    no padding; variable-length attention
     padded    HuggingFace's modules on padded batches with SDPA, all else the same
 
 Tokens are those of the proteins without padding, each of the three copies that pass the encoder counted (clean, and
-masked for MLM and for BSR). MFU is the encoders' FLOPs for these tokens (Chowdhery et al. 2022, arXiv:2204.02311, appendix
-B: backward is twice forward, nothing recomputed counts) over the device's bf16 peak; heads count as nothing.
+masked for MLM and for BSR). MFU is the encoders' FLOPs for these tokens and the texts' over the device's bf16 peak
+(Chowdhery et al. 2022, arXiv:2204.02311, appendix B: backward is twice forward, nothing recomputed counts); heads count
+as nothing.
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ def main() -> None:
     if ratios:
         claims.append(Claim(claim="train_650m_vs_padded", value=max(ratios), unit="x"))
     lines = [
-        f"ESM-2 650M's shape, text tower {LARGE_TEXT} (frozen), all objectives, bf16 autocast, median of {steps} steps.",
+        f"ESM-2 650M's shape, text tower {LARGE_TEXT}, all objectives, bf16 autocast; median of {steps} steps.",
         "",
         "| attention | pairs | s a step | tokens/s | pairs/s | TFLOP/s | MFU | peak memory, GB |",
         "|---|---|---|---|---|---|---|---|",

@@ -13,7 +13,8 @@ epoch's lanes, all objectives on, in this process:
     collate     padded tensors, masks, noise seeds
 
 Rates are rows per second of processor time, so "per core". ``whole texts`` is tokenisation with each text given to the
-Rust tokenizer as it is. Then the same through Ray Data, for two workers at once: processor time of all processes.
+Rust tokenizer as it is. The first rows are slower, since their words are new to the process. Then the same through Ray
+Data, for two workers at once, after a start that is not counted: processor time of all processes.
 """
 
 from __future__ import annotations
