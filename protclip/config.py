@@ -64,6 +64,9 @@ class ModelConfig:
     attention: Literal["packed", "padded"] = "packed"
     """packed: the encoders run without padding. padded: HuggingFace's own forward, slower, with the same numbers; for
     encoders that the packed one does not know, such as those trained with dropout."""
+    activation_checkpointing: bool = False
+    """Compute the inside of each trained layer again in backward instead of keeping it: a third more work, and the
+    memory of a layer's input in place of its inside."""
 
     def __post_init__(self) -> None:
         _positive("model", projection_dim=self.projection_dim)
@@ -271,6 +274,7 @@ class PretrainConfig:
 MAY_DIFFER = (
     "run_dir",
     "data.pairs",
+    "model.activation_checkpointing",
     "batch.micro_batches",
     "workers",
     "checkpoint_every_s",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -128,4 +129,8 @@ def build_model(config: ModelConfig, architecture: Architecture, *, seed: int) -
         load_pretrained_weights("protein", model.protein_encoder, config.protein.pretrained)
     if config.text.pretrained is not None:
         load_pretrained_weights("text", model.text_encoder, config.text.pretrained)
+    if config.activation_checkpointing:
+        encoders: list[Any] = [model.protein_encoder, model.text_encoder]
+        for encoder in encoders[: 1 if config.text.pretrained is not None else 2]:
+            encoder.activation_checkpointing_enable()
     return model

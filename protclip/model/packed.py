@@ -2,8 +2,8 @@
 
 The numbers are those of ``EsmModel`` and ``BertModel`` on padded batches, which keep the parameters; here is another
 forward over them. Attention runs within each sequence: one call of torch's variable-length attention where it can
-(CUDA, half-width numbers), one call for each length otherwise. ESM-2's rotary positions and BERT's absolute ones start
-again with each sequence, and ESM-2's token dropout counts ``<mask>`` per sequence (Lin et al. 2023,
+(CUDA, bf16, heads of a multiple of 8), one call for each length otherwise. ESM-2's rotary positions and BERT's absolute
+ones start again with each sequence, and ESM-2's token dropout counts ``<mask>`` per sequence (Lin et al. 2023,
 doi:10.1126/science.ade2574; transformers' ``modeling_esm.py`` and ``modeling_bert.py``).
 
 Shapes: S sequences, T tokens of all of them, L tokens of the longest, H hidden width, I inner width, N heads, E width
@@ -174,7 +174,7 @@ def _query_key_value(attention: Any, hidden_TH: Tensor) -> tuple[Tensor, Tensor,
 
 def _attend(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, packing: Packing) -> Tensor:
     """softmax(q·kᵀ / √E)·v within each sequence, the heads side by side, (T, H)."""
-    if query_TNE.is_cuda and query_TNE.dtype in (torch.bfloat16, torch.float16) and query_TNE.shape[-1] % 8 == 0:
+    if query_TNE.is_cuda and query_TNE.dtype == torch.bfloat16 and query_TNE.shape[-1] % 8 == 0:
         from torch.nn.attention.varlen import varlen_attn
 
         start_S1, longest = packing.start_S1, max(packing.lengths)

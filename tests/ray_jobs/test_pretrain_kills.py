@@ -36,6 +36,8 @@ SETTINGS = (
     "model.text.config.hidden_size=16",
     "model.text.config.vocab_size=300",
     "workers.resources={CPU: 0.4}",
+    "batch.micro_batches=2",
+    "model.activation_checkpointing=true",
 )
 
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 from tiny_model import make_batch, random_pairs, tiny_model, tokenized
 
-from protclip.config import GC_ALONE, ObjectivesConfig, OptimizerConfig
+from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig, OptimizerConfig
 from protclip.errors import CheckpointError
+from protclip.model.build import build_architecture, build_model
 from protclip.model.tensors import write_tensors
 from protclip.train.loop import Part, StoppedError, TooManySkippedError, fit
 from protclip.train.optim import build_optimizer, build_schedule, set_learning_rate
@@ -155,13 +156,13 @@ def test_micro_batches_make_the_same_step(objectives: ObjectivesConfig, micro_ba
 
 
 def poisoned(state: TrainState, accessions: Container[str]) -> Callable[[int, int], Iterator[Part]]:
-    """Parts whose rows of these accessions come out of the protein encoder as NaN."""
+    """Parts whose rows of these accessions come out of the protein projection as NaN."""
     poison: list[int] = []
 
     def spoil(module: Any, arguments: Any, output: Any) -> None:  # noqa: ARG001
-        output.last_hidden_state[[i for i in poison if i < len(output.last_hidden_state)]] = torch.nan
+        output[[i for i in poison if i < len(output)]] = torch.nan
 
-    state.model.protein_encoder.register_forward_hook(spoil)
+    state.model.protein_projection.register_forward_hook(spoil)
 
     def some_parts(epoch: int, first: int) -> Iterator[Part]:
         for part in parts(epoch, first):
@@ -251,3 +252,25 @@ def test_schedules_warm_up_and_decay_to_nothing() -> None:
     assert cosine[2:] == pytest.approx([0.5 + 0.5 * math.cos(math.pi * i / 8) for i in range(8)])
     epochs = rates_of([5, 10], decay_by="epoch")
     assert epochs[2:] == pytest.approx([1.0] * 3 + [5 / 8] * 5)
+
+
+def test_activation_checkpointing_changes_no_bit() -> None:
+    tiny = tiny_model(objectives=OBJECTIVES)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    found: list[dict[str, Any]] = []
+    for checkpointing in (False, True):
+        config = ModelConfig(
+            projection_dim=24,
+            protein=EncoderConfig(max_tokens=64, config=shape),
+            text=EncoderConfig(max_tokens=32, config={**shape, "vocab_size": 120}),
+            activation_checkpointing=checkpointing,
+        )
+        model = build_model(config, build_architecture(config, tiny.text_tokenizer, OBJECTIVES), seed=0).train()
+        calls: list[int] = []
+        encoder: Any = model.protein_encoder
+        encoder.encoder.layer[0].intermediate.dense.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        _backward(model, model, [make_batch(tiny, tokenized(tiny, random_pairs(SIZE)))], group=None)
+        assert len(calls) == 1 + checkpointing  # the layer's inside again in backward
+        found.append({name: value.grad for name, value in model.named_parameters()})
+    for name, value in found[0].items():
+        assert torch.equal(found[1][name], value), name
