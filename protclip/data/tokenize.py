@@ -35,7 +35,7 @@ PROTEIN_SPECIAL_TOKENS = ("<cls>", "<pad>", "<eos>", "<unk>", "<mask>")
 TEXT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 MAX_KNOWN_PIECES = 200_000
-"""Pieces whose token ids a text tokenizer remembers from one column to the next: some 50 MB."""
+"""Pieces whose token ids a text tokenizer remembers from one column to the next: 150 MB at most."""
 
 TOKENIZED_COLUMNS = ("accession", "sequence", *PROPERTIES, "sequence_hash")
 """The columns of a pair that tokenisation needs."""
