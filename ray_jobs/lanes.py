@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,7 +186,7 @@ def tokenize_pieces(
         max_text_tokens: its truncation.
         properties: tokenise each property by itself too.
     """
-    tokenizer = TextTokenizer.from_json(text, max_tokens=max_text_tokens)
+    tokenizer = _text_tokenizer(text, max_text_tokens)
     columns = (batch[name].tolist() for name in PIECE_COLUMNS)
     for path, index, num_rows, lane, start, stop in zip(*columns, strict=True):
         group = RowGroup(path=path, index=index, num_rows=num_rows)
@@ -247,3 +248,9 @@ def _by_lane(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
     for start, stop in zip([0, *edges], [*edges, len(rows)], strict=True):
         if stop > start:
             yield int(lanes[start]), rows.slice(start, stop - start)
+
+
+@lru_cache(maxsize=1)
+def _text_tokenizer(state: str, max_tokens: int) -> TextTokenizer:
+    """What a process knows of words, its next task finds known."""
+    return TextTokenizer.from_json(state, max_tokens=max_tokens)

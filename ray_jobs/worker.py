@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from protclip import distributed, files
 from protclip.config import PretrainConfig, config_dict
 from protclip.data.collate import Batch, Masking, collate, identity, ragged
+from protclip.data.prefetch import prefetched
 from protclip.data.tokenize import TOKENIZED_COLUMNS, TextTokenizer, tokenize_pairs
 from protclip.embedding import ProtCLIP
 from protclip.errors import ConfigError, ProtclipError
@@ -177,15 +178,20 @@ class Worker:
             properties=self.config.objectives.pda > 0,
         )
         size = self.config.batch.global_batch_size // num_workers // self.config.batch.micro_batches
-        number = first_batch
-        with self._row_log() as log:
-            for table in tables:
-                number += 1
-                batches = [
+        collated = (
+            (
+                [
                     self._collate(table.slice(start, size), seed=self.config.seed, epoch=epoch)
                     for start in range(0, len(table), size)
-                ]
-                accessions = table.column("accession").to_pylist()
+                ],
+                table.column("accession").to_pylist(),
+            )
+            for table in tables
+        )
+        number = first_batch
+        with self._row_log() as log:
+            for batches, accessions in prefetched(collated, self.device):
+                number += 1
                 log(accessions)
                 yield Part(batches=batches, accessions=accessions)
         assert number == plan.num_batches, "the stream ended early"
@@ -217,7 +223,7 @@ class Worker:
             "protein_pad_id": self.protein_tokenizer.pad_id,
             "text_pad_id": self.state.model.architecture.text.pad_token_id,
         }
-        return collate(rows, **pads, masking=masking).to(self.device)
+        return collate(rows, **pads, masking=masking)
 
     def _valid_rows(self) -> pa.Table:
         """This worker's part of the validation pairs, tokenised; the parts in rank order are the first pairs."""
@@ -260,7 +266,9 @@ class Worker:
     def _valid_batches(self) -> Iterator[Batch]:
         """The validation rows with masks of their own, the same after each epoch."""
         for start in range(0, len(self.valid), VALID_BLOCK):
-            yield self._collate(self.valid.slice(start, VALID_BLOCK), seed=hash64(self.config.seed, "valid"), epoch=0)
+            yield self._collate(
+                self.valid.slice(start, VALID_BLOCK), seed=hash64(self.config.seed, "valid"), epoch=0
+            ).to(self.device)
 
     def _wishes(self) -> Wishes:
         look = self.rank == 0 and time.monotonic() - self.last_look >= LOOK_EVERY_S

@@ -6,7 +6,7 @@ P properties that are present in the batch, K = 4 properties of a pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Self
@@ -32,15 +32,19 @@ NO_TARGET = -100
 class _Tensors:
     """Fields that are tensors or such dataclasses, any of them None."""
 
-    def to(self, device: torch.device) -> Self:
-        """The same on a device."""
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same with what the function makes of each tensor."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value.to(device)
+        mapped = {
+            name: function(value) if isinstance(value, Tensor) else value.map(function)
             for name, value in values.items()
             if value is not None
         }
-        return type(self)(**{**values, **moved})
+        return type(self)(**{**values, **mapped})
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        return self.map(lambda tensor: tensor.to(device))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +112,8 @@ def pad(rows: Rows, pad_id: int) -> tuple[Tensor, Tensor]:
     lengths_B = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     mask_BL = np.arange(lengths_B.max()) < lengths_B[:, None]
     ids_BL = np.full(mask_BL.shape, pad_id, dtype=np.int64)
-    ids_BL[mask_BL] = np.concatenate([np.asarray(row) for row in rows])
+    for ids_L, row, length in zip(ids_BL, rows, lengths_B.tolist(), strict=True):
+        ids_L[:length] = row
     return torch.from_numpy(ids_BL), torch.from_numpy(mask_BL)
 
 
@@ -184,9 +189,12 @@ def _masked(
     copies = [masks[name] for name in ("mlm", "bsr") if name in masks]
     if shared and len(copies) == 2:
         copies = [copies[0] | copies[1]]
-    hidden = [ids_BL.masked_fill(torch.from_numpy(np.pad(copy, ((0, 0), (1, 1)))), masking.mask_id) for copy in copies]
+    masked_ids_XL = None
+    if copies:
+        masked_ids_XL = ids_BL.repeat(len(copies), 1)
+        masked_ids_XL[:, 1:-1].masked_fill_(torch.from_numpy(np.concatenate(copies)), masking.mask_id)
     mlm, bsr = (_hidden(ids_BL, masks[name]) if name in masks else None for name in ("mlm", "bsr"))
-    return torch.cat(hidden) if hidden else None, mlm, bsr
+    return masked_ids_XL, mlm, bsr
 
 
 def _hidden(ids_BL: Tensor, masked_BR: np.ndarray) -> MaskedResidues:
