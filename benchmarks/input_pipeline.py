@@ -110,7 +110,8 @@ def main() -> None:
         f"| tokenise, whole texts | {1 / whole:,.0f} | {whole * 1e6:.0f} |",
         f"| the step of ESM-2 8M's shape takes | {pairs_per_s:.3g} | |",
         "",
-        f"By Ray Data, for {NUM_WORKERS} workers at once, it took {ray_s:.1f} s on the clock: {num_rows / ray_s:,.0f} rows/s.",
+        f"By Ray Data, for {NUM_WORKERS} workers at once, it took {ray_s:.1f} s on the clock: "
+        f"{num_rows / ray_s:,.0f} rows/s.",
     ]
     figures = {
         "rows": num_rows,
