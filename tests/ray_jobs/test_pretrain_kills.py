@@ -124,7 +124,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(pairs: str, tm
     check_kills(pairs, tmp_path, victims=["run"], seed=1)
 
 
-@pytest.mark.ray
+@pytest.mark.prove
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_full_disk_ends_the_run_and_a_later_one_goes_on_from_the_last_checkpoint(pairs: str, tmp_path: Path) -> None:
     folder = tmp_path / "disk"

@@ -74,8 +74,10 @@ def run_rank(rank: int, group: ProcessGroup, folder: Path, dtype: torch.dtype, m
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize(("world_size", "micro_batches"), [(2, 2), (4, 1)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(
+    ("world_size", "micro_batches", "dtype", "tolerance"),
+    [(2, 2, torch.float64, 1e-10), (4, 1, torch.float64, 1e-10), (4, 1, torch.float32, 1e-5)],
+)
 def test_twenty_steps_are_the_same_on_any_number_of_workers(
     tmp_path: Path, world_size: int, micro_batches: int, dtype: torch.dtype, tolerance: float
 ) -> None:
