@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from protclip import files
 from protclip.errors import ConfigError, DataError
+from protclip.hashing import hash64
 from protclip.index.embeddings import KIND, METADATA
 from protclip.index.manifest import read_checkpoint_fingerprint
 from protclip.manifest import FILE_NAME, claim_folder, write_manifest
@@ -239,6 +240,7 @@ def _read_proteins(source: str, refuse: Callable[[BadEntry], None]) -> Iterator[
                 "reviewed": header.reviewed,
                 "length": len(record.sequence),
                 "ec": [],
+                "sequence_hash": hash64(record.sequence),
                 "sequence": record.sequence,
                 "line": record.line,
             }

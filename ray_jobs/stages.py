@@ -97,6 +97,7 @@ def items_of_pairs(pairs: pa.Table, content: Content) -> pa.Table:
         **{name: pairs.column(name) for name in ("accession", "sequence", "organism", "organism_id", "reviewed", "ec")},
         "name": pc.coalesce(pairs.column("display_name"), pairs.column("name")),
         "length": pc.cast(pc.utf8_length(pairs.column("sequence")), pa.int32()),
+        "sequence_hash": pairs.column("sequence_hash"),
         "text": pa.array(biotexts(pairs) if content == "text" else [None] * len(pairs), pa.string()),
     }
     return pa.table(columns)

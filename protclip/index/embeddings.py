@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -28,51 +29,73 @@ METADATA = pa.schema(
         pa.field("length", pa.int32()),
         pa.field("ec", pa.list_(pa.string())),
         pa.field("text", pa.string()),
+        pa.field("sequence_hash", pa.uint64()),
     ]
 )
-"""What is known of a row beside its vector. ``text`` is the embedded text, where texts were embedded."""
+"""What is known of a row beside its vector.
+
+``text`` is the embedded text, where texts were embedded; ``sequence_hash`` the hash of the protein's whole sequence.
+"""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Embeddings:
-    """A whole folder of embeddings in memory."""
+    """A finished folder of embeddings, read part by part, or whole where it fits into memory."""
 
-    vectors: NDArray[np.float32]
-    """(rows, dimension), as stored."""
-    metadata: pa.Table
-    """The same rows, with the schema METADATA."""
-    content: Literal["protein", "text"]
-    """What was embedded."""
-    model_fingerprint: str
-    """Of the model that made them."""
+    def __init__(self, folder: str, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.content: Literal["protein", "text"] = manifest["content"]
+        """What was embedded."""
+        self.dimension = int(manifest["dimension"])
+        self.model_fingerprint: str = manifest["model_fingerprint"]
+        """Of the model that made them."""
+        self.part_names = sorted(name for name in manifest["files"] if name.endswith(".parquet"))
+        self._num_rows = int(manifest["rows"])
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def part(self, name: str) -> tuple[NDArray[np.float32], pa.Table]:
+        """One part (of ``part_names``): vectors (rows, dimension), and the same rows of the schema METADATA.
+
+        Raises:
+            DataError: if it is damaged, lacks a column, or a vector is missing.
+            IndexMismatchError: if its vectors are of another dimension than the manifest says.
+        """
+        return _read_part(files.join(self.folder, name), self.dimension)
+
+    @cached_property
+    def vectors(self) -> NDArray[np.float32]:
+        """All of them, (rows, dimension), as stored."""
+        return self._whole[0]
+
+    @cached_property
+    def metadata(self) -> pa.Table:
+        """The same rows, with the schema METADATA."""
+        return self._whole[1]
+
+    @cached_property
+    def _whole(self) -> tuple[NDArray[np.float32], pa.Table]:
+        parts = [self.part(name) for name in self.part_names]
+        num_rows = sum(len(vectors) for vectors, _ in parts)
+        if num_rows != len(self):
+            raise DataError(f"{self.folder}: holds {num_rows} rows, its manifest says {len(self)}; make it again.")
+        metadata = pa.concat_tables([metadata for _, metadata in parts]).combine_chunks()
+        _refuse_duplicates(metadata["accession"], self.folder)
+        return np.concatenate([vectors for vectors, _ in parts]), metadata
 
 
 def read_embeddings(folder: str) -> Embeddings:
-    """Read all parts, in the order of their names.
+    """Open a folder of embeddings; its parts are read in the order of their names.
 
     Raises:
-        DataError: if the folder is unfinished, damaged or empty, a part has no such columns, a vector is missing, or
-            an accession comes twice.
-        IndexMismatchError: if a part holds vectors of another dimension than the manifest says.
+        DataError: if the folder is unfinished, damaged or empty.
     """
     manifest = read_manifest(folder, KIND, verify=True)
     if manifest.get("content") not in CONTENTS:
         raise DataError(f"{folder}: content is {manifest.get('content')!r}; allowed are {', '.join(CONTENTS)}.")
-    names = sorted(name for name in manifest["files"] if name.endswith(".parquet"))
-    parts = [_read_part(files.join(folder, name), int(manifest["dimension"])) for name in names]
-    num_rows = sum(len(vectors) for vectors, _ in parts)
-    if num_rows != manifest["rows"]:
-        raise DataError(f"{folder}: holds {num_rows} rows, its manifest says {manifest['rows']}; make it again.")
-    if not num_rows:
+    if not manifest["rows"]:
         raise DataError(f"{folder}: holds no embeddings; there is nothing to search.")
-    metadata = pa.concat_tables([metadata for _, metadata in parts]).combine_chunks()
-    _refuse_duplicates(metadata["accession"], folder)
-    return Embeddings(
-        vectors=np.concatenate([vectors for vectors, _ in parts]),
-        metadata=metadata,
-        content=manifest["content"],
-        model_fingerprint=manifest["model_fingerprint"],
-    )
+    return Embeddings(folder, manifest)
 
 
 def _read_part(path: str, dimension: int) -> tuple[NDArray[np.float32], pa.Table]:

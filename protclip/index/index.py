@@ -156,8 +156,9 @@ class Index:
         return [{"rank": rank, "score": score, **row} for rank, (score, row) in enumerate(found, start=1)]
 
     def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> list[dict[str, Any]]:
-        """What is known of the given rows, in their order: a dict with the columns of METADATA each."""
-        return self._metadata.take(pa.array(rows, pa.int64())).to_pylist()  # type: ignore[no-any-return]
+        """What an answer shows of the given rows, in their order: the columns of METADATA but the sequence hash."""
+        shown = self._metadata.drop_columns("sequence_hash")
+        return shown.take(pa.array(rows, pa.int64())).to_pylist()  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
