@@ -191,6 +191,9 @@ class WorkersConfig:
     min: int | None = None
     """Fewer workers, at least so many, do while the cluster lacks room for ``num``, and more join when it has; None:
     never fewer. Ray wants whole CPUs then."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How the model lies on the workers. ddp: whole on each of them. fsdp: weights, gradients and optimizer states are
+    divided over them (FSDP2) and gathered layer by layer: less memory, more communication, the same steps."""
     use_gpu: bool = False
     """True: CUDA, NCCL and bf16 autocast. False: CPU, gloo and fp32."""
     resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})

@@ -16,7 +16,6 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from protclip import distributed, files
 from protclip.config import PretrainConfig, config_dict
@@ -31,6 +30,7 @@ from protclip.hashing import hash64
 from protclip.losses.total import with_loss
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer
 from protclip.model.checkpoint import save_checkpoint
+from protclip.model.dual_encoder import ENCODING_METHODS
 from protclip.protanno.shards import RowGroup, read_row_group
 from protclip.train.checkpoints import Writer, newest
 from protclip.train.loop import Part, StoppedError, TooManySkippedError, fit
@@ -111,14 +111,6 @@ class Worker:
 
     def run(self) -> str | None:
         """Measure the start, train, and save; returns why the run has to end, or None."""
-        network = DistributedDataParallel(
-            self.state.model,
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            process_group=self.group,
-            # It keeps the buckets as they are: otherwise they are sorted anew after a process's first step, and with
-            # three workers or more sums in another order would tell a restarted run from an undisturbed one.
-            find_unused_parameters=True,
-        )
         if self.state.step == 0:
             valid = self._evaluate()
             if self.rank == 0:
@@ -127,7 +119,7 @@ class Worker:
         try:
             fit(
                 self.state,
-                network,
+                self.network,
                 parts=self._parts,
                 after_step=self._after_step,
                 end_epoch=self._end_epoch,
@@ -154,6 +146,10 @@ class Worker:
     def _initial_state(self) -> TrainState:
         architecture = build_architecture(self.config.model, self.text_tokenizer, self.config.objectives)
         model = build_model(self.config.model, architecture, seed=self.config.seed).to(self.device)
+        if self.config.workers.strategy == "fsdp":
+            self.network = distributed.shard(model, model.blocks, self.group, methods=ENCODING_METHODS)
+        else:
+            self.network = distributed.replicate(model, self.group)
         optimizer = build_optimizer(model, self.config.optimizer)
         epoch_ends = np.cumsum(self.job.batches_per_epoch).tolist()
         schedule = build_schedule(self.config.optimizer, epoch_ends=epoch_ends)
@@ -271,14 +267,20 @@ class Worker:
             ).to(self.device)
 
     def _wishes(self) -> Wishes:
-        look = self.rank == 0 and time.monotonic() - self.last_look >= LOOK_EVERY_S
-        return Wishes(stop=self.failure is not None, look=look)
+        now, first = time.monotonic(), self.rank == 0
+        return Wishes(
+            stop=self.failure is not None,
+            look=first and now - self.last_look >= LOOK_EVERY_S,
+            save=first and now - self.last_saved >= self.config.checkpoint_every_s and not self.writer.busy,
+        )
 
     def _after_step(self, report: StepReport, waited: float) -> None:
         if report.skipped:
             rows = ", ".join(self.state.skipped[-1].accessions) or "no row alone"
             self._log(f"step {self.state.step} is left out: its gradient is not finite; not finite alone: {rows}")
         soon = report.wishes.look and self._is_preempted()
+        if report.wishes.save or soon:
+            self._save({})
         if self.rank != 0:
             return
         with self._noticing_failures():
@@ -288,8 +290,6 @@ class Worker:
                 self._track(step_scalars(record))
             if self.writer.error is not None:
                 raise self.writer.error
-            if soon or (time.monotonic() - self.last_saved >= self.config.checkpoint_every_s and not self.writer.busy):
-                self._save({})
             if soon:
                 self.writer.wait()
                 self._log(f"a node will be taken away: a checkpoint is made after step {self.state.step}")
@@ -310,15 +310,19 @@ class Worker:
             f"{_spelled({name: valid[name] for name in train})}, recall@10 of {valid['num_pairs']}: {recalls}"
         )
         if self.rank == 0:
-            metrics = {"epoch": state.epoch, "train_loss": train["loss"], "valid_loss": valid["loss"]}
             with self._noticing_failures():
                 self._record(epoch=state.epoch, train=train, valid=valid)
-                self._save({**metrics, "train": train, "valid": valid})
+        losses = {"epoch": state.epoch, "train_loss": train["loss"], "valid_loss": valid["loss"]}
+        self._save({**losses, "train": train, "valid": valid})
+        if self.rank == 0:
+            with self._noticing_failures():
                 write_report(self.config.run_dir)
 
     def _save(self, metrics: dict[str, Any]) -> None:
-        """Begin to write a checkpoint; those of epochs have metrics."""
-        snapshot = take_snapshot(self.state)
+        """Begin to write a checkpoint, all workers together; those of epochs have metrics."""
+        snapshot = take_snapshot(self.state, keep=self.rank == 0)
+        if self.rank != 0:
+            return
 
         def write(folder: str) -> None:
             save_trainer(folder, snapshot)
@@ -333,8 +337,9 @@ class Worker:
                 run=config_dict(self.config),
             )
 
-        self.steps.write()
-        self.writer.start(self.state.step, write)
+        with self._noticing_failures():
+            self.steps.write()
+            self.writer.start(self.state.step, write)
         self.last_saved = time.monotonic()
 
     @contextlib.contextmanager

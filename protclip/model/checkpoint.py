@@ -24,6 +24,7 @@ from torch import Tensor
 from protclip import files
 from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
+from protclip.distributed import laid_out_like
 from protclip.errors import CheckpointError, ProtclipError
 from protclip.manifest import read_manifest, write_manifest
 from protclip.model.card import model_card
@@ -142,7 +143,7 @@ def load_weights(model: DualEncoder, path: str) -> None:
                 raise CheckpointError(
                     f"{path}: {name} has shape {tuple(tensor.shape)}, config.json asks for {tuple(wanted[name].shape)}."
                 )
-            wanted[name].copy_(tensor)
+            wanted[name].copy_(laid_out_like(tensor, wanted[name]))
 
 
 def load_tensors(path: str) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 INITIAL_TEMPERATURE = 0.07
+ENCODING_METHODS = ("encode_proteins", "encode_residues", "encode_texts", "encode_properties")
+"""Of ``DualEncoder``, beside ``forward``."""
 MAX_LOGIT_SCALE = math.log(100.0)
 
 
@@ -97,6 +99,12 @@ class DualEncoder(nn.Module):
         )
         self._freeze_text = freeze_text
         self.text_encoder.requires_grad_(not freeze_text)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers of both encoders, which compute one after the other."""
+        encoders: list[Any] = [self.protein_encoder, self.text_encoder]
+        return [layer for encoder in encoders for layer in encoder.encoder.layer]
 
     def encode_proteins(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Global embeddings (B, D) of proteins: mean over tokens, projected, unit length, fp32."""

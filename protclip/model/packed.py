@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
+from protclip import distributed
 from protclip.errors import ConfigError
 from protclip.model.encoders import Kind
 from protclip.model.pooling import at_least_fp32
@@ -145,10 +147,10 @@ def bert_hidden(encoder: Any, ids_T: Tensor, packing: Packing) -> Tensor:
 def _layers(layers: nn.ModuleList, layer_forward: Callable[[Any, Tensor], Tensor], hidden_TH: Tensor) -> Tensor:
     """Through all layers, recomputing their inside in backward where HuggingFace's switch says so."""
     for layer in layers:
+        run = partial(layer_forward, layer)
         if layer.training and getattr(layer, "gradient_checkpointing", False):
-            hidden_TH = checkpoint(layer_forward, layer, hidden_TH, use_reentrant=False)
-        else:
-            hidden_TH = layer_forward(layer, hidden_TH)
+            run = partial(checkpoint, run, use_reentrant=False)
+        hidden_TH = distributed.run_block(layer, run, hidden_TH)
     return hidden_TH
 
 

@@ -28,7 +28,7 @@ def estimate(config: PretrainConfig, architecture: Architecture, tokens: pa.Tabl
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
     frozen = sum(value.numel() for value in model.parameters()) - trained
     # fp32: weights, gradients and AdamW's two moments; of frozen ones the weights alone.
-    fixed_gb = (16 * trained + 4 * frozen) / 1e9
+    fixed_gb = (16 * trained + 4 * frozen) / 1e9 / (config.workers.num if config.workers.strategy == "fsdp" else 1)
     protein_tokens, text_tokens = (
         float(tokens.column(name).combine_chunks().value_lengths().to_numpy().mean())
         for name in ("protein_ids", "text_ids")

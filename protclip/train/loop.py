@@ -58,7 +58,7 @@ def fit(
 
     Args:
         state: model, optimizer and place in the stream; changed in place.
-        network: ``state.model``, wrapped by DDP where there are several workers.
+        network: ``state.model``, replicated or sharded where there are several workers.
         parts: (epoch, first batch) → what this worker has of each global batch from there to the epoch's end.
         after_step: called on every worker after each step with its report, and the seconds that it waited for data.
         end_epoch: called on every worker when the state stands behind an epoch, with the mean of each term over its

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from protclip import files
+from protclip import distributed, files
 from protclip.errors import CheckpointError
 from protclip.model.checkpoint import load_tensors, load_weights
 from protclip.model.dual_encoder import DualEncoder
@@ -72,15 +72,20 @@ class Snapshot:
     progress: Mapping[str, Any]
 
 
-def take_snapshot(state: TrainState) -> Snapshot:
-    """Copy what the next step changes."""
+def take_snapshot(state: TrainState, *, keep: bool = True) -> Snapshot:
+    """Copy what the next step changes.
+
+    Where the model is sharded all workers have to call together; those with ``keep`` false only give their part.
+    """
+
+    def copied(tensor: Tensor, *, constant: bool = False) -> Tensor:
+        whole = distributed.gathered(tensor).detach()
+        return whole.to("cpu", copy=not constant).contiguous() if keep else whole.new_empty(0)
+
     optimizer = state.optimizer.state_dict()
-    tensors, values = _split(optimizer["state"])
+    tensors, values = _split(optimizer["state"], copied)
     frozen = {name for name, parameter in state.model.named_parameters() if not parameter.requires_grad}
-    weights = {
-        name: tensor.detach().cpu() if name in frozen else _copied(tensor)
-        for name, tensor in state.model.state_dict().items()
-    }
+    weights = {name: copied(tensor, constant=name in frozen) for name, tensor in state.model.state_dict().items()}
     progress = {
         "epoch": state.epoch,
         "batch": state.batch,
@@ -109,10 +114,13 @@ def load_trainer(folder: str, state: TrainState) -> None:
     load_weights(state.model, files.join(folder, "model.safetensors"))
     progress = files.read_json(files.join(folder, PROGRESS))
     optimizer_state: dict[int, dict[str, Any]] = {}
-    for name, tensor in load_tensors(files.join(folder, TENSORS)).items():
-        index, key = name.split(".", 1)
-        optimizer_state.setdefault(int(index), {})[key] = tensor
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     try:
+        for name, tensor in load_tensors(files.join(folder, TENSORS)).items():
+            index, key = name.split(".", 1)
+            parameter = parameters[int(index)]
+            moment = tensor if tensor.shape != parameter.shape else distributed.laid_out_like(tensor, parameter)
+            optimizer_state.setdefault(int(index), {})[key] = moment
         for index, values in progress["optimizer"]["values"].items():
             optimizer_state.setdefault(int(index), {}).update(values)
         groups = progress["optimizer"]["param_groups"]
@@ -122,21 +130,19 @@ def load_trainer(folder: str, state: TrainState) -> None:
         state.skipped = [SkippedStep(**fields) for fields in progress["skipped"]]
         if best := progress["best"]:
             state.best_loss, state.best_epoch = best["loss"], best["epoch"]
-    except (KeyError, ValueError, TypeError) as error:
+    except (IndexError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder}: the trainer's state does not fit this run ({error}).") from error
 
 
-def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+def _split(
+    state: Mapping[int, Mapping[str, Any]], copied: Callable[[Tensor], Tensor]
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     tensors: dict[str, Tensor] = {}
     values: dict[str, dict[str, Any]] = {}
     for index, entry in state.items():
         for key, value in entry.items():
             if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{key}"] = _copied(value)
+                tensors[f"{index}.{key}"] = copied(value)
             else:
                 values.setdefault(str(index), {})[key] = value
     return tensors, values
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()

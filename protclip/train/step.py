@@ -27,6 +27,8 @@ class Wishes(NamedTuple):
     """End the run."""
     look: bool = False
     """Look whether a node is about to be taken away."""
+    save: bool = False
+    """Make a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +64,7 @@ def train_step(
 
     Args:
         state: its optimizer is stepped.
-        network: ``state.model``, wrapped by DDP where there are several workers.
+        network: ``state.model``, replicated or sharded where there are several workers.
         batches: this worker's part of the global batch, in one or several micro-batches.
         group: the workers, or None for one process.
         max_grad_norm: a longer gradient is scaled down to it.
@@ -70,8 +72,7 @@ def train_step(
     """
     state.optimizer.zero_grad(set_to_none=True)
     terms = _backward(state.model, network, batches, group=group)
-    parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
-    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).double()
+    norm = distributed.clip_gradients(network, max_grad_norm, group).double()
     masks = [mask for batch in batches for mask in (batch.protein_mask_BL, batch.text_mask_BL)]
     num_tokens = torch.stack([mask.sum() for mask in masks]).sum()
     padded = state.model.architecture.attention == "padded"
@@ -79,7 +80,7 @@ def train_step(
     mine = [*terms.values(), num_tokens, num_places, *norm.new_tensor(wishes)]
     # All that the host wants to know, in one exchange and one wait for the device.
     means = distributed.mean_over_workers(torch.stack([value.double() for value in mine]), group)
-    *values, tokens, places, stop, look, grad_norm = torch.cat([means, norm.reshape(1)]).tolist()
+    *values, tokens, places, stop, look, save, grad_norm = torch.cat([means, norm.reshape(1)]).tolist()
     skipped = not math.isfinite(grad_norm)
     set_learning_rate(state.optimizer, state.schedule(state.step))
     if not skipped:
@@ -94,7 +95,7 @@ def train_step(
         skipped=skipped,
         num_tokens=round(tokens * workers),
         num_places=round(places * workers),
-        wishes=Wishes(stop=stop > 0, look=look > 0),
+        wishes=Wishes(stop=stop > 0, look=look > 0, save=save > 0),
     )
 
 

@@ -162,8 +162,8 @@ def test_a_full_disk_ends_the_run_and_a_later_one_goes_on_from_the_last_checkpoi
 
 @pytest.mark.prove
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("num_workers", [1, 3, 4])
-def test_another_number_of_workers_goes_on_with_the_same_rows(pairs: str, tmp_path: Path, num_workers: int) -> None:
+@pytest.mark.parametrize("workers", ["num=1", "num=3", "num=4", "strategy=fsdp"])
+def test_other_workers_go_on_with_the_same_rows(pairs: str, tmp_path: Path, workers: str) -> None:
     wanted = undisturbed(pairs, tmp_path / "calm")
     folder = tmp_path / "run"
     process, reached = run_until(
@@ -172,7 +172,7 @@ def test_another_number_of_workers_goes_on_with_the_same_rows(pairs: str, tmp_pa
     assert reached, process.communicate()
     kill(family(process))
     process.communicate()
-    undisturbed(pairs, folder, f"workers.num={num_workers}", "workers.resources={CPU: 0.2}")
+    undisturbed(pairs, folder, f"workers.{workers}", "workers.resources={CPU: 0.2}")
     assert_same_rows(folder, wanted)
     # Sums in another order, and AdamW, which makes much of the small differences in small gradients.
     for found, other in zip(history(folder), history(wanted), strict=True):
