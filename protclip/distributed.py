@@ -103,12 +103,23 @@ def shard(
     fully_shard(model, mesh=mesh, ignored_params=whole)
     for method in methods:
         register_fsdp_forward_method(model, method)
-    # The room for what is gathered is made once, and must not be made under inference_mode, where evaluation runs.
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.unshard()
-            module.reshard()
     return model
+
+
+@contextlib.contextmanager
+def whole_weights(network: nn.Module) -> Iterator[None]:
+    """Within it each worker holds all weights, so that it can compute without the others; for evaluation.
+
+    A sharded model gathers its weights in each pass, which all workers have to make together, and equally often.
+    """
+    modules = [module for module in network.modules() if isinstance(module, FSDPModule)]
+    for module in modules:
+        module.unshard()
+        module.set_reshard_after_forward(False, recurse=False)
+    yield
+    for module in modules:
+        module.set_reshard_after_forward(module is not network, recurse=False)
+        module.reshard()
 
 
 def run_block(block: nn.Module, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:

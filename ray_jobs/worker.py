@@ -241,11 +241,13 @@ class Worker:
     def _evaluate(self) -> dict[str, Any]:
         """Metrics on the validation pairs of all workers; every worker computes the same."""
         model = ProtCLIP(self.state.model, self.protein_tokenizer, self.text_tokenizer, device=self.device)
-        parts = [
-            torch.from_numpy(model.forward_proteins(ragged(self.valid.column("protein_ids")))),
-            torch.from_numpy(model.forward_texts(ragged(self.valid.column("text_ids")))),
-            identity(self.valid),
-        ]
+        with distributed.whole_weights(self.network):
+            parts = [
+                torch.from_numpy(model.forward_proteins(ragged(self.valid.column("protein_ids")))),
+                torch.from_numpy(model.forward_texts(ragged(self.valid.column("text_ids")))),
+                identity(self.valid),
+            ]
+            terms = validation_terms(self.state.model, self._valid_batches(), group=self.group)
         protein_ND, text_ND, identity_N2 = (
             distributed.gather_uneven_rows(part.to(self.device), self.group) for part in parts
         )
@@ -256,7 +258,6 @@ class Worker:
             self.state.model.logit_scale.detach(),
             batch_size=self.config.batch.global_batch_size,
         )
-        terms = validation_terms(self.state.model, self._valid_batches(), group=self.group)
         return {**metrics, **with_loss({"gc": metrics["gc"], **terms}, self.config.objectives)}
 
     def _valid_batches(self) -> Iterator[Batch]:

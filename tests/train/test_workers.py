@@ -69,7 +69,9 @@ def train(
         found.append(report.terms)
         if save is not None and state.step == STEPS // 2:
             snapshot = take_snapshot(state, keep=distributed.rank(group) == 0)
-            model.embed_proteins(["MKV"])  # as after an epoch
+            with distributed.whole_weights(network):  # as after an epoch, with unequal parts
+                model.embed_proteins(["MKV"] * (1 + distributed.rank(group)))
+                model.embed_proteins(["MKV"] * distributed.rank(group))
             if distributed.rank(group) == 0:
                 save_trainer(save, snapshot)
                 save_weights(save, dict(snapshot.weights), max_shard_bytes=1 << 20)
