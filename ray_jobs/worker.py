@@ -93,12 +93,6 @@ class Worker:
         self.state = self._initial_state()
         self.valid = self._valid_rows()
         self.started = time.monotonic()
-        self.progress = Progress(
-            self.state,
-            total_steps=sum(job.batches_per_epoch),
-            epochs=self.config.epochs,
-            every_s=self.config.log_every_s,
-        )
         self.failure: ProtclipError | None = None
         """Why the run has to end."""
         self.preemption: Any = None
@@ -116,6 +110,12 @@ class Worker:
             if self.rank == 0:
                 with self._noticing_failures():
                     self._record(epoch=0, train=None, valid=valid)
+        self.progress = Progress(
+            self.state,
+            total_steps=sum(self.job.batches_per_epoch),
+            epochs=self.config.epochs,
+            every_s=self.config.log_every_s,
+        )
         try:
             fit(
                 self.state,
@@ -302,7 +302,7 @@ class Worker:
         return self.preemption is not None and self.preemption != before
 
     def _end_epoch(self, train: dict[str, float]) -> None:
-        state = self.state
+        state, began = self.state, time.monotonic()
         valid = self._evaluate()
         state.note_validation(valid["loss"])
         recalls = ", ".join(f"{valid[way]['recall@10']:.3f} {way}" for way in ("text_to_protein", "protein_to_text"))
@@ -318,6 +318,7 @@ class Worker:
         if self.rank == 0:
             with self._noticing_failures():
                 write_report(self.config.run_dir)
+        self.progress.leave_out(time.monotonic() - began)
 
     def _save(self, metrics: dict[str, Any]) -> None:
         """Begin to write a checkpoint, all workers together; those of epochs have metrics."""

@@ -36,6 +36,10 @@ class Progress:
         self._reports: list[StepReport] = []
         self._waited = 0.0
 
+    def leave_out(self, seconds: float) -> None:
+        """Time since the last record that went into something else than steps, such as validation."""
+        self._since += seconds
+
     def add(self, report: StepReport, waited: float) -> dict[str, Any] | None:
         """Take a step's report and the seconds that it waited for data; gives a record when it is time for one."""
         self._reports.append(report)
