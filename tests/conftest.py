@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
 from ray_jobs.cluster import prepare_environment
 
@@ -15,6 +16,7 @@ from ray_jobs.cluster import prepare_environment
 def pytest_configure() -> None:
     """Ray reads its token mode when it is first imported, which collecting the tests does."""
     prepare_environment()
+    torch.set_num_threads(1)  # for tiny tensors a second thread only waits, at the cost of a core
 
 
 # The same examples each time, few; make prove looks for new ones.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from tiny_model import make_batch, random_pairs, tiny_model, tokenized
 
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig, OptimizerConfig
+from protclip.embedding import ProtCLIP
 from protclip.errors import CheckpointError
 from protclip.model.build import build_architecture, build_model
 from protclip.model.tensors import write_tensors
@@ -29,10 +32,15 @@ BATCHES, EPOCHS, SIZE = 4, 3, 8
 OBJECTIVES = ObjectivesConfig(num_prototypes=16)
 
 
+@cache
+def model_and_tokens() -> tuple[ProtCLIP, pa.Table]:
+    model = tiny_model(objectives=OBJECTIVES)
+    return model, tokenized(model, random_pairs(BATCHES * SIZE))
+
+
 def parts(epoch: int, first: int, *, micro_batches: int = 1) -> Iterator[Part]:
     """The same 32 pairs each epoch, in an order of the epoch's own."""
-    model = tiny_model(objectives=OBJECTIVES)
-    tokens = tokenized(model, random_pairs(BATCHES * SIZE))
+    model, tokens = model_and_tokens()
     order = np.random.default_rng(epoch).permutation(len(tokens)).reshape(BATCHES, SIZE)
     for rows in islice(order, first, None):
         some = [make_batch(model, tokens.take(few), epoch=epoch) for few in rows.reshape(micro_batches, -1)]
