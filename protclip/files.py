@@ -193,6 +193,27 @@ def copy(source: str | Path, target: str) -> None:
         shutil.copyfileobj(stream, copied, 1 << 24)
 
 
+def publish(path: str, target: str) -> None:
+    """Give a finished local file, beside its target where that is local, its name or URL; it is moved or copied."""
+    if is_url(target):
+        copy(path, target)
+        os.unlink(path)
+        return
+    with Path(path).open("rb") as stream:
+        os.fsync(stream.fileno())
+    os.replace(path, target)
+    _sync_folder(os.path.dirname(target))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A second name for a file that will never be changed: a hard link on one local disk, elsewhere a copy."""
+    if not is_url(source) and not is_url(target):
+        with contextlib.suppress(OSError):  # another disk, or one without links
+            os.link(source, target)
+            return
+    copy(source, target)
+
+
 @contextlib.contextmanager
 def local_copy(path: str) -> Iterator[str]:
     """A path on the local disk with a file's content: itself, or a temporary copy of what a URL holds."""

@@ -10,19 +10,30 @@ import pytest
 from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 
 from protclip.errors import ConfigError, DataError, IndexMismatchError
-from protclip.index import index as index_module
+from protclip.index import build, segment
+from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
 from protclip.index.exact import exact_search
 from protclip.index.hnsw import HnswConfig
-from protclip.index.index import Index, build_index
+from protclip.index.index import Index
 
 pytestmark = pytest.mark.unit
 
 
-def make(tmp_path: Path, vectors: np.ndarray, name: str = "index", **config: int) -> str:
+FILES = ["segment-00000.hnsw", "segment-00000.parquet"]
+
+
+@pytest.fixture
+def always_graphs(monkeypatch):
+    """Small segments are answered by their graphs too."""
+    monkeypatch.setattr(segment, "EXACT_ROWS", 0)
+    monkeypatch.setattr(segment, "GRAPH_COST", 0)
+
+
+def make(tmp_path: Path, vectors: np.ndarray, name: str = "index", *, shard_rows: int = 10_000, **graph: int) -> str:
     folder = str(tmp_path / name)
-    embeddings = tmp_path / f"embeddings-{name}"
-    build_index(read_embeddings(write_embeddings(embeddings, vectors)), folder, HnswConfig(**config))
+    embeddings = read_embeddings(write_embeddings(tmp_path / f"embeddings-{name}", vectors))
+    build_index(embeddings, folder, IndexConfig(graph=HnswConfig(**graph), shard_rows=shard_rows, ef_search=128))
     return folder
 
 
