@@ -96,7 +96,8 @@ def main(
         click.echo("index: " + ", ".join(f"{name} {value}" for name, value in manifest.release.items()))
     click.echo(
         f"index: {manifest.count:,} {manifest.content} vectors of dimension {manifest.dimension}, "
-        f"segments: {len(manifest.segments)}, ef_search {manifest.ef_search}, {time.monotonic() - start:.1f} s → {output}"
+        f"segments: {len(manifest.segments)}, ef_search {manifest.ef_search}, {time.monotonic() - start:.1f} s "
+        f"→ {output}"
     )
 
 
