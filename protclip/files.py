@@ -23,6 +23,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from protclip.errors import ConfigError, DataError
 
+MEMORY_BYTES = 64 << 20
+"""What is written to a URL waits in memory up to this size, beyond it in a temporary file."""
+
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a path or URL, and the path inside it.
@@ -99,9 +102,14 @@ def make_folder(path: str) -> None:
     """Make a folder and its parents; nothing happens where it exists.
 
     Raises:
-        ConfigError: if it cannot be made.
+        ConfigError: if it cannot be made, or a bucket is not there: none is made by a slip of the pen.
     """
     fs, inner = filesystem(path)
+    bucket = inner.split("/", 1)[0]  # empty where paths start at a root
+    if not isinstance(fs, LocalFileSystem) and bucket:
+        if not fs.exists(bucket):
+            raise ConfigError(f"{path}: there is no bucket {bucket!r}; make it first, or give another.")
+        return
     try:
         fs.makedirs(inner, exist_ok=True)
     except OSError as error:
@@ -139,8 +147,12 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
     fs, inner = filesystem(path)
     make_folder(posixpath.dirname(inner) if isinstance(fs, LocalFileSystem) else posixpath.dirname(path))
     if not isinstance(fs, LocalFileSystem):
-        with fs.open(inner, "wb") as stream:
-            yield stream
+        # Closing a stream to an object store publishes what it has, after an error too: so upload only what is whole.
+        with tempfile.SpooledTemporaryFile(MEMORY_BYTES) as whole:
+            yield whole
+            whole.seek(0)
+            with fs.open(inner, "wb") as stream:
+                shutil.copyfileobj(whole, stream, 1 << 24)
         return
     temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
     try:
@@ -189,6 +201,11 @@ def copy(source: str | Path, target: str) -> None:
     Raises:
         DataError: if it cannot be opened.
     """
+    if is_url(target) and not is_url(str(source)):
+        fs, inner = filesystem(target)
+        make_folder(posixpath.dirname(target))
+        fs.put_file(str(source), inner)
+        return
     with open_read(str(source)) as stream, atomic_write(target) as copied:
         shutil.copyfileobj(stream, copied, 1 << 24)
 
