@@ -42,6 +42,11 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, inner
 
 
+def is_store_error(error: BaseException) -> bool:
+    """Whether it comes from an object store's client, which has exceptions of its own beside OSError."""
+    return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "gcsfs")
+
+
 def is_url(path: str) -> bool:
     """True for ``s3://…`` and the like, False for a path on this machine."""
     return "://" in path

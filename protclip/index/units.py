@@ -65,12 +65,14 @@ def writing_to(folder: str) -> Iterator[None]:
     """What the disk or the store refuses is an error that names the folder.
 
     Raises:
-        ConfigError: in place of an OSError.
+        ConfigError: in place of an OSError, or of an object store's own.
     """
     try:
         yield
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written there ({error}); is it full, or read-only?") from error
+    except Exception as error:
+        if isinstance(error, OSError) or files.is_store_error(error):
+            raise ConfigError(f"{folder}: cannot be written there ({error}); is it full, or read-only?") from error
+        raise
 
 
 def write_arrays(path: str, arrays: Mapping[str, NDArray[Any]]) -> None:
