@@ -55,7 +55,7 @@ def answers(folder: Path) -> list[Any]:
     index = Index.load(str(folder), expect_fingerprint=FINGERPRINT)
     where = parse_filter("reviewed and length < 150")
     exact = index.hits_of_each(QUERIES, 7, exact=True)
-    return [len(index), index.hits_of_each(QUERIES, 7), index.hits_of_each(QUERIES, 7, where=where), exact]
+    return [index.manifest, index.hits_of_each(QUERIES, 7), index.hits_of_each(QUERIES, 7, where=where), exact]
 
 
 def flip(rng: np.random.Generator, path: Path, _others: dict[str, Path]) -> None:
