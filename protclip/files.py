@@ -23,6 +23,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from protclip.errors import ConfigError, DataError
 
+MEMORY_BYTES = 64 << 20
+"""What is written to a URL waits in memory up to this size, beyond it in a temporary file."""
+
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a path or URL, and the path inside it.
@@ -37,6 +40,11 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{path}: no file system for this kind of URL ({error}).") from error
     return fs, inner
+
+
+def is_store_error(error: BaseException) -> bool:
+    """Whether it comes from an object store's client, which has exceptions of its own beside OSError."""
+    return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "gcsfs")
 
 
 def is_url(path: str) -> bool:
@@ -99,9 +107,14 @@ def make_folder(path: str) -> None:
     """Make a folder and its parents; nothing happens where it exists.
 
     Raises:
-        ConfigError: if it cannot be made.
+        ConfigError: if it cannot be made, or a bucket is not there: none is made by a slip of the pen.
     """
     fs, inner = filesystem(path)
+    bucket = inner.split("/", 1)[0]  # empty where paths start at a root
+    if not isinstance(fs, LocalFileSystem) and bucket:
+        if not fs.exists(bucket):
+            raise ConfigError(f"{path}: there is no bucket {bucket!r}; make it first, or give another.")
+        return
     try:
         fs.makedirs(inner, exist_ok=True)
     except OSError as error:
@@ -139,8 +152,12 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
     fs, inner = filesystem(path)
     make_folder(posixpath.dirname(inner) if isinstance(fs, LocalFileSystem) else posixpath.dirname(path))
     if not isinstance(fs, LocalFileSystem):
-        with fs.open(inner, "wb") as stream:
-            yield stream
+        # Closing a stream to an object store publishes what it has, after an error too: so upload only what is whole.
+        with tempfile.SpooledTemporaryFile(MEMORY_BYTES) as whole:
+            yield whole
+            whole.seek(0)
+            with fs.open(inner, "wb") as stream:
+                shutil.copyfileobj(whole, stream, 1 << 24)
         return
     temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
     try:
@@ -189,8 +206,34 @@ def copy(source: str | Path, target: str) -> None:
     Raises:
         DataError: if it cannot be opened.
     """
+    if is_url(target) and not is_url(str(source)):
+        fs, inner = filesystem(target)
+        make_folder(posixpath.dirname(target))
+        fs.put_file(str(source), inner)
+        return
     with open_read(str(source)) as stream, atomic_write(target) as copied:
         shutil.copyfileobj(stream, copied, 1 << 24)
+
+
+def publish(path: str, target: str) -> None:
+    """Give a finished local file, beside its target where that is local, its name or URL; it is moved or copied."""
+    if is_url(target):
+        copy(path, target)
+        os.unlink(path)
+        return
+    with Path(path).open("rb") as stream:
+        os.fsync(stream.fileno())
+    os.replace(path, target)
+    _sync_folder(os.path.dirname(target))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A second name for a file that will never be changed: a hard link on one local disk, elsewhere a copy."""
+    if not is_url(source) and not is_url(target):
+        with contextlib.suppress(OSError):  # another disk, or one without links
+            os.link(source, target)
+            return
+    copy(source, target)
 
 
 @contextlib.contextmanager

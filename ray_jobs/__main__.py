@@ -68,6 +68,13 @@ def main() -> None:
     except ProtclipError as error:
         click.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(1)
+    except Exception as error:
+        from protclip import files
+
+        if not files.is_store_error(error):
+            raise
+        click.echo(f"ConfigError: the object store does not answer as it should ({error}).", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

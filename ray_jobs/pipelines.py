@@ -28,8 +28,16 @@ CUT_TASK_CPUS = 0.75
 Task = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def run_tasks(task: Task, items: Sequence[Mapping[str, Any]], *, num_cpus: float = 1.0) -> Iterator[dict[str, Any]]:
+def run_tasks(
+    task: Task, items: Sequence[Mapping[str, Any]], *, num_cpus: float = 1.0, memory_bytes: int | None = None
+) -> Iterator[dict[str, Any]]:
     """Run a function on each item, one Ray Data task each; gives the reports as they come.
+
+    Args:
+        task: the function.
+        items: one call each.
+        num_cpus: logical CPUs of each task.
+        memory_bytes: of a node's memory that each task reserves; None for none.
 
     Raises:
         ProtclipError: what a task raised as one.
@@ -39,7 +47,7 @@ def run_tasks(task: Task, items: Sequence[Mapping[str, Any]], *, num_cpus: float
         return _report(task, row)
 
     if items:
-        yield from _reports(_dataset(items).map(run, num_cpus=num_cpus))
+        yield from _reports(_dataset(items).map(run, num_cpus=num_cpus, memory=memory_bytes))
 
 
 def run_cut(

@@ -28,9 +28,13 @@ def write_embeddings(
     fingerprint: str = FINGERPRINT,
     content: str = "protein",
     accessions: list[str] | None = None,
+    columns: dict[str, list[Any]] | None = None,
     **body: Any,
 ) -> str:
-    """A folder as ``protclip embed`` leaves it, in so many parts; ``body`` overrides fields of the manifest."""
+    """A folder as ``protclip embed`` leaves it, in so many parts.
+
+    ``columns`` replaces made-up ones, ``body`` fields of the manifest.
+    """
     folder.mkdir(parents=True)
     count, dimension = vectors.shape
     table = pa.table(
@@ -45,10 +49,16 @@ def write_embeddings(
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), dimension),
         }
     )
+    for name, values in (columns or {}).items():
+        table = table.set_column(
+            table.schema.get_field_index(name), name, pa.array(values, table.schema.field(name).type)
+        )
+    if content == "text":
+        table = table.append_column("text", pa.array([f"FUNCTION: {i}." for i in range(count)]))
     bounds = np.linspace(0, count, parts + 1).astype(int)
-    names = [f"part-{i:05d}.parquet" for i in range(parts)]
-    for name, start, end in zip(names, bounds[:-1], bounds[1:], strict=True):
+    part_names = [f"part-{i:05d}.parquet" for i in range(parts)]
+    for name, start, end in zip(part_names, bounds[:-1], bounds[1:], strict=True):
         pq.write_table(table.slice(start, end - start), folder / name)
     record = {"content": content, "model_fingerprint": fingerprint, "dimension": dimension, "rows": count, **body}
-    write_manifest(str(folder), "embeddings", names, **record)
+    write_manifest(str(folder), "embeddings", part_names, **record)
     return str(folder)

@@ -14,9 +14,8 @@ from protclip.data.collate import Batch, Masking, collate
 from protclip.data.tokenize import TOKENIZED_COLUMNS, tokenize_pairs
 from protclip.embedding import ProtCLIP
 from protclip.hashing import hash64
+from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
-from protclip.index.hnsw import HnswConfig
-from protclip.index.index import build_index
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.protanno.shards import SCHEMA
 
@@ -82,5 +81,5 @@ def write_protein_index(folder: Path, model: ProtCLIP, sequences: list[str]) -> 
     """An index of the sequences: row i is P0000i."""
     vectors = model.embed_proteins(sequences)
     embeddings = write_embeddings(folder / "embeddings", vectors, fingerprint=model.fingerprint)
-    build_index(read_embeddings(embeddings), str(folder / "index"), HnswConfig())
+    build_index(read_embeddings(embeddings), str(folder / "index"), IndexConfig())
     return str(folder / "index")

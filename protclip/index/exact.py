@@ -5,65 +5,90 @@ N vectors, Q queries, D dimension, K answers of each query
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 BLOCK_ROWS = 16_384
 """Vectors scored at once: with 1,000 queries that is 64 MB of scores."""
+BLOCK_QUERIES = 1_000
+MARGIN = 1e-5
+"""More than a float32 product of unit vectors is off by; what is this close to the k-th is scored again."""
+
+TieBreak = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""Rows to their order among equal scores."""
 
 
 def exact_search(
-    vectors_ND: NDArray[np.float32], queries_QD: NDArray[np.float32], k: int
+    vectors_ND: NDArray[np.float32],
+    queries_QD: NDArray[np.float32],
+    k: int,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    tie_break: TieBreak | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k largest dot products of each query, by score downwards, equal scores by row upwards.
+    """The k largest cosines of each query, by score downwards, equal scores by row upwards.
+
+    Candidates come from a float32 matrix product; their scores are then taken in float64 and rounded. So a score does
+    not depend on where a vector stands, or in what company.
 
     Args:
-        vectors_ND: unit vectors, so that a dot product is a cosine.
+        vectors_ND: unit vectors.
         queries_QD: unit vectors.
         k: answers wanted, 1 or more; with fewer vectors, all of them are returned.
+        rows: where only these may answer: their numbers, upwards.
+        tie_break: another order among equal scores.
 
     Returns:
-        scores and rows, each of shape (Q, min(k, N)).
+        scores and rows, each of shape (Q, min(k, N)), N being ``len(rows)`` where rows are given.
     """
-    return exact_search_blocks(_blocks(vectors_ND), queries_QD, k)
-
-
-def exact_search_blocks(
-    blocks: Iterable[NDArray[np.float32]], queries_QD: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """`exact_search` over vectors that come in blocks, in the order of their rows."""
     assert k >= 1, k
-    num_queries = len(queries_QD)
-    scores_QK = np.empty((num_queries, 0), np.float32)
-    rows_QK = np.empty((num_queries, 0), np.int64)
-    start = 0
-    for block in blocks:
-        rows = np.broadcast_to(np.arange(start, start + len(block)), (num_queries, len(block)))
-        scores_QK, rows_QK = _largest(
-            np.concatenate([scores_QK, queries_QD @ block.T], axis=1), np.concatenate([rows_QK, rows], axis=1), k
-        )
-        start += len(block)
+    count = len(vectors_ND) if rows is None else len(rows)
+    k = min(k, count)
+    scores_QK = np.empty((len(queries_QD), k), np.float32)
+    rows_QK = np.empty((len(queries_QD), k), np.int64)
+    if not k:
+        return scores_QK, rows_QK
+    for first in range(0, len(queries_QD), BLOCK_QUERIES):
+        queries = queries_QD[first : first + BLOCK_QUERIES]
+        for i, candidates in enumerate(_candidates(vectors_ND, queries, k, rows), start=first):
+            scores = _cosines(vectors_ND[candidates], queries_QD[i])
+            keys = candidates
+            if tie_break is not None and len(np.unique(scores)) < len(scores):
+                keys = tie_break(candidates)
+            order = np.lexsort((keys, -scores))[:k]
+            scores_QK[i], rows_QK[i] = scores[order], candidates[order]
     return scores_QK, rows_QK
 
 
-def _largest(
-    scores_QN: NDArray[np.float32], rows_QN: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k best of each line, sorted. Lines hold rows upwards among equal scores, which stable sorts keep."""
-    k = min(k, scores_QN.shape[1])
-    best_scores = np.empty((len(scores_QN), k), np.float32)
-    best_rows = np.empty((len(scores_QN), k), np.int64)
-    for i, scores in enumerate(scores_QN):
-        # argpartition alone would choose freely among scores that tie with the k-th, so take them all and sort.
-        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-        candidates = np.flatnonzero(scores >= threshold)
-        order = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
-        best_scores[i], best_rows[i] = scores[order], rows_QN[i, order]
-    return best_scores, best_rows
+def _candidates(
+    vectors_ND: NDArray[np.float32], queries_QD: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None
+) -> list[NDArray[np.int64]]:
+    """For each query the rows whose score may be among the k largest, upwards."""
+    num_queries, count = len(queries_QD), len(vectors_ND) if rows is None else len(rows)
+    scores_of = [np.empty(0, np.float32) for _ in range(num_queries)]
+    rows_of = [np.empty(0, np.int64) for _ in range(num_queries)]
+    lowest = np.full(num_queries, -np.inf, np.float32)
+    for start in range(0, count, BLOCK_ROWS):
+        chosen = None if rows is None else rows[start : start + BLOCK_ROWS]
+        block = vectors_ND[start : start + BLOCK_ROWS] if chosen is None else vectors_ND[chosen]
+        for i, scores in enumerate(queries_QD @ block.T):
+            found = np.flatnonzero(scores >= lowest[i])
+            if not len(found):
+                continue
+            scores_of[i] = np.concatenate([scores_of[i], scores[found]])
+            rows_of[i] = np.concatenate([rows_of[i], found + start if chosen is None else chosen[found]])
+            if (surplus := len(scores_of[i]) - k) > 0:
+                lowest[i] = np.partition(scores_of[i], surplus)[surplus] - MARGIN
+                kept = scores_of[i] >= lowest[i]
+                scores_of[i], rows_of[i] = scores_of[i][kept], rows_of[i][kept]
+    return rows_of
 
 
-def _blocks(vectors_ND: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(vectors_ND), BLOCK_ROWS):
-        yield vectors_ND[start : start + BLOCK_ROWS]
+def _cosines(vectors_ND: NDArray[np.float32], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
+    query = query_D.astype(np.float64)
+    query /= np.linalg.norm(query)
+    # Not a matrix product: BLAS sums in another order at the edge of a matrix than inside.
+    cosines: NDArray[np.float64] = (vectors_ND * query).sum(axis=1)
+    return cosines.astype(np.float32)

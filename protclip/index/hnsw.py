@@ -5,13 +5,15 @@ file of another dimension or with flipped bytes, crashes on damaged neighbour li
 vectors are checked before they go in, labels are the row numbers, a saved file is read back and compared, its
 checksum is verified by the caller before it is loaded, and a graph is never changed after it was built.
 
+The file holds the vectors between the links, at equal distances; they are read from it without hnswlib.
+
     N vectors, Q queries, D dimension, K answers of each query
 """
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,27 +22,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protclip.errors import ConfigError, DataError
-from protclip.index.exact import BLOCK_ROWS, exact_search, exact_search_blocks
+from protclip.index.exact import BLOCK_ROWS, exact_search
 
 SPACE = "cosine"
 UNIT_TOLERANCE = 1e-3
 """How far a length may be from 1: bfloat16 embeddings are within it, raw hidden states are not."""
 
 # offset_level0, max_elements, count, bytes per element, label offset, data offset, max level, entry point, max M,
-# max M at level 0, M: the head of hnswlib's file.
-_HEADER = struct.Struct("<6QiI3Q")
+# max M at level 0, M, level multiplier, ef_construction: the head of hnswlib's file.
+_HEADER = struct.Struct("<6QiI3QdQ")
+_LINK_BYTES, _LABEL_BYTES, _FLOAT_BYTES = 4, 8, 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HnswConfig:
-    """Settings of the graph; recall rises with each of them, and so does its cost."""
+    """Settings of a graph; recall rises with the first two, and so does their cost."""
 
     m: int = 16
     """Links of a vector per level: memory is about 8 * m bytes a vector, beside the vector itself."""
     ef_construction: int = 200
     """Candidates kept while inserting: the build's time is proportional to it."""
-    ef_search: int = 128
-    """Candidates kept while searching: a query's time is proportional to it."""
     seed: int = 0
     """Seed of the levels; with one thread, the same vectors give the same graph."""
 
@@ -48,11 +49,16 @@ class HnswConfig:
         for name, value, low, high in (
             ("m", self.m, 2, 256),
             ("ef_construction", self.ef_construction, 1, 100_000),
-            ("ef_search", self.ef_search, 1, 100_000),
             ("seed", self.seed, 0, 2**63 - 1),
         ):
             if not low <= value <= high:
                 raise ConfigError(f"index.{name}={value}; allowed are {low} to {high}.")
+
+
+def graph_bytes(count: int, dimension: int, m: int) -> int:
+    """Memory, and file, of a graph, about: 1/(M-1) of the vectors have links on a second level or higher."""
+    element = _LINK_BYTES * (2 * m + 1) + _FLOAT_BYTES * dimension + _LABEL_BYTES
+    return int(count * (element + 8 + _LINK_BYTES * (m + 1) / (m - 1)))
 
 
 def check_unit_vectors(vectors_ND: NDArray[np.float32], where: str) -> None:
@@ -76,21 +82,30 @@ def check_unit_vectors(vectors_ND: NDArray[np.float32], where: str) -> None:
             )
 
 
-def build_graph(vectors_ND: NDArray[np.float32], config: HnswConfig) -> hnswlib.Index:
-    """Insert the vectors; the label of a vector is its row.
-
-    One thread, because the order of insertion is part of the graph: the same input gives the same file.
-    """
-    count, dimension = vectors_ND.shape
+def start_graph(count: int, dimension: int, config: HnswConfig) -> hnswlib.Index:
+    """An empty graph with room for so many vectors."""
     graph = hnswlib.Index(space=SPACE, dim=dimension)
     graph.init_index(max_elements=count, M=config.m, ef_construction=config.ef_construction, random_seed=config.seed)
-    graph.add_items(vectors_ND, np.arange(count), num_threads=1)
-    graph.set_ef(config.ef_search)
+    graph.set_num_threads(1)
     return graph
 
 
-def save_graph(graph: hnswlib.Index, path: str) -> None:
+def insert(graph: hnswlib.Index, vectors_ND: NDArray[np.float32]) -> None:
+    """Insert the next rows; the label of a vector is its row.
+
+    One thread, because the order of insertion is part of the graph: the same input gives the same file.
+    """
+    first = graph.element_count
+    graph.add_items(vectors_ND, np.arange(first, first + len(vectors_ND)), num_threads=1)
+
+
+def save_graph(graph: hnswlib.Index, vectors_ND: NDArray[np.float32], path: str) -> None:
     """Write the graph to a local file and prove it by reading it back: hnswlib reports no failed write.
+
+    Args:
+        graph: of the vectors.
+        vectors_ND: as they were inserted.
+        path: the file; it is on the disk, and not only on its way there, when this returns.
 
     Raises:
         ConfigError: if what the disk holds is not what was written.
@@ -101,12 +116,16 @@ def save_graph(graph: hnswlib.Index, path: str) -> None:
         expected = graph.index_file_size()
         if written != expected:
             raise ConfigError(f"{path}: {written} of {expected} bytes were written; is the disk full or read-only?")
-        again = load_graph(path, dimension=graph.dim, count=graph.element_count, ef_search=graph.ef)
+        with Path(path).open("rb") as stream:
+            os.fsync(stream.fileno())
+        _compare(path, vectors_ND, graph.M)
+        again = load_graph(path, dimension=graph.dim, count=graph.element_count, ef_search=10)
     except (RuntimeError, OSError, DataError) as error:
         raise ConfigError(f"{path}: the index cannot be written there ({error}).") from error
-    blocks = zip(stored_vectors(graph), stored_vectors(again), strict=True)
-    if not all(np.array_equal(one, other) for one, other in blocks):
-        raise ConfigError(f"{path}: what was read back differs from what was written; check the disk.")
+    graph.set_ef(10)
+    some = vectors_ND[:: max(1, len(vectors_ND) // 10)]
+    if not np.array_equal(search_graph(graph, vectors_ND, some, 1)[1], search_graph(again, vectors_ND, some, 1)[1]):
+        raise ConfigError(f"{path}: what was read back answers otherwise than what was written; check the disk.")
 
 
 def load_graph(path: str, *, dimension: int, count: int, ef_search: int) -> hnswlib.Index:
@@ -115,29 +134,35 @@ def load_graph(path: str, *, dimension: int, count: int, ef_search: int) -> hnsw
     Raises:
         DataError: if the file holds another number of vectors or another dimension.
     """
-    found_count, found_dimension = _read_header(path)
-    if (found_count, found_dimension) != (count, dimension):
-        raise DataError(
-            f"{path}: holds {found_count} vectors of dimension {found_dimension}, expected {count} of {dimension}; "
-            "its manifest belongs to another index. Make the index again."
-        )
+    stored_vectors(path, dimension=dimension, count=count)  # checks the head
     graph = hnswlib.Index(space=SPACE, dim=dimension)
     try:
         graph.load_index(path)
     except RuntimeError as error:
         raise DataError(f"{path}: is not an HNSW graph ({error}); make the index again.") from error
-    graph.set_ef(ef_search)
+    graph.set_ef(ef_search)  # hnswlib would take 10
     return graph
 
 
+def stored_vectors(path: str, *, dimension: int, count: int) -> NDArray[np.float32]:
+    """The vectors (count, dimension) of a saved graph, normalised by hnswlib: a view of the file, by row.
+
+    Raises:
+        DataError: if the file is no such graph.
+    """
+    return _elements(path, dimension, count)[1]
+
+
 def search_graph(
-    graph: hnswlib.Index, queries_QD: NDArray[np.float32], k: int
+    graph: hnswlib.Index, vectors_ND: NDArray[np.float32], queries_QD: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The k nearest by cosine, by score downwards, equal scores by row upwards.
 
     Args:
+        graph: of the vectors.
+        vectors_ND: the same, for the queries that the graph cannot answer.
         queries_QD: finite vectors of the graph's dimension.
-        k: 1 to the number of vectors.
+        k: 1 to the number of vectors in the graph.
     """
     if not len(queries_QD):
         return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
@@ -147,53 +172,59 @@ def search_graph(
         # From the entry point, fewer than k vectors can be reached for some query: many equal vectors, or k near
         # the count. Only such a query is answered by exact search, so that company never changes an answer.
         if len(queries_QD) == 1:
-            return exact_search_blocks(stored_vectors(graph), queries_QD, k)
-        answers = [search_graph(graph, query[None], k) for query in queries_QD]
+            return exact_search(vectors_ND[: graph.element_count], queries_QD, k)
+        answers = [search_graph(graph, vectors_ND, query[None], k) for query in queries_QD]
         return np.concatenate([scores for scores, _ in answers]), np.concatenate([rows for _, rows in answers])
-    scores = (1 - distances).astype(np.float32)
-    rows = labels.astype(np.int64)
-    order = np.lexsort((rows, -scores), axis=1)
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+    scores, rows = 1 - distances, labels.astype(np.int64)
+    # hnswlib sorts by distance alone.
+    if (tied := (scores[:, 1:] == scores[:, :-1]).any(axis=1)).any():
+        order = np.lexsort((rows[tied], -scores[tied]), axis=1)
+        scores[tied] = np.take_along_axis(scores[tied], order, 1)
+        rows[tied] = np.take_along_axis(rows[tied], order, 1)
+    return scores, rows
 
 
-def stored_vectors(graph: hnswlib.Index) -> Iterator[NDArray[np.float32]]:
-    """The graph's own vectors, block by block, in the order of their rows."""
-    for start in range(0, graph.element_count, BLOCK_ROWS):
-        labels = np.arange(start, min(start + BLOCK_ROWS, graph.element_count))
-        yield np.asarray(graph.get_items(labels, return_type="numpy"), np.float32)
-
-
-def measure_recall(
-    graph: hnswlib.Index, vectors_ND: NDArray[np.float32], *, k: int, max_queries: int, seed: int
-) -> tuple[float | None, int]:
-    """Recall at k against exact search, over a seeded sample of the vectors, each without itself.
-
-    An answer counts when its score reaches the exact k-th, so that among equal vectors any will do.
-
-    Returns:
-        the mean recall, None where there is a single vector and so nothing to find, and the number of queries.
-    """
-    count = len(vectors_ND)
-    k = min(k, count - 1)
-    if k == 0:
-        return None, 0
-    own = np.sort(np.random.default_rng(seed).choice(count, size=min(max_queries, count), replace=False))
-    queries = vectors_ND[own]
-    exact_scores, exact_rows = exact_search(vectors_ND, queries, k + 1)
-    _, found_rows = search_graph(graph, queries, k + 1)
-    hits = 0
-    for i, row in enumerate(own):
-        worst = exact_scores[i][exact_rows[i] != row][k - 1]
-        found = found_rows[i][found_rows[i] != row][:k]
-        hits += int(np.sum(vectors_ND[found] @ queries[i] >= worst - 1e-6))
-    return hits / (k * len(own)), len(own)
-
-
-def _read_header(path: str) -> tuple[int, int]:
-    """The number of vectors and their dimension, from the head of hnswlib's file."""
+def _elements(
+    path: str, dimension: int, count: int
+) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.uint64]]:
+    """What the lowest level holds of each row: links (their number, then they themselves), vector and label."""
     with Path(path).open("rb") as stream:
         head = stream.read(_HEADER.size)
     if len(head) < _HEADER.size:
         raise DataError(f"{path}: is too short for an HNSW graph; make the index again.")
-    _, _, count, _, label_offset, data_offset, *_ = _HEADER.unpack(head)
-    return count, (label_offset - data_offset) // 4  # float32
+    _, _, found_count, element_bytes, label_offset, data_offset, *_ = _HEADER.unpack(head)
+    found_dimension = (label_offset - data_offset) // _FLOAT_BYTES
+    if (found_count, found_dimension) != (count, dimension):
+        raise DataError(
+            f"{path}: holds {found_count} vectors of dimension {found_dimension}, expected {count} of {dimension}; "
+            "its manifest belongs to another index. Make the index again."
+        )
+    if (
+        element_bytes != label_offset + _LABEL_BYTES
+        or data_offset % _LINK_BYTES
+        or Path(path).stat().st_size < _HEADER.size + count * element_bytes
+    ):
+        raise DataError(f"{path}: is not an HNSW graph; make the index again.")
+    raw = np.memmap(path, np.uint8, "r", offset=0, shape=(_HEADER.size + count * element_bytes,))
+    elements = raw[_HEADER.size :].reshape(count, element_bytes).view(np.ndarray)
+    return (
+        elements[:, :data_offset].view(np.uint32),
+        elements[:, data_offset:label_offset].view(np.float32),
+        elements[:, label_offset:].view(np.uint64)[:, 0],
+    )
+
+
+def _compare(path: str, vectors_ND: NDArray[np.float32], m: int) -> None:
+    """Raise ConfigError where a saved graph does not hold the vectors, its labels are not rows, or a link leads out."""
+    count, dimension = vectors_ND.shape
+    links, stored, labels = _elements(path, dimension, count)
+    for start in range(0, count, BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        numbers = links[part, 0] & 0xFFFF
+        if (
+            np.abs(stored[part] - vectors_ND[part]).max() > UNIT_TOLERANCE
+            or (labels[part] != np.arange(start, start + len(labels[part]))).any()
+            or (numbers > 2 * m).any()
+            or (links[part, 1:] >= count).any()
+        ):
+            raise ConfigError(f"{path}: what was read back differs from what was written; check the disk.")

@@ -1,9 +1,8 @@
-"""The index folder: made once from embeddings, then only read.
+"""The index folder, loaded and searched. It is made once, by protclip.index.build, and then only read.
 
 INDEX/
-  hnsw.bin           the graph; label i is row i
-  metadata.parquet   row i: accession, name, organism, … as an answer shows them
-  manifest.json      written last: model, counts, settings, measured recall, checksums
+  segment-00000.hnsw, segment-00000.parquet …    (protclip.index.segment)
+  manifest.json                                  written last: model, counts, settings, measured recall, checksums
 """
 
 from __future__ import annotations
@@ -11,90 +10,40 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import hnswlib
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from protclip import files
-from protclip.errors import ConfigError, DataError, IndexMismatchError
-from protclip.index.embeddings import METADATA, Embeddings
-from protclip.index.hnsw import (
-    SPACE,
-    HnswConfig,
-    build_graph,
-    check_unit_vectors,
-    load_graph,
-    measure_recall,
-    save_graph,
-    search_graph,
-)
-from protclip.index.manifest import GRAPH_FILE, KIND, METADATA_FILE, IndexManifest, read_index_manifest
-from protclip.manifest import FILE_NAME, claim_folder, write_manifest
+from protclip.errors import DataError, IndexMismatchError
+from protclip.index.filters import Filter
+from protclip.index.hnsw import check_unit_vectors
+from protclip.index.manifest import IndexManifest, SegmentRecord, read_index_manifest
+from protclip.index.segment import Segment, graph_file, rows_file
+from protclip.manifest import FILE_NAME
 
-RECALL_QUERIES = 1_000
-OWN_FILES = (GRAPH_FILE, METADATA_FILE, ".unfinished-*")
-
-
-def build_index(embeddings: Embeddings, folder: str, config: HnswConfig, *, overwrite: bool = False) -> IndexManifest:
-    """Build, save and prove an index.
-
-    Args:
-        embeddings: what is searched.
-        folder: path or URL; hnswlib writes to the local disk alone, so a URL's files pass through a local folder.
-        config: the graph's settings.
-        overwrite: replace an index that is there.
-
-    Raises:
-        DataError: for vectors that are not finite unit vectors.
-        ConfigError: if the folder holds something already, or cannot be written.
-    """
-    check_unit_vectors(embeddings.vectors, "embeddings")
-    claim_folder(folder, OWN_FILES, overwrite=overwrite)
-    graph = build_graph(embeddings.vectors, config)
-    recall, num_queries = measure_recall(graph, embeddings.vectors, k=10, max_queries=RECALL_QUERIES, seed=config.seed)
-    manifest = IndexManifest(
-        content=embeddings.content,
-        dimension=embeddings.vectors.shape[1],
-        space=SPACE,
-        model_fingerprint=embeddings.model_fingerprint,
-        count=len(embeddings.vectors),
-        m=config.m,
-        ef_construction=config.ef_construction,
-        ef_search=config.ef_search,
-        seed=config.seed,
-        recall_at_10=recall,
-        recall_queries=num_queries,
-    )
-    try:
-        with _scratch(folder) as scratch:
-            graph_file = str(scratch / GRAPH_FILE)
-            save_graph(graph, graph_file)
-            pq.write_table(embeddings.metadata, scratch / METADATA_FILE)
-            for name in (GRAPH_FILE, METADATA_FILE):
-                files.copy(scratch / name, files.join(folder, name))
-        body = {name: getattr(manifest, name) for name in IndexManifest.__slots__}
-        write_manifest(folder, KIND, [GRAPH_FILE, METADATA_FILE], **body)
-    except OSError as error:
-        raise ConfigError(f"{folder}: the index cannot be written there ({error}).") from error
-    return manifest
+NOT_SHOWN = ("sequence_hash",)
 
 
 class Index:
-    """A loaded index; it never changes, so searches may run side by side."""
+    """A loaded index; it never changes, so searches may run side by side.
 
-    def __init__(self, manifest: IndexManifest, graph: hnswlib.Index, metadata: pa.Table) -> None:
+    A row is counted through the segments, in the order of the manifest.
+    """
+
+    def __init__(self, manifest: IndexManifest, segments: Sequence[Segment]) -> None:
         self.manifest = manifest
-        self._graph = graph
-        self._metadata = metadata
+        self.segments = tuple(segments)
+        self._starts = np.cumsum([0, *(len(segment) for segment in segments)])
 
     @classmethod
     def load(cls, path: str, *, expect_fingerprint: str | None = None) -> Index:
         """Verify an index against its checksums, then load it.
+
+        Graphs are held in memory. Vectors for exact search are read from the files, through the system's cache; they
+        must therefore not be written to in place, though they may be removed.
 
         Args:
             path: path or URL.
@@ -104,39 +53,39 @@ class Index:
             DataError: if it is unfinished, damaged, or not an index.
             IndexMismatchError: if another model made it.
         """
-        with _local_copy(path) as folder:
+        with local_index(path) as folder:
             manifest = read_index_manifest(folder, verify=True)
             if expect_fingerprint is not None:
                 manifest.check_model(expect_fingerprint, path)
-            graph = load_graph(
-                files.join(folder, GRAPH_FILE),
-                dimension=manifest.dimension,
-                count=manifest.count,
-                ef_search=manifest.ef_search,
-            )
-            metadata = _read_metadata(files.join(folder, METADATA_FILE))
-        if len(metadata) != manifest.count:
-            raise DataError(
-                f"{path}: has {manifest.count} vectors and {len(metadata)} rows of metadata; make the index again."
-            )
-        return cls(manifest, graph, metadata)
+            segments = [load_segment(folder, record, manifest) for record in manifest.segments]
+        return cls(manifest, segments)
 
     def __len__(self) -> int:
         return self.manifest.count
 
-    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The k nearest vectors of each query, best first.
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        where: Filter | None = None,
+        exact: bool | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k nearest vectors of each query, best first, equal scores by accession.
 
         Args:
             queries: (n, dimension), unit length, by the model that made the index.
-            k: 1 or more; more than the index holds gives all of it.
+            k: 1 or more; more than may answer gives all of it.
+            where: which rows may answer.
+            exact: True compares all vectors. None leaves it to each segment: exact where it is small, or the filter
+                narrow; otherwise its graph, with the recall that the manifest says.
 
         Returns:
-            cosines and rows, each of shape (n, min(k, len(self))).
+            cosines and rows, each of shape (n, min(k, rows that may answer)).
 
         Raises:
             IndexMismatchError: for queries of another dimension.
-            DataError: for queries that are not finite unit vectors.
+            DataError: for queries that are not finite unit vectors, or a filter on what the index does not know.
         """
         if queries.ndim != 2 or queries.shape[1] != self.manifest.dimension:
             raise IndexMismatchError(
@@ -147,46 +96,91 @@ class Index:
             raise DataError(f"k={k}; 1 or more answers can be asked for.")
         if len(queries):
             check_unit_vectors(queries, "queries")
-        return search_graph(self._graph, queries, min(k, len(self)))
+        answers = []
+        for start, segment in zip(self._starts, self.segments, strict=False):
+            allowed = None if where is None else where.mask(segment.metadata)
+            scores, rows = segment.search(queries, k, allowed=allowed, exact=exact)
+            answers.append((scores, rows + start if start else rows))
+        return self._merge(answers, k)
 
-    def hits(self, query: NDArray[np.float32], k: int) -> list[dict[str, Any]]:
+    def hits(
+        self, query: NDArray[np.float32], k: int, *, where: Filter | None = None, exact: bool | None = None
+    ) -> list[dict[str, Any]]:
         """The answer to one query (dimension,), best first: rank from 1, score (cosine), and the row's columns."""
-        scores, rows = self.search(query[None], k)
-        found = zip(scores[0].tolist(), self.rows(rows[0]), strict=True)
-        return [{"rank": rank, "score": score, **row} for rank, (score, row) in enumerate(found, start=1)]
+        return self.hits_of_each(query[None], k, where=where, exact=exact)[0]
+
+    def hits_of_each(
+        self, queries: NDArray[np.float32], k: int, *, where: Filter | None = None, exact: bool | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """``hits`` of each query of (n, dimension)."""
+        scores, rows = self.search(queries, k, where=where, exact=exact)
+        found = iter(self.rows(rows.ravel()))
+        return [
+            [{"rank": rank, "score": score, **next(found)} for rank, score in enumerate(line, start=1)]
+            for line in scores.tolist()
+        ]
 
     def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> list[dict[str, Any]]:
         """What an answer shows of the given rows, in their order: the columns of METADATA but the sequence hash."""
-        shown = self._metadata.drop_columns("sequence_hash")
-        return shown.take(pa.array(rows, pa.int64())).to_pylist()  # type: ignore[no-any-return]
+        return self._table(np.asarray(rows, np.int64)).drop_columns(list(NOT_SHOWN)).to_pylist()  # type: ignore[no-any-return]
+
+    def _table(self, rows: NDArray[np.int64]) -> pa.Table:
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        tables, places = [self.segments[0].metadata.slice(0, 0)], np.empty(len(rows), np.int64)
+        done = 0
+        for number in np.unique(numbers):
+            mine = np.flatnonzero(numbers == number)
+            tables.append(self.segments[number].metadata.take(pa.array(rows[mine] - self._starts[number])))
+            places[mine] = np.arange(done, done + len(mine))
+            done += len(mine)
+        return pa.concat_tables(tables).take(pa.array(places))
+
+    def _merge(
+        self, answers: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        if len(answers) == 1:
+            scores, rows = answers[0]
+        else:
+            scores = np.concatenate([scores for scores, _ in answers], axis=1)
+            rows = np.concatenate([rows for _, rows in answers], axis=1)
+            order = np.argsort(-scores, axis=1, kind="stable")
+            scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        for i in np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1)):
+            names = self._table(rows[i])["accession"].to_pylist()
+            by_name = sorted(range(len(names)), key=lambda j, i=i: (-scores[i, j], names[j]))  # type: ignore[misc]
+            rows[i] = rows[i, by_name]
+        return scores[:, :k], rows[:, :k]
+
+
+def load_segment(
+    folder: str, record: SegmentRecord, manifest: IndexManifest, *, with_graph: bool | None = None
+) -> Segment:
+    """Load a segment of a verified local index folder."""
+    segment = Segment.load(
+        folder,
+        record.name,
+        rows=record.rows,
+        dimension=manifest.dimension,
+        ef_search=manifest.ef_search,
+        with_graph=with_graph,
+    )
+    if segment.num_live != record.live:
+        raise DataError(
+            f"{folder}: {record.name} has {segment.num_live} live rows, its manifest says {record.live}; make the "
+            "index again."
+        )
+    return segment
 
 
 @contextlib.contextmanager
-def _scratch(folder: str) -> Iterator[Path]:
-    """A local folder for what hnswlib writes: beside the output, where there is room for it, or the system's."""
-    parent = None
-    if not files.is_url(folder):
-        files.make_folder(folder)
-        parent = folder
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=parent) as scratch:
-        yield Path(scratch)
-
-
-@contextlib.contextmanager
-def _local_copy(path: str) -> Iterator[str]:
-    """The folder itself, or a copy of a URL's on the local disk for as long as it is loaded."""
+def local_index(path: str) -> Iterator[str]:
+    """The folder itself, or a copy of a URL's on the local disk; what is mapped of it outlives its removal."""
     if not files.is_url(path):
         yield path
         return
-    read_index_manifest(path)  # presence and sizes, before anything is fetched
+    manifest = read_index_manifest(path)  # presence and sizes, before anything is fetched
     with tempfile.TemporaryDirectory(prefix="protclip-index-") as folder:
-        for name in (GRAPH_FILE, METADATA_FILE, FILE_NAME):
+        names = [file(segment.name) for segment in manifest.segments for file in (graph_file, rows_file)]
+        for name in [*names, FILE_NAME]:
             files.copy(files.join(path, name), f"{folder}/{name}")
         yield folder
-
-
-def _read_metadata(path: str) -> pa.Table:
-    try:
-        return pq.read_table(path, schema=METADATA)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: is not the metadata of an index ({error}); make the index again.") from error

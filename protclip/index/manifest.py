@@ -1,19 +1,43 @@
-"""What the manifest of an index records, checked before anything of the index is trusted."""
+"""What the manifest of an index records, checked before anything of the index is trusted.
+
+It carries a digest of itself: a manifest that was altered is refused, though it may still be JSON.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from protclip.errors import CheckpointError, DataError, IndexMismatchError
 from protclip.index.embeddings import CONTENTS
 from protclip.index.hnsw import SPACE
-from protclip.manifest import read_manifest
+from protclip.index.segment import graph_file, rows_file
+from protclip.manifest import read_manifest, write_manifest
 
 KIND = "index"
-GRAPH_FILE = "hnsw.bin"
-METADATA_FILE = "metadata.parquet"
+FORMAT = 2
+"""1 was a single graph beside a metadata.parquet."""
+
+Recalls = Mapping[str, Mapping[str, Any]]
+"""Kind of queries → ``queries`` (their number), ``at_10``, ``at_100``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentRecord:
+    """What the manifest says of a segment."""
+
+    name: str
+    rows: int
+    live: int
+    """Rows that answer: the others were removed or changed by later releases."""
+    delta: bool
+    """Made by a release, from what it added or changed."""
+    recall: Recalls
+    """Of this segment alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,15 +52,26 @@ class IndexManifest:
     model_fingerprint: str
     """Of the model that made the vectors; queries must be made by the same."""
     count: int
-    """Vectors in the index."""
+    """Rows that answer."""
     m: int
     ef_construction: int
     ef_search: int
+    """Of every segment; chosen for the wanted recall, or given."""
     seed: int
+    shard_rows: int
+    """Rows of a segment at most."""
+    wanted_recall: float | None
+    """At 10, of every kind of queries that was measured; None where ef_search was given."""
+    recall: Recalls
+    """Of the graphs against exact search, over all segments. ``inside``: vectors of the index, each without itself.
+    ``outside``: vectors that the graph did not hold yet. ``text``, ``protein``: queries that were given."""
     recall_at_10: float | None
-    """Against exact search; the queries are vectors of the index, each without itself. None for a single vector."""
+    """The lowest of ``recall``; None where there is nothing to find."""
     recall_queries: int
-    """How many vectors it was measured on."""
+    """How many queries it was measured on."""
+    segments: tuple[SegmentRecord, ...]
+    release: Mapping[str, Any] | None
+    """What the last release changed; None where the index was built from its embeddings alone."""
 
     def check_model(self, fingerprint: str, where: str) -> None:
         """Refuse the queries of another model.
@@ -52,24 +87,47 @@ class IndexManifest:
             )
 
 
+def write_index_manifest(folder: str, manifest: IndexManifest, described: Mapping[str, Mapping[str, Any]]) -> None:
+    """Commit an index; ``described`` has what ``protclip.manifest.describe`` said of each of its files."""
+    body = {**dataclasses.asdict(manifest), "index_format": FORMAT}
+    write_manifest(folder, KIND, [], described=described, digest=_digest({**body, "files": described}), **body)
+
+
 def read_index_manifest(folder: str, *, verify: bool = False) -> IndexManifest:
     """Read and check an index's manifest; ``verify`` compares the files' checksums too.
 
     Raises:
         DataError: if the folder is unfinished, damaged, or not an index that this software can search.
     """
-    manifest = read_manifest(folder, KIND, verify=verify)
-    missing = {GRAPH_FILE, METADATA_FILE} - set(manifest["files"])
-    if missing:
-        raise DataError(f"{folder}: its manifest does not list {', '.join(sorted(missing))}; make the index again.")
-    values = {field.name: _value(manifest, field, folder) for field in dataclasses.fields(IndexManifest)}
-    found = IndexManifest(**values)
-    if found.space != SPACE or found.content not in CONTENTS or min(found.count, found.dimension, found.ef_search) < 1:
+    stored = read_manifest(folder, KIND, verify=verify)
+    if stored.get("index_format") != FORMAT:
         raise DataError(
-            f"{folder}: an index of {found.count} {found.content!r} vectors of dimension {found.dimension} in the "
-            f"space {found.space!r} cannot be searched; make the index again."
+            f"{folder}: its index format is {stored.get('index_format')!r}, this software reads {FORMAT}; make the "
+            "index again from its embeddings."
         )
-    return found
+    names = [field.name for field in dataclasses.fields(IndexManifest)]
+    body: dict[str, Any] = {name: stored.get(name) for name in [*names, "index_format", "files"]}
+    if stored.get("digest") != _digest(body):
+        raise DataError(f"{folder}: its manifest.json was altered; restore it or make the index again.")
+    try:
+        segments = tuple(SegmentRecord(**segment) for segment in body["segments"])
+        manifest = IndexManifest(**{**{name: body[name] for name in names}, "segments": segments})
+        fits = (
+            manifest.space == SPACE
+            and manifest.content in CONTENTS
+            and min(manifest.count, manifest.dimension, manifest.ef_search) >= 1
+            and manifest.count == sum(segment.live for segment in segments)
+            and all(0 <= segment.live <= segment.rows >= 1 for segment in segments)
+            and set(body["files"]) == {file(s.name) for s in segments for file in (graph_file, rows_file)}
+        )
+    except (TypeError, KeyError) as error:
+        raise DataError(f"{folder}: its manifest lacks what an index has ({error}); make the index again.") from error
+    if not fits:
+        raise DataError(
+            f"{folder}: an index of {manifest.count} {manifest.content!r} vectors of dimension {manifest.dimension} in "
+            f"the space {manifest.space!r} and {len(segments)} segments cannot be searched; make the index again."
+        )
+    return manifest
 
 
 def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
@@ -84,10 +142,5 @@ def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
     return fingerprint
 
 
-def _value(manifest: dict[str, Any], field: dataclasses.Field[Any], folder: str) -> Any:
-    value = manifest.get(field.name)
-    # Annotations are strings here; what is neither "int" nor "float | None" is text.
-    types = {"int": (int,), "float | None": (float, int, type(None))}.get(str(field.type), (str,))
-    if not isinstance(value, types) or isinstance(value, bool):
-        raise DataError(f"{folder}: its manifest has {field.name}={value!r}, not a value of type {field.type}.")
-    return value
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
-from protclip.commands.search import main
+from protclip.commands import search
+from protclip.commands.search import HITS, main
 from protclip.errors import ConfigError, DataError, IndexMismatchError
 from protclip.index.exact import exact_search
 
@@ -60,3 +66,92 @@ def test_it_takes_exactly_one_question(folders, arguments):
 @pytest.mark.parametrize("arguments", [("--sequence", "MK7"), ("--sequence", ""), ("--text", " ")])
 def test_a_question_that_cannot_be_embedded_is_one_clear_error(folders, arguments):
     assert isinstance(ask(folders, *arguments).exception, DataError)
+
+
+@pytest.fixture
+def fasta(tmp_path):
+    path = tmp_path / "questions.fasta"
+    path.write_text("".join(f">sp|Q{i:05d}|NAME_{i} Some protein\n{SEQUENCES[i]}\n" for i in range(7)))
+    return str(path)
+
+
+@pytest.mark.parametrize("batch", [512, 3])
+def test_each_sequence_of_a_file_is_answered_in_every_format_as_it_is_alone(
+    folders, fasta, tmp_path, monkeypatch, batch
+):
+    monkeypatch.setattr(search, "BATCH_QUERIES", batch)
+    found = {}
+    for ending in ("parquet", "tsv", "json", "jsonl"):
+        path = tmp_path / f"out.{ending}"
+        result = ask(folders, "--fasta", fasta, "-k", "4", "--output", str(path))
+        assert result.exit_code == 0 and not result.output
+        found[ending] = path
+    table = pq.read_table(found["parquet"])
+    assert table.schema.equals(HITS) and len(table) == 28
+    assert table.schema.metadata[b"model"].decode() == folders[0].fingerprint
+    with found["tsv"].open() as stream:
+        lines = list(csv.DictReader(stream, delimiter="\t"))
+    queries = json.loads(found["json"].read_text())["queries"]
+    assert queries == [json.loads(line) for line in found["jsonl"].read_text().splitlines()]
+    for i in range(7):
+        alone = json.loads(ask(folders, "--sequence", SEQUENCES[i], "-k", "4", "--json").stdout)["hits"]
+        rows = table.slice(4 * i, 4).to_pylist()
+        assert [row["query"] for row in rows] == [queries[i]["query"]] * 4 == [f"Q{i:05d}"] * 4
+        assert rows[0]["accession"] == f"P{i:05d}" and rows[0]["rank"] == 1
+        for j, hit in enumerate(alone):
+            assert queries[i]["hits"][j]["accession"] == rows[j]["accession"] == hit["accession"]
+            assert rows[j]["score"] == pytest.approx(hit["score"], abs=1e-5)
+            assert lines[4 * i + j]["accession"] == hit["accession"]
+            assert float(lines[4 * i + j]["score"]) == pytest.approx(hit["score"], abs=1e-5)
+            assert lines[4 * i + j]["ec"] == "; ".join(hit["ec"])
+
+
+def test_a_file_of_sequences_without_an_output_is_a_table_each(folders, fasta):
+    lines = ask(folders, "--fasta", fasta, "-k", "2").stdout.splitlines()
+    assert [line for line in lines if line.startswith("Q")] == [f"Q{i:05d}" for i in range(7)] and len(lines) == 35
+
+
+def test_a_filter_narrows_the_answers(folders):
+    hits = json.loads(
+        ask(folders, "--text", "kinase", "-k", "50", "--json", "--filter", "reviewed and length < 120").stdout
+    )["hits"]
+    assert sorted(hit["accession"] for hit in hits) == [f"P{i:05d}" for i in range(0, 20, 2)]
+    assert "rank" in ask(folders, "--text", "kinase", "--filter", "length > 9999").stdout  # nothing is an answer too
+    error = ask(folders, "--text", "kinase", "--filter", "size > 3").exception
+    assert isinstance(error, ConfigError) and "character 1" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(">a\nMK7\n", "line 1"), ("MK\n", "before the first"), ("", "no sequence")]
+)
+def test_a_damaged_file_of_sequences_leaves_no_output(folders, tmp_path, content, message):
+    path = tmp_path / "bad.fasta"
+    path.write_text(content)
+    output = tmp_path / "out.tsv"
+    error = ask(folders, "--fasta", str(path), "--output", str(output)).exception
+    assert isinstance(error, DataError) and message in str(error)
+    assert [one.name for one in tmp_path.iterdir()] == ["bad.fasta"]
+
+
+def test_an_output_that_cannot_be_written_is_one_clear_error(folders, tmp_path):
+    (tmp_path / "file").write_text("")
+    for output, words in (
+        ("out.csv", "allowed are .parquet"),
+        (str(tmp_path / "file" / "out.tsv"), "cannot be written"),
+    ):
+        error = ask(folders, "--text", "a", "--output", output).exception
+        assert isinstance(error, ConfigError) and words in str(error)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_device_is_one_clear_error(folders, tmp_path):
+    link = tmp_path / "out.tsv"
+    link.symlink_to("/dev/full")
+    error = ask(folders, "--text", "a", "--output", str(link)).exception
+    assert isinstance(error, ConfigError) and "No space left" in str(error) and link.is_symlink()
+    _, index, checkpoint = folders
+    command = [sys.executable, "-m", "ray_jobs", "search", index, "--checkpoint", checkpoint, "--text", "a"]
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("ConfigError: standard output") and "Traceback" not in result.stderr

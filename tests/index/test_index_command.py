@@ -2,40 +2,71 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from index_folders import unit_vectors, write_embeddings
 
 from protclip.errors import ConfigError, DataError
+from protclip.index.build import IndexConfig, build_index
+from protclip.index.embeddings import read_embeddings
 from protclip.index.index import Index
+from ray_jobs import index as job
 from ray_jobs.index import main
 
-pytestmark = pytest.mark.unit
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_it_builds_an_index_and_says_what_it_made(tmp_path):
-    embeddings = write_embeddings(tmp_path / "e", unit_vectors(60))
-    result = CliRunner().invoke(main, [embeddings, "--output", str(tmp_path / "i"), "--ef-search", "64"])
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_segments_built_on_ray_are_those_built_here_and_the_next_release_follows(tmp_path):
+    vectors = unit_vectors(160)
+    embeddings = write_embeddings(tmp_path / "e", vectors)
+    result = run(embeddings, "--output", tmp_path / "i", "--shard-rows", 60, "--recall", 0.9)
     assert result.exit_code == 0, result.output
-    assert "60 protein vectors of dimension 16, recall@10 1.0000 on 60 queries" in result.output
-    assert Index.load(str(tmp_path / "i")).manifest.ef_search == 64
+    assert "inside queries (160): recall@10" in result.output
+    assert "160 protein vectors of dimension 16, segments: 3, ef_search" in result.output
+    build_index(read_embeddings(embeddings), str(tmp_path / "here"), IndexConfig(shard_rows=60, recall=0.9))
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("i", "here"))
+    assert one == two and len(one) == 7
+
+    vectors = np.concatenate([vectors[5:], unit_vectors(3, seed=9)])
+    names = [f"P{i:05d}" for i in range(5, 160)] + ["Q1", "Q2", "Q3"]
+    new = write_embeddings(tmp_path / "e2", vectors, accessions=names)
+    options = ("--shard-rows", 60, "--recall", 0.9, "--output", tmp_path / "i2")
+    result = run(new, "--previous", tmp_path / "i", *options)
+    assert result.exit_code == 0, result.output
+    assert "added 3, changed 0, removed 5" in result.output
+    assert Index.load(str(tmp_path / "i2")).hits(vectors[-1], 1)[0]["accession"] == "Q3"
 
 
-@pytest.mark.parametrize(
-    ("vectors", "message"),
-    [(np.full((3, 16), np.nan, np.float32), "row 0"), (np.empty((0, 16), np.float32), "no embeddings")],
-)
-def test_embeddings_that_cannot_be_indexed_are_one_clear_error(tmp_path, vectors, message):
-    embeddings = write_embeddings(tmp_path / "e", vectors, parts=1)
-    result = CliRunner().invoke(main, [embeddings, "--output", str(tmp_path / "i")])
-    assert isinstance(result.exception, DataError) and message in str(result.exception)
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_cannot_be_built_on_ray_is_one_clear_error(tmp_path, monkeypatch):
+    embeddings = write_embeddings(tmp_path / "e", np.full((3, 16), np.nan, np.float32))
+    result = run(embeddings, "--output", tmp_path / "i")
+    assert isinstance(result.exception, DataError) and "row 0" in str(result.exception)
+    monkeypatch.setattr(job, "_largest_memory", lambda: 1 << 20)
+    embeddings = write_embeddings(tmp_path / "e2", unit_vectors(9))
+    result = run(embeddings, "--output", tmp_path / "j")
+    assert isinstance(result.exception, ConfigError) and "--shard-rows" in str(result.exception)
 
 
+@pytest.mark.unit
+def test_embeddings_of_nothing_are_one_clear_error(tmp_path):
+    embeddings = write_embeddings(tmp_path / "e", np.empty((0, 16), np.float32), parts=1)
+    result = run(embeddings, "--output", tmp_path / "i")
+    assert isinstance(result.exception, DataError) and "no embeddings" in str(result.exception)
+
+
+@pytest.mark.unit
 def test_a_folder_without_manifest_is_one_clear_error(tmp_path):
     result = CliRunner().invoke(main, [str(tmp_path), "--output", str(tmp_path / "i")])
     assert isinstance(result.exception, DataError) and "manifest.json" in str(result.exception)
 
 
-def test_a_setting_out_of_range_is_one_clear_error(tmp_path):
-    embeddings = write_embeddings(tmp_path / "e", unit_vectors(3))
-    result = CliRunner().invoke(main, [embeddings, "--output", str(tmp_path / "i"), "--m", "1"])
-    assert isinstance(result.exception, ConfigError)
+@pytest.mark.unit
+@pytest.mark.parametrize("setting", [("--m", 1), ("--recall", 1.5), ("--ef-search", 0), ("--shard-rows", 0)])
+def test_a_setting_out_of_range_is_one_clear_error(tmp_path, setting):
+    result = run(tmp_path, "--output", tmp_path / "i", *setting)
+    assert isinstance(result.exception, ConfigError) and "allowed are" in str(result.exception)

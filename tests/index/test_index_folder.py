@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from pathlib import Path
@@ -9,20 +10,32 @@ import pyarrow.parquet as pq
 import pytest
 from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 
+from protclip import files
 from protclip.errors import ConfigError, DataError, IndexMismatchError
-from protclip.index import index as index_module
+from protclip.index import build, hnsw, recall, segment
+from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
 from protclip.index.exact import exact_search
 from protclip.index.hnsw import HnswConfig
-from protclip.index.index import Index, build_index
+from protclip.index.index import Index
 
 pytestmark = pytest.mark.unit
 
 
-def make(tmp_path: Path, vectors: np.ndarray, name: str = "index", **config: int) -> str:
+FILES = ["segment-00000.hnsw", "segment-00000.parquet"]
+
+
+@pytest.fixture
+def always_graphs(monkeypatch):
+    """Small segments are answered by their graphs too."""
+    monkeypatch.setattr(segment, "EXACT_ROWS", 0)
+    monkeypatch.setattr(segment, "GRAPH_COST", 0)
+
+
+def make(tmp_path: Path, vectors: np.ndarray, name: str = "index", *, shard_rows: int = 10_000, **graph: int) -> str:
     folder = str(tmp_path / name)
-    embeddings = tmp_path / f"embeddings-{name}"
-    build_index(read_embeddings(write_embeddings(embeddings, vectors)), folder, HnswConfig(**config))
+    embeddings = read_embeddings(write_embeddings(tmp_path / f"embeddings-{name}", vectors))
+    build_index(embeddings, folder, IndexConfig(graph=HnswConfig(**graph), shard_rows=shard_rows, ef_search=128))
     return folder
 
 
@@ -31,29 +44,71 @@ def edit_manifest(folder: str, **fields: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def test_it_finds_what_exact_search_finds(tmp_path):
+@pytest.mark.usefixtures("always_graphs")
+@pytest.mark.parametrize("shard_rows", [10_000, 700])
+def test_the_graphs_find_what_exact_search_finds(tmp_path, shard_rows):
     vectors, queries = unit_vectors(2000, 32), unit_vectors(100, 32, seed=1)
-    index = Index.load(make(tmp_path, vectors, ef_search=200))
+    index = Index.load(make(tmp_path, vectors, shard_rows=shard_rows))
+    assert all(one.graph is not None for one in index.segments)
+    assert len(index.segments) == -(-2000 // shard_rows)
     scores, rows = index.search(queries, 10)
-    exact_scores, exact_rows = exact_search(vectors, queries, 10)
+    exact_scores, exact_rows = index.search(queries, 10, exact=True)
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows, exact_rows, strict=True)]) >= 0.98
     same = rows == exact_rows
     np.testing.assert_allclose(scores[same], exact_scores[same], atol=1e-5)
+    expected = exact_search(vectors, queries, 10)[1]
+    found = [[int(hit["accession"][1:]) for hit in hits] for hits in index.hits_of_each(queries, 10, exact=True)]
+    assert np.array_equal(found, expected)
+
+
+def test_a_small_segment_is_answered_exactly_and_needs_no_graph(tmp_path):
+    vectors = unit_vectors(2000, 32)
+    index = Index.load(make(tmp_path, vectors, m=2, ef_construction=2))
+    assert index.segments[0].graph is None
+    queries = unit_vectors(50, 32, seed=1)
+    np.testing.assert_allclose(index.search(queries, 10)[0], exact_search(vectors, queries, 10)[0], atol=1e-6)
 
 
 def test_the_recorded_recall_is_low_where_the_graph_is_poor(tmp_path):
-    vectors = unit_vectors(2000, 32)
-    good = Index.load(make(tmp_path, vectors, "good")).manifest
-    poor = Index.load(make(tmp_path, vectors, "poor", m=2, ef_construction=2, ef_search=1)).manifest
-    assert good.recall_queries == 1000 and good.recall_at_10 is not None and good.recall_at_10 > 0.97
-    assert poor.recall_at_10 is not None and poor.recall_at_10 < 0.6
+    embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(2000, 32)))
+    build_index(embeddings, str(tmp_path / "good"), IndexConfig(ef_search=128))
+    poor = IndexConfig(graph=HnswConfig(m=2, ef_construction=2), ef_search=1)
+    build_index(embeddings, str(tmp_path / "poor"), poor)
+    good, bad = (Index.load(str(tmp_path / name)).manifest for name in ("good", "poor"))
+    assert good.recall["inside"]["queries"] == 1000 and good.recall["outside"]["queries"] == 200
+    assert good.recall_at_10 is not None and good.recall_at_10 > 0.97
+    for kind in ("inside", "outside"):
+        assert bad.recall[kind]["at_10"] < 0.6
+        assert bad.segments[0].recall[kind] == bad.recall[kind]
+
+
+def test_the_smallest_ef_that_reaches_the_wanted_recall_is_chosen(tmp_path, monkeypatch):
+    monkeypatch.setattr(recall, "NUM_QUERIES", 200)
+    embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(1500, 32)))
+    chosen = {}
+    for wanted in (0.8, 0.99, 1.0):
+        folder = str(tmp_path / str(wanted))
+        chosen[wanted] = build_index(embeddings, folder, IndexConfig(recall=wanted, graph=HnswConfig(m=6)))
+        assert chosen[wanted].recall_at_10 is not None and chosen[wanted].recall_at_10 >= wanted
+    given = IndexConfig(ef_search=chosen[0.99].ef_search, graph=HnswConfig(m=6))
+    assert build_index(embeddings, str(tmp_path / "given"), given).recall == chosen[0.99].recall
+    assert chosen[0.8].ef_search < chosen[0.99].ef_search < chosen[1.0].ef_search
+
+
+def test_given_queries_are_measured_as_a_kind_of_their_own(tmp_path):
+    embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(600)))
+    texts = read_embeddings(write_embeddings(tmp_path / "t", unit_vectors(80, seed=4), content="text"))
+    manifest = build_index(embeddings, str(tmp_path / "i"), IndexConfig(shard_rows=250), queries=texts)
+    assert manifest.recall["text"]["queries"] == 80 and set(manifest.recall) == {"inside", "outside", "text"}
+    other = read_embeddings(write_embeddings(tmp_path / "o", unit_vectors(80), fingerprint="a" * 64))
+    with pytest.raises(IndexMismatchError, match="model"):
+        build_index(embeddings, str(tmp_path / "j"), IndexConfig(), queries=other)
 
 
 def test_a_row_answers_with_its_own_columns(tmp_path):
     vectors = unit_vectors(40)
-    index = Index.load(make(tmp_path, vectors))
+    index = Index.load(make(tmp_path, vectors, shard_rows=15))
     _, rows = index.search(vectors[[31, 5]], 1)
-    assert rows[:, 0].tolist() == [31, 5]
     assert index.rows(rows[:, 0]) == [
         {
             "accession": "P00031",
@@ -65,23 +120,28 @@ def test_a_row_answers_with_its_own_columns(tmp_path):
             "ec": ["1.1.1.1"],
             "text": None,
         },
-        index.rows([5])[0],
+        index.rows(rows[1:, 0])[0],
     ]
-    assert index.rows([5])[0]["accession"] == "P00005"
+    assert index.rows(rows[:, 0])[1]["accession"] == "P00005"
 
 
+@pytest.mark.usefixtures("always_graphs")
 def test_more_answers_than_vectors_gives_all_of_them_by_score(tmp_path):
     vectors = unit_vectors(30)
-    scores, rows = Index.load(make(tmp_path, vectors, m=2, ef_search=1)).search(vectors[:3], 1000)
-    assert np.array_equal(rows, exact_search(vectors, vectors[:3], 30)[1])
-    assert np.all(np.diff(scores, axis=1) <= 0)
+    index = Index.load(make(tmp_path, vectors, m=2))
+    scores, _ = index.search(vectors[:3], 1000)
+    assert scores.shape == (3, 30) and np.all(np.diff(scores, axis=1) <= 0)
+    found = [[hit["accession"] for hit in hits] for hits in index.hits_of_each(vectors[:3], 1000)]
+    assert found == [[f"P{row:05d}" for row in rows] for rows in exact_search(vectors, vectors[:3], 30)[1]]
 
 
-def test_many_equal_vectors_are_all_found(tmp_path):
+@pytest.mark.usefixtures("always_graphs")
+def test_many_equal_vectors_are_all_found_by_accession(tmp_path):
     vectors = np.repeat(unit_vectors(1), 300, axis=0)
-    index = Index.load(make(tmp_path, vectors, m=4))
-    scores, rows = index.search(vectors[:1], 300)
-    assert sorted(rows[0].tolist()) == list(range(300)) and np.allclose(scores, 1, atol=1e-5)
+    index = Index.load(make(tmp_path, vectors, m=4, shard_rows=120))
+    hits = index.hits(vectors[0], 300)
+    assert [hit["accession"] for hit in hits] == [f"P{i:05d}" for i in range(300)]
+    assert [hit["accession"] for hit in index.hits(vectors[0], 7, exact=True)] == [f"P{i:05d}" for i in range(7)]
 
 
 def test_one_vector_is_an_index_without_a_recall(tmp_path):
@@ -90,16 +150,58 @@ def test_one_vector_is_an_index_without_a_recall(tmp_path):
     assert index.search(unit_vectors(1), 10)[1].tolist() == [[0]]
 
 
-def test_the_same_embeddings_give_the_same_files(tmp_path):
-    one, two = (make(tmp_path, unit_vectors(500), name) for name in ("one", "two"))
-    for name in ("hnsw.bin", "metadata.parquet"):
-        assert Path(one, name).read_bytes() == Path(two, name).read_bytes()
+def test_the_same_embeddings_in_other_parts_give_the_same_files(tmp_path):
+    folders = []
+    for name, parts in (("one", 1), ("two", 7)):
+        embeddings = read_embeddings(write_embeddings(tmp_path / f"e-{name}", unit_vectors(500), parts=parts))
+        build_index(embeddings, str(tmp_path / name), IndexConfig(shard_rows=180))
+        folders.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert folders[0] == folders[1] and len(folders[0]) == 7
 
 
 def test_an_index_passes_through_a_url(tmp_path):
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(50)))
-    build_index(embeddings, "memory://bucket/index", HnswConfig())
-    assert Index.load("memory://bucket/index").search(unit_vectors(1), 1)[1].tolist() == [[0]]
+    build_index(embeddings, "memory://bucket/index", IndexConfig())
+    assert Index.load("memory://bucket/index").hits(unit_vectors(1)[0], 1)[0]["accession"] == "P00000"
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing catches it."""
+
+
+def test_a_run_that_was_killed_at_any_write_goes_on_to_the_same_files(tmp_path, monkeypatch):
+    embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(120), parts=3))
+    config = IndexConfig(shard_rows=50, ef_search=20)
+    build_index(embeddings, str(tmp_path / "whole"), config)
+    builds = []
+    monkeypatch.setattr(build, "start_graph", lambda *a, real=build.start_graph: (builds.append(1), real(*a))[1])
+    writes, kills = 0, 0
+    real = files.atomic_write
+
+    @contextlib.contextmanager
+    def killed(path):
+        nonlocal writes, kills
+        writes += 1
+        with real(path) as stream:
+            yield stream
+        if writes % 4 == 0:
+            kills += 1
+            raise Killed
+
+    monkeypatch.setattr(files, "atomic_write", killed)
+    for _ in range(50):
+        try:
+            build_index(embeddings, str(tmp_path / "killed"), config)
+            break
+        except Killed:
+            if Path(tmp_path / "killed" / "manifest.json").exists():
+                break
+    assert kills >= 3 and len(builds) < 3 + kills
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_searches_side_by_side_answer_as_one_alone(tmp_path):
@@ -119,7 +221,7 @@ def test_searches_side_by_side_answer_as_one_alone(tmp_path):
     assert all(np.array_equal(alone[i], together[i]) for i in range(16))
 
 
-@pytest.mark.parametrize("name", ["hnsw.bin", "metadata.parquet"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_anywhere_is_an_error(tmp_path, name):
     folder = make(tmp_path, unit_vectors(200))
     path = Path(folder, name)
@@ -132,7 +234,7 @@ def test_a_flipped_bit_anywhere_is_an_error(tmp_path, name):
             Index.load(folder)
 
 
-@pytest.mark.parametrize("name", ["hnsw.bin", "metadata.parquet"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_file_cut_short_or_missing_is_an_error(tmp_path, name):
     folder = make(tmp_path, unit_vectors(20))
     path = Path(folder, name)
@@ -162,6 +264,9 @@ def test_a_folder_without_manifest_is_unfinished(tmp_path):
         {"ef_search": 0},
         {"model_fingerprint": None},
         {"files": {}},
+        {"index_format": 1},
+        {"digest": None},
+        {"segments": []},
     ],
 )
 def test_a_manifest_that_does_not_fit_its_files_is_an_error(tmp_path, fields):
@@ -195,44 +300,71 @@ def test_an_index_is_replaced_only_when_asked_and_nothing_else_ever(tmp_path):
     embeddings_folder = write_embeddings(tmp_path / "e", unit_vectors(20))
     embeddings = read_embeddings(embeddings_folder)
     folder = str(tmp_path / "index")
-    build_index(embeddings, folder, HnswConfig())
+    build_index(embeddings, folder, IndexConfig())
     with pytest.raises(ConfigError, match="--overwrite"):
-        build_index(embeddings, folder, HnswConfig())
-    build_index(embeddings, folder, HnswConfig(seed=1), overwrite=True)
+        build_index(embeddings, folder, IndexConfig())
+    build_index(embeddings, folder, IndexConfig(graph=HnswConfig(seed=1)), overwrite=True)
     assert Index.load(folder).manifest.seed == 1
     with pytest.raises(ConfigError, match="holds other files"):
-        build_index(embeddings, embeddings_folder, HnswConfig(), overwrite=True)
+        build_index(embeddings, embeddings_folder, IndexConfig(), overwrite=True)
 
 
 def test_a_write_that_hnswlib_loses_is_noticed_and_leaves_no_index(tmp_path, monkeypatch):
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(20)))
     folder = tmp_path / "index"
-    monkeypatch.setattr(index_module, "GRAPH_FILE", "no/such/folder/hnsw.bin")  # hnswlib saves there without an error
+
+    @contextlib.contextmanager
+    def nowhere(_target):
+        yield "/no/such/folder/hnsw.bin"  # hnswlib saves there without an error
+
+    monkeypatch.setattr(build, "writable_copy", nowhere)
     with pytest.raises(ConfigError, match="0 of"):
-        build_index(embeddings, str(folder), HnswConfig())
-    assert not (folder / "manifest.json").exists() and not list(folder.iterdir())
+        build_index(embeddings, str(folder), IndexConfig())
+    assert not (folder / "manifest.json").exists() and not list(folder.glob("*.hnsw*"))
+
+
+@pytest.mark.parametrize("place", ["vector", "label", "links"])
+def test_a_saved_graph_that_differs_is_noticed(tmp_path, monkeypatch, place):
+    real = hnsw.os.fsync
+
+    def damage(descriptor):
+        real(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        content = bytearray(path.read_bytes())
+        offset = {"vector": 96 + 4 * 33 + 3, "label": 96 + 4 * 33 + 4 * 16, "links": 96 + 6}[place]
+        content[offset] ^= 0x40
+        path.write_bytes(content)
+
+    monkeypatch.setattr(hnsw.os, "fsync", damage)
+    vectors = unit_vectors(20)
+    graph = hnsw.start_graph(20, 16, HnswConfig())
+    hnsw.insert(graph, vectors)
+    with pytest.raises(ConfigError, match="differs"):
+        hnsw.save_graph(graph, vectors, str(tmp_path / "graph"))
 
 
 def test_an_output_below_a_file_is_a_clear_error(tmp_path):
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(20)))
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
-        build_index(embeddings, str(tmp_path / "file" / "index"), HnswConfig())
+        build_index(embeddings, str(tmp_path / "file" / "index"), IndexConfig())
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3.0])
 def test_a_vector_that_is_not_finite_and_unit_is_named(tmp_path, bad):
     vectors = unit_vectors(20)
     vectors[13, 2] = bad
-    with pytest.raises(DataError, match="row 13"):
+    with pytest.raises(DataError, match="row 3"):  # of the second part
         make(tmp_path, vectors)
-    assert not (tmp_path / "index").exists()
+    assert not (tmp_path / "index" / "manifest.json").exists()
 
 
 def test_an_accession_that_comes_twice_is_refused(tmp_path):
     folder = write_embeddings(tmp_path / "e", unit_vectors(3), accessions=["A", "B", "A"])
     with pytest.raises(DataError, match="'A' comes 2 times"):
         _ = read_embeddings(folder).vectors
+    with pytest.raises(DataError, match="'A' comes 2 times"):
+        build_index(read_embeddings(folder), str(tmp_path / "i"), IndexConfig())
 
 
 def test_embeddings_of_several_parts_are_read_in_order(tmp_path):

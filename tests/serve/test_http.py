@@ -10,6 +10,7 @@ import requests
 from tiny_model import random_sequences, random_texts
 
 from protclip.index.exact import exact_search
+from protclip.index.manifest import read_index_manifest
 from protclip.version import __version__
 
 pytestmark = pytest.mark.serve
@@ -25,10 +26,12 @@ def error_of(answer: requests.Response, status: int) -> dict[str, str]:
 def test_health_says_what_is_loaded(server):
     answer = requests.get(f"{server.url}/health", timeout=60)
     assert answer.status_code == 200
+    recall = read_index_manifest(server.args.index).recall_at_10
+    assert recall is not None and recall >= 0.99
     assert answer.json() == {
         "status": "ok",
         "model": server.model.fingerprint,
-        "index": {"content": "protein", "count": 60, "dimension": 24, "recall_at_10": 1.0},
+        "index": {"content": "protein", "count": 60, "dimension": 24, "recall_at_10": recall},
         "version": __version__,
     }
 

@@ -48,9 +48,9 @@ def test_a_damaged_index_is_refused_before_ray_starts(folders, tmp_path):
     index.mkdir()
     for path in Path(folders.args.index).iterdir():
         (index / path.name).write_bytes(path.read_bytes())
-    content = bytearray((index / "hnsw.bin").read_bytes())
+    content = bytearray((index / "segment-00000.hnsw").read_bytes())
     content[-1] ^= 1
-    (index / "hnsw.bin").write_bytes(content)
+    (index / "segment-00000.hnsw").write_bytes(content)
     assert isinstance(start(str(index), folders.args.checkpoint), DataError)
 
 

@@ -1,0 +1,460 @@
+"""Build an index from embeddings, whole or as the next release of another one, in units of work.
+
+WORK/plan.json                        rows of each part of the embeddings
+WORK/parts, WORK/match.npz            only with a previous index (protclip.index.releases)
+WORK/building/segment-00000.npz …     queries sampled from a segment, and what the graph found before it held them
+WORK/measuring/segment-00000.npz …    scores of all queries in a segment
+
+The rows of a segment are those of the parts in their order, but for a seeded sample that comes last: recall is measured
+on it before the graph holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from protclip import files
+from protclip.errors import ConfigError, DataError, IndexMismatchError
+from protclip.index import recall, releases
+from protclip.index.embeddings import Embeddings
+from protclip.index.hnsw import SPACE, HnswConfig, check_unit_vectors, graph_bytes, insert, save_graph, start_graph
+from protclip.index.manifest import IndexManifest, SegmentRecord, write_index_manifest
+from protclip.index.segment import Segment, graph_file, rows_file, vector_hashes, write_rows
+from protclip.index.units import Item, Run, in_turn, read_arrays, run_units, write_arrays, writing_to
+from protclip.manifest import FILE_NAME, describe, finish_folder, resume_folder
+from protclip.version import __version__
+
+OWN_FILES = ("segment-*.hnsw", "segment-*.parquet")
+READERS = 16
+"""Parts whose accessions are read at once."""
+ROW_BYTES = 600
+"""Memory of what is known of a row, about, with room for the text of one."""
+BASE_BYTES = 400 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexConfig:
+    """How an index is built."""
+
+    graph: HnswConfig = field(default_factory=HnswConfig)
+    shard_rows: int = 1_000_000
+    """Rows of a segment at most; segments are built side by side, each by one thread."""
+    recall: float = 0.99
+    """At 10, of each kind of queries: the smallest ef_search that reaches it is chosen."""
+    ef_search: int | None = None
+    """Instead of a recall: candidates kept while searching."""
+    max_stale: float = 0.2
+    """Of a release: beyond this share of rows that are dead, or in segments of changes, all is built anew."""
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("shard_rows", self.shard_rows, 1, 2**31 - 1),
+            ("recall", self.recall, 0, 1),
+            ("ef_search", 1 if self.ef_search is None else self.ef_search, 1, 100_000),
+            ("max_stale", self.max_stale, 0, 1),
+        ):
+            if not low <= value <= high:
+                raise ConfigError(f"index.{name}={value}; allowed are {low} to {high}.")
+
+
+def build_index(
+    embeddings: Embeddings,
+    folder: str,
+    config: IndexConfig,
+    *,
+    previous: str | None = None,
+    queries: Embeddings | None = None,
+    overwrite: bool = False,
+    run: Run = in_turn,
+) -> IndexManifest:
+    """Build, save and prove an index; a run that was killed goes on where it was.
+
+    Args:
+        embeddings: what is searched: all of it, with a previous index too.
+        folder: path or URL; hnswlib writes to the local disk alone, so a URL's files pass through a local folder.
+        config: settings; with a previous index, those of its graphs must be the same.
+        previous: path or URL of the index of an earlier release: what did not change since is taken from it.
+        queries: embeddings to measure recall with, beside vectors of the index.
+        overwrite: replace an index that is there.
+        run: how units of work are run.
+
+    Raises:
+        ConfigError: if it cannot be written there, or the previous index was built with other settings.
+        DataError: for vectors that are not finite and of unit length, accessions that come twice, or damaged input.
+        IndexMismatchError: if previous index, embeddings and queries are not of one model.
+    """
+    before = None if previous is None else releases.read_previous(previous, embeddings, config.graph)
+    if queries is not None:
+        _check_queries(queries, embeddings)
+    claim = {
+        "software": __version__,
+        "config": dataclasses.asdict(config),
+        "embeddings": files.sha256(files.join(embeddings.folder, FILE_NAME)),
+        "previous": before and files.sha256(files.join(previous or "", FILE_NAME)),
+        "queries": queries and files.sha256(files.join(queries.folder, FILE_NAME)),
+    }
+    with writing_to(folder):
+        if previous is not None and files.absolute(previous).rstrip("/") == files.absolute(folder).rstrip("/"):
+            raise ConfigError(
+                f"output {folder} is the previous index; give another folder, and remove the old one after."
+            )
+        work = resume_folder(folder, OWN_FILES, claim, overwrite=overwrite)
+        manifest, described = _Build(embeddings, folder, work, config, run).run(previous, before, queries)
+        write_index_manifest(folder, manifest, described)
+        finish_folder(folder)
+    return manifest
+
+
+def build_bytes(rows: int, dimension: int, m: int) -> int:
+    """Memory of building, or measuring, a segment, about: its vectors, the graph with them, and its rows."""
+    return BASE_BYTES + rows * (4 * dimension + ROW_BYTES) + graph_bytes(rows, dimension, m)
+
+
+class _Build:
+    def __init__(self, embeddings: Embeddings, folder: str, work: str, config: IndexConfig, run: Run) -> None:
+        self.embeddings, self.folder, self.work, self.config, self._run = embeddings, folder, work, config, run
+        self.efs = recall.ladder(config.ef_search)
+        self.memory_bytes = build_bytes(min(config.shard_rows, len(embeddings)), embeddings.dimension, config.graph.m)
+
+    def run(
+        self, previous: str | None, before: IndexManifest | None, queries: Embeddings | None
+    ) -> tuple[IndexManifest, dict[str, Any]]:
+        """All units; gives the manifest and the description of the files."""
+        part_rows = self.plan()
+        match = None
+        carried: list[dict[str, Any]] = []
+        if before is not None:
+            match = releases.match(previous or "", before, self.embeddings, self.work, self._run)
+            if match.stale > self.config.max_stale:
+                match = dataclasses.replace(match, compacted=True)
+            else:
+                carried = releases.carry(previous or "", before, match, part_rows, self.folder, self.work, self._run)
+        built = self.build(part_rows, match)
+        segments = [*carried, *built]
+        if not segments:
+            raise DataError(f"{self.embeddings.folder}: holds no embeddings; there is nothing to search.")
+        given = self.given_queries(queries)
+        scores = self.measure(segments, given)
+        totals = {kind: recall.merged([of_segment[kind] for of_segment in scores]) for kind in scores[0]}
+        place = recall.choose(totals, self.efs, None if self.config.ef_search else self.config.recall)
+        overall = recall.report(totals, place, len(self.efs))
+        manifest = IndexManifest(
+            content=self.embeddings.content,
+            dimension=self.embeddings.dimension,
+            space=SPACE,
+            model_fingerprint=self.embeddings.model_fingerprint,
+            count=sum(segment["live"] for segment in segments),
+            m=self.config.graph.m,
+            ef_construction=self.config.graph.ef_construction,
+            ef_search=self.efs[place],
+            seed=self.config.graph.seed,
+            shard_rows=self.config.shard_rows,
+            wanted_recall=None if self.config.ef_search else self.config.recall,
+            recall=overall,
+            recall_at_10=min((kind["at_10"] for kind in overall.values()), default=None),
+            recall_queries=sum(kind["queries"] for kind in overall.values()),
+            segments=tuple(
+                SegmentRecord(
+                    **{name: segment[name] for name in ("name", "rows", "live", "delta")},
+                    recall=recall.report(of_segment, place, len(self.efs)),
+                )
+                for segment, of_segment in zip(segments, scores, strict=True)
+            ),
+            release=None if match is None else match.counts(carried),
+        )
+        return manifest, {name: entry for segment in segments for name, entry in segment["files"].items()}
+
+    def plan(self) -> list[int]:
+        """Rows of each part; no accession may come twice."""
+        path = files.join(self.work, "plan.json")
+        if not files.exists(path):
+            with ThreadPoolExecutor(READERS) as pool:
+                read = [
+                    pool.submit(_accessions, files.join(self.embeddings.folder, name))
+                    for name in self.embeddings.part_names
+                ]
+                columns = [one.result() for one in read]
+            _refuse_duplicates(pa.chunked_array(columns, pa.large_string()), self.embeddings.folder)
+            if sum(map(len, columns)) != len(self.embeddings):
+                raise DataError(
+                    f"{self.embeddings.folder}: holds {sum(map(len, columns))} rows, its manifest says "
+                    f"{len(self.embeddings)}; make it again."
+                )
+            files.write_json(path, {"part_rows": [len(column) for column in columns]})
+        part_rows: list[int] = files.read_json(path)["part_rows"]
+        return part_rows
+
+    def build(self, part_rows: Sequence[int], match: releases.Match | None) -> list[dict[str, Any]]:
+        """The new segments: of all rows, or of those that a release added or changed."""
+        whole = match is None or match.compacted
+        count = sum(part_rows) if match is None or match.compacted else match.num_new
+        first = 0 if match is None or match.compacted else match.next_segment
+        number = -(-count // self.config.shard_rows)
+        items = [
+            {
+                "unit": f"segment-{first + i:05d}",
+                "number": first + i,
+                "start": count * i // number,
+                "stop": count * (i + 1) // number,
+                "outside": -(-recall.NUM_QUERIES // number),
+                "delta": not whole,
+            }
+            for i in range(number)
+        ]
+        unit = partial(
+            build_segment,
+            embeddings=self.embeddings,
+            part_rows=part_rows,
+            folder=self.folder,
+            work=self.work,
+            config=self.config,
+        )
+        return run_units(unit, items, self.work, "building", self.memory_bytes, self._run)
+
+    def given_queries(self, queries: Embeddings | None) -> str | None:
+        """The kind of the given queries; a sample of them is stored."""
+        if queries is None:
+            return None
+        path = files.join(self.work, "queries.npz")
+        if not files.exists(path):
+            rng = np.random.default_rng(self.config.graph.seed)
+            vectors: list[NDArray[np.float32]] = []
+            for place in rng.permutation(len(queries.part_names)):
+                vectors.append(queries.part(queries.part_names[place])[0])
+                check_unit_vectors(vectors[-1], files.join(queries.folder, queries.part_names[place]))
+                if sum(map(len, vectors)) >= recall.NUM_QUERIES:
+                    break
+            found = np.concatenate(vectors)
+            chosen = rng.choice(len(found), min(len(found), recall.NUM_QUERIES), replace=False)
+            write_arrays(path, {"vectors": found[np.sort(chosen)]})
+        return queries.content
+
+    def measure(self, segments: Sequence[Item], given: str | None) -> list[dict[str, recall.Scores]]:
+        """For each segment the scores of each kind of queries."""
+        total = sum(segment["live"] for segment in segments)
+        sampled = [
+            {
+                "unit": segment["name"],
+                **{name: segment[name] for name in ("name", "rows", "delta")},
+                "inside": min(segment["live"], -(-recall.NUM_QUERIES * segment["live"] // total)),
+            }
+            for segment in segments
+        ]
+        common: dict[str, Any] = {
+            "folder": self.folder,
+            "work": self.work,
+            "dimension": self.embeddings.dimension,
+            "efs": self.efs,
+        }
+        unit = partial(sample_segment, seed=self.config.graph.seed, **common)
+        run_units(unit, sampled, self.work, "sampling", self.memory_bytes, self._run)
+        unit = partial(measure_segment, names=[segment["name"] for segment in segments], given=given, **common)
+        run_units(unit, sampled, self.work, "measuring", self.memory_bytes, self._run)
+        kinds = ["inside", "outside", *([given] if given else [])]
+        return [
+            {
+                kind: recall.Scores.of(arrays, kind, len(self.efs))
+                for arrays in [read_arrays(files.join(self.work, "measuring", f"{segment['name']}.npz"))]
+                for kind in kinds
+            }
+            for segment in segments
+        ]
+
+
+def build_segment(
+    item: Item, *, embeddings: Embeddings, part_rows: Sequence[int], folder: str, work: str, config: IndexConfig
+) -> dict[str, Any]:
+    """Build a segment of rows ``start`` to ``stop``: of all rows, or of a release's new ones."""
+    name, count = item["unit"], item["stop"] - item["start"]
+    chosen = np.arange(item["start"], item["stop"])
+    if item["delta"]:
+        chosen = read_arrays(files.join(work, releases.MATCH_FILE))["new"][chosen]
+    num_outside = min(item["outside"], count // 10)
+    rng = np.random.default_rng([config.graph.seed, item["number"]])
+    outside = np.zeros(count, bool)
+    outside[rng.choice(count, num_outside, replace=False)] = True
+    places = np.empty(count, np.int64)
+    places[np.concatenate([np.flatnonzero(~outside), np.flatnonzero(outside)])] = np.arange(count)
+
+    vectors = np.empty((count, embeddings.dimension), np.float32)
+    hashes = np.empty(count, np.uint64)
+    tables, done = [], 0
+    for part, of_part, metadata in chosen_rows(embeddings, part_rows, chosen):
+        mine = places[done : done + len(of_part)]
+        check_unit_vectors(
+            of_part, f"{files.join(embeddings.folder, part)}, among rows {done} to {done + len(mine)} of {name}"
+        )
+        hashes[mine] = vector_hashes(of_part)
+        vectors[mine] = of_part / np.linalg.norm(of_part, axis=1, keepdims=True)
+        tables.append(metadata)
+        done += len(mine)
+    table = pa.concat_tables(tables).take(pa.array(np.argsort(places)))
+    live = np.ones(count, bool)
+
+    graph = start_graph(count, embeddings.dimension, config.graph)
+    held = count - num_outside
+    insert(graph, vectors[:held])
+    so_far = Segment(vectors[:held], table.append_column("live", pa.array(live)).slice(0, held), graph)
+    before = recall.measure(so_far, vectors[held:], recall.ladder(config.ef_search))
+    if num_outside:
+        insert(graph, vectors[held:])
+    with writable_copy(files.join(folder, graph_file(name))) as path:
+        save_graph(graph, vectors, path)
+    write_rows(files.join(folder, rows_file(name)), table, live, hashes)
+    write_arrays(
+        files.join(work, "building", f"{name}.npz"), {"outside_vectors": vectors[held:], **before.arrays("outside")}
+    )
+    return {
+        "name": name,
+        "rows": count,
+        "live": count,
+        "delta": item["delta"],
+        "files": {file: describe(files.join(folder, file)) for file in (graph_file(name), rows_file(name))},
+    }
+
+
+def sample_segment(
+    item: Item, *, folder: str, work: str, dimension: int, efs: Sequence[int], seed: int
+) -> dict[str, Any]:
+    """Sample live rows of a segment, as queries."""
+    del efs
+    with local_segment(folder, item["name"]) as place:
+        segment = Segment.load(place, item["name"], rows=item["rows"], dimension=dimension, ef_search=10)
+        rng = np.random.default_rng([seed, 1, int(item["name"][-5:])])
+        rows = np.sort(rng.choice(np.flatnonzero(segment.live), item["inside"], replace=False))
+        write_arrays(
+            files.join(work, "sampling", f"{item['name']}.npz"), {"rows": rows, "vectors": segment.vectors[rows]}
+        )
+    return {}
+
+
+def measure_segment(
+    item: Item,
+    *,
+    folder: str,
+    work: str,
+    dimension: int,
+    efs: Sequence[int],
+    names: Sequence[str],
+    given: str | None,
+) -> dict[str, Any]:
+    """The scores of all queries in a segment, as it was saved."""
+    own = item["name"]
+    with local_segment(folder, own) as place:
+        segment = Segment.load(
+            place, own, rows=item["rows"], dimension=dimension, ef_search=10, with_graph=True, num_threads=1
+        )
+        inside = [read_arrays(files.join(work, "sampling", f"{name}.npz")) for name in names]
+        own_rows = [
+            s["rows"] if name == own else np.full(len(s["rows"]), -1) for name, s in zip(names, inside, strict=True)
+        ]
+        vectors = np.concatenate([sample["vectors"] for sample in inside])
+        arrays = recall.measure(segment, vectors, efs, own_rows=np.concatenate(own_rows)).arrays("inside")
+        outside = []
+        for name in names:
+            path = files.join(work, "building", f"{name}.npz")
+            if files.exists(path):  # not of a segment that was taken over
+                stored = read_arrays(path)
+                if name == own:
+                    outside.append(recall.Scores.of(stored, "outside", len(efs)))
+                else:
+                    outside.append(recall.measure(segment, stored["outside_vectors"], efs))
+        if not outside:
+            outside.append(recall.measure(segment, np.empty((0, dimension), np.float32), efs))
+        arrays.update(recall.joined(outside).arrays("outside"))
+        if given:
+            vectors = read_arrays(files.join(work, "queries.npz"))["vectors"]
+            arrays.update(recall.measure(segment, vectors, efs).arrays(given))
+    write_arrays(files.join(work, "measuring", f"{own}.npz"), arrays)
+    return {}
+
+
+def chosen_rows(
+    embeddings: Embeddings, part_rows: Sequence[int], chosen: NDArray[np.int64]
+) -> Iterator[tuple[str, NDArray[np.float32], pa.Table]]:
+    """Part by part the vectors and metadata of some rows, counted through all parts, upwards."""
+    starts = np.cumsum([0, *part_rows])
+    for i, name in enumerate(embeddings.part_names):
+        low, high = np.searchsorted(chosen, starts[i : i + 2])
+        if low < high:
+            vectors, metadata = embeddings.part(name)
+            rows = chosen[low:high] - starts[i]
+            yield name, vectors[rows], metadata.take(pa.array(rows))
+
+
+@contextlib.contextmanager
+def writable_copy(target: str) -> Iterator[str]:
+    """A local path to write a file at, which then becomes the target, a path or URL."""
+    if files.is_url(target):
+        with tempfile.TemporaryDirectory(prefix="protclip-index-") as folder:
+            yield f"{folder}/file"
+            files.publish(f"{folder}/file", target)
+        return
+    path = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        yield path
+        files.publish(path, target)
+    finally:
+        Path(path).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def local_segment(folder: str, name: str) -> Iterator[str]:
+    """The folder of a segment's files, or a local copy of them."""
+    if not files.is_url(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="protclip-index-") as local:
+        for file in (graph_file(name), rows_file(name)):
+            files.copy(files.join(folder, file), f"{local}/{file}")
+        yield local
+
+
+def _accessions(path: str) -> pa.Array:
+    with files.open_read(path) as stream:
+        try:
+            column = pq.read_table(stream, columns=["accession"])["accession"]
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise DataError(f"{path}: has no column 'accession', or is not a parquet file ({error}).") from error
+    if column.null_count:
+        raise DataError(f"{path}: {column.null_count} rows have no accession.")
+    chunked = column.cast(pa.large_string()).combine_chunks()
+    return chunked if isinstance(chunked, pa.Array) else pa.concat_arrays(chunked.chunks)
+
+
+def _refuse_duplicates(accessions: pa.ChunkedArray, folder: str) -> None:
+    if pc.count_distinct(accessions).as_py() == len(accessions):
+        return
+    counts = accessions.value_counts()
+    item = counts.filter(pc.greater(counts.field("counts"), 1))[0]
+    raise DataError(
+        f"{folder}: {item['values'].as_py()!r} comes {item['counts'].as_py()} times; an accession is the key of a "
+        "row and may come once. Remove the others from the input and embed it again."
+    )
+
+
+def _check_queries(queries: Embeddings, embeddings: Embeddings) -> None:
+    for what, theirs, ours in (
+        ("model", queries.model_fingerprint, embeddings.model_fingerprint),
+        ("dimension", queries.dimension, embeddings.dimension),
+    ):
+        if theirs != ours:
+            raise IndexMismatchError(
+                f"queries {queries.folder}: their {what} is {theirs}, that of {embeddings.folder} is {ours}; embed "
+                "both with one model."
+            )

@@ -1,0 +1,147 @@
+"""Recall of the graphs against exact search, and the ef_search that reaches a wanted one.
+
+An answer counts when its score reaches the exact k-th, so that among equal vectors any will do; and so scores are all
+that is kept of a measurement. Scores of segments merge into those of the index.
+
+    Q queries, K = 100 answers, E values of ef_search
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protclip.index.segment import Segment
+
+NUM_QUERIES = 1_000
+"""Of each kind, over the whole index."""
+DEPTHS = (10, 100)
+LADDER = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""The values of ef_search that are tried."""
+TOLERANCE = 1e-6
+SATURATED = 0.9999
+"""A recall at 10 above which larger values of ef_search are not tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Best scores of Q queries in a segment, downwards; -inf where there are no more."""
+
+    exact_QK: NDArray[np.float32]
+    found_EQK: tuple[NDArray[np.float32], ...]
+    """By ef_search and depth: first all values of ef_search at depth 10, then at 100."""
+
+    def arrays(self, prefix: str) -> dict[str, NDArray[np.float32]]:
+        """To be stored together with others."""
+        named = {f"{prefix}/{i}": found for i, found in enumerate(self.found_EQK)}
+        return {f"{prefix}/exact": self.exact_QK, **named}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[np.float32]], prefix: str, num_ef: int) -> Scores:
+        """What ``arrays`` stored."""
+        found = tuple(arrays[f"{prefix}/{i}"] for i in range(num_ef * len(DEPTHS)))
+        return cls(arrays[f"{prefix}/exact"], found)
+
+
+def ladder(ef_search: int | None) -> tuple[int, ...]:
+    """The values of ef_search to measure: the given one, or all that are tried."""
+    return LADDER if ef_search is None else (ef_search,)
+
+
+def measure(
+    segment: Segment, queries: NDArray[np.float32], efs: Sequence[int], *, own_rows: NDArray[np.int64] | None = None
+) -> Scores:
+    """Scores of the graph and of exact search.
+
+    Args:
+        segment: with its graph; its ef_search is left at another value.
+        queries: (Q, dimension).
+        efs: upwards.
+        own_rows: (Q,), the row that each query is, which is no answer to it; -1 for none.
+    """
+    graph, depth = segment.graph, max(DEPTHS)
+    assert graph is not None
+    own = np.full(len(queries), -1) if own_rows is None else own_rows
+    exact = _others(*segment.search(queries, depth + 1, exact=True), own, depth)
+    by_depth: dict[int, list[NDArray[np.float32]]] = {k: [] for k in DEPTHS}
+    last: dict[int, NDArray[np.float32]] = {}
+    for ef in efs:
+        if not last or recall(exact, last[DEPTHS[0]], DEPTHS[0]) < SATURATED:
+            graph.set_ef(ef)
+            for k in DEPTHS:
+                # hnswlib raises ef to k, so that answers for a larger k say nothing of a smaller one.
+                if k not in last or ef > k + 1:
+                    last[k] = _others(*segment.search(queries, k + 1, exact=False), own, k)
+        for k in DEPTHS:
+            by_depth[k].append(last[k])
+    return Scores(exact, tuple(found for k in DEPTHS for found in by_depth[k]))
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The same segment's scores for further queries."""
+    return Scores(
+        np.concatenate([part.exact_QK for part in parts]),
+        tuple(np.concatenate(found) for found in zip(*(part.found_EQK for part in parts), strict=True)),
+    )
+
+
+def merged(segments: Sequence[Scores]) -> Scores:
+    """The scores of the same queries over several segments."""
+
+    def best(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return -np.sort(-np.concatenate(arrays, axis=1), axis=1)[:, : max(array.shape[1] for array in arrays)]
+
+    return Scores(
+        best([part.exact_QK for part in segments]),
+        tuple(best(found) for found in zip(*(part.found_EQK for part in segments), strict=True)),
+    )
+
+
+def recall(exact_QK: NDArray[np.float32], found_QK: NDArray[np.float32], k: int) -> float:
+    """Mean share of the k best that were found; of fewer where there are fewer. NaN where there is nothing to find."""
+    k = min(k, exact_QK.shape[1])
+    there_Q = np.isfinite(exact_QK[:, :k]).sum(axis=1)
+    asked = there_Q > 0
+    if not asked.any():
+        return float("nan")
+    worst = exact_QK[asked, there_Q[asked] - 1]
+    hits = ((found_QK[asked, :k] >= worst[:, None] - TOLERANCE) & np.isfinite(found_QK[asked, :k])).sum(axis=1)
+    return float((hits / there_Q[asked]).mean())
+
+
+def choose(scores: Mapping[str, Scores], efs: Sequence[int], wanted: float | None) -> int:
+    """The place in ``efs`` of the smallest with which each kind of queries has the wanted recall at 10; the last
+    where none has it, or none is wanted."""
+    if wanted is not None:
+        for i in range(len(efs)):
+            reached = [recall(kind.exact_QK, kind.found_EQK[i], DEPTHS[0]) for kind in scores.values()]
+            if all(value >= wanted or np.isnan(value) for value in reached):
+                return i
+    return len(efs) - 1
+
+
+def report(scores: Mapping[str, Scores], place: int, num_ef: int) -> dict[str, dict[str, Any]]:
+    """What the manifest records of each kind of queries at the chosen ef_search; kinds with nothing to find are left
+    out."""
+    result: dict[str, dict[str, Any]] = {}
+    for kind, of_kind in scores.items():
+        values = [
+            recall(of_kind.exact_QK, of_kind.found_EQK[d * num_ef + place], depth) for d, depth in enumerate(DEPTHS)
+        ]
+        if not np.isnan(values).any():
+            named = {f"at_{depth}": round(value, 5) for depth, value in zip(DEPTHS, values, strict=True)}
+            result[kind] = {"queries": len(of_kind.exact_QK), **named}
+    return result
+
+
+def _others(
+    scores_QK: NDArray[np.float32], rows_QK: NDArray[np.int64], own_Q: NDArray[np.int64], k: int
+) -> NDArray[np.float32]:
+    """The k best scores without the query's own row, padded with -inf."""
+    scores = np.where(rows_QK == own_Q[:, None], -np.inf, scores_QK).astype(np.float32)
+    scores = -np.sort(-scores, axis=1)[:, :k]
+    return np.pad(scores, ((0, 0), (0, k - scores.shape[1])), constant_values=-np.inf)

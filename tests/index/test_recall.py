@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from index_folders import unit_vectors
+
+from protclip.index import recall, segment
+from protclip.index.embeddings import METADATA
+from protclip.index.filters import parse_filter
+from protclip.index.hnsw import HnswConfig, insert, start_graph
+from protclip.index.recall import Scores, choose, joined, measure, merged
+from protclip.index.segment import Segment
+
+pytestmark = pytest.mark.unit
+NONE = -np.inf
+
+
+def scores(*lines: list[float]) -> np.ndarray:
+    return np.array(lines, np.float32)
+
+
+def a_segment(count: int, m: int = 16, ef_construction: int = 200) -> Segment:
+    vectors = unit_vectors(count)
+    graph = start_graph(count, 16, HnswConfig(m=m, ef_construction=ef_construction))
+    insert(graph, vectors)
+    columns = [pa.nulls(count, field.type) for field in METADATA]
+    table = pa.table(columns, schema=METADATA).set_column(5, "length", pa.array(range(count), pa.int32()))
+    accessions = pa.array([f"P{i:05d}" for i in range(count)])
+    table = table.set_column(0, "accession", accessions)
+    return Segment(vectors, table.append_column("live", pa.array([True] * count)), graph)
+
+
+def test_recall_is_the_share_of_scores_that_reach_the_kth():
+    exact = scores([0.9, 0.8, 0.7], [0.5, 0.4, NONE], [NONE, NONE, NONE])
+    found = scores([0.9, 0.7, 0.6], [0.5, 0.4, NONE], [NONE, NONE, NONE])
+    assert recall.recall(exact, found, 3) == pytest.approx((2 / 3 + 1) / 2)
+    assert recall.recall(exact, found, 1) == 1
+    assert np.isnan(recall.recall(exact[2:], found[2:], 3))
+    tied = scores([0.9, 0.7, 0.7])
+    assert recall.recall(scores([0.9, 0.7]), tied[:, 1:], 2) == 1  # any of the equal ones will do
+
+
+def test_scores_of_segments_merge_into_those_of_the_index():
+    one = Scores(scores([0.9, 0.5]), (scores([0.9, 0.2]),))
+    other = Scores(scores([0.8, 0.7]), (scores([0.7, NONE]),))
+    both = merged([one, other])
+    assert both.exact_QK.tolist() == scores([0.9, 0.8]).tolist()
+    assert both.found_EQK[0].tolist() == scores([0.9, 0.7]).tolist()
+    assert joined([one, other]).exact_QK.tolist() == scores([0.9, 0.5], [0.8, 0.7]).tolist()
+
+
+def test_the_smallest_ef_with_which_every_kind_is_found_is_chosen():
+    exact = scores([0.9, 0.8])
+    half, whole = scores([0.9, 0.1]), exact
+    kinds = {"a": Scores(exact, (half, whole, whole)), "b": Scores(exact, (half, half, whole))}
+    assert choose(kinds, (1, 2, 3), 0.5) == 0
+    assert choose({"a": kinds["a"]}, (1, 2, 3), 1.0) == 1
+    assert choose(kinds, (1, 2, 3), 1.0) == 2
+    assert choose({"a": Scores(exact, (half, half))}, (1, 2), 1.0) == 1
+
+
+def test_a_vector_of_the_index_is_no_answer_to_itself():
+    part = a_segment(300)
+    own = np.array([7, 250])
+    measured = measure(part, part.vectors[own], (50,), own_rows=own)
+    full = part.vectors[own] @ part.vectors.T
+    full[[0, 1], own] = -1
+    np.testing.assert_allclose(measured.exact_QK, -np.sort(-full, axis=1)[:, :100], atol=1e-6)
+    assert measured.found_EQK[0].max() < 0.999
+    assert measure(part, part.vectors[own], (50,)).exact_QK.max() == 1
+
+
+def test_what_a_narrow_filter_leaves_is_searched_exactly(monkeypatch):
+    monkeypatch.setattr(segment, "EXACT_ROWS", 40)
+    monkeypatch.setattr(segment, "GRAPH_COST", 0)
+    part, queries = a_segment(600, 2, 1), unit_vectors(30, seed=3)
+    for text, same in (("length < 40", True), ("length < 500", False)):
+        allowed = parse_filter(text).mask(part.metadata)
+        found, exact = (part.search(queries, 5, allowed=allowed, exact=how) for how in (None, True))
+        assert np.array_equal(found[1], exact[1]) == same
+        assert allowed[found[1]].all()
