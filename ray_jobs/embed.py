@@ -18,24 +18,17 @@ import click
 
 from protclip import files
 from protclip.errors import ConfigError, DataError
-from protclip.index.embeddings import KIND
+from protclip.index.embeddings import KIND, read_embeddings
 from protclip.index.manifest import read_checkpoint_fingerprint
 from protclip.index.parts import require_h5
-from protclip.manifest import finish_folder, resume_folder, write_manifest
+from protclip.index.previous import KEYS_FILE, check_reusable
+from protclip.manifest import FILE_NAME, finish_folder, read_manifest, resume_folder, write_manifest
 from protclip.version import __version__
 from ray_jobs.cluster import connect, resolve_output
-from ray_jobs.embed_inputs import (
-    CUT_FILE,
-    Inputs,
-    chunk_stem,
-    cut,
-    file_chunk,
-    find_inputs,
-    pairs_chunks,
-    resolve_content,
-)
+from ray_jobs.embed_chunks import chunk_stem, cut, file_chunks, pairs_chunks
+from ray_jobs.embed_inputs import Inputs, find_inputs, resolve_content
 from ray_jobs.embed_progress import show_progress
-from ray_jobs.pipelines import run_actors
+from ray_jobs.pipelines import run_actors, run_tasks
 
 PART_ROWS = 4096
 """Rows of a part where CPUs embed: the unit of work, and the window that is sorted by length."""
@@ -99,7 +92,19 @@ class _Workers(click.ParamType[tuple[int, int], str]):
     type=click.Choice(["float32", "bfloat16"]),
     help="Of the model's matrix products. Default: bfloat16 on GPUs, and on processors that have instructions for it.",
 )
+@click.option(
+    "--deduplicate",
+    is_flag=True,
+    help="Compute identical sequences, or texts, once over the whole input, not only within a part; rows that repeat "
+    "one come last.",
+)
 @click.option("--part-rows", type=click.IntRange(1), help="Rows of a part. Default: 4096; with --use-gpu 32768.")
+@click.option(
+    "--previous",
+    metavar="EMBEDDINGS",
+    help="Embeddings of the release before, by the same model and settings: a row whose accession and sequence, or "
+    "text, it has takes its vector from there.",
+)
 @click.option(
     "--workers",
     type=_Workers(),
@@ -120,7 +125,9 @@ def main(
     form: Any,
     precision: Any,
     dtype: Any,
+    deduplicate: bool,
     part_rows: int | None,
+    previous: str | None,
     workers: tuple[int, int] | None,
     use_gpu: bool,
     overwrite: bool,
@@ -149,22 +156,29 @@ def main(
         dtype=dtype or _dtype(use_gpu),
         format=form,
         precision=precision,
+        deduplicate=deduplicate,
         residues=residues,
     )
+    if deduplicate and (residues or previous):
+        raise ConfigError(f"--deduplicate does not go with --{'residues' if residues else 'previous'}; leave one out.")
     if form == "h5":
         require_h5()
     checkpoint, folder = files.absolute(checkpoint), resolve_output(output)
     part_rows = part_rows or (GPU_PART_ROWS if use_gpu else PART_ROWS)
     fingerprint = read_checkpoint_fingerprint(checkpoint, verify=True)
+    previous = files.absolute(previous) if previous else None
+    if previous is not None:
+        _check_previous(previous, folder, fingerprint, settings)
     claim = {
         "software": __version__,
         "model_fingerprint": fingerprint,
         "inputs": found.identity(),
         "settings": {**asdict(settings), "part_rows": part_rows},
+        "previous": {previous: files.identity(files.join(previous, FILE_NAME))} if previous else None,
     }
     work = resume_folder(folder, [*OWN_FILES], claim, overwrite=overwrite)
     connect()
-    job = EmbedJob(found, checkpoint, folder, work, settings, part_rows=part_rows)
+    job = EmbedJob(found, checkpoint, folder, work, settings, part_rows=part_rows, previous=previous)
     architecture = files.read_json(files.join(checkpoint, "config.json"))
     manifest = job.run(workers, model_fingerprint=fingerprint, dimension=architecture["projection_dim"])
     facts = _facts(manifest, longest=architecture["max_protein_tokens"] - 2)
@@ -176,16 +190,26 @@ class EmbedJob:
 
     WORK/cut/00000.parquet …     chunks of the input, until their parts are committed; not of pairs
     WORK/cut/00000.jsonl …       what could not be read among them
+    WORK/cut/repeats-00000.parquet …    rows that repeat the value of an earlier one
     WORK/cut.json                once the input was cut to its end
+    WORK/previous/               where to find which row in the previous embeddings
     WORK/parts/00000.json …      the record of each committed part
     """
 
     def __init__(
-        self, inputs: Inputs, checkpoint: str, folder: str, work: str, settings: Any, *, part_rows: int
+        self,
+        inputs: Inputs,
+        checkpoint: str,
+        folder: str,
+        work: str,
+        settings: Any,
+        *,
+        part_rows: int,
+        previous: str | None = None,
     ) -> None:
         self.inputs, self.checkpoint, self.folder, self.work = inputs, checkpoint, folder, work
-        self.settings, self.part_rows = settings, part_rows
-        self.parts_folder, self.cut_file = files.join(work, "parts"), files.join(work, CUT_FILE)
+        self.settings, self.part_rows, self.previous = settings, part_rows, previous
+        self.parts_folder = files.join(work, "parts")
 
     def run(self, workers: tuple[int, int] | None, **facts: Any) -> dict[str, Any]:
         """Embed what is not yet embedded, on the connected Ray, and commit the folder.
@@ -202,11 +226,15 @@ class EmbedJob:
             ConfigError: if there is no GPU where one is asked for, or the output cannot be written.
         """
         records = self.committed()
-        chunks = pairs_chunks(self.inputs.paths[0], self.part_rows) if self.inputs.kind == "pairs" else None
+        if self.previous is not None:
+            self.prepare_previous(self.previous)
+        chunks = None
+        if self.inputs.kind == "pairs" and not self.settings.deduplicate:
+            chunks = pairs_chunks(self.inputs.paths[0], self.part_rows)
         for report in show_progress(self.embed(chunks, records, workers), [*records.values()], chunks=chunks):
             if "number" in report:
                 records[report["number"]] = _small(report)
-        num_chunks = files.read_json(self.cut_file)["chunks"] if chunks is None else len(chunks)
+        num_chunks = len(chunks if chunks is not None else file_chunks(self.work) or [])
         assert set(records) == set(range(num_chunks))
         return self.commit([records[number] for number in range(num_chunks)], **facts)
 
@@ -224,6 +252,14 @@ class EmbedJob:
                     files.remove(path)
         return records
 
+    def prepare_previous(self, previous: str) -> None:
+        """Write the lookup of the previous embeddings, where an earlier run did not."""
+        from ray_jobs.stages import previous_folder, write_previous_lookup
+
+        if KEYS_FILE not in files.list_folder(previous_folder(self.work)):
+            for _ in run_tasks(write_previous_lookup, [{"previous": previous, "work": self.work}]):
+                pass
+
     def embed(
         self,
         chunks: Sequence[Mapping[str, Any]] | None,
@@ -231,34 +267,42 @@ class EmbedJob:
         workers: tuple[int, int] | None,
     ) -> Iterator[dict[str, Any]]:
         """The reports of all parts that are not yet committed."""
-        from ray_jobs.stages import EmbedChunk
+        from ray_jobs.stages import EmbedChunk, copy_repeats
 
         run = partial(
             run_actors,
-            partial(EmbedChunk, self.checkpoint, self.folder, self.work, self.settings),
+            partial(EmbedChunk, self.checkpoint, self.folder, self.work, self.settings, previous=self.previous),
             num_actors=workers or self.available(),
             num_cpus=1.0,
             num_gpus=1.0 if self.settings.device == "cuda" else 0.0,
         )
-        if chunks is None and self.is_cut(records):
-            num_chunks = files.read_json(self.cut_file)["chunks"]
-            chunks = [file_chunk(self.work, number) for number in range(num_chunks)]
-        if chunks is not None:
-            yield from run([chunk for chunk in chunks if chunk["number"] not in records])
-            return
-        cut_inputs = partial(
-            cut, inputs=self.inputs, content=self.settings.content, part_rows=self.part_rows, work=self.work
-        )
-        # The set of those that are done goes with the item, and not by the closure, to be seen in Ray's own errors.
-        yield from run([{"done": sorted(records)}], cut=lambda item: cut_inputs(item["done"]))
+        if chunks is None and not self.is_cut(records):
+            cut_inputs = partial(
+                cut,
+                inputs=self.inputs,
+                content=self.settings.content,
+                part_rows=self.part_rows,
+                work=self.work,
+                deduplicate=self.settings.deduplicate,
+            )
+            yield from run([{"done": sorted(records)}], cut=lambda item: cut_inputs(item["done"]))
+        done = {
+            int(name.removesuffix(".json")) for name in files.list_folder(self.parts_folder) if name.endswith(".json")
+        }
+        missing = [chunk for chunk in chunks or file_chunks(self.work) or [] if chunk["number"] not in done]
+        yield from run([chunk for chunk in missing if not chunk.get("repeats")])
+        # They are copied from the parts of all others.
+        repeats = [chunk for chunk in missing if chunk.get("repeats")]
+        copy = partial(copy_repeats, output=self.folder, work=self.work, settings=self.settings)
+        yield from run_tasks(copy, repeats)
 
     def is_cut(self, records: Mapping[int, Any]) -> bool:
         """Whether all chunks that are not embedded lie in the work folder: then the input is not read again."""
-        if not files.exists(self.cut_file):
-            return False
         there = set(files.list_folder(files.join(self.work, "cut")))
-        missing = set(range(files.read_json(self.cut_file)["chunks"])) - set(records)
-        return all(f"{number:05d}.parquet" in there for number in missing)
+        chunks = file_chunks(self.work)
+        return chunks is not None and all(
+            chunk["number"] in records or chunk["path"].rsplit("/", 1)[-1] in there for chunk in chunks
+        )
 
     def available(self) -> tuple[int, int]:
         """As many actors as the cluster has CPUs or GPUs."""
@@ -298,11 +342,21 @@ class EmbedJob:
                 "window_mean": num_long if long == "window-mean" else 0,
                 "mapped_letters": dict(_total(record["mapped"] for record in records)),
                 "quarantined_by_reason": dict(sorted(reasons.items())),
+                **self.reused(records),
             },
             **facts,
         )
         finish_folder(self.folder)
         return manifest
+
+    def reused(self, records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Rows by where their vectors are from, and rows of the previous embeddings that are gone or changed."""
+        if self.previous is None:
+            return {}
+        num_reused = sum(record["reused"] for record in records)
+        num_before = read_manifest(self.previous, KIND)["rows"]
+        num_rows = sum(record["rows"] for record in records)
+        return {"reused": num_reused, "computed": num_rows - num_reused, "dropped": num_before - num_reused}
 
     def gather_quarantine(self, records: Sequence[Mapping[str, Any]]) -> Counter[str]:
         """Write what could not be used, in the order of the input; counts it by reason."""
@@ -333,6 +387,8 @@ def _small(record: Mapping[str, Any]) -> dict[str, Any]:
 def _facts(manifest: Mapping[str, Any], *, longest: int) -> Iterator[str]:
     counts = manifest["counts"]
     yield f"{manifest['rows']:,} rows embedded"
+    if "reused" in counts:
+        yield f"{counts['reused']:,} of them as before, {counts['computed']:,} computed, {counts['dropped']:,} dropped"
     yield f"{manifest['quarantined']:,} quarantined"
     if counts["truncated"]:
         yield f"{counts['truncated']:,} cut to {longest:,} residues"
@@ -342,7 +398,7 @@ def _facts(manifest: Mapping[str, Any], *, longest: int) -> Iterator[str]:
         yield f"{count:,} letters mapped ({kind})"
 
 
-def _long(content: str, asked: str | None, residues: bool) -> str | None:
+def _long(content: str, asked: Any, residues: bool) -> Any:
     """The policy for long proteins, None for texts.
 
     Raises:
@@ -356,7 +412,23 @@ def _long(content: str, asked: str | None, residues: bool) -> str | None:
     return None if content == "text" else asked or "truncate"
 
 
-def _dtype(use_gpu: bool) -> str:
+def _check_previous(previous: str, folder: str, fingerprint: str, settings: Any) -> None:
+    """Refuse previous embeddings whose vectors cannot stand beside new ones.
+
+    Raises:
+        ConfigError: saying what differs.
+    """
+    if previous == folder:
+        raise ConfigError(f"--previous {previous} is the output itself; give the new embeddings a folder of their own.")
+    if settings.residues:
+        raise ConfigError("--previous has no residues to take over; leave --residues or --previous out.")
+    compared = {
+        name: value for name, value in asdict(settings).items() if name not in ("content", "format", "deduplicate")
+    }
+    check_reusable(read_embeddings(previous, verify=False), fingerprint, settings.content, compared)
+
+
+def _dtype(use_gpu: bool) -> Any:
     """bfloat16 where it is faster: on a processor without instructions for it it takes several times as long."""
     if use_gpu:
         return "bfloat16"

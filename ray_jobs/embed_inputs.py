@@ -1,12 +1,7 @@
-"""What ``protclip embed`` reads: inputs of several kinds, cut into chunks of as many rows as a part has.
-
-A folder of pairs is in row groups already. Other inputs are cut by one task, in their order, into chunk files in the
-work folder, while actors embed those that are there; a chunk file goes when its part is committed.
-"""
+"""What ``protclip embed`` reads: inputs of several kinds, as rows."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,10 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip import files
-from protclip.data.seen import SeenKeys
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
-from protclip.index.embeddings import METADATA
 from protclip.manifest import FILE_NAME
 from protclip.protanno import shards
 from protclip.protanno.biotext import biotext
@@ -31,18 +24,6 @@ from protclip.uniprot.streams import open_stream, read_blocks
 
 Kind = Literal["pairs", "fasta", "entries", "parquet", "lines"]
 Content = Literal["protein", "text"]
-
-CHUNK_SCHEMA = pa.schema(
-    [
-        *METADATA,
-        pa.field("sequence", pa.string()),
-        # Where a row is from, for refusals: file, and its line, row, or number of entry, from 1.
-        pa.field("source", pa.string()),
-        pa.field("line", pa.int64()),
-    ]
-)
-CUT_FILE = "cut.json"
-"""In the work folder once the inputs were cut to their end: the number of chunks and of rows."""
 
 _FASTA_ENDINGS = (".fasta", ".fa", ".faa")
 _ENDINGS: dict[str, Kind] = {
@@ -110,70 +91,8 @@ def resolve_content(kind: Kind, asked: Content | None) -> Content:
     return asked or only.get(kind, "protein")
 
 
-def pairs_chunks(folder: str, part_rows: int) -> list[dict[str, Any]]:
-    """The row groups of a folder of pairs as items of about so many rows each, never of two files."""
-    chunks: list[dict[str, Any]] = []
-    for split in reversed(shards.SPLITS):
-        pending: list[shards.RowGroup] = []
-        for group in shards.row_groups(folder, split):
-            full = sum(waiting.num_rows for waiting in pending) + group.num_rows > part_rows
-            if pending and (full or group.path != pending[0].path):
-                chunks.append(_pairs_chunk(pending, len(chunks)))
-                pending = []
-            pending.append(group)
-        if pending:
-            chunks.append(_pairs_chunk(pending, len(chunks)))
-    return chunks
-
-
-def file_chunk(work: str, number: int) -> dict[str, Any]:
-    """The item of a chunk file."""
-    return {"number": number, "path": chunk_stem(work, number) + ".parquet", "row_groups": [0], "pairs": False}
-
-
-def chunk_stem(work: str, number: int) -> str:
-    """Of a chunk's files: its rows (.parquet), and what could not be read among them (.jsonl)."""
-    return files.join(work, "cut", f"{number:05d}")
-
-
-def cut(
-    done: Sequence[int], *, inputs: Inputs, content: Content, part_rows: int, work: str
-) -> Iterator[dict[str, Any]]:
-    """Cut the inputs into chunk files; gives the item of each, and at last the number of rows as ``total``.
-
-    Args:
-        done: the numbers of chunks that are embedded; they are passed over. Not what the folder says now: a task that
-            is run again has to give the same items.
-        inputs: not pairs.
-        content: what is embedded of them.
-        part_rows: of a chunk.
-        work: the work folder.
-
-    Raises:
-        DataError: if an input cannot be read to its end.
-    """
-    passed_over = set(done)
-    num_chunks = num_rows = 0
-    for rows, bad in _chunks(read_rows(inputs, content), part_rows):
-        stem = chunk_stem(work, num_chunks)
-        if num_chunks not in passed_over:
-            if bad:
-                with files.atomic_write(f"{stem}.jsonl") as stream:
-                    stream.writelines(json.dumps(entry.record(), sort_keys=True).encode() + b"\n" for entry in bad)
-            if rows:
-                with files.atomic_write(f"{stem}.parquet") as stream:
-                    # One row group, whatever the number of rows.
-                    table = pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA)
-                    pq.write_table(table, stream, compression="zstd", row_group_size=max(1, len(rows)))
-                yield file_chunk(work, num_chunks)
-        num_rows += len(rows)
-        num_chunks += bool(rows)
-    files.write_json(files.join(work, CUT_FILE), {"chunks": num_chunks, "rows": num_rows})
-    yield {"total": num_rows}
-
-
 def read_rows(inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
-    """The rows of all inputs but pairs in their order, as CHUNK_SCHEMA has them, and what cannot be read.
+    """The rows of all inputs in their order, as embed_chunks.CHUNK_SCHEMA has them, and what cannot be read.
 
     Raises:
         DataError: if an input cannot be read to its end.
@@ -183,6 +102,7 @@ def read_rows(inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | Bad
         "entries": lambda path: _read_entries(path, content),
         "lines": _read_lines,
         "parquet": lambda path: _read_parquet(path, inputs, content),
+        "pairs": lambda path: _read_pairs(path, content),
     }
     for path in inputs.paths:
         yield from readers[inputs.kind](path)
@@ -220,43 +140,11 @@ def _kind(path: str) -> Kind:
     )
 
 
-def _pairs_chunk(groups: Sequence[shards.RowGroup], number: int) -> dict[str, Any]:
-    return {
-        "number": number,
-        "path": groups[0].path,
-        "row_groups": [group.index for group in groups],
-        "pairs": True,
-        "rows": sum(group.num_rows for group in groups),
-    }
+def _read_pairs(folder: str, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
+    from ray_jobs.embed_chunks import pairs_chunks, read_chunk
 
-
-def _chunks(
-    stream: Iterator[dict[str, Any] | BadEntry], part_rows: int
-) -> Iterator[tuple[list[dict[str, Any]], list[BadEntry]]]:
-    """Rows of accessions that did not come before, so many at a time, with what was refused on the way."""
-    seen = SeenKeys()
-    rows: list[dict[str, Any]] = []
-    bad: list[BadEntry] = []
-    while some := list(islice(stream, part_rows)):
-        good = [row for row in some if not isinstance(row, BadEntry)]
-        repeated = iter(seen.repeated([row["accession"] for row in good]))
-        for row in some:
-            if isinstance(row, BadEntry):
-                bad.append(row)
-            elif next(repeated):
-                bad.append(_repeated(row))
-            else:
-                rows.append(row)
-            if len(rows) == part_rows:
-                yield rows, bad
-                rows, bad = [], []
-    if rows or bad:
-        yield rows, bad
-
-
-def _repeated(row: Mapping[str, Any]) -> BadEntry:
-    refusal = RefusedError("repeated accession", row["accession"], "each accession once")
-    return refusal.at(source=row["source"], line=row["line"], accession=row["accession"])
+    for item in pairs_chunks(folder, _READ_ROWS):
+        yield from read_chunk(item, content).to_pylist()
 
 
 def _read_fasta(path: str) -> Iterator[dict[str, Any] | BadEntry]:

@@ -147,8 +147,8 @@ def run_actors(
         most = min(most, len(items))
         fewest = min(fewest, most)
     # A pool that grows wants to see calls waiting at its actors; otherwise a call waits for the first free one.
-    waiting = {} if fewest < most else {"max_tasks_in_flight_per_actor": 1}
-    pool = ray.data.ActorPoolStrategy(min_size=fewest, max_size=most, **waiting)
+    waiting = None if fewest < most else 1
+    pool = ray.data.ActorPoolStrategy(min_size=fewest, max_size=most, max_tasks_in_flight_per_actor=waiting)
     actor: Any = Actor  # Ray asks for a class here, its annotation for a function
     yield from _reports(dataset.map(actor, compute=pool, num_cpus=num_cpus, num_gpus=num_gpus))
 

@@ -12,15 +12,14 @@ import pyarrow.compute as pc
 import torch
 
 from protclip import files
-from protclip.data.tokenize import biotexts
 from protclip.embedding import LongPolicy, ProtCLIP
-from protclip.index.embeddings import LONG
+from protclip.index.embeddings import LONG, read_embeddings, read_part
 from protclip.index.parts import Format, Precision, write_part, write_residues
-from protclip.protanno.shards import RowGroup, read_metadata, read_row_group
+from protclip.index.previous import Lookup, write_lookup
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.uniprot.residues import bare_residues, count_mapped
-
-Content = Literal["protein", "text"]
+from ray_jobs.embed_chunks import place_of, read_chunk, record_path
+from ray_jobs.embed_inputs import Content
 
 TOO_LONG = "longer than the model sees"
 """The reason by which such proteins are quarantined where that is asked for."""
@@ -41,6 +40,8 @@ class EmbedSettings:
     format: Format = "parquet"
     precision: Precision = "float32"
     """Of stored vectors."""
+    deduplicate: bool = False
+    """Whether rows of one value are computed once over all parts; within a part they are always."""
     residues: bool = False
     """Also the residues' own vectors."""
 
@@ -54,10 +55,15 @@ class EmbedChunk:
     ``refused`` rows. Where no row was embedded there are no files.
     """
 
-    def __init__(self, checkpoint: str, output: str, work: str, settings: EmbedSettings) -> None:
+    def __init__(
+        self, checkpoint: str, output: str, work: str, settings: EmbedSettings, *, previous: str | None = None
+    ) -> None:
         torch.set_num_threads(settings.threads)
         self.model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=getattr(torch, settings.dtype))
         self.output, self.work, self.settings = output, work, settings
+        self.lookup: Lookup | None = None
+        if previous is not None:
+            self.lookup = Lookup(read_embeddings(previous, verify=False), previous_folder(work))
 
     def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
         if "total" in item:
@@ -69,12 +75,12 @@ class EmbedChunk:
         rows = read_chunk(item, self.settings.content)
         record = {"number": item["number"], "read": len(rows)}
         rows, refused = self._without_refused(rows)
-        vectors_ND, residues, unfit = self._embedded(rows)
+        vectors_ND, residues, unfit, record["reused"] = self._embedded_or_reused(rows)
         if unfit:
-            refused += [(i, unfit[i].at(**_place(rows, i))) for i in sorted(unfit)]
+            refused += [(i, unfit[i].at(**place_of(rows, i))) for i in sorted(unfit)]
             kept = np.array([i not in unfit for i in range(len(rows))])
             rows, vectors_ND = rows.filter(pa.array(kept)), vectors_ND[kept]
-            residues = [array for array, keep in zip(residues, kept, strict=True) if keep]
+            residues = [residues[i] for i in np.flatnonzero(kept)] if residues else []
         record |= self._counts(rows) | {"refused": [entry.record() for _, entry in refused], "files": {}}
         if len(rows):
             record["files"] = self._write(item["number"], rows, vectors_ND, residues)
@@ -103,8 +109,17 @@ class EmbedChunk:
                 if "/" in accession or accession == ".":
                     refusals[i] = RefusedError("no name of an HDF5 dataset", accession, "accessions without /")
         kept = np.array([i not in refusals for i in range(len(rows))], dtype=bool)
-        refused = [(i, refusals[i].at(**_place(rows, i))) for i in sorted(refusals)]
+        refused = [(i, refusals[i].at(**place_of(rows, i))) for i in sorted(refusals)]
         return rows.append_column(LONG, long).filter(pa.array(kept)), refused
+
+    def _embedded_or_reused(self, rows: pa.Table) -> tuple[np.ndarray, list[np.ndarray], dict[int, RefusedError], int]:
+        """What ``_embedded`` gives, with vectors of the previous folder for the rows it has; and how many these are."""
+        if self.lookup is None:
+            return *self._embedded(rows), 0
+        found, vectors_ND = self.lookup.find(rows)
+        new = np.flatnonzero(~found)
+        vectors_ND[new], _, unfit = self._embedded(rows.take(new))
+        return vectors_ND, [], {int(new[i]): refusal for i, refusal in unfit.items()}, int(found.sum())
 
     def _embedded(self, rows: pa.Table) -> tuple[np.ndarray, list[np.ndarray], dict[int, RefusedError]]:
         """Vectors (N, D), the residues' own where they are asked for, and why a row has none."""
@@ -158,41 +173,65 @@ class EmbedChunk:
         return written
 
 
-def record_path(work: str, number: int) -> str:
-    """Where the record of a part is."""
-    return files.join(work, "parts", f"{number:05d}.json")
+def previous_folder(work: str) -> str:
+    """Where the lookup of previous embeddings is."""
+    return files.join(work, "previous")
 
 
-def read_chunk(item: Mapping[str, Any], content: Content) -> pa.Table:
-    """The rows of an item, with the columns of CHUNK_SCHEMA."""
-    groups = [RowGroup(path=item["path"], index=i, num_rows=0) for i in item["row_groups"]]
-    rows = pa.concat_tables([read_row_group(group) for group in groups])
-    if not item["pairs"]:
-        return rows
-    rows = items_of_pairs(rows, content)
-    source = pa.array([item["path"]] * len(rows), pa.string())
-    return rows.append_column("source", source).append_column("line", pa.array(row_numbers(groups)))
+def write_previous_lookup(item: Mapping[str, Any]) -> dict[str, Any]:
+    """One task: the lookup of a folder of embeddings (``previous``) into the work folder (``work``)."""
+    write_lookup(read_embeddings(item["previous"], verify=True), previous_folder(item["work"]))
+    return {}
 
 
-def _place(rows: pa.Table, i: int) -> dict[str, Any]:
-    return {name: rows.column(name)[i].as_py() for name in ("source", "line", "accession")}
+def copy_repeats(item: Mapping[str, Any], *, output: str, work: str, settings: EmbedSettings) -> dict[str, Any]:
+    """One task: the part of a chunk of repeats, each row with the vector of the first one of its value.
 
-
-def items_of_pairs(pairs: pa.Table, content: Content) -> pa.Table:
-    """Rows of the pairs' schema as rows to embed: METADATA's columns and the sequence."""
-    columns = {
-        **{name: pairs.column(name) for name in ("accession", "sequence", "organism", "organism_id", "reviewed", "ec")},
-        "name": pc.coalesce(pairs.column("display_name"), pairs.column("name")),
-        "length": pc.cast(pc.utf8_length(pairs.column("sequence")), pa.int32()),
-        "sequence_hash": pairs.column("sequence_hash"),
-        "text": pa.array(biotexts(pairs) if content == "text" else [None] * len(pairs), pa.string()),
+    Item and report are those of EmbedChunk. The parts of all other chunks are committed.
+    """
+    path = record_path(work, item["number"])
+    if files.exists(path):
+        record: dict[str, Any] = files.read_json(path)
+        return record
+    rows = read_chunk(item, settings.content)
+    value = "sequence_hash" if settings.content == "protein" else "text"
+    part_of_row, wanted = rows["same_as"].to_numpy(), rows[value].to_pylist()
+    long: list[str | None] = [None] * len(rows)
+    vector_of_row: dict[int, np.ndarray] = {}
+    for number in np.unique(part_of_row).tolist():
+        written = files.read_json(record_path(work, number))["files"]
+        for name in (name for name in written if name.startswith("part-") and name.endswith(".parquet")):
+            vectors_ND, metadata, long_of_part = read_part(output, name, written)
+            first = {key: i for i, key in enumerate(metadata[value].to_pylist())}
+            for i in np.flatnonzero(part_of_row == number).tolist():
+                if (at := first.get(wanted[i])) is not None:
+                    vector_of_row[i], long[i] = vectors_ND[at], long_of_part[at]
+    refused = [
+        RefusedError("the same as one that was refused", f"in part {part_of_row[i]}", "what can be embedded").at(
+            **place_of(rows, i)
+        )
+        for i in range(len(rows))
+        if i not in vector_of_row
+    ]
+    kept = sorted(vector_of_row)
+    rows = rows.append_column(LONG, pa.array(long, LONG.type)).take(kept)
+    written = {}
+    if kept:
+        vectors_ND = np.stack([vector_of_row[i] for i in kept])
+        form = settings.format
+        written = write_part(output, item["number"], rows, vectors_ND, form=form, precision=settings.precision)
+    mapped = count_mapped(rows["sequence"].to_pylist()) if settings.content == "protein" else {}
+    record = {
+        "number": item["number"],
+        "read": len(wanted),
+        "rows": len(kept),
+        "reused": 0,
+        "residues": 0,
+        "long": len(kept) - rows[LONG.name].null_count,
+        "mapped": mapped,
+        "refused": [entry.record() for entry in refused],
+        "files": written,
     }
-    return pa.table(columns)
-
-
-def row_numbers(groups: Sequence[RowGroup]) -> np.ndarray:
-    """Where the rows of some row groups of one file stand in it, from 1."""
-    footer = read_metadata(groups[0].path)
-    ends = np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)])
-    starts = [ends[group.index] - footer.row_group(group.index).num_rows for group in groups]
-    return np.concatenate([np.arange(start, ends[g.index]) for start, g in zip(starts, groups, strict=True)]) + 1
+    files.write_json(path, record)
+    files.remove(item["path"])
+    return record

@@ -5,7 +5,7 @@ Vectors are a column of a part's parquet file, or stand beside it in a file of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -58,6 +58,8 @@ class Embeddings:
         self.part_names = sorted(
             name for name in manifest["files"] if name.startswith("part-") and name.endswith(".parquet")
         )
+        self.settings: Mapping[str, Any] = manifest.get("settings") or {}
+        """How they were made; see ``protclip embed``."""
         self._files = frozenset(manifest["files"])
         self._num_rows = int(manifest["rows"])
 
@@ -71,17 +73,12 @@ class Embeddings:
             DataError: if it is damaged, lacks a column, or a vector is missing.
             IndexMismatchError: if its vectors are of another dimension than the manifest says.
         """
-        path = files.join(self.folder, name)
-        table = _read_table(path)
-        metadata = _metadata(table, path)
-        stem = name.removesuffix(".parquet")
-        if f"{stem}.npy" in self._files:
-            vectors_ND = _read_npy(files.join(self.folder, f"{stem}.npy"), len(table), self.dimension)
-        elif f"{stem}.h5" in self._files:
-            vectors_ND = _read_h5(files.join(self.folder, f"{stem}.h5"), metadata["accession"], self.dimension)
-        else:
-            vectors_ND = _vectors(_column(table, "embedding", path), self.dimension, path)
-        return vectors_ND, metadata
+        return read_part(self.folder, name, self._files, self.dimension)[:2]
+
+    def columns(self, number: int, names: list[str]) -> pa.Table:
+        """Some columns of METADATA of a part, by its place in ``part_names``."""
+        path = files.join(self.folder, self.part_names[number])
+        return _metadata(_read_table(path, names), path).select(names)
 
     def parts(self) -> Iterator[tuple[NDArray[np.float32], pa.Table]]:
         """What ``part`` gives of one after the other, in the memory of one: the whole, streamed."""
@@ -148,6 +145,36 @@ def read_embeddings(folder: str, *, verify: bool = True) -> Embeddings:
     return Embeddings(folder, manifest)
 
 
+def read_part(
+    folder: str, name: str, names: Collection[str], dimension: int | None = None
+) -> tuple[NDArray[np.float32], pa.Table, list[str | None]]:
+    """One part of a folder that may still be unfinished.
+
+    Args:
+        folder: path or URL.
+        name: of the part.
+        names: the files of the folder.
+        dimension: of the vectors; None takes it as it is.
+
+    Returns:
+        What ``Embeddings.part`` gives, and the column LONG.
+
+    Raises:
+        DataError, IndexMismatchError: as ``Embeddings.part``.
+    """
+    path, stem = files.join(folder, name), name.removesuffix(".parquet")
+    table = _read_table(path)
+    metadata = _metadata(table, path)
+    long = table[LONG.name].to_pylist() if LONG.name in table.column_names else [None] * len(table)
+    if f"{stem}.npy" in names:
+        vectors_ND = _read_npy(files.join(folder, f"{stem}.npy"), len(table), dimension)
+    elif f"{stem}.h5" in names:
+        vectors_ND = _read_h5(files.join(folder, f"{stem}.h5"), metadata["accession"], dimension)
+    else:
+        vectors_ND = _vectors(_column(table, "embedding", path), dimension, path)
+    return vectors_ND, metadata, long
+
+
 def _read_table(path: str, columns: list[str] | None = None) -> pa.Table:
     with files.open_read(path) as stream:
         try:
@@ -156,7 +183,7 @@ def _read_table(path: str, columns: list[str] | None = None) -> pa.Table:
             raise DataError(f"{path}: is not a parquet file ({error}).") from error
 
 
-def _read_npy(path: str, num_rows: int, dimension: int) -> NDArray[np.float32]:
+def _read_npy(path: str, num_rows: int, dimension: int | None) -> NDArray[np.float32]:
     with files.open_read(path) as stream:
         try:
             vectors_ND = np.load(stream, allow_pickle=False)
@@ -165,19 +192,19 @@ def _read_npy(path: str, num_rows: int, dimension: int) -> NDArray[np.float32]:
     return _checked_shape(vectors_ND, num_rows, dimension, path)
 
 
-def _read_h5(path: str, accessions: pa.ChunkedArray, dimension: int) -> NDArray[np.float32]:
+def _read_h5(path: str, accessions: pa.ChunkedArray, dimension: int | None) -> NDArray[np.float32]:
     from protclip.index.parts import h5_arrays
 
     try:
         arrays = list(h5_arrays(path, accessions.to_pylist()))
-        vectors_ND = np.stack(arrays) if arrays else np.empty((0, dimension))
+        vectors_ND = np.stack(arrays) if arrays else np.empty((0, dimension or 0))
     except (KeyError, ValueError, OSError) as error:
         raise DataError(f"{path}: has not the rows of the parquet file beside it ({error}).") from error
     return _checked_shape(vectors_ND, len(accessions), dimension, path)
 
 
-def _checked_shape(vectors_ND: NDArray[Any], num_rows: int, dimension: int, path: str) -> NDArray[np.float32]:
-    if vectors_ND.ndim != 2 or vectors_ND.shape[1] != dimension:
+def _checked_shape(vectors_ND: NDArray[Any], num_rows: int, dimension: int | None, path: str) -> NDArray[np.float32]:
+    if vectors_ND.ndim != 2 or vectors_ND.shape[1] != (dimension or vectors_ND.shape[1]):
         raise IndexMismatchError(
             f"{path}: holds vectors of shape {vectors_ND.shape}, the manifest says dimension {dimension}; the folder "
             "mixes models. Make the embeddings again."
@@ -187,9 +214,10 @@ def _checked_shape(vectors_ND: NDArray[Any], num_rows: int, dimension: int, path
     return vectors_ND.astype(np.float32, copy=False)
 
 
-def _vectors(column: pa.ChunkedArray, dimension: int, path: str) -> NDArray[np.float32]:
+def _vectors(column: pa.ChunkedArray, dimension: int | None, path: str) -> NDArray[np.float32]:
     if not pa.types.is_fixed_size_list(column.type) or not pa.types.is_floating(column.type.value_type):
         raise DataError(f"{path}: column 'embedding' is {column.type}; a fixed-size list of floats is needed.")
+    dimension = dimension or column.type.list_size
     if column.type.list_size != dimension:
         raise IndexMismatchError(
             f"{path}: holds vectors of dimension {column.type.list_size}, the manifest says {dimension}; "
