@@ -26,6 +26,7 @@ from protclip.manifest import FILE_NAME, finish_folder, read_manifest, resume_fo
 from protclip.version import __version__
 from ray_jobs.cluster import connect, resolve_output
 from ray_jobs.embed_chunks import chunk_stem, cut, file_chunks, pairs_chunks
+from ray_jobs.embed_estimate import MeasureRate, describe_work, take_sample
 from ray_jobs.embed_inputs import Inputs, find_inputs, resolve_content
 from ray_jobs.embed_progress import show_progress
 from ray_jobs.pipelines import run_actors, run_tasks
@@ -108,9 +109,10 @@ class _Workers(click.ParamType[tuple[int, int], str]):
 @click.option(
     "--workers",
     type=_Workers(),
-    help="Actors; a range lets their number follow the work. Default: one for each CPU, or GPU, of the cluster.",
+    help="Actors; a range lets their number follow the work. Default: 1 to one for each CPU, or GPU, of the cluster.",
 )
 @click.option("--use-gpu", is_flag=True, help="Give each actor a GPU.")
+@click.option("--dry-run", is_flag=True, help="Say how much there is to do, and how long it takes; write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished folder, or start an unfinished one again.")
 def main(
     *,
@@ -130,6 +132,7 @@ def main(
     previous: str | None,
     workers: tuple[int, int] | None,
     use_gpu: bool,
+    dry_run: bool,
     overwrite: bool,
 ) -> None:
     """Proteins or texts into L2-normalised embeddings, as parquet keyed by accession.
@@ -169,6 +172,10 @@ def main(
     previous = files.absolute(previous) if previous else None
     if previous is not None:
         _check_previous(previous, folder, fingerprint, settings)
+    architecture = files.read_json(files.join(checkpoint, "config.json"))
+    if dry_run:
+        _estimate(found, checkpoint, settings, part_rows, workers, architecture["projection_dim"])
+        return
     claim = {
         "software": __version__,
         "model_fingerprint": fingerprint,
@@ -179,7 +186,6 @@ def main(
     work = resume_folder(folder, [*OWN_FILES], claim, overwrite=overwrite)
     connect()
     job = EmbedJob(found, checkpoint, folder, work, settings, part_rows=part_rows, previous=previous)
-    architecture = files.read_json(files.join(checkpoint, "config.json"))
     manifest = job.run(workers, model_fingerprint=fingerprint, dimension=architecture["projection_dim"])
     facts = _facts(manifest, longest=architecture["max_protein_tokens"] - 2)
     click.echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
@@ -272,7 +278,7 @@ class EmbedJob:
         run = partial(
             run_actors,
             partial(EmbedChunk, self.checkpoint, self.folder, self.work, self.settings, previous=self.previous),
-            num_actors=workers or self.available(),
+            num_actors=workers or available(self.settings.device),
             num_cpus=1.0,
             num_gpus=1.0 if self.settings.device == "cuda" else 0.0,
         )
@@ -303,18 +309,6 @@ class EmbedJob:
         return chunks is not None and all(
             chunk["number"] in records or chunk["path"].rsplit("/", 1)[-1] in there for chunk in chunks
         )
-
-    def available(self) -> tuple[int, int]:
-        """As many actors as the cluster has CPUs or GPUs."""
-        import ray
-
-        use_gpu = self.settings.device == "cuda"
-        number = int(ray.cluster_resources().get("GPU" if use_gpu else "CPU", 0))  # type: ignore[no-untyped-call]
-        if number < 1:
-            raise ConfigError(
-                "--use-gpu: the cluster has no GPU; leave it out, or join a cluster that has (RAY_ADDRESS)."
-            )
-        return number, number
 
     def commit(self, records: Sequence[Mapping[str, Any]], **facts: Any) -> dict[str, Any]:
         """Write the quarantine and the manifest, and remove the work folder."""
@@ -377,6 +371,44 @@ class EmbedJob:
         if not reasons:
             files.remove(path)
         return reasons
+
+
+def available(device: str) -> tuple[int, int]:
+    """The fewest and the most actors: up to as many as the connected cluster has CPUs, or GPUs.
+
+    Raises:
+        ConfigError: if it has none.
+    """
+    import ray
+
+    number = int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 0))  # type: ignore[no-untyped-call]
+    if number < 1:
+        raise ConfigError("--use-gpu: the cluster has no GPU; leave it out, or join a cluster that has (RAY_ADDRESS).")
+    return 1, number
+
+
+def _estimate(
+    inputs: Inputs, checkpoint: str, settings: Any, part_rows: int, workers: tuple[int, int] | None, dimension: int
+) -> None:
+    """Print how much there is to do; one actor embeds a sample."""
+    sample = take_sample(inputs, settings.content)
+    connect()
+    most = (workers or available(settings.device))[1]
+    num_gpus = 1.0 if settings.device == "cuda" else 0.0
+    measure = partial(MeasureRate, checkpoint, settings)
+    items = [{"values": sample.values}]
+    (report,) = run_actors(measure, items, num_actors=(1, 1), num_cpus=1.0, num_gpus=num_gpus)
+    lines = describe_work(
+        sample,
+        report["residues_per_s"],
+        part_rows=part_rows,
+        workers=most,
+        dimension=dimension,
+        precision=settings.precision,
+        content=settings.content,
+    )
+    for line in lines:
+        click.echo(f"embed: {line}")
 
 
 def _small(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
     fasta, output = tmp_path / "some.fasta.gz", tmp_path / "out"
     with gzip.open(fasta, "wt") as stream:
         stream.writelines(f">A{i}\n{sequence}\n" for i, sequence in enumerate(random_sequences(50)))
-    arguments = ["embed", str(fasta), "--checkpoint", model, "--part-rows", "10", "--output"]
+    arguments = ["embed", str(fasta), "--checkpoint", model, "--part-rows", "10", "--workers", "1", "--output"]
     run(*arguments, str(tmp_path / "calm"))
     calm = read_manifest(str(tmp_path / "calm"), "embeddings", verify=True)
     assert (calm["rows"], len(calm["files"]), calm["counts"]["quarantined_by_reason"]) == (50, 5, {})
@@ -152,8 +153,6 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
     before = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
     status = fasta.stat()
     fasta.write_bytes(b"no longer a gzip file".ljust(status.st_size, b"."))
-    import os
-
     os.utime(fasta, ns=(status.st_atime_ns, status.st_mtime_ns))
     run(*arguments, str(output))
     assert read_manifest(str(output), "embeddings", verify=True) == calm
@@ -169,7 +168,7 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
         else:
             with pytest.raises(ConfigError, match=message):
                 run(*arguments, str(output), *other)
-    with pytest.raises(ConfigError, match="settings.precision: float16 there, float32 here"):
+    with pytest.raises(ConfigError, match=r"settings\.precision: float16 there, float32 here"):
         run(*arguments, str(output))
 
 
@@ -179,16 +178,16 @@ def _started(arguments: list[str], output: Path) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(self: Any, *_: Any, **__: Any) -> None:
         found.update(inputs=self.inputs, content="protein", part_rows=self.part_rows, work=self.work, deduplicate=False)
-        raise Stopped
+        raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embed.EmbedJob, "run", stop)
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             run(*arguments, str(output))
     return found
 

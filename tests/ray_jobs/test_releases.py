@@ -75,7 +75,7 @@ def test_a_release_embeds_what_it_adds_or_changes_and_drops_what_it_removes(tmp_
     assert "changes.parquet" in manifest["files"]
 
     tiny_model().save_pretrained(str(tmp_path / "model"))
-    model = ("--checkpoint", str(tmp_path / "model"), "--part-rows", "16")
+    model = ("--checkpoint", str(tmp_path / "model"), "--part-rows", "16", "--workers", "1")
     for content, key, num_new in (("protein", "sequence_hash", 10), ("text", "text", 9)):
         old, new, whole = (tmp_path / f"{content}-{name}" for name in ("old", "new", "whole"))
         kind = ("--content", content)
