@@ -23,6 +23,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from protclip.errors import ConfigError, DataError
 
+_BUCKET_STORES = ("s3", "s3a", "gs", "gcs")
+
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a path or URL, and the path inside it.
@@ -102,6 +104,13 @@ def make_folder(path: str) -> None:
         ConfigError: if it cannot be made.
     """
     fs, inner = filesystem(path)
+    if (
+        path.split("://", maxsplit=1)[0] in _BUCKET_STORES
+    ):  # it has no folders, and makedirs might make a bucket of a mistyped name
+        bucket = inner.split("/")[0]
+        if not fs.exists(bucket):
+            raise ConfigError(f"{path}: there is no bucket {bucket}, or it is not yours; make it, or give another.")
+        return
     try:
         fs.makedirs(inner, exist_ok=True)
     except OSError as error:
@@ -127,6 +136,21 @@ def open_read(path: str) -> IO[bytes]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); check the path and its permissions.") from error
     return stream
+
+
+@contextlib.contextmanager
+def telling_what_cannot_be_written(folder: str) -> Iterator[None]:
+    """An OSError inside becomes a ConfigError that names the folder.
+
+    Raises:
+        ConfigError: for a full disk, a missing bucket, no permission and the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error}); make room, or give another place, and run the command again."
+        ) from error
 
 
 @contextlib.contextmanager

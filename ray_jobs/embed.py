@@ -183,10 +183,12 @@ def main(
         "settings": {**asdict(settings), "part_rows": part_rows},
         "previous": {previous: files.identity(files.join(previous, FILE_NAME))} if previous else None,
     }
-    work = resume_folder(folder, [*OWN_FILES], claim, overwrite=overwrite)
+    with files.telling_what_cannot_be_written(folder):
+        work = resume_folder(folder, [*OWN_FILES], claim, overwrite=overwrite)
     connect()
     job = EmbedJob(found, checkpoint, folder, work, settings, part_rows=part_rows, previous=previous)
-    manifest = job.run(workers, model_fingerprint=fingerprint, dimension=architecture["projection_dim"])
+    with files.telling_what_cannot_be_written(folder):
+        manifest = job.run(workers, model_fingerprint=fingerprint, dimension=architecture["projection_dim"])
     facts = _facts(manifest, longest=architecture["max_protein_tokens"] - 2)
     click.echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
 

@@ -102,14 +102,8 @@ def cut(
     for rows, bad, is_repeats in _chunks(read_rows(inputs, content), part_rows, value):
         stem = (_repeats_stem if is_repeats else chunk_stem)(work, num_repeats if is_repeats else num_chunks)
         if is_repeats or num_chunks not in passed_over:
-            if bad:
-                with files.atomic_write(f"{stem}.jsonl") as stream:
-                    stream.writelines(json.dumps(entry.record(), sort_keys=True).encode() + b"\n" for entry in bad)
-            if rows:
-                with files.atomic_write(f"{stem}.parquet") as stream:
-                    # One row group, whatever the number of rows.
-                    table = pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA)
-                    pq.write_table(table, stream, compression="zstd", row_group_size=max(1, len(rows)))
+            with files.telling_what_cannot_be_written(work):
+                _write_chunk(stem, rows, bad)
             if rows and not is_repeats:
                 yield _file_chunk(stem, num_chunks)
         num_rows += len(rows)
@@ -118,7 +112,8 @@ def cut(
         else:
             num_chunks += bool(rows)
     counts = {"chunks": num_chunks, "repeats": num_repeats, "rows": num_rows}
-    files.write_json(files.join(work, CUT_FILE), counts)
+    with files.telling_what_cannot_be_written(work):
+        files.write_json(files.join(work, CUT_FILE), counts)
     yield {"total": num_rows}
 
 
@@ -173,6 +168,17 @@ def _file_chunk(stem: str, number: int, *, repeats: bool = False) -> dict[str, A
 
 def _repeats_stem(work: str, number: int) -> str:
     return files.join(work, "cut", f"repeats-{number:05d}")
+
+
+def _write_chunk(stem: str, rows: list[dict[str, Any]], bad: list[BadEntry]) -> None:
+    if bad:
+        with files.atomic_write(f"{stem}.jsonl") as stream:
+            stream.writelines(json.dumps(entry.record(), sort_keys=True).encode() + b"\n" for entry in bad)
+    if rows:
+        table = pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA)
+        with files.atomic_write(f"{stem}.parquet") as stream:
+            # One row group, whatever the number of rows.
+            pq.write_table(table, stream, compression="zstd", row_group_size=len(rows))
 
 
 def _chunks(

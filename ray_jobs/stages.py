@@ -82,9 +82,10 @@ class EmbedChunk:
             rows, vectors_ND = rows.filter(pa.array(kept)), vectors_ND[kept]
             residues = [residues[i] for i in np.flatnonzero(kept)] if residues else []
         record |= self._counts(rows) | {"refused": [entry.record() for _, entry in refused], "files": {}}
-        if len(rows):
-            record["files"] = self._write(item["number"], rows, vectors_ND, residues)
-        files.write_json(path, record)
+        with files.telling_what_cannot_be_written(self.output):
+            if len(rows):
+                record["files"] = self._write(item["number"], rows, vectors_ND, residues)
+            files.write_json(path, record)
         if not item["pairs"]:
             files.remove(item["path"])
         return record
@@ -219,7 +220,8 @@ def copy_repeats(item: Mapping[str, Any], *, output: str, work: str, settings: E
     if kept:
         vectors_ND = np.stack([vector_of_row[i] for i in kept])
         form = settings.format
-        written = write_part(output, item["number"], rows, vectors_ND, form=form, precision=settings.precision)
+        with files.telling_what_cannot_be_written(output):
+            written = write_part(output, item["number"], rows, vectors_ND, form=form, precision=settings.precision)
     mapped = count_mapped(rows["sequence"].to_pylist()) if settings.content == "protein" else {}
     record = {
         "number": item["number"],
@@ -232,6 +234,7 @@ def copy_repeats(item: Mapping[str, Any], *, output: str, work: str, settings: E
         "refused": [entry.record() for entry in refused],
         "files": written,
     }
-    files.write_json(path, record)
+    with files.telling_what_cannot_be_written(output):
+        files.write_json(path, record)
     files.remove(item["path"])
     return record
