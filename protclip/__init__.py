@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from protclip.errors import ProtclipError
@@ -9,14 +10,20 @@ from protclip.version import __version__
 
 if TYPE_CHECKING:
     from protclip.embedding import ProtCLIP
+    from protclip.index.embeddings import Embeddings, read_embeddings
 
-__all__ = ["ProtCLIP", "ProtclipError", "__version__"]
+__all__ = ["Embeddings", "ProtCLIP", "ProtclipError", "__version__", "read_embeddings"]
+
+
+_MODULES = {
+    "ProtCLIP": "protclip.embedding",
+    "Embeddings": "protclip.index.embeddings",
+    "read_embeddings": "protclip.index.embeddings",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Load the model class when it is asked for: commands and data tasks start without torch."""
-    if name == "ProtCLIP":
-        from protclip.embedding import ProtCLIP
-
-        return ProtCLIP
+    """Load what is heavy when it is asked for: commands and data tasks start without torch."""
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'protclip' has no attribute {name!r}")

@@ -8,14 +8,13 @@ Shapes: n items, B items of a batch, L tokens, D width of the embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from protclip.data.batching import token_budget_batches
+from protclip.data.batching import Refuse, run_batches
 from protclip.data.collate import Rows, pad
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.data.windows import window_starts, window_weights
@@ -29,13 +28,24 @@ from protclip.model.checkpoint import (
     save_checkpoint,
 )
 from protclip.model.dual_encoder import DualEncoder, scale
+from protclip.model.encoders import Kind
+from protclip.model.packed import pack_rows
 from protclip.model.tensors import MAX_SHARD_BYTES
 
 LongPolicy = Literal["truncate", "error", "window-mean"]
 """What becomes of a protein that is longer than the model sees."""
 
 TOKENS_PER_BATCH = 4096
-"""Of one forward pass, each item counted as long as the longest; more gains nothing on a CPU."""
+"""Of one forward pass on a CPU, where more gains nothing."""
+GPU_TOKENS_PER_BATCH = 32_768
+"""Of one forward pass on a GPU: 2 GB of activations at the width of ESM-2 650M."""
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies matrices faster in bfloat16 than in float32: avx512_bf16, AMX or Arm's bf16."""
+    if torch.backends.cpu.get_cpu_capability() in ("SVE", "SVE256", "NEON"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 class ProtCLIP:
@@ -128,7 +138,14 @@ class ProtCLIP:
         """Tokens of a text that the model sees, special ones included."""
         return self.text_tokenizer.max_tokens
 
-    def embed_proteins(self, sequences: Sequence[str], *, long: LongPolicy = "truncate") -> np.ndarray:
+    @property
+    def tokens_per_batch(self) -> int:
+        """Tokens of one forward pass."""
+        return TOKENS_PER_BATCH if self.device.type == "cpu" else GPU_TOKENS_PER_BATCH
+
+    def embed_proteins(
+        self, sequences: Sequence[str], *, long: LongPolicy = "truncate", refuse: Refuse | None = None
+    ) -> np.ndarray:
         """Embeddings of amino-acid sequences, (n, D) float32 of unit length.
 
         A sequence has the same embedding alone and in any company, to about 1e-6. ``protclip.uniprot.residues`` says
@@ -141,13 +158,16 @@ class ProtCLIP:
                 the next by half or more, are embedded; the mean of their unit-length embeddings, in which every residue
                 counts once however many windows cover it, is brought to unit length. The model was not trained for
                 such means; what spans more than a window it never sees at once.
+            refuse: called with the number, from 0, of a sequence that does not fit into memory even alone, and what
+                was said of it; its row is NaN.
 
         Raises:
-            DataError: for an empty sequence, a letter that is no residue, or one too long where that is an error.
+            DataError: for an empty sequence, a letter that is no residue, one too long where that is an error, or one
+                that does not fit into memory where ``refuse`` is not given.
         """
         if long == "window-mean":
-            return self._window_means(self.protein_tokenizer.residues_checked(sequences))
-        return self.forward_proteins(self.prepare_proteins(sequences, long=long))
+            return self._window_means(self.protein_tokenizer.residues_checked(sequences), refuse)
+        return self._forward(self.prepare_proteins(sequences, long=long), "protein", refuse)
 
     def embed_residues(
         self, sequences: Sequence[str], *, long: Literal["truncate", "error"] = "truncate"
@@ -164,27 +184,48 @@ class ProtCLIP:
         Raises:
             DataError: as ``embed_proteins``.
         """
-        ids = self.prepare_proteins(sequences, long=long)
-        out = [np.empty((0, self.dimension), dtype=np.float32)] * len(ids)
-        with torch.inference_mode(), self._autocast():
-            for batch in token_budget_batches([len(row) for row in ids], TOKENS_PER_BATCH):
-                ids_BL, mask_BL = (
-                    part.to(self.device) for part in pad([ids[i] for i in batch], self.protein_tokenizer.pad_id)
-                )
-                residues_TD = self.model.encode_residues(ids_BL, mask_BL).cpu()
-                for i, residues_LD in zip(batch, torch.split(residues_TD, [len(ids[i]) for i in batch]), strict=True):
-                    out[i] = residues_LD[1:-1].numpy().copy()  # between <cls> and <eos>
-        return out
+        return self.embed_with_residues(sequences, long=long)[1]
 
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def embed_with_residues(
+        self,
+        sequences: Sequence[str],
+        *,
+        long: Literal["truncate", "error"] = "truncate",
+        refuse: Refuse | None = None,
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """What ``embed_proteins`` and ``embed_residues`` give, in one pass; see there.
+
+        Raises:
+            DataError: as ``embed_proteins``.
+        """
+        ids = self.prepare_proteins(sequences, long=long)
+        out_ND = np.full((len(ids), self.dimension), np.nan, dtype=np.float32)
+        residues = [np.empty((0, self.dimension), dtype=np.float32)] * len(ids)
+
+        def compute(batch: np.ndarray) -> None:
+            packed = pack_rows([ids[i] for i in batch], self.device)
+            protein_SD, token_TD = (part.cpu() for part in self.model.encode_packed_residues(*packed))
+            out_ND[batch] = protein_SD.numpy()
+            for i, token_LD in zip(batch, torch.split(token_TD, [len(ids[i]) for i in batch]), strict=True):
+                residues[i] = token_LD[1:-1].numpy().copy()  # between <cls> and <eos>
+
+        with torch.inference_mode(), self._autocast():
+            run_batches([len(row) for row in ids], self.tokens_per_batch, compute, refuse=refuse)
+        return out_ND, residues
+
+    def embed_texts(self, texts: Sequence[str], *, refuse: Refuse | None = None) -> np.ndarray:
         """Embeddings of biotexts, (n, D) float32 of unit length.
 
         What is longer than ``max_text_tokens`` is cut at the end.
 
+        Args:
+            texts: such as ``FUNCTION: Hydrolyses ATP.``
+            refuse: as for ``embed_proteins``.
+
         Raises:
             DataError: for an empty text.
         """
-        return self.forward_texts(self.text_tokenizer.encode_checked(texts))
+        return self._forward(self.text_tokenizer.encode_checked(texts), "text", refuse)
 
     def embed_properties(self, texts: Sequence[str]) -> np.ndarray:
         """Each text as one property of PDA, (n, D) float32: the paper's q_k without noise, not of unit length.
@@ -196,7 +237,16 @@ class ProtCLIP:
             DataError: for an empty text.
         """
         ids = self.text_tokenizer.encode_checked(texts)
-        return self._forward(ids, self.model.encode_properties, self.model.architecture.text.pad_token_id)
+        out_ND = np.empty((len(ids), self.dimension), dtype=np.float32)
+
+        def compute(batch: np.ndarray) -> None:
+            ids_BL, mask_BL = pad([ids[i] for i in batch], self.model.architecture.text.pad_token_id)
+            encoded_BD = self.model.encode_properties(ids_BL.to(self.device), mask_BL.to(self.device))
+            out_ND[batch] = encoded_BD.cpu().numpy()
+
+        with torch.inference_mode(), self._autocast():
+            run_batches([len(row) for row in ids], self.tokens_per_batch, compute)
+        return out_ND
 
     def explain(
         self,
@@ -253,11 +303,11 @@ class ProtCLIP:
 
     def forward_proteins(self, ids: Rows) -> np.ndarray:
         """Embeddings (n, D) of tokenised proteins."""
-        return self._forward(ids, self.model.encode_proteins, self.protein_tokenizer.pad_id)
+        return self._forward(ids, "protein")
 
     def forward_texts(self, ids: Rows) -> np.ndarray:
         """Embeddings (n, D) of tokenised texts."""
-        return self._forward(ids, self.model.encode_texts, self.model.architecture.text.pad_token_id)
+        return self._forward(ids, "text")
 
     def similarity(self, proteins: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """exp(logit_scale) · proteins · textsᵀ: the logits of the contrast, (number of proteins, number of texts)."""
@@ -290,7 +340,7 @@ class ProtCLIP:
                     "it, or choose long='truncate'."
                 )
 
-    def _window_means(self, residues: Sequence[str]) -> np.ndarray:
+    def _window_means(self, residues: Sequence[str], refuse: Refuse | None) -> np.ndarray:
         size = self.max_protein_tokens - 2
         starts = [window_starts(len(sequence), size) for sequence in residues]
         ids = [
@@ -298,7 +348,9 @@ class ProtCLIP:
             for sequence, windows in zip(residues, starts, strict=True)
             for start in windows
         ]
-        vectors_WD = self.forward_proteins(ids)
+        owner_W = np.repeat(np.arange(len(residues)), [len(windows) for windows in starts])
+        refuse_window = refuse and (lambda window, why: refuse(int(owner_W[window]), why))
+        vectors_WD = self._forward(ids, "protein", refuse_window)
         out_ND = np.empty((len(residues), self.dimension), dtype=np.float32)
         row = 0
         for i, (sequence, windows) in enumerate(zip(residues, starts, strict=True)):
@@ -314,10 +366,13 @@ class ProtCLIP:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
-    def _forward(self, ids: Rows, encode: Callable[[Tensor, Tensor], Tensor], pad_id: int) -> np.ndarray:
-        out_ND = np.empty((len(ids), self.dimension), dtype=np.float32)
+    def _forward(self, ids: Rows, kind: Kind, refuse: Refuse | None = None) -> np.ndarray:
+        out_ND = np.full((len(ids), self.dimension), np.nan, dtype=np.float32)
+
+        def compute(batch: np.ndarray) -> None:
+            packed = pack_rows([ids[i] for i in batch], self.device)
+            out_ND[batch] = self.model.encode_packed(kind, *packed).cpu().numpy()
+
         with torch.inference_mode(), self._autocast():
-            for batch in token_budget_batches([len(row) for row in ids], TOKENS_PER_BATCH):
-                ids_BL, mask_BL = pad([ids[i] for i in batch], pad_id)
-                out_ND[batch] = encode(ids_BL.to(self.device), mask_BL.to(self.device)).cpu().numpy()
+            run_batches([len(row) for row in ids], self.tokens_per_batch, compute, refuse=refuse)
         return out_ND

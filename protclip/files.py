@@ -143,6 +143,21 @@ def open_read(path: str) -> IO[bytes]:
 
 
 @contextlib.contextmanager
+def telling_what_cannot_be_written(folder: str) -> Iterator[None]:
+    """An OSError inside becomes a ConfigError that names the folder.
+
+    Raises:
+        ConfigError: for a full disk, a missing bucket, no permission and the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error}); make room, or give another place, and run the command again."
+        ) from error
+
+
+@contextlib.contextmanager
 def atomic_write(path: str) -> Iterator[IO[bytes]]:
     """Write a file that appears whole or not at all.
 

@@ -12,9 +12,10 @@ from click.core import ParameterSource
 
 from protclip import files
 from protclip.errors import ConfigError, DataError
-from protclip.manifest import finish_folder, resume_folder, write_manifest
+from protclip.manifest import FILE_NAME, finish_folder, read_manifest, resume_folder, write_manifest
 from protclip.protanno import curation, merging, splits
 from protclip.protanno.blocks import Block, cut_blocks
+from protclip.protanno.changes import CHANGES_FILE, ChangeReport, write_changes
 from protclip.protanno.curation import QUARANTINE_FILE, CurationConfig, ReadReport, total
 from protclip.protanno.merging import MergeReport, ShardReport
 from protclip.protanno.record import pairs_record
@@ -27,7 +28,7 @@ from ray_jobs.cluster import connect, resolve_output
 from ray_jobs.pipelines import progress, run_cut, run_tasks
 
 # What a run leaves in its folder; nothing else is ever removed.
-OWN_FILES = (*(f"{split}-*.parquet" for split in SPLITS), QUARANTINE_FILE)
+OWN_FILES = (*(f"{split}-*.parquet" for split in SPLITS), QUARANTINE_FILE, CHANGES_FILE)
 
 _SAMPLING_OPTIONS = ("coverage_exponent", "existence_exponent", "min_coverage", "max_existence", "draw")
 
@@ -110,6 +111,11 @@ class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
     show_default=True,
     help="Stop if a larger share of the rows is unusable.",
 )
+@click.option(
+    "--previous",
+    metavar="PAIRS",
+    help="The pairs of the release before: changes.parquet then says which entries were added, changed or removed.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a finished folder of pairs, or start an unfinished one again.")
 @click.pass_context
 def main(
@@ -131,6 +137,7 @@ def main(
     shard_mb: float,
     row_group_rows: int,
     max_bad_fraction: float,
+    previous: str | None,
     overwrite: bool,
 ) -> None:
     """UniProtKB files into ProtAnno pairs.
@@ -175,18 +182,31 @@ def main(
         shard_mb=shard_mb,
         row_group_rows=row_group_rows,
     )
-    work = resume_folder(folder, OWN_FILES, claim(paths, config), overwrite=overwrite)
+    previous = files.absolute(previous) if previous else None
+    if previous is not None:
+        if previous == folder:
+            raise ConfigError(
+                f"--previous {previous} is the output itself; write the new pairs to a folder of their own."
+            )
+        read_manifest(previous, KIND)
+    work = resume_folder(folder, OWN_FILES, claim(paths, config, previous), overwrite=overwrite)
     connect()
-    manifest = Curation(paths, folder, work, config).run(max_bad_fraction=max_bad_fraction)
+    manifest = Curation(paths, folder, work, config, previous).run(max_bad_fraction=max_bad_fraction)
     counts = manifest["counts"]
     rows = ", ".join(f"{manifest['splits'][split]:,} {split}" for split in SPLITS)
     click.echo(
         f"curate: {counts['read']:,} rows read, {counts['kept']:,} pairs kept ({rows}), "
         f"{counts['quarantined']:,} quarantined, {time.monotonic() - start:.1f} s → {folder}"
     )
+    if changes := manifest.get("changes"):
+        click.echo(
+            f"curate: since {changes['previous']} {changes['added']:,} added, {changes['changed']:,} changed "
+            f"({changes['sequence_changed']:,} in sequence, {changes['text_changed']:,} in text), "
+            f"{changes['removed']:,} removed, {changes['unchanged']:,} as before"
+        )
 
 
-def claim(paths: Sequence[str], config: CurationConfig) -> dict[str, Any]:
+def claim(paths: Sequence[str], config: CurationConfig, previous: str | None = None) -> dict[str, Any]:
     """All that decides on the outcome: software, settings and inputs."""
     read = [*paths, *([config.split.uniref50] if config.split.uniref50 else [])]
     for path in read:
@@ -196,6 +216,7 @@ def claim(paths: Sequence[str], config: CurationConfig) -> dict[str, Any]:
         "software": __version__,
         "settings": curation.settings(config),
         "inputs": {path: files.identity(path) for path in read},
+        "previous": {previous: files.identity(files.join(previous, FILE_NAME))} if previous else None,
     }
 
 
@@ -206,12 +227,15 @@ class Curation:
     WORK/merge/00000.json …            of each shard
     WORK/split/report.json
     WORK/finish/00000.json …           of each shard
+    WORK/changes/00000.json            where there is a previous folder of pairs
     """
 
-    def __init__(self, paths: Sequence[str], folder: str, work: str, config: CurationConfig) -> None:
-        self.paths, self.folder, self.config = paths, folder, config
-        self.read_folder, self.merge_folder, self.split_folder, self.finish_folder = (
-            files.join(work, name) for name in ("read", "merge", "split", "finish")
+    def __init__(
+        self, paths: Sequence[str], folder: str, work: str, config: CurationConfig, previous: str | None = None
+    ) -> None:
+        self.paths, self.folder, self.config, self.previous = paths, folder, config, previous
+        self.read_folder, self.merge_folder, self.split_folder, self.finish_folder, self.changes_folder = (
+            files.join(work, name) for name in ("read", "merge", "split", "finish", "changes")
         )
 
     def run(self, *, max_bad_fraction: float) -> dict[str, Any]:
@@ -249,11 +273,20 @@ class Curation:
             config=self.config,
         )
         finished = [ShardReport(**fields) for fields in self.run_units(task, shards, self.finish_folder, "writing")]
+        described = {name: entry for report in finished for name, entry in report.files.items()}
+        changes = {}
+        if self.previous is not None:
+            task = partial(_compare, previous=self.previous, names=list(described), folder=self.folder)
+            task = partial(task, reports=self.changes_folder)
+            (fields,) = self.run_units(task, [{"shard": 0}], self.changes_folder, "comparing")
+            described[CHANGES_FILE] = fields.pop("file")
+            changes["changes"] = {"previous": self.previous, **fields}
         manifest = write_manifest(
             self.folder,
             KIND,
             [QUARANTINE_FILE],
-            described={name: entry for report in finished for name, entry in report.files.items()},
+            described=described,
+            **changes,
             **pairs_record(self.paths, units, merged, split, finished, self.config),
             sampling=sampling,
         )
@@ -378,11 +411,18 @@ def _finish(
     return _commit(files.join(reports, _report_name(item)), report)
 
 
+def _compare(
+    _item: Mapping[str, Any], *, previous: str, names: Sequence[str], folder: str, reports: str
+) -> dict[str, Any]:
+    report = write_changes(previous, [files.join(folder, name) for name in names], folder)
+    return _commit(files.join(reports, _report_name({"shard": 0})), report)
+
+
 def _report_name(item: Mapping[str, Any]) -> str:
     return f"{item['shard']:05d}.json"
 
 
-def _commit(path: str, report: ReadReport | MergeReport | SplitReport | ShardReport) -> dict[str, Any]:
+def _commit(path: str, report: ReadReport | MergeReport | SplitReport | ShardReport | ChangeReport) -> dict[str, Any]:
     """Write a unit's report, the last of its files: from then on it is done."""
     # Not asdict: it copies a Counter into one that counts its own items.
     files.write_json(path, {name: getattr(report, name) for name in report.__slots__})

@@ -1,125 +1,428 @@
-"""``protclip embed``: proteins or texts into a folder of embeddings, by a pool of Ray Data actors."""
+"""``protclip embed``: proteins or texts into a folder of embeddings, by a pool of Ray Data actors.
+
+One part of the output is one unit of work. It is committed by its record in the work folder, which has the checksums of
+its files; a run that was interrupted goes on with the parts that have none. The manifest comes last.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import click
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from protclip import files
 from protclip.errors import ConfigError, DataError
-from protclip.hashing import hash64
-from protclip.index.embeddings import KIND, METADATA
+from protclip.index.embeddings import KIND, read_embeddings
 from protclip.index.manifest import read_checkpoint_fingerprint
-from protclip.manifest import FILE_NAME, claim_folder, write_manifest
-from protclip.protanno import shards
-from protclip.uniprot.entry import BadEntry, RefusedError
-from protclip.uniprot.fasta import read_records
-from protclip.uniprot.streams import open_stream, read_blocks
+from protclip.index.parts import require_h5
+from protclip.index.previous import KEYS_FILE, check_reusable
+from protclip.manifest import FILE_NAME, finish_folder, read_manifest, resume_folder, write_manifest
+from protclip.version import __version__
 from ray_jobs.cluster import connect, resolve_output
-from ray_jobs.pipelines import progress, run_actors
+from ray_jobs.embed_chunks import chunk_stem, cut, file_chunks, pairs_chunks
+from ray_jobs.embed_estimate import MeasureRate, describe_work, take_sample
+from ray_jobs.embed_inputs import Inputs, find_inputs, resolve_content
+from ray_jobs.embed_progress import show_progress
+from ray_jobs.pipelines import run_actors, run_tasks
 
-CHUNK_ROWS = 4096
-"""Rows of one part of the output, about: the unit of work."""
+PART_ROWS = 4096
+"""Rows of a part where CPUs embed: the unit of work, and the window that is sorted by length."""
+GPU_PART_ROWS = 32_768
+"""The same on GPUs: about a minute of work for ESM-2 650M, and 67 MB of 512 float32 a row."""
 
-WORK_FOLDER = ".chunks"
 QUARANTINE_FILE = "quarantine.jsonl"
-OWN_FILES = ("part-*.parquet", QUARANTINE_FILE, WORK_FOLDER)
-FASTA_ENDINGS = (".fasta", ".fa", ".faa")
-CHUNK_SCHEMA = METADATA.append(pa.field("sequence", pa.string())).append(pa.field("line", pa.int64()))
+OWN_FILES = ("part-*.parquet", "part-*.npy", "part-*.h5", "residues-*.parquet", "residues-*.h5", QUARANTINE_FILE)
+
+
+class _Workers(click.ParamType[tuple[int, int], str]):
+    name = "N|MIN-MAX"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        fewest, _, most = str(value).partition("-")
+        try:
+            found = int(fewest), int(most or fewest)
+        except ValueError:
+            found = 0, 0
+        if not 1 <= found[0] <= found[1]:
+            self.fail(f"{value!r} is neither a number of workers nor a range such as 1-8.", param, ctx)
+        return found
 
 
 @click.command()
-@click.argument("source", metavar="INPUT")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option("--checkpoint", required=True, help="Folder of the model, such as runs/tiny/best.")
 @click.option("--output", required=True, help="Folder of embeddings to write: a path or an fsspec URL.")
 @click.option(
     "--content",
     type=click.Choice(["protein", "text"]),
-    help="What of a folder of pairs is embedded. Default: protein.",
+    help="What of pairs, UniProt files or parquet files is embedded. Default: protein.",
 )
+@click.option("--id-column", help="Of parquet files, the key of a row. Default: accession, or id.")
+@click.option("--column", "value_column", help="Of parquet files, what is embedded. Default: sequence, or text.")
 @click.option(
     "--long",
     type=click.Choice(["truncate", "error", "window-mean"]),
     help="Proteins longer than the model sees: cut at the C-terminus, quarantined, or embedded as the mean over "
     "overlapping windows. Default: truncate.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Actors. Default: one for each CPU, or GPU, of the cluster.")
+@click.option("--residues", is_flag=True, help="Also write the vectors of all residues, as float16.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["parquet", "h5", "npy"]),
+    default="parquet",
+    show_default=True,
+    help="Where the vectors are: in the parquet files, or beside them, in HDF5 with a dataset per accession, or in "
+    "numpy's format, which can be memory-mapped.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the stored vectors.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Of the model's matrix products. Default: bfloat16 on GPUs, and on processors that have instructions for it.",
+)
+@click.option(
+    "--deduplicate",
+    is_flag=True,
+    help="Compute identical sequences, or texts, once over the whole input, not only within a part; rows that repeat "
+    "one come last.",
+)
+@click.option("--part-rows", type=click.IntRange(1), help="Rows of a part. Default: 4096; with --use-gpu 32768.")
+@click.option(
+    "--previous",
+    metavar="EMBEDDINGS",
+    help="Embeddings of the release before, by the same model and settings: a row whose accession and sequence, or "
+    "text, it has takes its vector from there.",
+)
+@click.option(
+    "--workers",
+    type=_Workers(),
+    help="Actors; a range lets their number follow the work. Default: 1 to one for each CPU, or GPU, of the cluster.",
+)
 @click.option("--use-gpu", is_flag=True, help="Give each actor a GPU.")
-@click.option("--overwrite", is_flag=True, help="Replace a finished folder of embeddings.")
+@click.option("--dry-run", is_flag=True, help="Say how much there is to do, and how long it takes; write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished folder, or start an unfinished one again.")
 def main(
     *,
-    source: str,
+    inputs: tuple[str, ...],
     checkpoint: str,
     output: str,
     content: Any,
+    id_column: str | None,
+    value_column: str | None,
     long: Any,
-    workers: int | None,
+    residues: bool,
+    form: Any,
+    precision: Any,
+    dtype: Any,
+    deduplicate: bool,
+    part_rows: int | None,
+    previous: str | None,
+    workers: tuple[int, int] | None,
     use_gpu: bool,
+    dry_run: bool,
     overwrite: bool,
 ) -> None:
     """Proteins or texts into L2-normalised embeddings, as parquet keyed by accession.
 
-    INPUT is a folder of pairs, a FASTA file with headers of any kind (.fasta, .fa, .faa), or a text file with one text
-    a line (.txt), keyed line-1, line-2 and so on; files plain or gzip, by path or fsspec URL. Unusable rows are listed
-    in quarantine.jsonl, with the reason. A row's column "long" says how a protein longer than the model sees was read.
+    INPUT is a folder of pairs; or FASTA files with headers of any kind (.fasta, .fa, .faa), UniProtKB files (.dat,
+    .xml, .tsv, .csv), parquet files or a folder of them, or text files with a text a line (.txt), keyed line-1, line-2
+    and so on. Files are plain or gzip: paths, quoted globs or fsspec URLs. Unusable rows are listed in
+    quarantine.jsonl, with the reason. A row's column "long" says how a protein longer than the model sees was read.
+
+    A run that was interrupted goes on where it was when the same command is given again.
 
     \b
         protclip embed my.fasta --checkpoint runs/tiny/best --output my-embeddings
     """
     started = time.monotonic()
-    source, checkpoint, folder = files.absolute(source), files.absolute(checkpoint), resolve_output(output)
-    content = _content(source, content)
-    long = _long(content, long)
-    if not files.exists(source):
-        raise DataError(f"{source}: does not exist; check the path.")
-    fingerprint = read_checkpoint_fingerprint(checkpoint, verify=True)
-    architecture = files.read_json(files.join(checkpoint, "config.json"))
-    claim_folder(folder, OWN_FILES, overwrite=overwrite)
-    chunks, bad = _chunks(source, folder)
-    if chunks:
-        connect()
-    reports = _embed(chunks, checkpoint, content, folder, long=long, workers=workers, use_gpu=use_gpu) if chunks else []
-    files.remove(files.join(folder, WORK_FOLDER))
-    bad += [BadEntry(**record) for report in reports for record in report["refused"]]
-    _write_quarantine(folder, bad)
-    num_rows = sum(report["rows"] for report in reports)
-    if not num_rows:
-        detail = f"; all {len(bad)} are bad, the first: {bad[0]}" if bad else ""
-        raise DataError(f"{source}: holds nothing that can be embedded{detail}.")
-    num_long = sum(report["long"] for report in reports)
-    manifest = write_manifest(
-        folder,
-        KIND,
-        [*(report["part"] for report in reports if report["part"]), *([QUARANTINE_FILE] if bad else [])],
+    from ray_jobs.stages import EmbedSettings
+
+    found = find_inputs(inputs, id_column=id_column, value_column=value_column)
+    content = resolve_content(found.kind, content)
+    settings = EmbedSettings(
         content=content,
-        model_fingerprint=fingerprint,
-        dimension=architecture["projection_dim"],
-        rows=num_rows,
-        quarantined=len(bad),
-        source=source,
-        settings={"long": long},
-        counts={
-            "truncated": num_long if long == "truncate" else 0,
-            "window_mean": num_long if long == "window-mean" else 0,
-            "mapped_letters": _total(report["mapped"] for report in reports),
-        },
+        long=_long(content, long, residues),
+        device="cuda" if use_gpu else "cpu",
+        dtype=dtype or _dtype(use_gpu),
+        format=form,
+        precision=precision,
+        deduplicate=deduplicate,
+        residues=residues,
     )
+    if deduplicate and (residues or previous):
+        raise ConfigError(f"--deduplicate does not go with --{'residues' if residues else 'previous'}; leave one out.")
+    if form == "h5":
+        require_h5()
+    checkpoint, folder = files.absolute(checkpoint), resolve_output(output)
+    part_rows = part_rows or (GPU_PART_ROWS if use_gpu else PART_ROWS)
+    fingerprint = read_checkpoint_fingerprint(checkpoint, verify=True)
+    previous = files.absolute(previous) if previous else None
+    if previous is not None:
+        _check_previous(previous, folder, fingerprint, settings)
+    architecture = files.read_json(files.join(checkpoint, "config.json"))
+    if dry_run:
+        _estimate(found, checkpoint, settings, part_rows, workers, architecture["projection_dim"])
+        return
+    claim = {
+        "software": __version__,
+        "model_fingerprint": fingerprint,
+        "inputs": found.identity(),
+        "settings": {**asdict(settings), "part_rows": part_rows},
+        "previous": {previous: files.identity(files.join(previous, FILE_NAME))} if previous else None,
+    }
+    with files.telling_what_cannot_be_written(folder):
+        work = resume_folder(folder, [*OWN_FILES], claim, overwrite=overwrite)
+    connect()
+    job = EmbedJob(found, checkpoint, folder, work, settings, part_rows=part_rows, previous=previous)
+    with files.telling_what_cannot_be_written(folder):
+        manifest = job.run(workers, model_fingerprint=fingerprint, dimension=architecture["projection_dim"])
     facts = _facts(manifest, longest=architecture["max_protein_tokens"] - 2)
     click.echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
+
+
+class EmbedJob:
+    """One run, and what it leaves in the work folder.
+
+    WORK/cut/00000.parquet …     chunks of the input, until their parts are committed; not of pairs
+    WORK/cut/00000.jsonl …       what could not be read among them
+    WORK/cut/repeats-00000.parquet …    rows that repeat the value of an earlier one
+    WORK/cut.json                once the input was cut to its end
+    WORK/previous/               where to find which row in the previous embeddings
+    WORK/parts/00000.json …      the record of each committed part
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        checkpoint: str,
+        folder: str,
+        work: str,
+        settings: Any,
+        *,
+        part_rows: int,
+        previous: str | None = None,
+    ) -> None:
+        self.inputs, self.checkpoint, self.folder, self.work = inputs, checkpoint, folder, work
+        self.settings, self.part_rows, self.previous = settings, part_rows, previous
+        self.parts_folder = files.join(work, "parts")
+
+    def run(self, workers: tuple[int, int] | None, **facts: Any) -> dict[str, Any]:
+        """Embed what is not yet embedded, on the connected Ray, and commit the folder.
+
+        Args:
+            workers: the fewest and the most actors; None for as many as the cluster has room for.
+            facts: of the model, for the manifest.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            DataError: if the input cannot be read to its end, or holds nothing that can be embedded.
+            ConfigError: if there is no GPU where one is asked for, or the output cannot be written.
+        """
+        records = self.committed()
+        if self.previous is not None:
+            self.prepare_previous(self.previous)
+        chunks = None
+        if self.inputs.kind == "pairs" and not self.settings.deduplicate:
+            chunks = pairs_chunks(self.inputs.paths[0], self.part_rows)
+        for report in show_progress(self.embed(chunks, records, workers), [*records.values()], chunks=chunks):
+            if "number" in report:
+                records[report["number"]] = _small(report)
+        num_chunks = len(chunks if chunks is not None else file_chunks(self.work) or [])
+        assert set(records) == set(range(num_chunks))
+        return self.commit([records[number] for number in range(num_chunks)], **facts)
+
+    def committed(self) -> dict[int, dict[str, Any]]:
+        """The records of the parts that are there, by number."""
+        there = set(files.list_folder(self.folder))
+        records = {}
+        for name in files.list_folder(self.parts_folder):
+            path = files.join(self.parts_folder, name)
+            if name.endswith(".json"):
+                record = files.read_json(path)
+                if set(record["files"]) <= there:
+                    records[record["number"]] = _small(record)
+                else:  # somebody removed a file
+                    files.remove(path)
+        return records
+
+    def prepare_previous(self, previous: str) -> None:
+        """Write the lookup of the previous embeddings, where an earlier run did not."""
+        from ray_jobs.stages import previous_folder, write_previous_lookup
+
+        if KEYS_FILE not in files.list_folder(previous_folder(self.work)):
+            for _ in run_tasks(write_previous_lookup, [{"previous": previous, "work": self.work}]):
+                pass
+
+    def embed(
+        self,
+        chunks: Sequence[Mapping[str, Any]] | None,
+        records: Mapping[int, Any],
+        workers: tuple[int, int] | None,
+    ) -> Iterator[dict[str, Any]]:
+        """The reports of all parts that are not yet committed."""
+        from ray_jobs.stages import EmbedChunk, copy_repeats
+
+        run = partial(
+            run_actors,
+            partial(EmbedChunk, self.checkpoint, self.folder, self.work, self.settings, previous=self.previous),
+            num_actors=workers or available(self.settings.device),
+            num_cpus=1.0,
+            num_gpus=1.0 if self.settings.device == "cuda" else 0.0,
+        )
+        if chunks is None and not self.is_cut(records):
+            cut_inputs = partial(
+                cut,
+                inputs=self.inputs,
+                content=self.settings.content,
+                part_rows=self.part_rows,
+                work=self.work,
+                deduplicate=self.settings.deduplicate,
+            )
+            yield from run([{"done": sorted(records)}], cut=lambda item: cut_inputs(item["done"]))
+        done = {
+            int(name.removesuffix(".json")) for name in files.list_folder(self.parts_folder) if name.endswith(".json")
+        }
+        missing = [chunk for chunk in chunks or file_chunks(self.work) or [] if chunk["number"] not in done]
+        yield from run([chunk for chunk in missing if not chunk.get("repeats")])
+        # They are copied from the parts of all others.
+        repeats = [chunk for chunk in missing if chunk.get("repeats")]
+        copy = partial(copy_repeats, output=self.folder, work=self.work, settings=self.settings)
+        yield from run_tasks(copy, repeats)
+
+    def is_cut(self, records: Mapping[int, Any]) -> bool:
+        """Whether all chunks that are not embedded lie in the work folder: then the input is not read again."""
+        there = set(files.list_folder(files.join(self.work, "cut")))
+        chunks = file_chunks(self.work)
+        return chunks is not None and all(
+            chunk["number"] in records or chunk["path"].rsplit("/", 1)[-1] in there for chunk in chunks
+        )
+
+    def commit(self, records: Sequence[Mapping[str, Any]], **facts: Any) -> dict[str, Any]:
+        """Write the quarantine and the manifest, and remove the work folder."""
+        reasons = self.gather_quarantine(records)
+        num_rows = sum(record["rows"] for record in records)
+        source = self.inputs.paths[0] if len(self.inputs.paths) == 1 else list(self.inputs.paths)
+        if not num_rows:
+            detail = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(reasons.items()))
+            where = files.join(self.folder, QUARANTINE_FILE)
+            said = f"; all rows are bad ({detail}), each is listed in {where}" if reasons else ""
+            raise DataError(f"{source}: holds nothing that can be embedded{said}.")
+        num_long, long = sum(record["long"] for record in records), self.settings.long
+        manifest = write_manifest(
+            self.folder,
+            KIND,
+            [QUARANTINE_FILE] if reasons else [],
+            described={name: entry for record in records for name, entry in record["files"].items()},
+            content=self.settings.content,
+            rows=num_rows,
+            quarantined=reasons.total(),
+            source=source,
+            settings={name: value for name, value in asdict(self.settings).items() if name != "content"},
+            counts={
+                "truncated": num_long if long == "truncate" else 0,
+                "window_mean": num_long if long == "window-mean" else 0,
+                "mapped_letters": dict(_total(record["mapped"] for record in records)),
+                "quarantined_by_reason": dict(sorted(reasons.items())),
+                **self.reused(records),
+            },
+            **facts,
+        )
+        finish_folder(self.folder)
+        return manifest
+
+    def reused(self, records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Rows by where their vectors are from, and rows of the previous embeddings that are gone or changed."""
+        if self.previous is None:
+            return {}
+        num_reused = sum(record["reused"] for record in records)
+        num_before = read_manifest(self.previous, KIND)["rows"]
+        num_rows = sum(record["rows"] for record in records)
+        return {"reused": num_reused, "computed": num_rows - num_reused, "dropped": num_before - num_reused}
+
+    def gather_quarantine(self, records: Sequence[Mapping[str, Any]]) -> Counter[str]:
+        """Write what could not be used, in the order of the input; counts it by reason."""
+        unread = set(files.list_folder(files.join(self.work, "cut")))
+        reasons: Counter[str] = Counter()
+        path = files.join(self.folder, QUARANTINE_FILE)
+        with files.atomic_write(path) as target:
+            for number in range(len(records) + 1):  # one more: of what stands behind the last row
+                if f"{number:05d}.jsonl" in unread:
+                    with files.open_read(f"{chunk_stem(self.work, number)}.jsonl") as source:
+                        for line in source:
+                            reasons[json.loads(line)["reason"]] += 1
+                            target.write(line)
+                if number < len(records) and records[number]["refused"]:
+                    for refused in files.read_json(files.join(self.parts_folder, f"{number:05d}.json"))["refused"]:
+                        reasons[refused["reason"]] += 1
+                        target.write(json.dumps(refused, sort_keys=True).encode() + b"\n")
+        if not reasons:
+            files.remove(path)
+        return reasons
+
+
+def available(device: str) -> tuple[int, int]:
+    """The fewest and the most actors: up to as many as the connected cluster has CPUs, or GPUs.
+
+    Raises:
+        ConfigError: if it has none.
+    """
+    import ray
+
+    number = int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 0))  # type: ignore[no-untyped-call]
+    if number < 1:
+        raise ConfigError("--use-gpu: the cluster has no GPU; leave it out, or join a cluster that has (RAY_ADDRESS).")
+    return 1, number
+
+
+def _estimate(
+    inputs: Inputs, checkpoint: str, settings: Any, part_rows: int, workers: tuple[int, int] | None, dimension: int
+) -> None:
+    """Print how much there is to do; one actor embeds a sample."""
+    sample = take_sample(inputs, settings.content)
+    connect()
+    most = (workers or available(settings.device))[1]
+    num_gpus = 1.0 if settings.device == "cuda" else 0.0
+    measure = partial(MeasureRate, checkpoint, settings)
+    items = [{"values": sample.values}]
+    (report,) = run_actors(measure, items, num_actors=(1, 1), num_cpus=1.0, num_gpus=num_gpus)
+    lines = describe_work(
+        sample,
+        report["residues_per_s"],
+        part_rows=part_rows,
+        workers=most,
+        dimension=dimension,
+        precision=settings.precision,
+        content=settings.content,
+    )
+    for line in lines:
+        click.echo(f"embed: {line}")
+
+
+def _small(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what the refused rows are: the driver keeps those of all parts."""
+    return {**record, "refused": len(record["refused"])}
 
 
 def _facts(manifest: Mapping[str, Any], *, longest: int) -> Iterator[str]:
     counts = manifest["counts"]
     yield f"{manifest['rows']:,} rows embedded"
+    if "reused" in counts:
+        yield f"{counts['reused']:,} of them as before, {counts['computed']:,} computed, {counts['dropped']:,} dropped"
     yield f"{manifest['quarantined']:,} quarantined"
     if counts["truncated"]:
         yield f"{counts['truncated']:,} cut to {longest:,} residues"
@@ -129,171 +432,48 @@ def _facts(manifest: Mapping[str, Any], *, longest: int) -> Iterator[str]:
         yield f"{count:,} letters mapped ({kind})"
 
 
-def _write_quarantine(folder: str, bad: Sequence[BadEntry]) -> None:
-    if bad:
-        with files.atomic_write(files.join(folder, QUARANTINE_FILE)) as stream:
-            for entry in bad:
-                stream.write(json.dumps(entry.record(), sort_keys=True).encode() + b"\n")
-
-
-def _content(source: str, asked: str | None) -> str:
-    """What is embedded of the input: its kind says so, or ``--content`` does for pairs.
-
-    Raises:
-        ConfigError: if the two do not go together, or the kind is unknown.
-    """
-    if files.is_folder(source):
-        return asked or "protein"
-    name = source.lower().removesuffix(".gz")
-    kinds = {".txt": "text", **dict.fromkeys(FASTA_ENDINGS, "protein")}
-    kind = next((kind for ending, kind in kinds.items() if name.endswith(ending)), None)
-    if kind is None:
-        raise ConfigError(
-            f"{source}: is neither a folder of pairs nor a file of known kind; known: {', '.join(kinds)}, plain or .gz."
-        )
-    if asked not in (None, kind):
-        raise ConfigError(f"{source} holds {kind}s; --content {asked} is for a folder of pairs.")
-    return kind
-
-
-def _long(content: str, asked: str | None) -> str | None:
+def _long(content: str, asked: Any, residues: bool) -> Any:
     """The policy for long proteins, None for texts.
 
     Raises:
-        ConfigError: if one is asked for texts.
+        ConfigError: if one is asked for texts, or residues of what has none.
     """
     if content == "text" and asked is not None:
         raise ConfigError(f"--long {asked} is for proteins, and texts are embedded; leave it out.")
+    if residues and (content == "text" or asked == "window-mean"):
+        what = "texts have none" if content == "text" else "means over windows have none"
+        raise ConfigError(f"--residues: {what}; leave it out.")
     return None if content == "text" else asked or "truncate"
 
 
-def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _check_previous(previous: str, folder: str, fingerprint: str, settings: Any) -> None:
+    """Refuse previous embeddings whose vectors cannot stand beside new ones.
+
+    Raises:
+        ConfigError: saying what differs.
+    """
+    if previous == folder:
+        raise ConfigError(f"--previous {previous} is the output itself; give the new embeddings a folder of their own.")
+    if settings.residues:
+        raise ConfigError("--previous has no residues to take over; leave --residues or --previous out.")
+    compared = {
+        name: value for name, value in asdict(settings).items() if name not in ("content", "format", "deduplicate")
+    }
+    check_reusable(read_embeddings(previous, verify=False), fingerprint, settings.content, compared)
+
+
+def _dtype(use_gpu: bool) -> Any:
+    """bfloat16 where it is faster: on a processor without instructions for it it takes several times as long."""
+    if use_gpu:
+        return "bfloat16"
+    from protclip.embedding import has_fast_bfloat16
+
+    return "bfloat16" if has_fast_bfloat16() else "float32"
+
+
+def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
     """Sums by key, without zeros."""
     total: Counter[str] = Counter()
     for count in counts:
         total.update(count)
-    return dict(sorted((+total).items()))
-
-
-def _chunks(source: str, folder: str) -> tuple[list[dict[str, Any]], list[BadEntry]]:
-    """The work as items of about CHUNK_ROWS rows, and the rows that cannot be read."""
-    if files.exists(files.join(source, FILE_NAME)):
-        return _pairs_chunks(source), []
-    if files.is_folder(source):
-        raise DataError(f"{source}: is a folder without manifest.json; give a finished folder of pairs, or a file.")
-    reader = _read_texts if source.lower().removesuffix(".gz").endswith(".txt") else _read_proteins
-    bad: list[BadEntry] = []
-    chunks: list[dict[str, Any]] = []
-    rows = reader(source, bad.append)
-    while part := list(islice(rows, CHUNK_ROWS)):
-        path = files.join(folder, WORK_FOLDER, f"{len(chunks):05d}.parquet")
-        with files.atomic_write(path) as stream:
-            pq.write_table(pa.Table.from_pylist(part, schema=CHUNK_SCHEMA), stream)
-        chunks.append(_chunk(path, [0], len(part), len(chunks), source=source, pairs=False))
-    return chunks, bad
-
-
-def _pairs_chunks(folder: str) -> list[dict[str, Any]]:
-    chunks: list[dict[str, Any]] = []
-    for split in reversed(shards.SPLITS):
-        pending: list[shards.RowGroup] = []
-        for group in shards.row_groups(folder, split):
-            full = sum(waiting.num_rows for waiting in pending) + group.num_rows > CHUNK_ROWS
-            if pending and (full or group.path != pending[0].path):
-                chunks.append(_group_chunk(pending, len(chunks)))
-                pending = []
-            pending.append(group)
-        if pending:
-            chunks.append(_group_chunk(pending, len(chunks)))
-    return chunks
-
-
-def _group_chunk(groups: Sequence[shards.RowGroup], number: int) -> dict[str, Any]:
-    num_rows = sum(group.num_rows for group in groups)
-    path = groups[0].path
-    return _chunk(path, [group.index for group in groups], num_rows, number, source=path, pairs=True)
-
-
-def _chunk(path: str, row_groups: list[int], num_rows: int, number: int, *, source: str, pairs: bool) -> dict[str, Any]:
-    part = f"part-{number:05d}.parquet"
-    return {"path": path, "row_groups": row_groups, "rows": num_rows, "part": part, "source": source, "pairs": pairs}
-
-
-def _read_proteins(source: str, refuse: Callable[[BadEntry], None]) -> Iterator[dict[str, Any]]:
-    seen: set[str] = set()
-    with open_stream(source) as stream:
-        for record in read_records(stream, source):
-            if isinstance(record, BadEntry):
-                refuse(record)
-                continue
-            header = record.header
-            if header.accession in seen:
-                refusal = RefusedError("repeated accession", header.accession, "each accession once")
-                refuse(refusal.at(source=source, line=record.line, accession=header.accession))
-                continue
-            seen.add(header.accession)
-            yield {
-                "accession": header.accession,
-                "name": record.display_name,
-                "organism": header.organism,
-                "organism_id": header.organism_id,
-                "reviewed": header.reviewed,
-                "length": len(record.sequence),
-                "ec": [],
-                "sequence_hash": hash64(record.sequence),
-                "sequence": record.sequence,
-                "line": record.line,
-            }
-
-
-def _read_texts(source: str, refuse: Callable[[BadEntry], None]) -> Iterator[dict[str, Any]]:
-    """The lines that are not blank, keyed ``line-N`` by their number from 1."""
-    with open_stream(source) as stream:
-        for number, line in enumerate(_lines(stream, source), start=1):
-            try:
-                text = line.decode().strip()
-            except UnicodeDecodeError:
-                refusal = RefusedError("not UTF-8", repr(line), "UTF-8 text")
-                refuse(refusal.at(source=source, line=number, accession=None))
-                continue
-            if text:
-                yield {"accession": f"line-{number}", "ec": [], "text": text}
-
-
-def _lines(stream: Any, source: str) -> Iterator[bytes]:
-    rest = b""
-    for block in read_blocks(stream, source):
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
-
-
-def _embed(
-    chunks: Sequence[Mapping[str, Any]],
-    checkpoint: str,
-    content: Any,
-    folder: str,
-    *,
-    long: Any,
-    workers: int | None,
-    use_gpu: bool,
-) -> list[dict[str, Any]]:
-    import ray
-
-    from ray_jobs.stages import EmbedChunk
-
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    available = int(resources.get("GPU" if use_gpu else "CPU", 0))
-    if available < 1:
-        raise ConfigError("--use-gpu: the cluster has no GPU; leave it out, or join a cluster that has (RAY_ADDRESS).")
-    reports = run_actors(
-        partial(EmbedChunk, checkpoint, content, folder, long=long, use_gpu=use_gpu),
-        chunks,
-        num_actors=workers or available,
-        num_cpus=1.0,
-        num_gpus=1.0 if use_gpu else 0.0,
-    )
-    total = sum(chunk["rows"] for chunk in chunks)
-    done = progress(reports, title="embedding", unit="row", total=total, count="read")
-    return sorted(done, key=lambda report: report["part"] or "")
+    return Counter(dict(sorted((+total).items())))

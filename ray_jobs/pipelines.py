@@ -98,18 +98,21 @@ def run_actors(
     make_task: Callable[[], Task],
     items: Sequence[Mapping[str, Any]],
     *,
-    num_actors: int,
+    num_actors: tuple[int, int],
     num_cpus: float,
     num_gpus: float,
+    cut: Callable[[Mapping[str, Any]], Iterator[Mapping[str, Any]]] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Run a stateful function on each item, in a pool of actors; gives the reports as they come.
 
     Args:
         make_task: called once in each actor, with its first item: it loads what is costly and gives the function.
         items: one call each.
-        num_actors: actors at most; fewer where the cluster has no room for them.
+        num_actors: the fewest and the most actors; between them the pool grows with the work that waits.
         num_cpus: logical CPUs of each.
         num_gpus: GPUs of each.
+        cut: gives the items of the calls, from each of ``items``, while actors are at work on earlier ones. A cut that
+            is run again, since its worker died, has to give the same.
 
     Raises:
         ProtclipError: what a task raised as one.
@@ -120,6 +123,8 @@ def run_actors(
         task: Task | None = None
 
         def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
+            if "error" in json.loads(row["item"]):
+                return {"report": row["item"]}
             return _report(self.run, row)
 
         def run(self, item: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,10 +133,32 @@ def run_actors(
                 self.task = make_task()
             return self.task(item)
 
-    if items:
-        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(num_actors, len(items))))
-        actor: Any = Actor  # Ray asks for a class here, its annotation for a function
-        yield from _reports(_dataset(items).map(actor, compute=pool, num_cpus=num_cpus, num_gpus=num_gpus))
+    def pieces(batch: Any) -> Iterator[Any]:
+        import pyarrow as pa
+
+        for item in batch["item"]:
+            try:
+                for piece in cut(json.loads(item)):  # type: ignore[misc]
+                    yield pa.table({"item": [json.dumps(piece)]})
+            except ProtclipError as error:
+                yield pa.table({"item": [_error(error)]})
+
+    if not items:
+        return
+    dataset = _dataset(items)
+    fewest, most = num_actors
+    if cut is not None:
+        dataset.context.target_max_block_size = 1  # each piece is a block, and so a call, of its own
+        # It needs next to nothing, and would wait for ever where actors have taken all CPUs.
+        dataset = dataset.map_batches(pieces, batch_size=1, num_cpus=0)
+    else:
+        most = min(most, len(items))
+        fewest = min(fewest, most)
+    # A pool that grows wants to see calls waiting at its actors; otherwise a call waits for the first free one.
+    waiting = None if fewest < most else 1
+    pool = ray.data.ActorPoolStrategy(min_size=fewest, max_size=most, max_tasks_in_flight_per_actor=waiting)
+    actor: Any = Actor  # Ray asks for a class here, its annotation for a function
+    yield from _reports(dataset.map(actor, compute=pool, num_cpus=num_cpus, num_gpus=num_gpus))
 
 
 def progress(

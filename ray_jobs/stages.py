@@ -3,124 +3,238 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import torch
 
 from protclip import files
-from protclip.data.tokenize import biotexts
 from protclip.embedding import LongPolicy, ProtCLIP
-from protclip.index.embeddings import METADATA
-from protclip.protanno.shards import RowGroup, read_metadata, read_row_group
+from protclip.index.embeddings import LONG, read_embeddings, read_part
+from protclip.index.parts import Format, Precision, write_part, write_residues
+from protclip.index.previous import Lookup, write_lookup
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.uniprot.residues import bare_residues, count_mapped
-
-Content = Literal["protein", "text"]
+from ray_jobs.embed_chunks import place_of, read_chunk, record_path
+from ray_jobs.embed_inputs import Content
 
 TOO_LONG = "longer than the model sees"
 """The reason by which such proteins are quarantined where that is asked for."""
 
 
-LONG = pa.field("long", pa.string())
-"""Column of a part: the policy by which a protein longer than the model sees was embedded; null for all others."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedSettings:
+    """What decides on the bytes of a part, beside its rows and the model; all fields are JSON values."""
+
+    content: Content = "protein"
+    long: LongPolicy | None = "truncate"
+    """None where texts are embedded."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products and attention."""
+    threads: int = 1
+    """Of torch in an actor: sums depend on it in their last bits."""
+    format: Format = "parquet"
+    precision: Precision = "float32"
+    """Of stored vectors."""
+    deduplicate: bool = False
+    """Whether rows of one value are computed once over all parts; within a part they are always."""
+    residues: bool = False
+    """Also the residues' own vectors."""
 
 
 class EmbedChunk:
-    """Embeds the rows of one chunk and writes them as one part.
+    """Embeds the rows of one chunk, writes them as one part, and then its record: from there on it is done.
 
-    An item names the chunk's file and row groups, whether they are ``pairs``, the ``source`` to name in refusals, and
-    the part to write. The report has the number of rows read and of rows embedded, how many of the latter are longer
-    than the model sees, their mapped letters by kind, and the records of those refused; ``part`` is None where no row
-    was embedded.
-
-    ``long`` is None where texts are embedded.
+    An item has the ``number`` of the part, the chunk's file (``path``) and row groups, and whether they are ``pairs``.
+    The report is the record: rows ``read`` and embedded (``rows``), ``residues`` or characters of the latter, how many
+    are longer than the model sees (``long``), mapped letters by kind, the ``files`` with their checksums, and the
+    ``refused`` rows. Where no row was embedded there are no files.
     """
 
     def __init__(
-        self, checkpoint: str, content: Content, output: str, *, long: LongPolicy | None, use_gpu: bool
+        self, checkpoint: str, output: str, work: str, settings: EmbedSettings, *, previous: str | None = None
     ) -> None:
-        self.model = ProtCLIP.from_pretrained(checkpoint, device="cuda" if use_gpu else "cpu")
-        self.content = content
-        self.output = output
-        self.long = long
+        torch.set_num_threads(settings.threads)
+        self.model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=getattr(torch, settings.dtype))
+        self.output, self.work, self.settings = output, work, settings
+        self.lookup: Lookup | None = None
+        if previous is not None:
+            self.lookup = Lookup(read_embeddings(previous, verify=False), previous_folder(work))
 
     def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        groups = [RowGroup(path=item["path"], index=i, num_rows=0) for i in item["row_groups"]]
-        rows = pa.concat_tables([read_row_group(group) for group in groups])
-        if item["pairs"]:
-            rows = items_of_pairs(rows, self.content)
-        report: dict[str, Any] = {"part": item["part"], "read": len(rows), "long": 0, "mapped": {}, "refused": []}
-        if self.content == "text":
-            long = pa.nulls(len(rows), LONG.type)
-            vectors_ND = self.model.embed_texts(rows.column("text").to_pylist())
+        if "total" in item:
+            return dict(item)
+        path = record_path(self.work, item["number"])
+        if files.exists(path):  # an actor that died after its last write: Ray gives its item to another
+            record: dict[str, Any] = files.read_json(path)
+            return record
+        rows = read_chunk(item, self.settings.content)
+        record = {"number": item["number"], "read": len(rows)}
+        rows, refused = self._without_refused(rows)
+        vectors_ND, residues, unfit, record["reused"] = self._embedded_or_reused(rows)
+        if unfit:
+            refused += [(i, unfit[i].at(**place_of(rows, i))) for i in sorted(unfit)]
+            kept = np.array([i not in unfit for i in range(len(rows))])
+            rows, vectors_ND = rows.filter(pa.array(kept)), vectors_ND[kept]
+            residues = [residues[i] for i in np.flatnonzero(kept)] if residues else []
+        record |= self._counts(rows) | {"refused": [entry.record() for _, entry in refused], "files": {}}
+        with files.telling_what_cannot_be_written(self.output):
+            if len(rows):
+                record["files"] = self._write(item["number"], rows, vectors_ND, residues)
+            files.write_json(path, record)
+        if not item["pairs"]:
+            files.remove(item["path"])
+        return record
+
+    def _without_refused(self, rows: pa.Table) -> tuple[pa.Table, list[tuple[int, BadEntry]]]:
+        """The rows that can be embedded, with the column LONG; and why the others cannot."""
+        settings, refusals = self.settings, dict[int, RefusedError]()
+        long = pa.nulls(len(rows), LONG.type)
+        if settings.content == "protein":
+            longest = self.model.max_protein_tokens - 2
+            lengths = [len(bare_residues(sequence)) for sequence in rows.column("sequence").to_pylist()]
+            long = pa.array([settings.long if length > longest else None for length in lengths], LONG.type)
+            allowed = f"at most {longest} residues, or --long truncate, or --long window-mean"
+            if settings.long == "error":
+                refusals = {
+                    i: RefusedError(TOO_LONG, f"{length} residues", allowed)
+                    for i, length in enumerate(lengths)
+                    if length > longest
+                }
+        if settings.format == "h5":
+            for i, accession in enumerate(rows.column("accession").to_pylist()):
+                if "/" in accession or accession == ".":
+                    refusals[i] = RefusedError("no name of an HDF5 dataset", accession, "accessions without /")
+        kept = np.array([i not in refusals for i in range(len(rows))], dtype=bool)
+        refused = [(i, refusals[i].at(**place_of(rows, i))) for i in sorted(refusals)]
+        return rows.append_column(LONG, long).filter(pa.array(kept)), refused
+
+    def _embedded_or_reused(self, rows: pa.Table) -> tuple[np.ndarray, list[np.ndarray], dict[int, RefusedError], int]:
+        """What ``_embedded`` gives, with vectors of the previous folder for the rows it has; and how many these are."""
+        if self.lookup is None:
+            return *self._embedded(rows), 0
+        found, vectors_ND = self.lookup.find(rows)
+        new = np.flatnonzero(~found)
+        vectors_ND[new], _, unfit = self._embedded(rows.take(new))
+        return vectors_ND, [], {int(new[i]): refusal for i, refusal in unfit.items()}, int(found.sum())
+
+    def _embedded(self, rows: pa.Table) -> tuple[np.ndarray, list[np.ndarray], dict[int, RefusedError]]:
+        """Vectors (N, D), the residues' own where they are asked for, and why a row has none."""
+        settings = self.settings
+        # What is there more than once is computed once.
+        values = rows.column("sequence" if settings.content == "protein" else "text").combine_chunks()
+        encoded = values.dictionary_encode()
+        distinct, place_N = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+        problems: dict[int, RefusedError] = {}
+        residues: list[np.ndarray] = []
+
+        def refuse(i: int, why: str) -> None:
+            problems[i] = RefusedError("does not fit into memory", why, "what a device can hold")
+
+        if settings.content == "text":
+            vectors_UD = self.model.embed_texts(distinct, refuse=refuse)
+        elif settings.residues:
+            assert settings.long in ("truncate", "error")
+            vectors_UD, residues = self.model.embed_with_residues(distinct, long=settings.long, refuse=refuse)
         else:
-            assert self.long is not None
-            is_long = self._is_long(rows)
-            if self.long == "error" and is_long.any():
-                lines = row_numbers(groups) if item["pairs"] else rows.column("line").to_numpy()
-                entries = self._refusals(rows.filter(is_long), lines[is_long], item["source"])
-                report["refused"] = [entry.record() for entry in entries]
-                rows, is_long = rows.filter(~is_long), is_long[~is_long]
-            sequences = rows.column("sequence").to_pylist()
-            report["long"] = int(is_long.sum())
-            report["mapped"] = count_mapped(sequences)
-            long = pa.array([self.long if beyond else None for beyond in is_long], LONG.type)
-            vectors_ND = self.model.embed_proteins(sequences, long=self.long)
-        if len(rows):
-            with files.atomic_write(files.join(self.output, item["part"])) as stream:
-                pq.write_table(part_table(rows, long, vectors_ND), stream, compression="zstd")
-        else:
-            report["part"] = None
-        return {**report, "rows": len(rows)}
+            assert settings.long is not None
+            vectors_UD = self.model.embed_proteins(distinct, long=settings.long, refuse=refuse)
+        for i in np.flatnonzero(~np.isfinite(vectors_UD).all(axis=1)).tolist():
+            problems.setdefault(i, RefusedError("embedding is not finite", "NaN or infinity", "numbers"))
+        unfit = {i: problems[place] for i, place in enumerate(place_N.tolist()) if place in problems}
+        return vectors_UD[place_N], [residues[place] for place in place_N] if residues else [], unfit
 
-    def _is_long(self, rows: pa.Table) -> np.ndarray:
-        longest = self.model.max_protein_tokens - 2
-        lengths = (len(bare_residues(sequence)) for sequence in rows.column("sequence").to_pylist())
-        return np.fromiter((length > longest for length in lengths), dtype=bool, count=len(rows))
+    def _counts(self, rows: pa.Table) -> dict[str, Any]:
+        if self.settings.content == "text":
+            num_tokens = pc.sum(pc.utf8_length(rows.column("text"))).as_py()
+            return {"rows": len(rows), "residues": num_tokens or 0, "long": 0, "mapped": {}}
+        sequences = rows.column("sequence").to_pylist()
+        seen = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+        if self.settings.long != "window-mean":
+            seen = np.minimum(seen, self.model.max_protein_tokens - 2)
+        return {
+            "rows": len(rows),
+            "residues": int(seen.sum()),
+            "long": len(rows) - rows.column(LONG.name).null_count,
+            "mapped": count_mapped(sequences),
+        }
 
-    def _refusals(self, rows: pa.Table, lines: np.ndarray, source: str) -> list[BadEntry]:
-        allowed = f"at most {self.model.max_protein_tokens - 2} residues, or --long truncate, or --long window-mean"
-        return [
-            RefusedError(TOO_LONG, f"{len(bare_residues(row['sequence']))} residues", allowed).at(
-                source=source, line=int(line), accession=row["accession"]
-            )
-            for row, line in zip(rows.to_pylist(), lines, strict=True)
-        ]
-
-
-def items_of_pairs(pairs: pa.Table, content: Content) -> pa.Table:
-    """Rows of the pairs' schema as rows to embed: METADATA's columns and the sequence."""
-    columns = {
-        **{name: pairs.column(name) for name in ("accession", "sequence", "organism", "organism_id", "reviewed", "ec")},
-        "name": pc.coalesce(pairs.column("display_name"), pairs.column("name")),
-        "length": pc.cast(pc.utf8_length(pairs.column("sequence")), pa.int32()),
-        "sequence_hash": pairs.column("sequence_hash"),
-        "text": pa.array(biotexts(pairs) if content == "text" else [None] * len(pairs), pa.string()),
-    }
-    return pa.table(columns)
+    def _write(
+        self, number: int, rows: pa.Table, vectors_ND: np.ndarray, residues: Sequence[np.ndarray]
+    ) -> dict[str, dict[str, Any]]:
+        form = self.settings.format
+        written = write_part(self.output, number, rows, vectors_ND, form=form, precision=self.settings.precision)
+        if self.settings.residues:
+            accessions = rows.column("accession").to_pylist()
+            written |= write_residues(self.output, number, accessions, residues, form=form)
+        return written
 
 
-def row_numbers(groups: Sequence[RowGroup]) -> np.ndarray:
-    """Where the rows of some row groups of one file stand in it, from 1."""
-    footer = read_metadata(groups[0].path)
-    ends = np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)])
-    return (
-        np.concatenate(
-            [
-                np.arange(ends[group.index] - footer.row_group(group.index).num_rows, ends[group.index])
-                for group in groups
-            ]
+def previous_folder(work: str) -> str:
+    """Where the lookup of previous embeddings is."""
+    return files.join(work, "previous")
+
+
+def write_previous_lookup(item: Mapping[str, Any]) -> dict[str, Any]:
+    """One task: the lookup of a folder of embeddings (``previous``) into the work folder (``work``)."""
+    write_lookup(read_embeddings(item["previous"], verify=True), previous_folder(item["work"]))
+    return {}
+
+
+def copy_repeats(item: Mapping[str, Any], *, output: str, work: str, settings: EmbedSettings) -> dict[str, Any]:
+    """One task: the part of a chunk of repeats, each row with the vector of the first one of its value.
+
+    Item and report are those of EmbedChunk. The parts of all other chunks are committed.
+    """
+    path = record_path(work, item["number"])
+    if files.exists(path):
+        record: dict[str, Any] = files.read_json(path)
+        return record
+    rows = read_chunk(item, settings.content)
+    value = "sequence_hash" if settings.content == "protein" else "text"
+    part_of_row, wanted = rows["same_as"].to_numpy(), rows[value].to_pylist()
+    long: list[str | None] = [None] * len(rows)
+    vector_of_row: dict[int, np.ndarray] = {}
+    for number in np.unique(part_of_row).tolist():
+        written = files.read_json(record_path(work, number))["files"]
+        for name in (name for name in written if name.startswith("part-") and name.endswith(".parquet")):
+            vectors_ND, metadata, long_of_part = read_part(output, name, written)
+            first = {key: i for i, key in enumerate(metadata[value].to_pylist())}
+            for i in np.flatnonzero(part_of_row == number).tolist():
+                if (at := first.get(wanted[i])) is not None:
+                    vector_of_row[i], long[i] = vectors_ND[at], long_of_part[at]
+    refused = [
+        RefusedError("the same as one that was refused", f"in part {part_of_row[i]}", "what can be embedded").at(
+            **place_of(rows, i)
         )
-        + 1
-    )
-
-
-def part_table(rows: pa.Table, long: pa.Array, vectors_ND: np.ndarray) -> pa.Table:
-    """METADATA's columns, how long proteins were read, and the embeddings, as a part holds them."""
-    flat = pa.array(np.ascontiguousarray(vectors_ND).reshape(-1), pa.float32())
-    column = pa.FixedSizeListArray.from_arrays(flat, vectors_ND.shape[1])
-    table = rows.select(METADATA.names).cast(METADATA)
-    return table.append_column(LONG, long).append_column("embedding", column)
+        for i in range(len(rows))
+        if i not in vector_of_row
+    ]
+    kept = sorted(vector_of_row)
+    rows = rows.append_column(LONG, pa.array(long, LONG.type)).take(kept)
+    written = {}
+    if kept:
+        vectors_ND = np.stack([vector_of_row[i] for i in kept])
+        form = settings.format
+        with files.telling_what_cannot_be_written(output):
+            written = write_part(output, item["number"], rows, vectors_ND, form=form, precision=settings.precision)
+    mapped = count_mapped(rows["sequence"].to_pylist()) if settings.content == "protein" else {}
+    record = {
+        "number": item["number"],
+        "read": len(wanted),
+        "rows": len(kept),
+        "reused": 0,
+        "residues": 0,
+        "long": len(kept) - rows[LONG.name].null_count,
+        "mapped": mapped,
+        "refused": [entry.record() for entry in refused],
+        "files": written,
+    }
+    with files.telling_what_cannot_be_written(output):
+        files.write_json(path, record)
+    files.remove(item["path"])
+    return record

@@ -106,5 +106,11 @@ def test_help_starts_without_torch_and_ray() -> None:
 def test_the_public_names_are_these() -> None:
     import protclip
 
-    assert sorted(protclip.__all__) == ["ProtCLIP", "ProtclipError", "__version__"]
+    assert sorted(protclip.__all__) == [
+        "Embeddings",
+        "ProtCLIP",
+        "ProtclipError",
+        "__version__",
+        "read_embeddings",
+    ]
     assert all(hasattr(protclip, name) for name in protclip.__all__)

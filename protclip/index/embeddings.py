@@ -1,8 +1,11 @@
-"""Read a folder of embeddings: vectors, and the columns that an answer shows."""
+"""Read a folder of embeddings: vectors, and the columns that an answer shows.
+
+Vectors are a column of a part's parquet file, or stand beside it in a file of the same stem, .npy or .h5.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -38,6 +41,10 @@ METADATA = pa.schema(
 """
 
 
+LONG = pa.field("long", pa.string())
+"""Column of a part: the policy by which a protein longer than the model sees was embedded; null for all others."""
+
+
 class Embeddings:
     """A finished folder of embeddings, read part by part, or whole where it fits into memory."""
 
@@ -48,7 +55,12 @@ class Embeddings:
         self.dimension = int(manifest["dimension"])
         self.model_fingerprint: str = manifest["model_fingerprint"]
         """Of the model that made them."""
-        self.part_names = sorted(name for name in manifest["files"] if name.endswith(".parquet"))
+        self.part_names = sorted(
+            name for name in manifest["files"] if name.startswith("part-") and name.endswith(".parquet")
+        )
+        self.settings: Mapping[str, Any] = manifest.get("settings") or {}
+        """How they were made; see ``protclip embed``."""
+        self._files = frozenset(manifest["files"])
         self._num_rows = int(manifest["rows"])
 
     def __len__(self) -> int:
@@ -61,7 +73,38 @@ class Embeddings:
             DataError: if it is damaged, lacks a column, or a vector is missing.
             IndexMismatchError: if its vectors are of another dimension than the manifest says.
         """
-        return _read_part(files.join(self.folder, name), self.dimension)
+        return read_part(self.folder, name, self._files, self.dimension)[:2]
+
+    def columns(self, number: int, names: list[str]) -> pa.Table:
+        """Some columns of METADATA of a part, by its place in ``part_names``."""
+        path = files.join(self.folder, self.part_names[number])
+        return _metadata(_read_table(path, names), path).select(names)
+
+    def parts(self) -> Iterator[tuple[NDArray[np.float32], pa.Table]]:
+        """What ``part`` gives of one after the other, in the memory of one: the whole, streamed."""
+        return map(self.part, self.part_names)
+
+    @cached_property
+    def ids(self) -> NDArray[np.object_]:
+        """The accession of each row, (rows,), as Python strings."""
+        columns = [_read_table(files.join(self.folder, name), ["accession"]) for name in self.part_names]
+        ids: NDArray[np.object_] = pa.concat_tables(columns)["accession"].to_numpy()
+        return ids
+
+    @cached_property
+    def matrices(self) -> list[NDArray[np.float32] | NDArray[np.float16]]:
+        """The vectors of each part as stored, (rows, dimension), memory-mapped; for ``--format npy`` on this machine.
+
+        Raises:
+            DataError: for a folder of another format, or one that a URL names.
+        """
+        paths = [files.join(self.folder, f"{name.removesuffix('.parquet')}.npy") for name in self.part_names]
+        if files.is_url(self.folder) or not all(files.exists(path) for path in paths):
+            raise DataError(
+                f"{self.folder}: only .npy files on this machine can be memory-mapped; embed with --format npy, copy "
+                "them here, or go through parts()."
+            )
+        return [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
@@ -84,13 +127,17 @@ class Embeddings:
         return np.concatenate([vectors for vectors, _ in parts]), metadata
 
 
-def read_embeddings(folder: str) -> Embeddings:
+def read_embeddings(folder: str, *, verify: bool = True) -> Embeddings:
     """Open a folder of embeddings; its parts are read in the order of their names.
+
+    Args:
+        folder: path or URL.
+        verify: compare every file's SHA-256, which reads all of them once, not its presence and size alone.
 
     Raises:
         DataError: if the folder is unfinished, damaged or empty.
     """
-    manifest = read_manifest(folder, KIND, verify=True)
+    manifest = read_manifest(folder, KIND, verify=verify)
     if manifest.get("content") not in CONTENTS:
         raise DataError(f"{folder}: content is {manifest.get('content')!r}; allowed are {', '.join(CONTENTS)}.")
     if not manifest["rows"]:
@@ -98,18 +145,79 @@ def read_embeddings(folder: str) -> Embeddings:
     return Embeddings(folder, manifest)
 
 
-def _read_part(path: str, dimension: int) -> tuple[NDArray[np.float32], pa.Table]:
+def read_part(
+    folder: str, name: str, names: Collection[str], dimension: int | None = None
+) -> tuple[NDArray[np.float32], pa.Table, list[str | None]]:
+    """One part of a folder that may still be unfinished.
+
+    Args:
+        folder: path or URL.
+        name: of the part.
+        names: the files of the folder.
+        dimension: of the vectors; None takes it as it is.
+
+    Returns:
+        What ``Embeddings.part`` gives, and the column LONG.
+
+    Raises:
+        DataError, IndexMismatchError: as ``Embeddings.part``.
+    """
+    path, stem = files.join(folder, name), name.removesuffix(".parquet")
+    table = _read_table(path)
+    metadata = _metadata(table, path)
+    long = table[LONG.name].to_pylist() if LONG.name in table.column_names else [None] * len(table)
+    if f"{stem}.npy" in names:
+        vectors_ND = _read_npy(files.join(folder, f"{stem}.npy"), len(table), dimension)
+    elif f"{stem}.h5" in names:
+        vectors_ND = _read_h5(files.join(folder, f"{stem}.h5"), metadata["accession"], dimension)
+    else:
+        vectors_ND = _vectors(_column(table, "embedding", path), dimension, path)
+    return vectors_ND, metadata, long
+
+
+def _read_table(path: str, columns: list[str] | None = None) -> pa.Table:
     with files.open_read(path) as stream:
         try:
-            table = pq.read_table(stream)
+            return pq.read_table(stream, columns=columns)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path}: is not a parquet file ({error}).") from error
-    return _vectors(_column(table, "embedding", path), dimension, path), _metadata(table, path)
 
 
-def _vectors(column: pa.ChunkedArray, dimension: int, path: str) -> NDArray[np.float32]:
+def _read_npy(path: str, num_rows: int, dimension: int | None) -> NDArray[np.float32]:
+    with files.open_read(path) as stream:
+        try:
+            vectors_ND = np.load(stream, allow_pickle=False)
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path}: is not a .npy file ({error}).") from error
+    return _checked_shape(vectors_ND, num_rows, dimension, path)
+
+
+def _read_h5(path: str, accessions: pa.ChunkedArray, dimension: int | None) -> NDArray[np.float32]:
+    from protclip.index.parts import h5_arrays
+
+    try:
+        arrays = list(h5_arrays(path, accessions.to_pylist()))
+        vectors_ND = np.stack(arrays) if arrays else np.empty((0, dimension or 0))
+    except (KeyError, ValueError, OSError) as error:
+        raise DataError(f"{path}: has not the rows of the parquet file beside it ({error}).") from error
+    return _checked_shape(vectors_ND, len(accessions), dimension, path)
+
+
+def _checked_shape(vectors_ND: NDArray[Any], num_rows: int, dimension: int | None, path: str) -> NDArray[np.float32]:
+    if vectors_ND.ndim != 2 or vectors_ND.shape[1] != (dimension or vectors_ND.shape[1]):
+        raise IndexMismatchError(
+            f"{path}: holds vectors of shape {vectors_ND.shape}, the manifest says dimension {dimension}; the folder "
+            "mixes models. Make the embeddings again."
+        )
+    if len(vectors_ND) != num_rows:
+        raise DataError(f"{path}: holds {len(vectors_ND)} vectors for {num_rows} rows; make the embeddings again.")
+    return vectors_ND.astype(np.float32, copy=False)
+
+
+def _vectors(column: pa.ChunkedArray, dimension: int | None, path: str) -> NDArray[np.float32]:
     if not pa.types.is_fixed_size_list(column.type) or not pa.types.is_floating(column.type.value_type):
         raise DataError(f"{path}: column 'embedding' is {column.type}; a fixed-size list of floats is needed.")
+    dimension = dimension or column.type.list_size
     if column.type.list_size != dimension:
         raise IndexMismatchError(
             f"{path}: holds vectors of dimension {column.type.list_size}, the manifest says {dimension}; "

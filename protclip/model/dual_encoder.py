@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.data.collate import Batch, MaskedResidues, PropertyTexts
-from protclip.model.encoders import build_encoder
+from protclip.model.encoders import Kind, build_encoder
 from protclip.model.objective_heads import ObjectiveHeads
 from protclip.model.packed import Packing, bert_hidden, esm_hidden, pack, unpack
 from protclip.model.pooling import at_least_fp32, mean_pool, residue_positions
@@ -111,9 +111,16 @@ class DualEncoder(nn.Module):
         hidden_TH, packing = self._protein_hidden([(ids_BL, mask_BL)])
         return _unit(self.protein_projection(mean_pool(hidden_TH, packing.length_S)))
 
-    def encode_residues(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Projected tokens of proteins in one row (T, D), fp32: special tokens among them, padding left out."""
-        return at_least_fp32(self.protein_projection(self._protein_hidden([(ids_BL, mask_BL)])[0]))
+    def encode_packed(self, kind: Kind, ids_T: Tensor, packing: Packing) -> Tensor:
+        """What ``encode_proteins`` or ``encode_texts`` gives, (S, D), of token ids that stand in one row."""
+        project = self.protein_projection if kind == "protein" else self.text_projection
+        return _unit(project(mean_pool(self._hidden(kind, ids_T, packing), packing.length_S)))
+
+    def encode_packed_residues(self, ids_T: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+        """Global embeddings (S, D) of proteins, and their projected tokens (T, D), special ones among them; fp32."""
+        hidden_TH = self._hidden("protein", ids_T, packing)
+        protein_SD = _unit(self.protein_projection(mean_pool(hidden_TH, packing.length_S)))
+        return protein_SD, at_least_fp32(self.protein_projection(hidden_TH))
 
     def encode_texts(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Global embeddings (B, D) of texts: mean over tokens, projected, unit length, fp32."""
@@ -199,15 +206,17 @@ class DualEncoder(nn.Module):
 
     def _protein_hidden(self, ids_and_masks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Packing]:
         ids_T, packing = pack(ids_and_masks)
-        if self.architecture.attention == "packed":
-            return esm_hidden(self.protein_encoder, ids_T, packing), packing
-        return _padded(self.protein_encoder, ids_T, packing), packing
+        return self._hidden("protein", ids_T, packing), packing
 
     def _text_hidden(self, ids_and_masks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Packing]:
         ids_T, packing = pack(ids_and_masks)
-        if self.architecture.attention == "packed":
-            return bert_hidden(self.text_encoder, ids_T, packing), packing
-        return _padded(self.text_encoder, ids_T, packing), packing
+        return self._hidden("text", ids_T, packing), packing
+
+    def _hidden(self, kind: Kind, ids_T: Tensor, packing: Packing) -> Tensor:
+        encoder = self.protein_encoder if kind == "protein" else self.text_encoder
+        if self.architecture.attention == "padded":
+            return _padded(encoder, ids_T, packing)
+        return (esm_hidden if kind == "protein" else bert_hidden)(encoder, ids_T, packing)
 
     def train(self, mode: bool = True) -> DualEncoder:
         """Set training mode; a frozen text encoder stays without dropout."""

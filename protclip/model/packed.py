@@ -18,6 +18,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad, scaled_dot_product_attention
@@ -69,6 +70,17 @@ def pack(ids_and_masks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Packin
     sequence_T = torch.arange(len(length_S), device=ids_T.device).repeat_interleave(length_S, output_size=len(ids_T))
     position_T = torch.arange(len(ids_T), device=ids_T.device) - start_S1[sequence_T]
     return ids_T, Packing(tuple(length_S.tolist()), length_S, start_S1.int(), sequence_T, position_T)
+
+
+def pack_rows(rows: Sequence[Sequence[int] | np.ndarray], device: torch.device) -> tuple[Tensor, Packing]:
+    """The same of lists of token ids, one for each sequence, which need no padding on the way; nothing waits."""
+    lengths = [len(row) for row in rows]
+    ids_T = torch.from_numpy(np.concatenate(rows).astype(np.int64)).to(device, non_blocking=True)
+    start_S1 = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])).to(device, non_blocking=True)
+    length_S = start_S1.diff()
+    sequence_T = torch.arange(len(rows), device=device).repeat_interleave(length_S, output_size=len(ids_T))
+    position_T = torch.arange(len(ids_T), device=device) - start_S1[sequence_T]
+    return ids_T, Packing(tuple(lengths), length_S, start_S1.int(), sequence_T, position_T)
 
 
 def unpack(values_TD: Tensor, packing: Packing) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tiny_model import RESIDUES, tiny_model
 
-from protclip.index.embeddings import METADATA
+from protclip.embedding import ProtCLIP
+from protclip.errors import DataError
+from protclip.index.embeddings import METADATA, read_embeddings
+from protclip.manifest import write_manifest
+from protclip.model.dual_encoder import DualEncoder
+from protclip.model.packed import Packing
 from protclip.protanno.shards import SCHEMA
-from ray_jobs.stages import EmbedChunk
+from ray_jobs.stages import EmbedChunk, EmbedSettings
 
 pytestmark = pytest.mark.unit
 
@@ -36,14 +44,17 @@ def pairs(tmp_path: Path) -> tuple[str, dict[str, str]]:
     return path, sequences
 
 
-def embed(pairs: str, row_groups: list[int], **arguments: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The report and the rows of the part."""
+def embed(pairs: str, row_groups: list[int], **settings: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The record and the rows of the part."""
     folder = Path(pairs).parent
-    stage = EmbedChunk(
-        str(folder / "model"), arguments.pop("content", "protein"), str(folder), use_gpu=False, **arguments
-    )
-    report = stage({"path": pairs, "row_groups": row_groups, "part": "part.parquet", "source": pairs, "pairs": True})
-    return report, pq.read_table(folder / report["part"]).to_pylist() if report["part"] else []
+    stage = EmbedChunk(str(folder / "model"), str(folder), str(folder / "work"), EmbedSettings(**settings))
+    item = {"path": pairs, "row_groups": row_groups, "number": 7, "pairs": True}
+    record = stage(item)
+    assert record == json.loads((folder / "work" / "parts" / "00007.json").read_text())
+    assert stage(item) == record  # an actor that gets it again
+    part = folder / "part-00007.parquet"
+    assert list(record["files"]) == ([part.name] if part.exists() else [])
+    return record, pq.read_table(part).to_pylist() if part.exists() else []
 
 
 def test_long_pairs_are_refused_by_their_place_in_the_shard(pairs: tuple[str, dict[str, str]]) -> None:
@@ -68,7 +79,7 @@ def test_a_part_says_which_proteins_were_longer_than_the_model_sees(
     assert (report["read"], report["rows"], report["long"], report["refused"]) == (8, 8, 4, [])
     wanted = tiny_model().embed_proteins(list(sequences.values()), long=policy)
     assert np.abs(np.array([row["embedding"] for row in rows]) - wanted).max() <= 1e-6
-    part = pq.read_schema(Path(path).parent / "part.parquet")
+    part = pq.read_schema(Path(path).parent / "part-00007.parquet")
     assert part.names == [*METADATA.names, "long", "embedding"]
 
 
@@ -77,11 +88,93 @@ def test_a_chunk_of_long_proteins_alone_leaves_no_part(pairs: tuple[str, dict[st
     table = pq.read_table(pairs[0])
     pq.write_table(table.take([1, 3]), alone)
     report, rows = embed(alone, [0], long="error")
-    assert (report["part"], report["rows"], len(report["refused"]), rows) == (None, 0, 2, [])
-    assert not (tmp_path / "part.parquet").exists()
+    assert (report["files"], report["rows"], len(report["refused"]), rows) == ({}, 0, 2, [])
 
 
 def test_texts_have_no_policy(pairs: tuple[str, dict[str, str]]) -> None:
     report, rows = embed(pairs[0], [0], content="text", long=None)
     assert {row["long"] for row in rows} == {None}
     assert (report["rows"], report["long"], report["mapped"]) == (3, 0, {})
+
+
+def test_the_same_sequence_is_computed_once(pairs: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    path, _ = pairs
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table, table.take([2, 0])]), path)
+    computed: list[int] = []
+    embed_proteins = ProtCLIP.embed_proteins
+
+    def counted(self: ProtCLIP, sequences: Sequence[str], **options: Any) -> np.ndarray:
+        computed.append(len(sequences))
+        return embed_proteins(self, sequences, **options)
+
+    monkeypatch.setattr(ProtCLIP, "embed_proteins", counted)
+    _, rows = embed(path, [0])
+    assert computed == [len(LENGTHS)]
+    assert len(rows) == len(LENGTHS) + 2
+    assert [rows[8]["embedding"], rows[9]["embedding"]] == [rows[2]["embedding"], rows[0]["embedding"]]
+
+
+def test_what_does_not_fit_into_memory_is_refused_by_its_place(
+    pairs: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = pairs
+    encode = DualEncoder.encode_packed
+
+    def small_device(self: DualEncoder, kind: Any, ids_T: torch.Tensor, packing: Packing) -> torch.Tensor:
+        if len(ids_T) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(self, kind, ids_T, packing)
+
+    monkeypatch.setattr(DualEncoder, "encode_packed", small_device)
+    record, rows = embed(path, [0, 1, 2])
+    assert [row["accession"] for row in rows] == ["A0", "A4", "A7"]
+    assert [(entry["line"], entry["accession"]) for entry in record["refused"]] == [
+        (i + 1, f"A{i}") for i in (1, 2, 3, 5, 6)
+    ]
+    assert {entry["reason"] for entry in record["refused"]} == {"does not fit into memory"}
+
+
+@pytest.mark.parametrize("form", ["parquet", "npy", "h5"])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_every_format_gives_the_same_vectors(
+    pairs: tuple[str, dict[str, str]], form: Any, precision: Any, tmp_path: Path
+) -> None:
+    if form == "h5":
+        pytest.importorskip("h5py", reason="h5py is not installed")
+    stage = EmbedChunk(
+        str(tmp_path / "model"),
+        str(tmp_path / "out"),
+        str(tmp_path / "work"),
+        EmbedSettings(format=form, precision=precision, residues=True),
+    )
+    record = stage({"path": pairs[0], "row_groups": [0, 1, 2], "number": 0, "pairs": True})
+    facts = {"content": "protein", "dimension": 24, "model_fingerprint": "f", "rows": 8}
+    write_manifest(str(tmp_path / "out"), "embeddings", [], described=record["files"], **facts)
+    found = read_embeddings(str(tmp_path / "out"))
+    wanted = tiny_model().embed_proteins(list(pairs[1].values())).astype(precision).astype(np.float32)
+    assert np.abs(found.vectors - wanted).max() <= 1e-6
+    assert found.ids.tolist() == [f"A{i}" for i in range(8)]
+    assert np.array_equal(np.concatenate([vectors for vectors, _ in found.parts()]), found.vectors)
+    if form == "npy":
+        assert isinstance(found.matrices[0], np.memmap)
+        assert found.matrices[0].dtype == precision
+    else:
+        with pytest.raises(DataError, match="--format npy"):
+            _ = found.matrices
+    residues = tiny_model().embed_residues(list(pairs[1].values()))
+    if form == "h5":
+        import h5py
+
+        with h5py.File(tmp_path / "out" / "residues-00000.h5") as file:
+            stored = [file[f"A{i}"][()] for i in range(8)]
+        with h5py.File(tmp_path / "out" / "part-00000.h5") as file:
+            assert file["A3"].shape == (24,)
+    else:
+        table = pq.read_table(tmp_path / "out" / "residues-00000.parquet")
+        stored = [np.array(row, dtype=np.float16) for row in table["residues"].to_pylist()]
+    assert all(np.abs(a.astype(np.float32) - b).max() <= 2e-3 for a, b in zip(stored, residues, strict=True))
+    before = {name: entry["sha256"] for name, entry in record["files"].items()}
+    (tmp_path / "work" / "parts" / "00000.json").unlink()
+    again = stage({"path": pairs[0], "row_groups": [0, 1, 2], "number": 0, "pairs": True})
+    assert {name: entry["sha256"] for name, entry in again["files"].items()} == before

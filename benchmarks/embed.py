@@ -1,0 +1,197 @@
+"""How fast proteins are embedded on a CPU, end to end, against the plain loop. Hours at full size on few cores.
+
+    python benchmarks/embed.py            shapes of ESM-2 8M and 35M; 512 sequences plain, 4,096 ours
+    python benchmarks/embed.py --quick    8M alone, 96 sequences plain and 384 ours; within two minutes
+
+Random weights; lengths as UniProt's are, seeded. Both on all cores of this machine.
+
+    plain    what one would write first: HuggingFace's EsmModel, batches of 32 as they come, padded, fp32
+    ours     ``protclip embed``: Ray, a worker of one thread for each core, FASTA in, committed parts out
+    packed   the package's forward alone, one thread, on one part
+
+The rate is residues / (wall time × cores): ours between the first and the last committed part, of those that came
+after the first; what was before that is stated as the start. The peak is that of matrix products in the type that
+the model computes in, which is bfloat16 where the processor has instructions for it and float32 elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import torch
+from gpu_train_step import forward_flops
+from report import Claim, write_results
+from train_step import MAX_RESIDUES, MEDIAN_RESIDUES, PROTEIN_SHAPES, SPREAD
+
+from protclip.config import EncoderConfig, ModelConfig
+from protclip.embedding import ProtCLIP, has_fast_bfloat16
+from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+DTYPE = torch.bfloat16 if has_fast_bfloat16() else torch.float32
+PLAIN_BATCH = 32
+TEXT_SHAPE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+def main() -> None:
+    """Measure each shape, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the shape of ESM-2 8M alone, few sequences")
+    quick = parser.parse_args().quick
+    num_plain, num_ours, part_rows = (96, 384, 48) if quick else (512, 4096, 256)
+    with tempfile.TemporaryDirectory() as folder:
+        results = {
+            shape: compare(shape, num_plain, num_ours, part_rows, Path(folder) / shape)
+            for shape in (("8m",) if quick else ("8m", "35m"))
+        }
+    claims = [
+        Claim(claim=f"embed_{shape}_vs_plain", value=r["ours"] / r["plain"], target=8.0, unit="x")
+        for shape, r in results.items()
+    ]
+    if "35m" in results:
+        large = results["35m"]
+        unit = f"of {large['dtype']} matmul"
+        claims += [
+            Claim(claim="embed_35m_of_packed", value=large["ours"] / large["packed"], target=0.9, unit="of packed"),
+            Claim(claim="embed_35m_of_peak", value=large["of_peak"], target=0.4, unit=unit),
+        ]
+    names = ("plain", "packed", "ours", "gflops", "peak_gflops", "of_peak", "start_s", "worker_mb")
+    lines = [
+        f"{num_plain} sequences plain, {num_ours:,} ours in parts of {part_rows}; {CORES} cores; "
+        f"{str(DTYPE).removeprefix('torch.')}. Rates in residues per core-second.",
+        "",
+        "| shape | plain | packed | ours | GFLOP/s a core | peak | of the peak | start, s | a worker's most, MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {shape} | {' | '.join(f'{r[name]:.3g}' for name in names)} |" for shape, r in results.items()]
+    write_results("embed", claims, {"results": results}, "\n".join(lines), quick=quick)
+
+
+def compare(shape: str, num_plain: int, num_ours: int, part_rows: int, folder: Path) -> dict[str, Any]:
+    """Rates of the three on one shape."""
+    config = ModelConfig(
+        projection_dim=512,
+        protein=EncoderConfig(max_tokens=MAX_RESIDUES + 2, config=PROTEIN_SHAPES[shape]),
+        text=EncoderConfig(max_tokens=32, config={**TEXT_SHAPE, "vocab_size": 100}),
+    )
+    tokenizer = build_text_tokenizer(config, ["a protein that binds ATP"])
+    network = build_model(config, build_architecture(config, tokenizer), seed=0)
+    model = ProtCLIP(network, build_protein_tokenizer(config), tokenizer, dtype=DTYPE)
+    model.save_pretrained(str(folder / "model"))
+    sequences = uniprot_like(num_ours)
+    torch.set_num_threads(1)
+    peak = matmul_rate(DTYPE)
+    packed = packed_rate(model, sequences[:part_rows])
+    ours = ours_rate(sequences, folder, part_rows)
+    packed = max(packed, packed_rate(model, sequences[:part_rows]))
+    peak = max(peak, matmul_rate(DTYPE))
+    torch.set_num_threads(CORES)
+    plain = plain_rate(network, sequences[:num_plain], model)
+    lengths = np.array([len(sequence) + 2 for sequence in sequences])
+    flops_per_residue = forward_flops(network.architecture.protein, lengths) / float((lengths - 2).sum())
+    gflops = ours["rate"] * flops_per_residue / 1e9
+    return {
+        "plain": plain,
+        "packed": packed,
+        "ours": ours.pop("rate"),
+        "gflops": gflops,
+        "peak_gflops": peak,
+        "of_peak": gflops / peak,
+        "dtype": str(DTYPE).removeprefix("torch."),
+        "residues": int((lengths - 2).sum()),
+        **ours,
+    }
+
+
+def uniprot_like(count: int) -> list[str]:
+    """Random sequences with lengths near to UniProt's."""
+    generator = np.random.default_rng(0)
+    lengths = np.clip(MEDIAN_RESIDUES * np.exp(SPREAD * generator.standard_normal(count)), 30, MAX_RESIDUES)
+    letters = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", dtype=np.uint8)
+    return [generator.choice(letters, int(length)).tobytes().decode() for length in lengths]
+
+
+def packed_rate(model: ProtCLIP, sequences: list[str]) -> float:
+    """Residues a second of the forward alone; one thread."""
+    model.embed_proteins(sequences[:4])
+    before = time.monotonic()
+    model.embed_proteins(sequences)
+    return sum(map(len, sequences)) / (time.monotonic() - before)
+
+
+def plain_rate(network: Any, sequences: list[str], model: ProtCLIP) -> float:
+    """Residues a core-second of HuggingFace's module on padded batches in the order of the input."""
+    encoder, ids = network.protein_encoder, [model.protein_tokenizer.encode(sequence) for sequence in sequences]
+    before = time.monotonic()
+    with torch.inference_mode():
+        for start in range(0, len(ids), PLAIN_BATCH):
+            rows = [torch.from_numpy(row.astype(np.int64)) for row in ids[start : start + PLAIN_BATCH]]
+            ids_BL = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1)
+            mask_BL = ids_BL != 1
+            hidden_BLH = encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+            _ = (hidden_BLH * mask_BL[..., None]).sum(1) / mask_BL.sum(1, keepdim=True)
+    return sum(map(len, sequences)) / (time.monotonic() - before) / CORES
+
+
+def ours_rate(sequences: list[str], folder: Path, part_rows: int) -> dict[str, float]:
+    """Residues a core-second of the command, between its first and last committed part."""
+    fasta, output = folder / "proteins.fasta.gz", folder / "embeddings"
+    with gzip.open(fasta, "wt") as stream:
+        stream.writelines(f">tr|A{i:06d}|A{i}_X Protein\n{sequence}\n" for i, sequence in enumerate(sequences))
+    command = [sys.executable, "-m", "ray_jobs", "embed", str(fasta), "--checkpoint", str(folder / "model")]
+    command += ["--output", str(output), "--part-rows", str(part_rows), "--workers", str(CORES)]
+    started = time.time()
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+    worker_bytes = [0]
+    watch = threading.Thread(target=_watch_memory, args=(process, worker_bytes), daemon=True)
+    watch.start()
+    if process.wait() != 0:
+        sys.exit("embed: the command failed; nothing was measured.")
+    parts = sorted(output.glob("part-*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    times = [path.stat().st_mtime_ns / 1e9 for path in parts]
+    residues = [int(np.sum(pq.read_table(path, columns=["length"])["length"].to_numpy())) for path in parts]
+    return {
+        "rate": sum(residues[1:]) / (times[-1] - times[0]) / CORES,
+        "start_s": times[0] - started,
+        "wall_s": times[-1] - started,
+        "worker_mb": worker_bytes[0] / 1e6,
+    }
+
+
+def _watch_memory(process: subprocess.Popen[bytes], most: list[int]) -> None:
+    """The most memory that one of the run's actors had."""
+    while process.poll() is None:
+        try:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                if "ray::MapWorker" in " ".join(child.cmdline()[:1]):
+                    most[0] = max(most[0], child.memory_info().rss)
+        except psutil.Error:
+            pass
+        time.sleep(0.5)
+
+
+def matmul_rate(dtype: torch.dtype, size: int = 2048) -> float:
+    """GFLOP/s of a square matrix product on one thread."""
+    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(4):
+        before = time.monotonic()
+        a @ b
+        times.append(time.monotonic() - before)
+    return 2 * size**3 / min(times) / 1e9
+
+
+if __name__ == "__main__":
+    main()

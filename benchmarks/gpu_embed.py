@@ -1,0 +1,94 @@
+"""How fast proteins are embedded on one CUDA device: the packed forward at the size of ESM-2 650M. A minute or two.
+
+    python benchmarks/gpu_embed.py            8,192 sequences
+    python benchmarks/gpu_embed.py --quick    1,024 sequences
+    python benchmarks/gpu_embed.py --cpu      a tiny shape on this processor, to see that it runs; no claims
+
+Random weights, bf16, lengths as UniProt's are, seeded. It needs torch, transformers, numpy and pyarrow beside this
+package, and no Ray: what is timed is ``ProtCLIP.embed_proteins``, from strings to vectors on the host. MFU is the
+encoder's FLOPs for these residues over the device's bf16 peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from gpu_train_step import ESM2_650M, forward_flops, peak_flops
+from report import Claim, write_results
+from train_step import MAX_RESIDUES, MEDIAN_RESIDUES, SPREAD
+
+import protclip.embedding
+from protclip.config import EncoderConfig, ModelConfig
+from protclip.embedding import ProtCLIP
+from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
+
+TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+TEXT_SHAPE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+BUDGETS = (8_192, 32_768, 131_072)
+"""Tokens of one forward pass."""
+
+
+def main() -> None:
+    """Measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer sequences")
+    parser.add_argument("--cpu", action="store_true", help="a tiny shape on this processor")
+    arguments = parser.parse_args()
+    if arguments.cpu:
+        rate, _ = measured(TINY, 64, torch.device("cpu"), BUDGETS[0])
+        print(f"gpu_embed: the tiny shape runs, {rate:,.0f} residues/s")
+        return
+    if not torch.cuda.is_available():
+        sys.exit("gpu_embed: torch finds no CUDA device here; nothing was measured. --cpu tries a tiny shape.")
+    device = torch.device("cuda", 0)
+    count = 1024 if arguments.quick else 8192
+    found = {budget: measured(ESM2_650M, count, device, budget) for budget in BUDGETS}
+    peak = peak_flops(torch.cuda.get_device_name(device))
+    rate, flops = max(found.values())
+    claims = [Claim(claim="embed_650m_residues_per_s", value=rate, target=290e3, unit="residues/s")]
+    if peak is not None:
+        claims.append(Claim(claim="embed_650m_mfu", value=flops / peak, target=0.4, unit="of bf16 peak"))
+    lines = [
+        f"{count:,} sequences, ESM-2 650M's shape, bf16; the default is {protclip.embedding.GPU_TOKENS_PER_BATCH:,}.",
+        "",
+        "| tokens a pass | residues/s | TFLOP/s |",
+        "|---|---|---|",
+        *(f"| {budget:,} | {rate:,.0f} | {flops / 1e12:.0f} |" for budget, (rate, flops) in found.items()),
+    ]
+    figures: dict[str, Any] = {str(budget): {"residues_per_s": r, "flops": f} for budget, (r, f) in found.items()}
+    write_results(
+        "gpu_embed", claims, {"peak_flops": peak, "budgets": figures}, "\n".join(lines), quick=arguments.quick
+    )
+
+
+def measured(shape: dict[str, int], count: int, device: torch.device, budget: int) -> tuple[float, float]:
+    """Residues and FLOPs a second, with so many tokens a pass."""
+    config = ModelConfig(
+        projection_dim=512,
+        protein=EncoderConfig(max_tokens=MAX_RESIDUES + 2, config=shape),
+        text=EncoderConfig(max_tokens=32, config={**TEXT_SHAPE, "vocab_size": 100}),
+    )
+    tokenizer = build_text_tokenizer(config, ["a protein that binds ATP"])
+    network = build_model(config, build_architecture(config, tokenizer), seed=0)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = ProtCLIP(network, build_protein_tokenizer(config), tokenizer, device=device, dtype=dtype)
+    protclip.embedding.GPU_TOKENS_PER_BATCH = budget
+    generator = np.random.default_rng(0)
+    lengths = np.clip(MEDIAN_RESIDUES * np.exp(SPREAD * generator.standard_normal(count)), 30, MAX_RESIDUES).astype(int)
+    letters = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", dtype=np.uint8)
+    sequences = [generator.choice(letters, length).tobytes().decode() for length in lengths]
+    model.embed_proteins(sequences[: max(8, count // 16)])  # the warm-up
+    before = time.monotonic()
+    vectors = model.embed_proteins(sequences)  # it ends with the vectors on the host
+    seconds = time.monotonic() - before
+    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-3
+    return float(lengths.sum()) / seconds, forward_flops(network.architecture.protein, lengths + 2) / seconds
+
+
+if __name__ == "__main__":
+    main()

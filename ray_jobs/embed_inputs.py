@@ -1,0 +1,276 @@
+"""What ``protclip embed`` reads: inputs of several kinds, as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from protclip import files
+from protclip.errors import ConfigError, DataError
+from protclip.hashing import hash64
+from protclip.manifest import FILE_NAME
+from protclip.protanno import shards
+from protclip.protanno.biotext import biotext
+from protclip.uniprot.entry import BadEntry, Entry, RefusedError
+from protclip.uniprot.fasta import Record, read_records
+from protclip.uniprot.formats import READERS, open_entries
+from protclip.uniprot.residues import bare_residues, find_invalid_residue, invalid_residue_message
+from protclip.uniprot.streams import open_stream, read_blocks
+
+Kind = Literal["pairs", "fasta", "entries", "parquet", "lines"]
+Content = Literal["protein", "text"]
+
+_FASTA_ENDINGS = (".fasta", ".fa", ".faa")
+_ENDINGS: dict[str, Kind] = {
+    **dict.fromkeys(READERS, "entries"),
+    **dict.fromkeys(_FASTA_ENDINGS, "fasta"),
+    ".txt": "lines",
+    ".parquet": "parquet",
+}
+_ID_COLUMNS = ("accession", "id")
+_NAME_COLUMNS = ("name", "display_name")
+_READ_ROWS = 8192
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """Files of one kind, or a folder of pairs."""
+
+    kind: Kind
+    paths: tuple[str, ...]
+    """Absolute paths or URLs, in the order in which they are read."""
+    id_column: str | None = None
+    """Of parquet files; None for the first of accession and id that they have."""
+    value_column: str | None = None
+    """Of parquet files: what is embedded; None for sequence, or text."""
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these inputs from others, as JSON values."""
+        marked = [files.join(path, FILE_NAME) if self.kind == "pairs" else path for path in self.paths]
+        return {
+            "files": {path: files.identity(path) for path in marked},
+            "id_column": self.id_column,
+            "value_column": self.value_column,
+        }
+
+
+def find_inputs(patterns: Sequence[str], *, id_column: str | None, value_column: str | None) -> Inputs:
+    """The inputs that paths, globs and URLs mean.
+
+    Raises:
+        DataError: if one of them means nothing.
+        ConfigError: if they are of unknown kind or of several.
+    """
+    found = [path for pattern in patterns for path in _expand(files.absolute(pattern))]
+    kinds = {path: _kind(path) for path in found}
+    if len(set(kinds.values())) > 1 or (len(found) > 1 and "pairs" in kinds.values()):
+        named = ", ".join(f"{path} ({kind})" for path, kind in list(kinds.items())[:4])
+        raise ConfigError(f"inputs of one kind are embedded together, or one folder of pairs; given are {named}.")
+    kind = kinds[found[0]]
+    if (id_column or value_column) and kind != "parquet":
+        raise ConfigError("--id-column and --column are for parquet files; leave them out.")
+    return Inputs(kind=kind, paths=tuple(found), id_column=id_column, value_column=value_column)
+
+
+def resolve_content(kind: Kind, asked: Content | None) -> Content:
+    """What is embedded of such inputs: their kind says so, or ``--content`` does.
+
+    Raises:
+        ConfigError: if the two do not go together.
+    """
+    only: dict[Kind, Content] = {"fasta": "protein", "lines": "text"}
+    if asked not in (None, only.get(kind, asked)):
+        raise ConfigError(
+            f"the input holds {only[kind]}s only, so --content {asked} has nothing to embed; leave it out."
+        )
+    return asked or only.get(kind, "protein")
+
+
+def read_rows(inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
+    """The rows of all inputs in their order, as embed_chunks.CHUNK_SCHEMA has them, and what cannot be read.
+
+    Raises:
+        DataError: if an input cannot be read to its end.
+    """
+    readers: dict[Kind, Callable[[str], Iterator[dict[str, Any] | BadEntry]]] = {
+        "fasta": _read_fasta,
+        "entries": lambda path: _read_entries(path, content),
+        "lines": _read_lines,
+        "parquet": lambda path: _read_parquet(path, inputs, content),
+        "pairs": lambda path: _read_pairs(path, content),
+    }
+    for path in inputs.paths:
+        yield from readers[inputs.kind](path)
+
+
+def _expand(path: str) -> list[str]:
+    fs, inner = files.filesystem(path)
+    if any(mark in inner for mark in "*?[") and not fs.exists(inner):
+        names = sorted(name for name in fs.glob(inner) if fs.isfile(name))
+        if not names:
+            raise DataError(f"{path}: no file matches; check the pattern.")
+        return [fs.unstrip_protocol(name) if files.is_url(path) else name for name in names]
+    if not fs.exists(inner):
+        raise DataError(f"{path}: does not exist; check the path.")
+    if files.is_folder(path) and not files.exists(files.join(path, FILE_NAME)):
+        names = [name for name in files.list_folder(path) if name.endswith(".parquet")]
+        if not names:
+            raise DataError(
+                f"{path}: is a folder without manifest.json; give a finished folder of pairs, a folder of parquet "
+                "files, or a file."
+            )
+        return [files.join(path, name) for name in names]
+    return [path]
+
+
+def _kind(path: str) -> Kind:
+    if files.is_folder(path):
+        return "pairs"
+    name = path.rsplit("/", 1)[-1].lower().removesuffix(".gz")
+    for ending, kind in _ENDINGS.items():
+        if name.endswith(ending):
+            return kind
+    raise ConfigError(
+        f"{path}: is neither a folder of pairs nor a file of known kind; known: {', '.join(_ENDINGS)}, plain or .gz."
+    )
+
+
+def _read_pairs(folder: str, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
+    from ray_jobs.embed_chunks import pairs_chunks, read_chunk
+
+    for item in pairs_chunks(folder, _READ_ROWS):
+        yield from read_chunk(item, content).to_pylist()
+
+
+def _read_fasta(path: str) -> Iterator[dict[str, Any] | BadEntry]:
+    with open_stream(path) as stream:
+        for record in read_records(stream, path):
+            yield record if isinstance(record, BadEntry) else _fasta_row(record, path)
+
+
+def _fasta_row(record: Record, path: str) -> dict[str, Any]:
+    header = record.header
+    return {
+        "accession": header.accession,
+        "name": record.display_name,
+        "organism": header.organism,
+        "organism_id": header.organism_id,
+        "reviewed": header.reviewed,
+        "ec": [],
+        **_sequence(record.sequence),
+        "source": path,
+        "line": record.line,
+    }
+
+
+def _sequence(sequence: str) -> dict[str, Any]:
+    return {"length": len(sequence), "sequence_hash": hash64(sequence), "sequence": sequence}
+
+
+def _read_entries(path: str, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
+    for number, entry in enumerate(open_entries(path), start=1):
+        if isinstance(entry, BadEntry):
+            yield entry
+        elif content == "text" and not (text := _text_of(entry)):
+            refusal = RefusedError("no text", "", "an entry with a name or one of the three comments")
+            yield refusal.at(source=path, line=number, accession=entry.accession)
+        else:
+            yield {
+                "accession": entry.accession,
+                "name": entry.display_name or entry.name,
+                "organism": entry.organism,
+                "organism_id": entry.organism_id,
+                "reviewed": entry.reviewed,
+                "ec": list(entry.ec),
+                "text": text if content == "text" else None,
+                **_sequence(entry.sequence),
+                "source": path,
+                "line": number,
+            }
+
+
+def _text_of(entry: Entry) -> str:
+    return biotext(*(getattr(entry, name) for name in shards.PROPERTIES))
+
+
+def _read_lines(path: str) -> Iterator[dict[str, Any] | BadEntry]:
+    """The lines that are not blank, keyed ``line-N`` by their number from 1."""
+    with open_stream(path) as stream:
+        for number, line in enumerate(_lines(stream, path), start=1):
+            try:
+                text = line.decode().strip()
+            except UnicodeDecodeError:
+                refusal = RefusedError("not UTF-8", repr(line), "UTF-8 text")
+                yield refusal.at(source=path, line=number, accession=None)
+                continue
+            if text:
+                yield {"accession": f"line-{number}", "ec": [], "text": text, "source": path, "line": number}
+
+
+def _lines(stream: Any, source: str) -> Iterator[bytes]:
+    rest = b""
+    for block in read_blocks(stream, source):
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _read_parquet(path: str, inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
+    with files.open_read(path) as stream:
+        try:
+            file = pq.ParquetFile(stream)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path}: is not a parquet file ({error}).") from error
+        names = file.schema_arrow.names
+        key = _column(path, names, [inputs.id_column] if inputs.id_column else _ID_COLUMNS)
+        value = _column(path, names, [inputs.value_column or ("text" if content == "text" else "sequence")])
+        shown = {name: name for name in ("organism", "organism_id", "reviewed", "ec") if name in names}
+        shown |= dict(islice((("name", name) for name in _NAME_COLUMNS if name in names and name != value), 1))
+        number = 0
+        columns = sorted({key, value, *shown.values()})
+        for batch in file.iter_batches(batch_size=_READ_ROWS, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                facts = {name: row[column] for name, column in shown.items()}
+                yield _parquet_row(row[key], row[value], facts, content, path, number)
+
+
+def _column(path: str, names: Sequence[str], wanted: Sequence[str]) -> str:
+    for name in wanted:
+        if name in names:
+            return name
+    raise DataError(
+        f"{path}: has no column {' or '.join(wanted)}; columns are {', '.join(names)}. Name yours by --id-column and "
+        "--column."
+    )
+
+
+def _parquet_row(
+    key: Any, value: Any, facts: Mapping[str, Any], content: Content, path: str, number: int
+) -> dict[str, Any] | BadEntry:
+    try:
+        if key is None or not str(key).strip():
+            raise RefusedError("no accession", repr(key), "an identifier in every row")
+        if not isinstance(value, str):
+            raise RefusedError(f"no {content}", repr(value), "a string in every row")
+        row = {"accession": str(key), "ec": [], **facts, "source": path, "line": number}
+        row["ec"] = row["ec"] or []
+        if content == "text":
+            if not value.strip():
+                raise RefusedError("no text", repr(value), "a text in every row")
+            return {**row, "text": value}
+        residues = bare_residues(value)
+        if not residues:
+            raise RefusedError("no sequence", repr(value), "at least one residue")
+        if (position := find_invalid_residue(residues)) is not None:
+            message = invalid_residue_message(residues, position)
+            raise RefusedError("letter outside the alphabet", message, "the 20 amino acids and BJOUXZ")
+        return {**row, **_sequence(residues.upper())}
+    except RefusedError as refusal:
+        return refusal.at(source=path, line=number, accession=None if key is None else str(key))

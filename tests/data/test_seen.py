@@ -1,0 +1,33 @@
+"""The distinct keys of a stream."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from protclip.data.seen import DistinctKeys
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_stream_in_any_pieces_is_numbered_as_a_dict_does() -> None:
+    generator = np.random.default_rng(0)
+    keys = [f"A{number}" for number in generator.integers(0, 700, size=2000)]
+    wanted: dict[str, int] = {}
+    is_first = [
+        wanted.setdefault(key, len(wanted)) == len(wanted) - 1 and keys.index(key) == i for i, key in enumerate(keys)
+    ]
+    seen, start = DistinctKeys(), 0
+    numbers, firsts = list[int](), list[bool]()
+    while start < len(keys):
+        end = start + int(generator.integers(1, 90))
+        for gathered, found in zip((numbers, firsts), seen.number(keys[start:end]), strict=True):
+            gathered.extend(found.tolist())
+        start = end
+    assert numbers == [wanted[key] for key in keys]
+    assert firsts == is_first
+    assert len(seen) == len(wanted)
+
+
+def test_no_keys_have_no_numbers() -> None:
+    assert [found.tolist() for found in DistinctKeys().number([])] == [[], []]
