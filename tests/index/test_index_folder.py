@@ -12,7 +12,7 @@ from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 
 from protclip import files
 from protclip.errors import ConfigError, DataError, IndexMismatchError
-from protclip.index import build, hnsw, recall, segment
+from protclip.index import building, hnsw, recall, segment
 from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
 from protclip.index.exact import exact_search
@@ -174,7 +174,7 @@ def test_a_run_that_was_killed_at_any_write_goes_on_to_the_same_files(tmp_path, 
     config = IndexConfig(shard_rows=50, ef_search=20)
     build_index(embeddings, str(tmp_path / "whole"), config)
     builds = []
-    monkeypatch.setattr(build, "start_graph", lambda *a, real=build.start_graph: (builds.append(1), real(*a))[1])
+    monkeypatch.setattr(building, "start_graph", lambda *a, real=building.start_graph: (builds.append(1), real(*a))[1])
     writes, kills = 0, 0
     real = files.atomic_write
 
@@ -317,7 +317,7 @@ def test_a_write_that_hnswlib_loses_is_noticed_and_leaves_no_index(tmp_path, mon
     def nowhere(_target):
         yield "/no/such/folder/hnsw.bin"  # hnswlib saves there without an error
 
-    monkeypatch.setattr(build, "writable_copy", nowhere)
+    monkeypatch.setattr(building, "writable_copy", nowhere)
     with pytest.raises(ConfigError, match="0 of"):
         build_index(embeddings, str(folder), IndexConfig())
     assert not (folder / "manifest.json").exists() and not list(folder.glob("*.hnsw*"))
