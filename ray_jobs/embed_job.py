@@ -151,7 +151,7 @@ class EmbedJob:
         if not num_rows:
             detail = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(reasons.items()))
             where = files.join(self.folder, QUARANTINE_FILE)
-            said = f"; all rows are bad ({detail}), each is listed in {where}" if reasons else ""
+            said = f"; all {reasons.total():,} are bad ({detail}), each is listed in {where}" if reasons else ""
             raise DataError(f"{source}: holds nothing that can be embedded{said}.")
         num_long, long = sum(record["long"] for record in records), self.settings.long
         manifest = write_manifest(
