@@ -13,6 +13,7 @@ import torch
 
 from protclip import files
 from protclip.embedding import LongPolicy, ProtCLIP
+from protclip.errors import DataError
 from protclip.index.embeddings import LONG, read_embeddings, read_part
 from protclip.index.parts import Format, Precision, write_part, write_residues
 from protclip.index.previous import Lookup, write_lookup
@@ -72,7 +73,12 @@ class EmbedChunk:
         if files.exists(path):  # an actor that died after its last write: Ray gives its item to another
             record: dict[str, Any] = files.read_json(path)
             return record
-        rows = read_chunk(item, self.settings.content)
+        try:
+            rows = read_chunk(item, self.settings.content)
+        except DataError:
+            if not files.exists(path):  # a worker that outlived a killed run was faster, and removed the chunk
+                raise
+            return dict(files.read_json(path))
         record = {"number": item["number"], "read": len(rows)}
         rows, refused = self._without_refused(rows)
         vectors_ND, residues, unfit, record["reused"] = self._embedded_or_reused(rows)

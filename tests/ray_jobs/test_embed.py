@@ -174,7 +174,7 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
 
 def _started(arguments: list[str], output: Path) -> dict[str, Any]:
     """Claim the folder as the command does; gives the arguments of its cut."""
-    from ray_jobs import embed
+    from ray_jobs import embed_job
 
     found: dict[str, Any] = {}
 
@@ -186,7 +186,7 @@ def _started(arguments: list[str], output: Path) -> dict[str, Any]:
         raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed.EmbedJob, "run", stop)
+        patch.setattr(embed_job.EmbedJob, "run", stop)
         with pytest.raises(StoppedError):
             run(*arguments, str(output))
     return found

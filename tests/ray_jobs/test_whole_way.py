@@ -229,8 +229,9 @@ def test_each_row_tells_how_a_long_protein_was_read(tmp_path: Path) -> None:
         assert {name: row["long"] for name, row in rows.items()} == {"short": None, "fits": None, "long": policy}
         wanted = model.embed_proteins([LONG_SEQUENCE], long=policy)[0]  # type: ignore[arg-type]
         assert np.abs(np.array(rows["long"]["embedding"]) - wanted).max() <= 1e-5
-        assert manifest["settings"] == {"long": policy}
-        counts = {"truncated": 0, "window_mean": 0, "mapped_letters": {"unknown_token": 2}}
+        assert manifest["settings"]["long"] == policy
+        counts: dict[str, Any] = {"truncated": 0, "window_mean": 0, "mapped_letters": {"unknown_token": 2}}
+        counts["quarantined_by_reason"] = {"letter outside the alphabet": 1}
         counts["truncated" if policy == "truncate" else "window_mean"] = 1
         assert manifest["counts"] == counts
 
@@ -286,7 +287,8 @@ def test_a_damaged_checkpoint_is_one_error_and_a_finished_folder_survives_a_wron
 
 def test_embed_refuses_what_it_cannot_use(folders: Folders, tmp_path: Path) -> None:
     def message(error: type[ProtclipError], source: str, checkpoint: str = folders.checkpoint) -> str:
-        return refused(error, "embed", source, "--checkpoint", checkpoint, "--output", str(tmp_path / "out"))
+        output = str(tmp_path / f"out-{len(list(tmp_path.iterdir()))}")  # another input is another run
+        return refused(error, "embed", source, "--checkpoint", checkpoint, "--output", output)
 
     empty = tmp_path / "empty.fasta"
     empty.write_text("")
@@ -296,5 +298,6 @@ def test_embed_refuses_what_it_cannot_use(folders: Folders, tmp_path: Path) -> N
     assert "all 1 are bad" in message(DataError, str(bad))
     assert "does not exist" in message(DataError, str(tmp_path / "nothing.fasta"))
     assert "no file system" in message(ConfigError, "nonsense://bucket/a.fasta")
-    assert "known kind" in message(ConfigError, str(tmp_path / "data.csv"))
+    (tmp_path / "data.docx").write_text("")
+    assert "known kind" in message(ConfigError, str(tmp_path / "data.docx"))
     assert "is missing" in message(CheckpointError, str(bad), str(tmp_path / "no-model"))
