@@ -11,7 +11,6 @@ import pytest
 import torch
 from tiny_model import random_sequences, random_texts, tiny_model
 
-import protclip
 from protclip import ProtCLIP
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig
 from protclip.data.collate import pad
@@ -23,13 +22,6 @@ from protclip.model.pooling import residue_positions
 pytestmark = pytest.mark.unit
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-
-
-def test_public_names_are_there() -> None:
-    assert set(protclip.__all__) == {"ProtCLIP", "ProtclipError", "__version__"}
-    assert all(getattr(protclip, name) is not None for name in protclip.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = protclip.nonsense
 
 
 def test_padding_does_not_move_an_embedding() -> None:
