@@ -14,6 +14,7 @@ from protclip.config import ObjectivesConfig
 from protclip.errors import ConfigError, DataError
 from protclip.explanation import occlusion, segments
 from protclip.losses.segment_alignment import segment_weights
+from protclip.model.packed import pack_rows
 
 pytestmark = pytest.mark.unit
 
@@ -26,8 +27,7 @@ WITH_PDA = ObjectivesConfig(mlm=0.0, bsr=0.0, num_prototypes=8)
 def cosine(model: ProtCLIP, ids: list[int], text: str) -> float:
     """Of one protein alone, unpadded, and a text."""
     with torch.inference_mode():
-        ids_1L = torch.tensor([ids])
-        protein = model.model.encode_proteins(ids_1L, torch.ones_like(ids_1L, dtype=torch.bool))
+        protein = model.model.encode_packed("protein", *pack_rows([np.array(ids)], torch.device("cpu")))
     return float(protein[0].numpy() @ model.embed_texts([text])[0])
 
 

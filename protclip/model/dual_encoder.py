@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 INITIAL_TEMPERATURE = 0.07
-ENCODING_METHODS = ("encode_proteins", "encode_residues", "encode_texts", "encode_properties")
+ENCODING_METHODS = ("encode_packed", "encode_packed_residues", "encode_properties")
 """Of ``DualEncoder``, beside ``forward``."""
 MAX_LOGIT_SCALE = math.log(100.0)
 
@@ -106,13 +106,8 @@ class DualEncoder(nn.Module):
         encoders: list[Any] = [self.protein_encoder, self.text_encoder]
         return [layer for encoder in encoders for layer in encoder.encoder.layer]
 
-    def encode_proteins(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Global embeddings (B, D) of proteins: mean over tokens, projected, unit length, fp32."""
-        hidden_TH, packing = self._protein_hidden([(ids_BL, mask_BL)])
-        return _unit(self.protein_projection(mean_pool(hidden_TH, packing.length_S)))
-
     def encode_packed(self, kind: Kind, ids_T: Tensor, packing: Packing) -> Tensor:
-        """What ``encode_proteins`` or ``encode_texts`` gives, (S, D), of token ids that stand in one row."""
+        """Global embeddings (S, D) of proteins or texts in one row: means over tokens, projected, unit length, fp32."""
         project = self.protein_projection if kind == "protein" else self.text_projection
         return _unit(project(mean_pool(self._hidden(kind, ids_T, packing), packing.length_S)))
 
@@ -121,11 +116,6 @@ class DualEncoder(nn.Module):
         hidden_TH = self._hidden("protein", ids_T, packing)
         protein_SD = _unit(self.protein_projection(mean_pool(hidden_TH, packing.length_S)))
         return protein_SD, at_least_fp32(self.protein_projection(hidden_TH))
-
-    def encode_texts(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Global embeddings (B, D) of texts: mean over tokens, projected, unit length, fp32."""
-        hidden_TH, packing = self._text_hidden([(ids_BL, mask_BL)])
-        return _unit(self.text_projection(mean_pool(hidden_TH, packing.length_S)))
 
     def encode_properties(self, ids_PL: Tensor, mask_PL: Tensor) -> Tensor:
         """PDA's queries (P, D): texts pooled, projected and written as mixtures of prototypes; not of unit length.

@@ -17,6 +17,7 @@ from protclip.data.collate import pad
 from protclip.errors import CheckpointError, ConfigError, DataError
 from protclip.model.build import build_architecture, build_model, build_text_tokenizer
 from protclip.model.checkpoint import architecture_fields, load_checkpoint, read_architecture
+from protclip.model.packed import pack
 from protclip.model.pooling import residue_positions
 
 pytestmark = pytest.mark.unit
@@ -35,7 +36,7 @@ def test_padding_does_not_move_an_embedding() -> None:
     # In one padded batch with a much longer one, whatever the token budget does.
     ids = [model.protein_tokenizer.encode(sequence) for sequence in ("MKT", "A" * 60)]
     with torch.inference_mode():
-        padded = model.model.encode_proteins(*pad(ids, model.protein_tokenizer.pad_id))[0].numpy()
+        padded = model.model.encode_packed("protein", *pack([pad(ids, model.protein_tokenizer.pad_id)]))[0].numpy()
     assert np.abs(padded - model.embed_proteins(["MKT"])[0]).max() <= 1e-5
 
 

@@ -230,8 +230,8 @@ def test_each_head_sees_its_own_copy_of_the_proteins(passes: Any) -> None:
         residues = model.protein_projection(at(copies[-1], batch.bsr.place_BQ))
         bsr = model.heads.segment_logits(residues, model.text_projection(text_BLH), batch.text_mask_BL)
         queries = model.encode_properties(batch.properties.ids_PL, batch.properties.mask_PL)
-        proteins = model.encode_proteins(batch.protein_ids_BL, batch.protein_mask_BL)
-        texts = model.encode_texts(batch.text_ids_BL, batch.text_mask_BL)
+        proteins = model.encode_packed("protein", *pack([(batch.protein_ids_BL, batch.protein_mask_BL)]))
+        texts = model.encode_packed("text", *pack([(batch.text_ids_BL, batch.text_mask_BL)]))
         residues = model.protein_projection(clean_BLH)
     mask_BL = batch.protein_mask_BL
     for value, wanted in (
