@@ -17,6 +17,7 @@ Writes ``results/objectives_*.json``, ``.md`` and a plot of each result.
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import time
@@ -49,7 +50,7 @@ from protclip.protanno.biotext import property_texts
 from protclip.protanno.shards import PROPERTIES
 from protclip.train.optim import build_optimizer, build_schedule
 from protclip.train.state import TrainState
-from protclip.train.step import train_step
+from protclip.train.step import Wishes, train_step
 
 ALL = ObjectivesConfig(num_prototypes=128)
 PDA = replace(ALL, mlm=0.0, bsr=0.0)
@@ -212,7 +213,7 @@ def look_at_neighbours(encoder: nn.Module) -> None:
 def fit(network: DualEncoder, rows: pa.Table, *, seed: int, num_steps: int) -> None:
     """Train on shuffled batches."""
     optimizer = build_optimizer(network, OPTIMIZER)
-    schedule = build_schedule(optimizer, OPTIMIZER, total_steps=num_steps)
+    schedule = build_schedule(OPTIMIZER, epoch_ends=[num_steps])
     state = TrainState(model=network, optimizer=optimizer, schedule=schedule)
     network.train()
     per_epoch = len(rows) // BATCH_SIZE
@@ -220,7 +221,12 @@ def fit(network: DualEncoder, rows: pa.Table, *, seed: int, num_steps: int) -> N
         epoch, batch = divmod(step, per_epoch)
         order = np.random.default_rng([seed, epoch]).permutation(len(rows))
         chosen = rows.take(pa.array(order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]))
-        train_step(state, network, _collate(chosen, network, seed=seed, epoch=epoch), group=None)
+        one_step(state, _collate(chosen, network, seed=seed, epoch=epoch))
+
+
+def one_step(state: TrainState, batch: Batch) -> None:
+    """Forward, backward and update, in one process and without a bound on the gradient."""
+    train_step(state, state.model, [batch], group=None, max_grad_norm=math.inf, wishes=Wishes())
 
 
 def retrieval(model: ProtCLIP, rows: pa.Table) -> dict[str, float]:
@@ -285,14 +291,14 @@ def step_costs(names: Sequence[str], *, repeats: int) -> dict[str, dict[str, flo
     for name, (state, batch) in steps.items():
         # The counter knows matrix products alone; the plain backend writes attention as such.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            train_step(state, state.model, batch, group=None)
+            one_step(state, batch)
         flops[name] = counter.get_total_flops()
-        train_step(state, state.model, batch, group=None)  # warm-up
+        one_step(state, batch)  # warm-up
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in tqdm(range(repeats), desc="step cost", unit="repeat", disable=None):
         for name, (state, batch) in steps.items():
             before = time.process_time()
-            train_step(state, state.model, batch, group=None)
+            one_step(state, batch)
             seconds[name].append(time.process_time() - before)
     return {
         name: {
@@ -313,7 +319,7 @@ def _cost_step(objectives: ObjectivesConfig) -> tuple[TrainState, Batch]:
     network = DualEncoder(architecture, freeze_text=True).train()
     rows = tokenize_pairs(pairs, build_protein_tokenizer(COST_MODEL), text_tokenizer, properties=True)
     optimizer = build_optimizer(network, OPTIMIZER)
-    schedule = build_schedule(optimizer, OPTIMIZER, total_steps=1000)
+    schedule = build_schedule(OPTIMIZER, epoch_ends=[1000])
     state = TrainState(model=network, optimizer=optimizer, schedule=schedule)
     return state, _collate(rows, network, seed=0, epoch=0)
 
