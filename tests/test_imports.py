@@ -114,3 +114,5 @@ def test_the_public_names_are_these() -> None:
         "read_embeddings",
     ]
     assert all(hasattr(protclip, name) for name in protclip.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = protclip.nonsense
