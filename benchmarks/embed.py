@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 import torch
 from gpu_train_step import forward_flops
 from report import Claim, write_results
-from train_step import MAX_RESIDUES, MEDIAN_RESIDUES, PROTEIN_SHAPES, SPREAD
+from train_step import MAX_RESIDUES, MEDIAN_RESIDUES, PROTEIN_SHAPES, SPREAD, matmul_rate
 
 from protclip.config import EncoderConfig, ModelConfig
 from protclip.embedding import ProtCLIP, has_fast_bfloat16
@@ -180,17 +180,6 @@ def _watch_memory(process: subprocess.Popen[bytes], most: list[int]) -> None:
         except psutil.Error:
             pass
         time.sleep(0.5)
-
-
-def matmul_rate(dtype: torch.dtype, size: int = 2048) -> float:
-    """GFLOP/s of a square matrix product on one thread."""
-    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    times = []
-    for _ in range(4):
-        before = time.monotonic()
-        a @ b
-        times.append(time.monotonic() - before)
-    return 2 * size**3 / min(times) / 1e9
 
 
 if __name__ == "__main__":

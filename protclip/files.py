@@ -144,14 +144,16 @@ def open_read(path: str) -> IO[bytes]:
 
 @contextlib.contextmanager
 def telling_what_cannot_be_written(folder: str) -> Iterator[None]:
-    """An OSError inside becomes a ConfigError that names the folder.
+    """What the disk or the object store refuses becomes a ConfigError that names the folder.
 
     Raises:
         ConfigError: for a full disk, a missing bucket, no permission and the like.
     """
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_store_error(error):
+            raise
         raise ConfigError(
             f"{folder}: cannot be written ({error}); make room, or give another place, and run the command again."
         ) from error

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -27,10 +26,10 @@ from protclip import files
 from protclip.errors import ConfigError, DataError, IndexMismatchError
 from protclip.index import recall, releases
 from protclip.index.building import build_segment, measure_segment, sample_segment
-from protclip.index.embeddings import Embeddings
+from protclip.index.embeddings import Embeddings, refuse_duplicates
 from protclip.index.hnsw import SPACE, HnswConfig, check_unit_vectors, graph_bytes
 from protclip.index.manifest import IndexManifest, SegmentRecord, write_index_manifest
-from protclip.index.units import Item, Run, in_turn, read_arrays, run_units, write_arrays, writing_to
+from protclip.index.units import Item, Run, in_turn, read_arrays, run_units, write_arrays
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder
 from protclip.version import __version__
 
@@ -103,7 +102,7 @@ def build_index(
         "previous": before and files.sha256(files.join(previous or "", FILE_NAME)),
         "queries": queries and files.sha256(files.join(queries.folder, FILE_NAME)),
     }
-    with writing_to(folder):
+    with files.telling_what_cannot_be_written(folder):
         if previous is not None and files.absolute(previous).rstrip("/") == files.absolute(folder).rstrip("/"):
             raise ConfigError(
                 f"output {folder} is the previous index; give another folder, and remove the old one after."
@@ -184,7 +183,7 @@ class _Build:
                     for name in self.embeddings.part_names
                 ]
                 columns = [one.result() for one in read]
-            _refuse_duplicates(pa.chunked_array(columns, pa.large_string()), self.embeddings.folder)
+            refuse_duplicates(pa.chunked_array(columns, pa.large_string()), self.embeddings.folder)
             if sum(map(len, columns)) != len(self.embeddings):
                 raise DataError(
                     f"{self.embeddings.folder}: holds {sum(map(len, columns))} rows, its manifest says "
@@ -282,17 +281,6 @@ def _accessions(path: str) -> pa.Array:
         raise DataError(f"{path}: {column.null_count} rows have no accession.")
     chunked = column.cast(pa.large_string()).combine_chunks()
     return chunked if isinstance(chunked, pa.Array) else pa.concat_arrays(chunked.chunks)
-
-
-def _refuse_duplicates(accessions: pa.ChunkedArray, folder: str) -> None:
-    if pc.count_distinct(accessions).as_py() == len(accessions):
-        return
-    counts = accessions.value_counts()
-    item = counts.filter(pc.greater(counts.field("counts"), 1))[0]
-    raise DataError(
-        f"{folder}: {item['values'].as_py()!r} comes {item['counts'].as_py()} times; an accession is the key of a "
-        "row and may come once. Remove the others from the input and embed it again."
-    )
 
 
 def _check_queries(queries: Embeddings, embeddings: Embeddings) -> None:

@@ -123,7 +123,7 @@ class Embeddings:
         if num_rows != len(self):
             raise DataError(f"{self.folder}: holds {num_rows} rows, its manifest says {len(self)}; make it again.")
         metadata = pa.concat_tables([metadata for _, metadata in parts]).combine_chunks()
-        _refuse_duplicates(metadata["accession"], self.folder)
+        refuse_duplicates(metadata["accession"], self.folder)
         return np.concatenate([vectors for vectors, _ in parts]), metadata
 
 
@@ -253,10 +253,17 @@ def _column(table: pa.Table, name: str, path: str) -> pa.ChunkedArray:
     return table[name]
 
 
-def _refuse_duplicates(accessions: pa.ChunkedArray, folder: str) -> None:
+def refuse_duplicates(accessions: pa.ChunkedArray, folder: str) -> None:
+    """An accession is the key of a row.
+
+    Raises:
+        DataError: naming one that comes more than once.
+    """
+    if pc.count_distinct(accessions).as_py() == len(accessions):
+        return
     counts = accessions.value_counts()
-    for item in counts.filter(pc.greater(counts.field("counts"), 1)):
-        raise DataError(
-            f"{folder}: {item['values'].as_py()!r} comes {item['counts'].as_py()} times; an accession is the key of a "
-            "row and may come once. Remove the others from the input and embed it again."
-        )
+    item = counts.filter(pc.greater(counts.field("counts"), 1))[0]
+    raise DataError(
+        f"{folder}: {item['values'].as_py()!r} comes {item['counts'].as_py()} times; an accession is the key of a "
+        "row and may come once. Remove the others from the input and embed it again."
+    )

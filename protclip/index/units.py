@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protclip import files
-from protclip.errors import ConfigError
 
 Item = Mapping[str, Any]
 Unit = Callable[[Item], dict[str, Any]]
@@ -55,24 +53,9 @@ class _Reporting:
         self.unit, self.folder = unit, folder
 
     def __call__(self, item: Item) -> dict[str, Any]:
-        with writing_to(self.folder):
+        with files.telling_what_cannot_be_written(self.folder):
             files.write_json(files.join(self.folder, f"{item['unit']}.json"), self.unit(item))
         return {}
-
-
-@contextlib.contextmanager
-def writing_to(folder: str) -> Iterator[None]:
-    """What the disk or the store refuses is an error that names the folder.
-
-    Raises:
-        ConfigError: in place of an OSError, or of an object store's own.
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, OSError) or files.is_store_error(error):
-            raise ConfigError(f"{folder}: cannot be written there ({error}); is it full, or read-only?") from error
-        raise
 
 
 def write_arrays(path: str, arrays: Mapping[str, NDArray[Any]]) -> None:
