@@ -1,4 +1,4 @@
-"""``protclip index``: embeddings into a searchable HNSW index, a Ray task for each segment."""
+"""``protclip index``: embeddings into a searchable HNSW index, a Ray task for each segment where there are several."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from protclip.errors import ConfigError
 from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
 from protclip.index.hnsw import HnswConfig
-from protclip.index.units import Item, Unit
+from protclip.index.units import Item, Unit, in_turn
 from ray_jobs.cluster import connect, resolve_output
 from ray_jobs.pipelines import progress, run_tasks
+
+SMALL_BYTES = 2 << 30
+"""Memory that a single segment may need to be built without Ray, whose start and tasks take most of a minute."""
 
 
 @click.command()
@@ -79,7 +82,7 @@ def main(
         previous=previous,
         queries=None if queries is None else read_embeddings(queries),
         overwrite=overwrite,
-        run=run_on_ray,
+        run=run_here_or_on_ray,
     )
     for kind, measured in manifest.recall.items():
         click.echo(
@@ -101,12 +104,14 @@ def main(
     )
 
 
-def run_on_ray(unit: Unit, items: Sequence[Item], title: str, memory_bytes: int) -> Iterator[Any]:
-    """Run units as Ray Data tasks, each with its memory reserved.
+def run_here_or_on_ray(unit: Unit, items: Sequence[Item], title: str, memory_bytes: int) -> Iterator[Any]:
+    """Run units as Ray Data tasks, each with its memory reserved; a single small one in this process.
 
     Raises:
         ConfigError: if no node of the cluster has that much.
     """
+    if len(items) == 1 and memory_bytes <= SMALL_BYTES:
+        return in_turn(unit, items, title, memory_bytes)
     connect()
     largest = _largest_memory()
     if memory_bytes > largest:

@@ -44,12 +44,26 @@ def test_segments_built_on_ray_are_those_built_here_and_the_next_release_follows
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_cannot_be_built_on_ray_is_one_clear_error(tmp_path, monkeypatch):
     embeddings = write_embeddings(tmp_path / "e", np.full((3, 16), np.nan, np.float32))
-    result = run(embeddings, "--output", tmp_path / "i")
+    result = run(embeddings, "--output", tmp_path / "i", "--shard-rows", 2)
     assert isinstance(result.exception, DataError) and "row 0" in str(result.exception)
     monkeypatch.setattr(job, "_largest_memory", lambda: 1 << 20)
     embeddings = write_embeddings(tmp_path / "e2", unit_vectors(9))
-    result = run(embeddings, "--output", tmp_path / "j")
+    result = run(embeddings, "--output", tmp_path / "j", "--shard-rows", 5)
     assert isinstance(result.exception, ConfigError) and "--shard-rows" in str(result.exception)
+
+
+@pytest.mark.unit
+def test_a_single_segment_needs_no_ray_unless_it_is_large(tmp_path, monkeypatch):
+    def connect():
+        raise ConfigError("Ray was asked for")
+
+    monkeypatch.setattr(job, "connect", connect)
+    embeddings = write_embeddings(tmp_path / "e", unit_vectors(9))
+    result = run(embeddings, "--output", tmp_path / "i")
+    assert result.exit_code == 0, result.output
+    monkeypatch.setattr(job, "SMALL_BYTES", 1 << 20)
+    result = run(embeddings, "--output", tmp_path / "j")
+    assert "Ray was asked for" in str(result.exception)
 
 
 @pytest.mark.unit
