@@ -197,7 +197,7 @@ def _watch_memory(process: subprocess.Popen[bytes], memory: list[tuple[float, in
             memory.append((time.time(), max(sizes, default=0)))
         except psutil.Error:
             pass
-        time.sleep(0.2)
+        time.sleep(1.0)  # it costs the workers time
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ import posixpath
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -25,6 +26,21 @@ from protclip.errors import ConfigError, DataError
 
 MEMORY_BYTES = 64 << 20
 """What is written to a URL waits in memory up to this size, beyond it in a temporary file."""
+
+STORE_THREADS = 16
+"""Calls that wait for storage at once: a folder of ten thousand parts, one after the other, would be hours on S3."""
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def in_threads(call: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
+    """What a call that waits for storage gives for each item, in order, many at a time.
+
+    The first error in that order is raised, and what was not begun is left out.
+    """
+    with ThreadPoolExecutor(STORE_THREADS) as pool:
+        return list(pool.map(call, items))
 
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -153,8 +153,12 @@ def read_manifest(
         entries = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as cause:
         raise error(f"{path}: its list of files is damaged; make the folder again.") from cause
-    for name, (num_bytes, digest) in entries.items():
+
+    def check(name: str) -> None:
+        num_bytes, digest = entries[name]
         _check_file(files.join(folder, name), num_bytes, digest if verify else None, error)
+
+    files.in_threads(check, entries)
     return manifest
 
 

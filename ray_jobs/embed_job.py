@@ -80,15 +80,15 @@ class EmbedJob:
     def committed(self) -> dict[int, dict[str, Any]]:
         """The records of the parts that are there, by number."""
         there = set(files.list_folder(self.folder))
+        names = [name for name in files.list_folder(self.parts_folder) if name.endswith(".json")]
+        paths = [files.join(self.parts_folder, name) for name in names]
+        found = files.in_threads(lambda path: _small(files.read_json(path)), paths)
         records = {}
-        for name in files.list_folder(self.parts_folder):
-            path = files.join(self.parts_folder, name)
-            if name.endswith(".json"):
-                record = files.read_json(path)
-                if set(record["files"]) <= there:
-                    records[record["number"]] = _small(record)
-                else:  # somebody removed a file
-                    files.remove(path)
+        for path, record in zip(paths, found, strict=True):
+            if set(record["files"]) <= there:
+                records[record["number"]] = record
+            else:  # somebody removed a file
+                files.remove(path)
         return records
 
     def prepare_previous(self, previous: str) -> None:

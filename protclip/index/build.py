@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -34,8 +33,6 @@ from protclip.manifest import FILE_NAME, finish_folder, resume_folder
 from protclip.version import __version__
 
 OWN_FILES = ("segment-*.hnsw", "segment-*.parquet")
-READERS = 16
-"""Parts whose accessions are read at once."""
 ROW_BYTES = 600
 """Memory of what is known of a row, about, with room for the text of one."""
 BASE_BYTES = 400 << 20
@@ -177,12 +174,8 @@ class _Build:
         """Rows of each part; no accession may come twice."""
         path = files.join(self.work, "plan.json")
         if not files.exists(path):
-            with ThreadPoolExecutor(READERS) as pool:
-                read = [
-                    pool.submit(_accessions, files.join(self.embeddings.folder, name))
-                    for name in self.embeddings.part_names
-                ]
-                columns = [one.result() for one in read]
+            parts = [files.join(self.embeddings.folder, name) for name in self.embeddings.part_names]
+            columns = files.in_threads(_accessions, parts)
             refuse_duplicates(pa.chunked_array(columns, pa.large_string()), self.embeddings.folder)
             if sum(map(len, columns)) != len(self.embeddings):
                 raise DataError(

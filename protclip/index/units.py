@@ -43,7 +43,7 @@ def run_units(unit: Unit, items: Sequence[Item], work: str, title: str, memory_b
     if missing:
         for _ in run(_Reporting(unit, folder), missing, title, memory_bytes):
             pass
-    return [files.read_json(files.join(folder, f"{item['unit']}.json")) for item in items]
+    return files.in_threads(lambda item: files.read_json(files.join(folder, f"{item['unit']}.json")), items)
 
 
 class _Reporting:
