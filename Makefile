@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+UNIT_TESTS := $(BIN)/pytest -m unit -n logical --maxprocesses 8
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
 .DEFAULT_GOAL := help
@@ -27,10 +28,11 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/pytest -m unit
+	$(UNIT_TESTS)
 
 test: lint
-	$(BIN)/pytest --durations=10
+	$(UNIT_TESTS)
+	$(BIN)/pytest -m 'not unit and not prove' --durations=10
 
 prove: $(INSTALLED)
 	$(BIN)/pytest -m prove
