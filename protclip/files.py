@@ -28,7 +28,7 @@ MEMORY_BYTES = 64 << 20
 """What is written to a URL waits in memory up to this size, beyond it in a temporary file."""
 
 STORE_THREADS = 16
-"""Calls that wait for storage at once: a folder of ten thousand parts, one after the other, would be hours on S3."""
+"""Calls that wait for storage at once; an object store answers each after some tens of milliseconds."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
