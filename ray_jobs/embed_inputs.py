@@ -16,11 +16,11 @@ from protclip.hashing import hash64
 from protclip.manifest import FILE_NAME
 from protclip.protanno import shards
 from protclip.protanno.biotext import biotext
-from protclip.uniprot.entry import BadEntry, Entry, RefusedError
+from protclip.uniprot.entry import BadEntry, Entry, RefusedError, is_utf8, not_utf8
 from protclip.uniprot.fasta import Record, read_records
 from protclip.uniprot.formats import READERS, open_entries
 from protclip.uniprot.residues import bare_residues, find_invalid_residue, invalid_residue_message
-from protclip.uniprot.streams import open_stream, read_blocks
+from protclip.uniprot.streams import open_stream, read_lines
 
 Kind = Literal["pairs", "fasta", "entries", "parquet", "lines"]
 Content = Literal["protein", "text"]
@@ -201,24 +201,11 @@ def _text_of(entry: Entry) -> str:
 def _read_lines(path: str) -> Iterator[dict[str, Any] | BadEntry]:
     """The lines that are not blank, keyed ``line-N`` by their number from 1."""
     with open_stream(path) as stream:
-        for number, line in enumerate(_lines(stream, path), start=1):
-            try:
-                text = line.decode().strip()
-            except UnicodeDecodeError:
-                refusal = RefusedError("not UTF-8", repr(line), "UTF-8 text")
-                yield refusal.at(source=path, line=number, accession=None)
-                continue
-            if text:
+        for number, line in read_lines(stream, path, "a file of text lines"):
+            if not is_utf8(line) or b"\0" in line:  # UTF-16 has zero bytes
+                yield not_utf8(line, path, number)
+            elif text := line.decode().strip():
                 yield {"accession": f"line-{number}", "ec": [], "text": text, "source": path, "line": number}
-
-
-def _lines(stream: Any, source: str) -> Iterator[bytes]:
-    rest = b""
-    for block in read_blocks(stream, source):
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
 
 
 def _read_parquet(path: str, inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | BadEntry]:

@@ -32,7 +32,7 @@ _END_BYTES = 64  # an end of an entry, at most
 
 # Reader → (what every end of an entry starts with, the whole end). A file of another kind is one block.
 _ENDS: dict[Reader, tuple[bytes, re.Pattern[bytes]]] = {
-    read_flat_file: (b"\n//", re.compile(rb"\n//[ \t\r]*\n")),
+    read_flat_file: (b"\n//", re.compile(rb"\n//[ \t]*\n")),
     read_fasta: (b"\n>", re.compile(rb"\n(?=>)")),
     read_tsv: (b"\n", re.compile(rb"\n")),
     read_json_lines: (b"\n", re.compile(rb"\n")),

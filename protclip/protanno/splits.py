@@ -33,7 +33,7 @@ from protclip.hashing import hash64
 from protclip.protanno import minhash
 from protclip.protanno.components import Components
 from protclip.protanno.shards import PROPERTIES, SPLITS
-from protclip.uniprot.streams import open_stream
+from protclip.uniprot.streams import open_stream, read_lines
 
 Method = Literal["minhash", "uniref50", "mmseqs", "sequence"]
 MERGED_AWAY = -1
@@ -220,8 +220,8 @@ def _uniref50(
     edges = []
     listed_N = np.zeros(len(rows), dtype=bool)
     with open_stream(path) as stream:
-        for line in stream:
-            fields = line.decode().rstrip("\r\n").split("\t")
+        for _, line in read_lines(stream, path, "a file of clusters"):
+            fields = line.decode().split("\t")
             if len(fields) == 3 and fields[1] != "UniRef50":
                 continue  # UniProt's idmapping.dat names many databases
             if len(fields) not in {2, 3}:

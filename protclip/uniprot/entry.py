@@ -14,6 +14,8 @@ MAX_VALUE_CHARS = 200
 RESIDUE_BYTES = RESIDUES.encode()
 ACCESSION = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 """What stands for an accession in a table."""
+UTF8 = "UTF-8 text; convert another encoding first, such as by iconv -f WINDOWS-1252 -t UTF-8"
+"""What is allowed where a line is in no Unicode encoding: which one it is in cannot be told for certain."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,4 +125,4 @@ def is_utf8(text: bytes) -> bool:
 
 def not_utf8(line: bytes, source: str, number: int) -> BadEntry:
     """The BadEntry of a line that is no text."""
-    return RefusedError("not UTF-8", repr(line), "UTF-8 text").at(source=source, line=number, accession=None)
+    return RefusedError("not UTF-8", repr(line), UTF8).at(source=source, line=number, accession=None)

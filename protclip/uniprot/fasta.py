@@ -149,7 +149,7 @@ def _record(line: bytes, residues: list[bytes], source: str, number: int) -> Rec
         if not header.accession:
             raise RefusedError("no accession", line.decode(), "a header whose first word names the sequence")
         accession = header.accession
-        letters = b"".join(residues).translate(None, b" \t\r").removesuffix(b"*")
+        letters = b"".join(residues).translate(None, b" \t").removesuffix(b"*")
         return Record(header=header, sequence=checked_sequence(letters), line=number)
     except RefusedError as refusal:
         return refusal.at(source=source, line=number, accession=accession)

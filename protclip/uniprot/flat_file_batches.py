@@ -36,7 +36,7 @@ _STATUS = {name.encode(): reviewed for name, reviewed in STATUS.items()}
 # a topic without its space where no text follows in its line, a terminator with a newline where no ID line follows.
 _PART = re.compile(
     rb"\n(?:ID   [^\n]*|AC   [^\n]*|PE   [^\n]*|SQ   [^\n]*(?:\n     [A-Z])?|" + _TOPIC + rb"(?: (?=[!-~]))?"
-    rb"|//(?:(?=\n(?:ID   |\Z))|[ \t\r]*\n))"
+    rb"|//(?:(?=\n(?:ID   |\Z))|[ \t]*\n))"
 )
 _PLAIN = re.compile(
     rb"\nID   [!-~]+ +(" + b"|".join(_STATUS) + rb"); [^\n]*"
@@ -68,8 +68,8 @@ def _cut_blocks(stream: IO[bytes], source: str) -> Iterator[tuple[int, bytes]]:
     for read in read_blocks(stream, source):
         block = read
         end = block.rfind(_END) + len(_END)
-        if end < len(_END) or b"\r" in block:
-            block = (rest + block).replace(b"\r\n", b"\n")
+        if end < len(_END):
+            block = rest + block
             rest = b""
             # Where terminators are missing or odd, an ID line starts an entry.
             end = block.rfind(_END) + len(_END) if _END in block else block.rfind(b"\nID   ") + 1

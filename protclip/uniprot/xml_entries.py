@@ -125,7 +125,7 @@ def _refuse_declarations(between: bytes, source: str, line: int) -> None:
     if b"<!DOCTYPE" in between or b"<!ENTITY" in between:
         raise DataError(f"{source}, line {line}: declares a document type, which UniProtKB XML does not; refused.")
     encoding = _ENCODING.search(between)
-    if encoding is not None and encoding[1].upper() not in (b"UTF-8", b"US-ASCII"):
+    if encoding is not None and encoding[1].upper() not in (b"UTF-8", b"US-ASCII", b"UTF-16"):
         raise DataError(f"{source}, line {line}: encoding {encoding[1].decode('latin-1')!r}; allowed is UTF-8.")
 
 
