@@ -14,7 +14,7 @@ from protclip.uniprot.flat_file import read_flat_file
 from protclip.uniprot.flat_file_batches import read_flat_file_batches
 from protclip.uniprot.json_lines import read_json_lines
 from protclip.uniprot.streams import open_stream
-from protclip.uniprot.table import read_csv, read_tsv, read_tsv_batches
+from protclip.uniprot.table import read_table, read_table_batches
 from protclip.uniprot.xml_entries import read_xml
 
 Reader = Callable[[IO[bytes], str], Iterator[Entry | BadEntry]]
@@ -26,9 +26,9 @@ READERS: dict[str, Reader] = {
     ".fasta": read_fasta,
     ".fa": read_fasta,
     ".faa": read_fasta,
-    ".tsv": read_tsv,
-    ".tab": read_tsv,
-    ".csv": read_csv,
+    ".tsv": read_table,
+    ".tab": read_table,
+    ".csv": read_table,
     ".xml": read_xml,
     ".jsonl": read_json_lines,
 }
@@ -76,8 +76,8 @@ def read_batches(stream: IO[bytes], path: str) -> Iterator[Batch]:
         DataError: as open_entries.
     """
     reader = reader_of(path)
-    if reader is read_tsv:
-        yield from read_tsv_batches(stream, path)
+    if reader is read_table:
+        yield from read_table_batches(stream, path)
     elif reader is read_flat_file:
         yield from read_flat_file_batches(stream, path)
     else:

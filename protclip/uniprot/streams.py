@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, cast
 
 import numpy as np
@@ -147,11 +147,17 @@ def read_lines(stream: IO[bytes], source: str, kind: str) -> Iterator[tuple[int,
     Raises:
         DataError: if the stream is damaged, or a line longer than MAX_LINE_BYTES.
     """
-    number = 0
-    for block in read_line_blocks(stream, source, kind):
-        for line in block.removesuffix(b"\n").split(b"\n"):
-            number += 1
-            yield number, line
+    yield from split_lines(read_line_blocks(stream, source, kind))
+
+
+def split_lines(blocks: Iterable[bytes], first: int = 1) -> Iterator[tuple[int, bytes]]:
+    """(number, line without its end) of each line of blocks of whole lines, of which the first one has this number."""
+    number = first
+    for block in blocks:
+        if block:
+            for line in block.removesuffix(b"\n").split(b"\n"):
+                yield number, line
+                number += 1
 
 
 def num_lines(text: bytes) -> int:
