@@ -71,7 +71,7 @@ def cut_blocks(path: str) -> Iterator[Block]:
     with open_stream(path) as stream:
         read = read_blocks(stream, path)
         if reader_of(path) is read_table:
-            layout, read = read_layout(stream, path)
+            layout, read = read_layout(read, path)
             if layout.delimiter != TAB:  # a quoted cell may hold a line end
                 yield Block(path=path, ordinal=0, line=1, data=None)
                 return

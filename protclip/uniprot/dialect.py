@@ -12,17 +12,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import IO
 
 from protclip.errors import DataError
 from protclip.uniprot.cells import unquoted
 from protclip.uniprot.columns import COLUMNS, find_columns, nearest
-from protclip.uniprot.streams import read_line_blocks
+from protclip.uniprot.streams import MAX_LINE_BYTES
 
 TAB = "\t"
 _DELIMITERS = (TAB, ",", ";", "|")
 _REQUIRED = ("accession", "sequence")
 _SKIPPED = re.compile(rb'\s*(?:"?#.*)?|"?sep=."?\s*', re.IGNORECASE)
+_SHOWN_BYTES = 1000
 _KINDS = (
     (re.compile(rb"ID   "), "a UniProtKB flat file; name it .dat"),
     (re.compile(rb">"), "a FASTA file; name it .fasta"),
@@ -58,19 +58,24 @@ class Layout:
         return TAB.join(self.header).encode() + b"\n"
 
 
-def read_layout(stream: IO[bytes], source: str) -> tuple[Layout, Iterator[bytes]]:
-    """The layout of a table, and the rows below its header in blocks of whole lines; only the last may lack its end.
+def read_layout(blocks: Iterator[bytes], source: str) -> tuple[Layout, Iterator[bytes]]:
+    """The layout of a table, and the rows below its header.
+
+    Args:
+        blocks: of the file, which may end anywhere; those of the rows end where these do.
+        source: the name for messages.
 
     Raises:
-        DataError: if it has no header with the columns of accession and sequence, or the stream is damaged.
+        DataError: if there is no header with the columns of accession and sequence.
     """
-    blocks = read_line_blocks(stream, source, "a table")
     start, place, number = b"", 0, 0
     commented: Layout | None = None
     while True:
         end = start.find(b"\n", place) + 1
         if not end and (block := next(blocks, b"")):
             start, place = start[place:] + block, 0
+            if len(start) > MAX_LINE_BYTES:
+                raise _no_header(start[:_SHOWN_BYTES], source)
             continue
         line, begin, place = start[place : end or None], place, end or len(start)
         number += 1

@@ -34,7 +34,7 @@ from protclip.uniprot.entry import (
     not_utf8,
 )
 from protclip.uniprot.protein_names import parse_name_cell
-from protclip.uniprot.streams import split_lines
+from protclip.uniprot.streams import read_line_blocks, split_lines
 
 _PROPERTIES = (("function",), ("subcellular_location",), ("similarity", "families"))
 _NEWLINE = ord("\n")
@@ -59,7 +59,7 @@ def read_table(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
         DataError: if the stream is damaged (entries before the damage are given first), or without the columns of
             accession and sequence, or without rows.
     """
-    layout, blocks = read_layout(stream, source)
+    layout, blocks = read_layout(read_line_blocks(stream, source, "a table"), source)
     if layout.delimiter != TAB:
         yield from _csv_entries(blocks, layout, source)
         return
@@ -73,7 +73,7 @@ def read_table_batches(stream: IO[bytes], source: str) -> Iterator[Batch]:
     Raises:
         DataError: as read_table.
     """
-    layout, blocks = read_layout(stream, source)
+    layout, blocks = read_layout(read_line_blocks(stream, source, "a table"), source)
     if layout.delimiter != TAB:
         yield from batches_of(_csv_entries(blocks, layout, source))
         return
@@ -231,10 +231,14 @@ class _Cells:
         return cut_cells(self.text[self.row_starts[i] : self.ends[i, -1]].decode(), TAB)
 
     def unsure(self, field: str) -> list[int]:
-        """The rows whose cell may mean nothing, or something else than its bytes, for blanks or quotes round it."""
+        """The rows with a cell that may mean nothing, or has blanks or quotes round it."""
         starts, stops = self.column(field)
-        plain = _ALNUM[self.data[starts]] & _VISIBLE[self.data[stops - 1]] & (stops - starts > MAX_NOTHING_CHARS)
-        unsure: list[int] = np.flatnonzero(~plain).tolist()
+        rows = np.flatnonzero(stops > starts)
+        starts, stops = starts[rows], stops[rows]
+        plain = stops - starts > MAX_NOTHING_CHARS
+        plain &= _ALNUM.take(self.data.take(starts))
+        plain &= _VISIBLE.take(self.data.take(stops - 1))
+        unsure: list[int] = rows[~plain].tolist()
         return unsure
 
     def filled(self, field: str) -> np.ndarray:
@@ -242,7 +246,7 @@ class _Cells:
         starts, stops = self.column(field)
         filled = stops > starts
         for i in self.unsure(field):
-            filled[i] = filled[i] and not means_nothing(self.cell(field, i))
+            filled[i] = not means_nothing(self.cell(field, i))
         return filled
 
     def codes(self, field: str, parse: Callable[[str], Any], absent: int) -> np.ndarray | None:
@@ -275,14 +279,17 @@ def _plain_rows(table: _Cells) -> Batch | None:
     existence = table.codes("existence", cells.existence, 0)
     if reviewed is None or existence is None:
         return None
-    name = layout.header[layout.index["accession"]]  # the header may come once more
-    for field in ("accession", "sequence"):
-        for i in table.unsure(field):
-            if means_nothing(cell := table.cell(field, i)) or cell == name:
-                return None
     starts, stops = table.column("accession")
-    if any(table.cell("accession", i) == name for i in np.flatnonzero(stops - starts == len(name.encode())).tolist()):
+    name, odd = layout.header[layout.index["accession"]], set(table.unsure("accession"))
+    may_be_name = [*odd, *np.flatnonzero(stops - starts == len(name.encode())).tolist()]
+    if any(means_nothing(cell) or cell == name for cell in (table.cell("accession", i) for i in may_be_name)):
+        return None  # a row without an accession, or the header once more
+    if (stops == starts).any() or not table.filled("sequence").all():
         return None
+
+    def accession(i: int) -> str:
+        return table.cell("accession", i) if i in odd else block.text[starts[i] : stops[i]].decode()
+
     num_properties = np.ones(len(table.ends), np.int8)
     for fields in _PROPERTIES:
         present = [table.filled(field) for field in fields if field in layout.index]
@@ -292,7 +299,7 @@ def _plain_rows(table: _Cells) -> Batch | None:
         reviewed=reviewed,
         existence=existence,
         num_properties=num_properties,
-        accession=lambda i: table.cell("accession", i),
+        accession=accession,
         entry=lambda i: _entry_or_bad(table.row(i), block.source, block.first_line + i, layout),
         bad=[],
     )
