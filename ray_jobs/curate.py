@@ -18,7 +18,7 @@ from protclip.protanno.curation import QUARANTINE_FILE, CurationConfig
 from protclip.protanno.sampling import Dataset, SamplingConfig
 from protclip.protanno.shards import KIND, SPLITS
 from protclip.protanno.splits import SplitConfig
-from protclip.uniprot.formats import expand_inputs
+from protclip.uniprot.formats import describe_unused_columns, expand_inputs
 from protclip.version import __version__
 from ray_jobs.cluster import connect, resolve_output
 from ray_jobs.curate_job import Curation
@@ -108,6 +108,13 @@ class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
     help="Stop if a larger share of the rows is unusable.",
 )
 @click.option(
+    "--max-textless-fraction",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Stop if a larger share of the pairs has no text: no name, function, location or similarity.",
+)
+@click.option(
     "--previous",
     metavar="PAIRS",
     help="The pairs of the release before: changes.parquet then says which entries were added, changed or removed.",
@@ -133,13 +140,15 @@ def main(
     shard_mb: float,
     row_group_rows: int,
     max_bad_fraction: float,
+    max_textless_fraction: float,
     previous: str | None,
     overwrite: bool,
 ) -> None:
     """UniProtKB files into ProtAnno pairs.
 
-    INPUT is a UniProtKB flat file (.dat), XML (.xml), a TSV or CSV export of the website, a FASTA file with UniProt
-    headers, or ProtAnno's published JSON lines (.jsonl), plain or gzip: a path, a quoted glob or an fsspec URL.
+    INPUT is a UniProtKB flat file (.dat), XML (.xml), a table with the columns of the website's exports (.tsv, .csv), a
+    FASTA file with UniProt headers, or ProtAnno's published JSON lines (.jsonl), plain or gzip: a path, a quoted glob
+    or an fsspec URL.
     Unusable rows are listed in quarantine.jsonl, with the reason.
 
     A run that was interrupted goes on where it was when the same command is given again.
@@ -158,6 +167,8 @@ def main(
         splits.require_mmseqs()
     folder = resolve_output(output)
     paths = expand_inputs(inputs)
+    for line in describe_unused_columns(paths):
+        click.echo(f"curate: {line}", err=True)
     config = CurationConfig(
         seed=seed,
         sampling=SamplingConfig(
@@ -187,13 +198,21 @@ def main(
         read_manifest(previous, KIND)
     work = resume_folder(folder, OWN_FILES, claim(paths, config, previous), overwrite=overwrite)
     connect()
-    manifest = Curation(paths, folder, work, config, previous).run(max_bad_fraction=max_bad_fraction)
+    manifest = Curation(paths, folder, work, config, previous).run(
+        max_bad_fraction=max_bad_fraction, max_textless_fraction=max_textless_fraction
+    )
     counts = manifest["counts"]
     rows = ", ".join(f"{manifest['splits'][split]:,} {split}" for split in SPLITS)
     click.echo(
         f"curate: {counts['read']:,} rows read, {counts['kept']:,} pairs kept ({rows}), "
         f"{counts['quarantined']:,} quarantined, {time.monotonic() - start:.1f} s → {folder}"
     )
+    if counts["without_text"]:
+        click.echo(
+            f"curate: {counts['without_text']:,} of {counts['kept']:,} pairs have no text: no name, function, location "
+            "or similarity",
+            err=True,
+        )
     if changes := manifest.get("changes"):
         click.echo(
             f"curate: since {changes['previous']} {changes['added']:,} added, {changes['changed']:,} changed "

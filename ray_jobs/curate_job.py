@@ -41,19 +41,20 @@ class Curation:
             files.join(work, name) for name in ("read", "merge", "split", "finish", "changes")
         )
 
-    def run(self, *, max_bad_fraction: float) -> dict[str, Any]:
+    def run(self, *, max_bad_fraction: float, max_textless_fraction: float) -> dict[str, Any]:
         """Do what is not yet done, on the connected Ray, and commit the folder.
 
         Returns:
             The manifest.
 
         Raises:
-            DataError: if an input cannot be read, too many rows are bad, or no pair is kept.
+            DataError: if an input cannot be read, too many rows are bad or without any text, or no pair is kept.
         """
         units = self.read()
         reports = [report for read in units for report in read.values()]
         self.gather_quarantine(units)
         _check_quality(reports, files.join(self.folder, QUARANTINE_FILE), max_bad_fraction)
+        _check_texts(reports, max_textless_fraction)
         sampling = self.sampling(reports)
         kept = [stem for read in units for stem, report in read.items() if report.num_kept]
         num_shards = self.config.num_shards(sum(report.num_chars for report in reports))
@@ -245,6 +246,19 @@ def _check_quality(reports: Sequence[ReadReport], quarantine: str, max_bad_fract
         reasons = quarantined + total([report.not_sampled for report in reports])
         raise DataError(
             f"no pair is kept of {num_read:,} rows ({_say(reasons)}); --dataset all keeps unreviewed entries too."
+        )
+
+
+def _check_texts(reports: Sequence[ReadReport], max_textless_fraction: float) -> None:
+    num_kept, num_without = (
+        sum(getattr(report, name) for report in reports) for name in ("num_kept", "num_without_text")
+    )
+    if num_without > max_textless_fraction * num_kept:
+        raise DataError(
+            f"{num_without:,} of {num_kept:,} pairs have no text: no name, function, location or similarity, more than "
+            f"max_textless_fraction={max_textless_fraction}. Are these columns missing, or called otherwise? Export "
+            "Protein names, Function [CC], Subcellular location [CC], Sequence similarities, or raise "
+            "--max-textless-fraction."
         )
 
 

@@ -21,6 +21,7 @@ from protclip.index.manifest import read_checkpoint_fingerprint
 from protclip.index.parts import require_h5
 from protclip.index.previous import check_reusable
 from protclip.manifest import FILE_NAME, resume_folder
+from protclip.uniprot.formats import describe_unused_columns
 from protclip.version import __version__
 from ray_jobs.cluster import connect, resolve_output
 from ray_jobs.embed_estimate import MeasureRate, describe_work, take_sample
@@ -148,6 +149,8 @@ def main(
 
     found = find_inputs(inputs, id_column=id_column, value_column=value_column)
     content = resolve_content(found.kind, content)
+    for line in describe_unused_columns(found.paths) if found.kind == "entries" else ():
+        click.echo(f"embed: {line}", err=True)
     settings = EmbedSettings(
         content=content,
         long=_long(content, long, residues),

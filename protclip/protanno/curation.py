@@ -77,6 +77,8 @@ class ReadReport:
     num_kept: int = 0
     num_chars: int = 0
     """Of sequences and properties of the kept entries."""
+    num_without_text: int = 0
+    """Kept entries without any property."""
     not_sampled: dict[str, int] = field(default_factory=Counter)
     """By reason."""
     quarantined: dict[str, int] = field(default_factory=Counter)
@@ -122,7 +124,9 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
                     continue
                 num_drawn[numbers[i]] += 1
                 row = _row(entry, probability, config.seed)
-                report.num_chars += len(row["sequence"]) + sum(len(row[name] or "") for name in PROPERTIES)
+                num_text_chars = sum(len(row[name] or "") for name in PROPERTIES)
+                report.num_chars += len(row["sequence"]) + num_text_chars
+                report.num_without_text += num_text_chars == 0
                 rows.append(row)
         for entry in sorted(bad, key=attrgetter("line")):
             report.quarantined[entry.reason] += 1

@@ -55,8 +55,12 @@ def describe_unused(header: Sequence[str], index: Mapping[str, int]) -> str | No
     absent = [name for name, field in _FIELDS.items() if field not in index]
     described = []
     for i, name in enumerate(header):
-        if i not in index.values() and fold(name):
-            near = difflib.get_close_matches(fold(name), absent, n=1, cutoff=_ALIKE)
+        if i in index.values() or not fold(name):
+            continue
+        near = difflib.get_close_matches(fold(name), absent, n=1, cutoff=_ALIKE)
+        if (field := _FIELDS.get(fold(name))) is not None:
+            described.append(f"{name!r} (read is {header[index[field]]!r})")
+        else:
             described.append(f"{name!r}" + (f" (did you mean {COLUMNS[_FIELDS[near[0]]][0]!r}?)" if near else ""))
     return ", ".join(described) or None
 

@@ -170,6 +170,23 @@ def test_too_many_bad_rows_stop_the_job_and_a_few_do_not(tmp_path: Path) -> None
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+def test_pairs_without_any_text_are_counted_warned_of_and_refused_unless_asked_for(tmp_path: Path) -> None:
+    table = [("Entry", "Protein.names", "Funtion", "Sequence")]
+    table += [(f"P{i:05d}", "NA" if i < 4 else "Name", "FUNCTION: Does.", f"MKV{'ACDEFGHIKL'[i]}") for i in range(10)]
+    path = tmp_path / "some.csv"
+    path.write_text("".join(",".join(row) + "\r" for row in table))
+    options = ("--output", tmp_path / "pairs", "--split-by", "sequence")
+    with pytest.raises(DataError, match=r"4 of 10 pairs have no text.*max_textless_fraction=0\.1"):
+        run(path, *options)
+    result = run(path, *options, "--max-textless-fraction", 0.4)
+    assert "not read are the columns 'Funtion' (did you mean 'Function [CC]'?)" in result.stderr
+    assert "4 of 10 pairs have no text" in result.stderr
+    assert read_manifest(str(tmp_path / "pairs"), "pairs")["counts"]["without_text"] == 4
+    assert {row["name"] for split in rows(tmp_path / "pairs").values() for row in split} == {None, "Name"}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
 def test_errors_of_a_task_arrive_as_our_own(tmp_path: Path) -> None:
     whole = gzip.compress("".join(ENTRIES).encode())
     (tmp_path / "cut.dat.gz").write_bytes(whole[: len(whole) // 2])

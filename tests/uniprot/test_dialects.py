@@ -12,7 +12,7 @@ from entry_batches import assert_batches_hold
 
 from protclip.errors import DataError
 from protclip.uniprot.entry import BadEntry, Entry
-from protclip.uniprot.formats import open_batches, open_entries
+from protclip.uniprot.formats import describe_unused_columns, open_batches, open_entries
 
 pytestmark = pytest.mark.unit
 
@@ -242,3 +242,29 @@ def test_a_file_that_is_no_such_table_is_said_to_be_what_it_is(tmp_path: Path, t
     for ending in (".tsv", ".csv"):
         with pytest.raises(DataError, match=message):
             read(tmp_path / f"a{ending}", text)
+
+
+def test_columns_that_are_not_read_are_named_once_with_what_was_probably_meant(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("a.csv", "b.tsv", "c.csv", "d.fasta")]
+    odd = ["Entry", "Sequence", "Funtion_CC", "Gene Names", "Subcell. location [CC]", "Protein names", "protein_name"]
+    for path, text in zip(
+        paths,
+        (",".join(odd) + "\n", "Entry\tSequence\tOrganism\n", ";".join(odd) + "\n", ">sp|Q00009|A_B Name\nMKV\n"),
+        strict=True,
+    ):
+        Path(path).write_text(text)
+    assert list(describe_unused_columns(paths)) == [
+        f"{paths[0]} and 1 more like it: not read are the columns 'Funtion_CC' (did you mean 'Function [CC]'?), "
+        "'Gene Names', 'Subcell. location [CC]' (did you mean 'Subcellular location [CC]'?), "
+        "'protein_name' (read is 'Protein names')"
+    ]
+    Path(paths[1]).write_text("Entry\tSeq\n")
+    with pytest.raises(DataError, match=r"b\.tsv: no column 'Sequence'"):
+        list(describe_unused_columns(paths))
+
+
+def test_the_spelling_of_the_website_wins_over_a_shorter_one(tmp_path: Path) -> None:
+    row = {"Function": "transport", "subcellular location": "cytosol"} | ROW
+    assert read(tmp_path / "a.tsv", tsv(row)) == [ENTRY]
+    row = {"Function": ROW["Function [CC]"]} | {name: cell for name, cell in ROW.items() if name != "Function [CC]"}
+    assert read(tmp_path / "a.tsv", tsv(row)) == [ENTRY]
