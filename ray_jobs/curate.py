@@ -76,8 +76,8 @@ class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
     default="minhash",
     show_default=True,
     help="What keeps relatives in one split. minhash: shared k-mers. uniref50=FILE: the clusters of a TSV of accession "
-    "and cluster, or of UniProt's idmapping.dat. mmseqs: that program, at 50 % identity. sequence: only equal "
-    "sequences, for trials.",
+    "and cluster, or of UniProt's idmapping.dat or idmapping_selected.tab. mmseqs: that program, at 50 % identity. "
+    "sequence: only equal sequences, for trials.",
 )
 @click.option(
     "--valid-fraction", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of the rows."
@@ -165,6 +165,9 @@ def main(
     method, clusters = split_by
     if method == "mmseqs":
         splits.require_mmseqs()
+    clusters = files.absolute(clusters) if clusters else None
+    if clusters is not None:
+        splits.check_clusters(clusters)
     folder = resolve_output(output)
     paths = expand_inputs(inputs)
     for line in describe_unused_columns(paths):
@@ -182,7 +185,7 @@ def main(
         deduplicate=deduplicate,
         split=SplitConfig(
             method=method,
-            uniref50=files.absolute(clusters) if clusters else None,
+            uniref50=clusters,
             valid_fraction=valid_fraction,
             test_fraction=test_fraction,
         ),

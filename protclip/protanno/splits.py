@@ -17,8 +17,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,13 @@ PARAMETERS: Mapping[Method, Mapping[str, Any]] = {
     "sequence": {},
 }
 """What decides on the clusters beside the sequences, for the manifest."""
+_CLUSTER_COLUMNS = {2: 1, 3: 2, 22: 9}
+"""The column of the cluster by the number of columns: a list of ours, idmapping.dat, idmapping_selected.tab."""
+_CLUSTER_FILES = (
+    "a file of clusters has the two columns accession and cluster, or is UniProt's idmapping.dat or "
+    "idmapping_selected.tab, plain or gzip"
+)
+_CHECKED_ROWS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,6 +219,34 @@ def _signatures(merged: Sequence[str], sequence_N: np.ndarray, number: int) -> n
     return result
 
 
+def check_clusters(path: str) -> None:
+    """Find out whether a file names clusters, by its first rows: before hours are spent on what is to be clustered.
+
+    Raises:
+        DataError: if it cannot be read, or its rows are not those of a file of clusters.
+    """
+    num_rows = sum(1 for _ in islice(_members(path), _CHECKED_ROWS))
+    if not num_rows:
+        raise DataError(f"{path}: holds no row; {_CLUSTER_FILES}.")
+
+
+def _members(path: str) -> Iterator[tuple[str, str]]:
+    """Accession and cluster of each row; of a database that is not UniRef50, the cluster is empty."""
+    with open_stream(path) as stream:
+        for number, line in read_lines(stream, path, "a file of clusters"):
+            fields = line.decode(errors="replace").split("\t")
+            if fields == [""]:
+                continue
+            if len(fields) not in _CLUSTER_COLUMNS:
+                raise DataError(
+                    f"{path}, line {number}: {line[:80]!r} has {len(fields)} column{'s'[: len(fields) > 1]}; "
+                    f"{_CLUSTER_FILES}."
+                )
+            cluster = fields[_CLUSTER_COLUMNS[len(fields)]]
+            # UniProt's idmapping.dat names many databases.
+            yield fields[0], cluster if len(fields) != 3 or fields[1] == "UniRef50" else ""
+
+
 def _uniref50(
     path: str, accessions: pa.ChunkedArray, sequence_N: np.ndarray, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -219,24 +255,19 @@ def _uniref50(
     first: dict[str, int] = {}
     edges = []
     listed_N = np.zeros(len(rows), dtype=bool)
-    with open_stream(path) as stream:
-        for _, line in read_lines(stream, path, "a file of clusters"):
-            fields = line.decode().split("\t")
-            if len(fields) == 3 and fields[1] != "UniRef50":
-                continue  # UniProt's idmapping.dat names many databases
-            if len(fields) not in {2, 3}:
-                raise DataError(
-                    f"{path}: {line[:80]!r} has {len(fields)} columns; a file of clusters has two, accession and "
-                    "cluster, or the three of UniProt's idmapping.dat."
-                )
-            row = rows.get(fields[0])
-            if row is not None:
-                listed_N[row] = True
-                sequence = int(sequence_N[row])
-                edges.append((first.setdefault(fields[-1], sequence), sequence))
+    for accession, cluster in _members(path):
+        row = rows.get(accession)
+        if row is not None and cluster:
+            listed_N[row] = True
+            sequence = int(sequence_N[row])
+            edges.append((first.setdefault(cluster, sequence), sequence))
+    if not edges:
+        raise DataError(
+            f"{path}: names none of the {len(rows):,} accessions, such as {next(iter(rows), None)!r}, so "
+            f"relatives could not be kept together; {_CLUSTER_FILES}. Give that of these proteins, or split by minhash."
+        )
     components = Components(number)
-    if edges:
-        components.join(*np.array(edges).T)
+    components.join(*np.array(edges).T)
     return components.roots, listed_N
 
 

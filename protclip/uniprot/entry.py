@@ -11,6 +11,12 @@ from protclip.uniprot.residues import RESIDUES
 MAX_VALUE_CHARS = 200
 """Characters of an offending value that a BadEntry keeps."""
 
+LABELS = {
+    "function": "FUNCTION: ",
+    "subcellular_location": "SUBCELLULAR LOCATION: ",
+    "similarity": "SIMILARITY: ",
+}
+"""What the comments of an Entry start with, by its field."""
 RESIDUE_BYTES = RESIDUES.encode()
 ACCESSION = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 """What stands for an accession in a table."""
@@ -35,7 +41,8 @@ class Entry:
     name: str | None = None
     """All names as UniProt's TSV column ``Protein names`` writes them, without evidence tags."""
     function: str | None = None
-    """``FUNCTION: …``, evidence tags kept; several blocks are joined by ``"; "``, each with its label."""
+    """``FUNCTION: …``, evidence tags kept; several blocks are joined by ``"; "``, each with its label. A table that
+    somebody made may have the text without it; an Entry has it."""
     subcellular_location: str | None = None
     """``SUBCELLULAR LOCATION: …``, likewise."""
     similarity: str | None = None
@@ -48,6 +55,14 @@ class Entry:
     """NCBI taxonomy identifier."""
     ec: tuple[str, ...] = ()
     """EC numbers of the protein and its parts, each once, in the entry's order."""
+
+    def __post_init__(self) -> None:
+        for field, label in LABELS.items():
+            text = getattr(self, field)
+            if text is not None and not text.startswith(label):
+                has_one = text[: len(label) - 1].upper() == label[:-1]
+                bare = text[len(label) - 1 :].lstrip() if has_one else text
+                object.__setattr__(self, field, label + bare)
 
     @property
     def num_properties(self) -> int:

@@ -27,7 +27,7 @@ _MARK = re.compile(rb"\n(?:(?:ID|AC|PE|SQ)   |CC   -!- (?:" + "|".join(TOPICS).e
 _LONGEST_MARK = 64
 _COMMENT = len(b"\nCC   -!- ")
 _BLOCK_END = re.compile(rb"\n(?!CC    )")  # a comment's further lines are indented
-_SQ = re.compile(rb"SQ   SEQUENCE +(\d+) AA; +\d+ MW; +([0-9A-F]{16}) CRC64;")
+_SQ = re.compile(rb"SQ   SEQUENCE +(\d{1,9}) AA; +\d+ MW; +([0-9A-F]{16}) CRC64;")
 _TAXON = re.compile(r"NCBI_TaxID=(\d{1,9})\b")
 _EXISTENCE = re.compile(r"([1-5]):")
 _WHITESPACE = b" \t\n"
@@ -129,9 +129,10 @@ def _entry(piece: _Piece, accession: str) -> Entry:
     identity = " ".join(_lines(head, b"ID")).split()
     reviewed = _reviewed(identity)
     sequence = _sequence(piece)
-    if (length := re.search(r"(\d+) AA\.?$", " ".join(identity))) and int(length[1]) != len(sequence):
+    length = identity[-2] if identity[-1:] in (["AA"], ["AA."]) else ""
+    if length.isdecimal() and length != str(len(sequence)):
         # Names of one entry and the sequence of another, which a file that lost bytes in between would give.
-        raise RefusedError("length is not the ID line's", f"{len(sequence)} residues", f"{length[1]}, the ID line's")
+        raise RefusedError("length is not the ID line's", f"{len(sequence)} residues", f"{length[:9]}, the ID line's")
     names = parse_names(_lines(head, b"DE"))
     taxon = _TAXON.search(" ".join(_lines(head, b"OX")))
     return Entry(
@@ -188,7 +189,7 @@ def _accession(piece: _Piece) -> str:
     starts = piece.marks.get(b"AC", [])
     lines, end = _run(piece.text, b"AC", starts[0]) if starts else ([], 0)
     accession = " ".join(lines).split(";")[0].strip()
-    if not accession or " " in accession:
+    if len(accession.split()) != 1:
         raise RefusedError("no accession", accession, "an AC line such as 'AC   P12345;'")
     for second in starts:
         if second >= end:

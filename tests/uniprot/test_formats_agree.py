@@ -111,3 +111,28 @@ def test_the_first_name_ends_where_its_alternatives_begin(cell: str, display_nam
     assert list(read_table(io.BytesIO(text.encode()), "x.tsv")) == [
         dataclasses.replace(Entry(accession="Q00001", sequence="M"), name=cell, display_name=display_name, ec=ec)
     ]
+
+
+@pytest.mark.parametrize("name", ["x.tsv", "x.csv"])
+@pytest.mark.parametrize("text", ["{}", "FUNCTION: {}", "function: {}"])
+def test_a_comment_of_a_table_carries_its_label_whoever_wrote_the_table(name: str, text: str) -> None:
+    """Tables that people make themselves have the text alone."""
+    columns = {
+        "Function [CC]": ("FUNCTION", "Binds ATP."),
+        "Subcellular location [CC]": ("SUBCELLULAR LOCATION", "Cytoplasm."),
+        "Sequence similarities": ("SIMILARITY", "Belongs to the test family."),
+    }
+    cells = [text.replace("FUNCTION", label).replace("function", label.lower()) for label, _ in columns.values()]
+    cells = [cell.format(value) for cell, (_, value) in zip(cells, columns.values(), strict=True)]
+    separator = "\t" if name == "x.tsv" else ","
+    rows = [["Entry", "Sequence", *columns], ["Q00001", "MKV", *cells], ["Q00002", "MKV", "", "", ""]]
+    table = "".join(separator.join(row) + "\n" for row in rows).encode()
+    labelled, without = (read_tsv if name == "x.tsv" else read_csv)(io.BytesIO(table), name)
+    assert isinstance(labelled, Entry)
+    assert (labelled.function, labelled.subcellular_location, labelled.similarity) == (
+        "FUNCTION: Binds ATP.",
+        "SUBCELLULAR LOCATION: Cytoplasm.",
+        "SIMILARITY: Belongs to the test family.",
+    )
+    assert isinstance(without, Entry)
+    assert without.num_properties == 1
