@@ -143,12 +143,14 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     _run(job)
     summary = _publish(settings, seconds=time.monotonic() - started)
     write_report(settings.run_dir)
-    recall = summary["valid"]["text_to_protein"]["recall@10"]
+    valid = summary["valid"]
+    recall = valid["text_to_protein"]["recall@10"]
     click.echo(
         f"{summary['steps']} steps in {summary['seconds']:.0f} s; best epoch {summary['best_epoch']}: validation loss "
-        f"{summary['valid']['loss']:.3f}, text to protein recall@10 {recall:.3f} "
+        f"{valid['loss']:.3f}, text to protein recall@10 {recall:.3f} "
         f"(untrained {summary['untrained']['text_to_protein']['recall@10']:.3f}, chance "
-        f"{summary['chance']['recall@10']:.3f}, {summary['valid']['num_pairs']} pairs); "
+        f"{valid['chance']['recall@10']:.3f}; {valid['num_pairs']} pairs of {valid['num_proteins']} proteins and "
+        f"{valid['num_texts']} texts); "
         f"checkpoint {files.join(settings.run_dir, BEST)}; curves {files.join(settings.run_dir, 'report.html')}"
     )
 
@@ -271,7 +273,6 @@ def _run(job: Any) -> None:
 
 def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     """Copy the checkpoint of lowest validation loss to ``best`` and write the run's summary."""
-    from protclip.evaluation.retrieval import chance
     from protclip.model.checkpoint import KIND
     from protclip.train import checkpoints
     from protclip.train.state import PROGRESS, TENSORS
@@ -285,11 +286,9 @@ def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     record = {key: manifest[key] for key in ("fingerprint", "metrics", "run")}
     metrics = files.join(settings.run_dir, METRICS)
     history = files.read_json(metrics)["history"]
-    valid = record["metrics"]["valid"]
     summary = {
-        "valid": valid,
+        "valid": record["metrics"]["valid"],
         "untrained": history[0]["valid"],
-        "chance": chance(valid["num_pairs"]),
         "best_epoch": record["metrics"]["epoch"],
         "steps": history[-1]["step"],
         "seconds": round(seconds, 1),

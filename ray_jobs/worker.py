@@ -33,7 +33,14 @@ from protclip.model.checkpoint import save_checkpoint
 from protclip.model.dual_encoder import ENCODING_METHODS
 from protclip.protanno.shards import RowGroup, read_row_group
 from protclip.train.checkpoints import Writer, newest
-from protclip.train.loop import Part, StoppedError, TooManySkippedError, fit
+from protclip.train.loop import (
+    NothingToLearnError,
+    Part,
+    StoppedError,
+    TooManySkippedError,
+    fit,
+    refuse_no_contrast,
+)
 from protclip.train.optim import build_optimizer, build_schedule
 from protclip.train.progress import Progress, StepLog
 from protclip.train.report import write_report
@@ -105,11 +112,6 @@ class Worker:
 
     def run(self) -> str | None:
         """Measure the start, train, and save; returns why the run has to end, or None."""
-        if self.state.step == 0:
-            valid = self._evaluate()
-            if self.rank == 0:
-                with self._noticing_failures():
-                    self._record(epoch=0, train=None, valid=valid)
         self.progress = Progress(
             self.state,
             total_steps=sum(self.job.batches_per_epoch),
@@ -117,6 +119,12 @@ class Worker:
             every_s=self.config.log_every_s,
         )
         try:
+            if self.state.step == 0:
+                valid = self._evaluate()
+                refuse_no_contrast(valid["gc"], f"the {valid['num_pairs']} validation pairs")
+                if self.rank == 0:
+                    with self._noticing_failures():
+                        self._record(epoch=0, train=None, valid=valid)
             fit(
                 self.state,
                 self.network,
@@ -132,7 +140,7 @@ class Worker:
             )
         except StoppedError:
             pass
-        except TooManySkippedError as error:  # the same on every worker
+        except (TooManySkippedError, NothingToLearnError) as error:  # the same on every worker
             self.failure = error
         if self.rank == 0:
             with self._noticing_failures():
@@ -308,7 +316,9 @@ class Worker:
         recalls = ", ".join(f"{valid[way]['recall@10']:.3f} {way}" for way in ("text_to_protein", "protein_to_text"))
         self._log(
             f"epoch {state.epoch}/{self.config.epochs} done: training loss {_spelled(train)}, validation loss "
-            f"{_spelled({name: valid[name] for name in train})}, recall@10 of {valid['num_pairs']}: {recalls}"
+            f"{_spelled({name: valid[name] for name in train})}, recall@10 of {valid['num_pairs']} pairs "
+            f"({valid['num_proteins']} proteins, {valid['num_texts']} texts): {recalls}, "
+            f"{valid['chance']['recall@10']:.3f} by chance"
         )
         if self.rank == 0:
             with self._noticing_failures():

@@ -21,7 +21,7 @@ from protclip.embedding import ProtCLIP
 from protclip.errors import CheckpointError
 from protclip.model.build import build_architecture, build_model
 from protclip.model.tensors import write_tensors
-from protclip.train.loop import Part, StoppedError, TooManySkippedError, fit
+from protclip.train.loop import NothingToLearnError, Part, StoppedError, TooManySkippedError, fit
 from protclip.train.optim import build_optimizer, build_schedule, set_learning_rate
 from protclip.train.state import TrainState, load_trainer, save_trainer, take_snapshot
 from protclip.train.step import StepReport, Wishes, _backward
@@ -228,6 +228,18 @@ def test_a_run_without_improvement_ends_early() -> None:
     losses = iter([3.0, 2.0, 2.5, 2.0, 1.0])
     train(state, epochs=9, early_stop_epochs=2, end_epoch=lambda _: state.note_validation(next(losses)), parts=one_part)
     assert (state.epoch, state.best_epoch, state.best_loss) == (4, 2, 2.0)
+
+
+def test_a_loss_of_exactly_nothing_ends_the_run() -> None:
+    model, tokens = model_and_tokens()
+    same = pa.concat_tables([tokens.slice(0, 1)] * SIZE)
+
+    def parts_of_one_pair(epoch: int, first: int) -> Iterator[Part]:  # noqa: ARG001
+        batch = make_batch(model, same)
+        yield Part(batches=[batch], accessions=same.column("accession").to_pylist())
+
+    with pytest.raises(NothingToLearnError, match=r"contrast was exactly 0 in all 1 steps of epoch 1: .* share"):
+        train(new_state(), parts=parts_of_one_pair)
 
 
 def test_a_wish_to_stop_ends_the_run_after_the_step() -> None:
