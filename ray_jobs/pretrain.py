@@ -93,6 +93,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         check_architecture,
     )
     from protclip.protanno.shards import KIND, draws_each_epoch, read_row_group, row_groups
+    from protclip.train.checks import check_pairs
     from protclip.train.estimate import estimate
     from protclip.train.report import write_report
     from ray_jobs.lanes import LanePlan, count_drawn
@@ -104,6 +105,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         raise ConfigError(
             f"{settings.data.pairs}: has no validation pairs to measure on; curate with --valid-fraction above 0."
         )
+    check_pairs(settings.data.pairs, train, valid, valid_pairs=settings.valid_pairs)
     drawn_EG = None
     if draws_each_epoch(settings.data.pairs):
         drawn_EG = count_drawn(train, seed=settings.seed, epochs=settings.epochs)

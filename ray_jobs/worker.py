@@ -31,7 +31,7 @@ from protclip.losses.total import with_loss
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer
 from protclip.model.checkpoint import save_checkpoint
 from protclip.model.dual_encoder import ENCODING_METHODS
-from protclip.protanno.shards import RowGroup, read_row_group
+from protclip.protanno.shards import RowGroup, first_rows
 from protclip.train.checkpoints import Writer, newest
 from protclip.train.loop import (
     NothingToLearnError,
@@ -112,12 +112,6 @@ class Worker:
 
     def run(self) -> str | None:
         """Measure the start, train, and save; returns why the run has to end, or None."""
-        self.progress = Progress(
-            self.state,
-            total_steps=sum(self.job.batches_per_epoch),
-            epochs=self.config.epochs,
-            every_s=self.config.log_every_s,
-        )
         try:
             if self.state.step == 0:
                 valid = self._evaluate()
@@ -125,6 +119,12 @@ class Worker:
                 if self.rank == 0:
                     with self._noticing_failures():
                         self._record(epoch=0, train=None, valid=valid)
+            self.progress = Progress(
+                self.state,
+                total_steps=sum(self.job.batches_per_epoch),
+                epochs=self.config.epochs,
+                every_s=self.config.log_every_s,
+            )
             fit(
                 self.state,
                 self.network,
@@ -231,13 +231,7 @@ class Worker:
 
     def _valid_rows(self) -> pa.Table:
         """This worker's part of the validation pairs, tokenised; the parts in rank order are the first pairs."""
-        tables, missing = [], self.config.valid_pairs
-        for group in self.job.valid:
-            if missing <= 0:
-                break
-            tables.append(read_row_group(group, columns=list(TOKENIZED_COLUMNS)).slice(0, missing))
-            missing -= len(tables[-1])
-        rows = pa.concat_tables(tables)
+        rows = pa.concat_tables(first_rows(self.job.valid, self.config.valid_pairs, list(TOKENIZED_COLUMNS)))
         # Whole blocks, so that PDA contrasts the same proteins whatever the number of workers.
         num_blocks = -(-len(rows) // VALID_BLOCK)
         bounds = np.linspace(0, num_blocks, distributed.world_size(self.group) + 1).round().astype(int) * VALID_BLOCK

@@ -285,6 +285,11 @@ def biotexts(pairs: pa.Table) -> list[str]:
     return [biotext(*properties) for properties in zip(*columns, strict=True)]
 
 
+def text_hashes(texts: Iterable[str]) -> pa.Array:
+    """What tells biotexts apart, uint64."""
+    return pa.array([hash64("text", text) for text in texts], pa.uint64())
+
+
 def tokenize_pairs(
     pairs: pa.Table, protein: ProteinTokenizer, text: TextTokenizer, *, properties: bool = False
 ) -> pa.Table:
@@ -304,7 +309,7 @@ def tokenize_pairs(
         protein.encode_column(pairs.column("sequence")),
         text.encode_column(texts),
         pairs.column("sequence_hash"),
-        pa.array([hash64("text", value) for value in texts], pa.uint64()),
+        text_hashes(texts),
     ]
     if not properties:
         return pa.table(columns, schema=TOKEN_SCHEMA)

@@ -61,7 +61,7 @@ def check_variety(identity_N2: Tensor, where: str) -> None:
     """
     for what, hash_N in (("protein", identity_N2[:, 0]), ("text", identity_N2[:, 1])):
         if (share := chance(hash_N)["recall@1"]) >= MAX_CHANCE:
-            distinct = len(hash_N.unique())
+            distinct = _num_distinct(hash_N)
             raise DataError(
                 f"{where}: {distinct:,} distinct {what}{'s' if distinct > 1 else ''} of {len(hash_N):,} pairs are too "
                 f"uniform to measure anything on: a random order puts a right answer first for {share:.0%} of them "
@@ -95,17 +95,21 @@ def validation_metrics(
     return {
         "gc": float(np.mean(losses)),
         "num_pairs": len(protein_ND),
-        "num_proteins": len(identity_N2[:, 0].unique()),
-        "num_texts": len(identity_N2[:, 1].unique()),
+        "num_proteins": _num_distinct(identity_N2[:, 0]),
+        "num_texts": _num_distinct(identity_N2[:, 1]),
         "chance": chance(identity_N2[:, 1]),
         **retrieval_metrics(protein_ND, text_ND, identity_N2[:, 1]),
     }
 
 
+def _num_distinct(hash_N: Tensor) -> int:
+    return len(np.unique(hash_N.cpu().numpy()))
+
+
 def _num_equal(hash_N: Tensor) -> Tensor:
     """How many have the hash of each, itself among them."""
-    _, place_N, count = hash_N.unique(return_inverse=True, return_counts=True)
-    return count[place_N]
+    _, place_N, count = np.unique(hash_N.cpu().numpy(), return_inverse=True, return_counts=True)
+    return torch.from_numpy(count[place_N])
 
 
 def _ranks(query_ND: Tensor, candidate_ND: Tensor, hash_N: Tensor) -> Tensor:

@@ -159,8 +159,8 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
     valid = history[-1]["valid"]
     rows.append(["chance", *(f"{valid['chance'][name]:.3f}" if name in valid["chance"] else "" for name in measures)])
     about = (
-        f"Of {_measured_on(valid)}. Pairs of one text are right answers to each other; chance is the recall of a random "
-        "order with the same right answers."
+        f"Of {_measured_on(valid)}. Pairs of one text are right answers to each other; chance is the recall of a "
+        "random order with the same right answers."
     )
     return f"<h2>Retrieval on the validation pairs</h2>{_table(rows)}<p>{about}</p>"
 
