@@ -149,10 +149,6 @@ def main(
         for name in _SAMPLING_OPTIONS:
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise ConfigError(f"--{name.replace('_', '-')} is of --dataset D, not of {dataset}; leave one out.")
-    if valid_fraction + test_fraction >= 1:
-        raise ConfigError(
-            f"--valid-fraction {valid_fraction} and --test-fraction {test_fraction} leave nothing to train on."
-        )
     method, clusters = split_by
     if method == "mmseqs":
         splits.require_mmseqs()
