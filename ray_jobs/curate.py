@@ -20,7 +20,7 @@ from protclip.protanno.shards import KIND, SPLITS
 from protclip.protanno.splits import SplitConfig
 from protclip.uniprot.formats import expand_inputs
 from protclip.version import __version__
-from ray_jobs.cluster import connect, resolve_output
+from ray_jobs.cluster import connect, resolve_input, resolve_output
 from ray_jobs.curate_job import Curation
 
 # What a run leaves in its folder; nothing else is ever removed.
@@ -153,7 +153,7 @@ def main(
     if method == "mmseqs":
         splits.require_mmseqs()
     folder = resolve_output(output)
-    paths = expand_inputs(inputs)
+    paths = expand_inputs(map(resolve_input, inputs))
     config = CurationConfig(
         seed=seed,
         sampling=SamplingConfig(
@@ -167,14 +167,14 @@ def main(
         deduplicate=deduplicate,
         split=SplitConfig(
             method=method,
-            uniref50=files.absolute(clusters) if clusters else None,
+            uniref50=resolve_input(clusters) if clusters else None,
             valid_fraction=valid_fraction,
             test_fraction=test_fraction,
         ),
         shard_mb=shard_mb,
         row_group_rows=row_group_rows,
     )
-    previous = files.absolute(previous) if previous else None
+    previous = resolve_input(previous) if previous else None
     if previous is not None:
         if previous == folder:
             raise ConfigError(

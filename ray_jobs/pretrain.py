@@ -6,16 +6,17 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
 import click
 
 from protclip import files
-from protclip.config import PretrainConfig, config_yaml, forbidden_changes, load_config
+from protclip.config import EncoderConfig, PretrainConfig, config_yaml, forbidden_changes, load_config
 from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
-from ray_jobs.cluster import connect, resolve_output
+from ray_jobs.cluster import connect, resolve_input, resolve_output
 
 RESOLVED_CONFIG, PAIRS_MARK, BEST, RAY_FOLDER = "config.yaml", "pairs.json", "best", "ray"
 OWN_FILES = (
@@ -93,7 +94,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         check_architecture,
     )
     from protclip.protanno.shards import KIND, draws_each_epoch, read_row_group, row_groups
-    from protclip.train.checks import check_pairs
+    from protclip.train.checks import check_pairs, check_words
     from protclip.train.estimate import estimate
     from protclip.train.report import write_report
     from ray_jobs.lanes import LanePlan, count_drawn
@@ -121,7 +122,9 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     _check_run(settings, fresh=fresh)
     tokenizer = build_text_tokenizer(settings.model, _texts(train))
     architecture = build_architecture(settings.model, tokenizer, settings.objectives)
-    check_architecture(architecture)
+    check_architecture(settings.model, architecture)
+    if (name := settings.model.text.pretrained) is not None:
+        check_words(tokenizer, train, name=name)
     click.echo(config_yaml(settings), nl=False)
     job = TrainJob(config=settings, plan=plan, valid=valid, text_tokenizer_json=tokenizer.json)
     steps = job.batches_per_epoch
@@ -158,10 +161,19 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
 
 
 def _with_absolute_paths(settings: PretrainConfig) -> PretrainConfig:
-    from dataclasses import replace
+    from protclip.model.pretrained import is_local
 
-    pairs = files.absolute(settings.data.pairs)
-    return replace(settings, run_dir=resolve_output(settings.run_dir), data=replace(settings.data, pairs=pairs))
+    def absolute(encoder: EncoderConfig) -> EncoderConfig:
+        name = encoder.pretrained
+        # What is no folder here is the name of a published encoder.
+        return encoder if name is None or not is_local(name) else replace(encoder, pretrained=resolve_input(name))
+
+    return replace(
+        settings,
+        run_dir=resolve_output(settings.run_dir),
+        data=replace(settings.data, pairs=resolve_input(settings.data.pairs)),
+        model=replace(settings.model, protein=absolute(settings.model.protein), text=absolute(settings.model.text)),
+    )
 
 
 def _check_run(settings: PretrainConfig, *, fresh: bool) -> None:

@@ -154,8 +154,8 @@ class TextTokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of tokens, special ones included."""
-        return int(self._tokenizer.get_vocab_size())
+        """Embeddings that the tokens need, special ones included: one more than the largest token id."""
+        return int(max(self._tokenizer.get_vocab().values(), default=-1)) + 1
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included; at most ``max_tokens`` each."""
@@ -194,6 +194,19 @@ class TextTokenizer:
         encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
         known.update((piece, encoding.ids) for piece, encoding in zip(new, encodings, strict=True))
         return [known[piece] for piece in pieces]
+
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        """Share of the words and marks of texts that have no tokens of their own, and become ``[UNK]``."""
+        model = json.loads(self.json)["model"]
+        unknown = self._tokenizer.token_to_id(model.get("unk_token") or "[UNK]")
+        words = lost = 0
+        for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False):
+            ids_of: dict[int | None, set[int]] = {}
+            for word, token in zip(encoding.word_ids, encoding.ids, strict=True):
+                ids_of.setdefault(word, set()).add(token)
+            words += len(ids_of)
+            lost += sum(unknown in ids for ids in ids_of.values())
+        return lost / max(1, words)
 
     def encode_checked(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts that a user gave.
