@@ -20,7 +20,7 @@ from protclip.protanno.shards import KIND, SPLITS
 from protclip.protanno.splits import SplitConfig
 from protclip.uniprot.formats import describe_unused_columns, expand_inputs
 from protclip.version import __version__
-from ray_jobs.cluster import connect, resolve_output
+from ray_jobs.cluster import connect, resolve_input, resolve_output
 from ray_jobs.curate_job import Curation
 
 # What a run leaves in its folder; nothing else is ever removed.
@@ -158,18 +158,14 @@ def main(
         for name in _SAMPLING_OPTIONS:
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise ConfigError(f"--{name.replace('_', '-')} is of --dataset D, not of {dataset}; leave one out.")
-    if valid_fraction + test_fraction >= 1:
-        raise ConfigError(
-            f"--valid-fraction {valid_fraction} and --test-fraction {test_fraction} leave nothing to train on."
-        )
     method, clusters = split_by
     if method == "mmseqs":
         splits.require_mmseqs()
-    clusters = files.absolute(clusters) if clusters else None
+    clusters = resolve_input(clusters) if clusters else None
     if clusters is not None:
         splits.check_clusters(clusters)
     folder = resolve_output(output)
-    paths = expand_inputs(inputs)
+    paths = expand_inputs(map(resolve_input, inputs))
     for line in describe_unused_columns(paths):
         click.echo(f"curate: {line}", err=True)
     config = CurationConfig(
@@ -192,7 +188,7 @@ def main(
         shard_mb=shard_mb,
         row_group_rows=row_group_rows,
     )
-    previous = files.absolute(previous) if previous else None
+    previous = resolve_input(previous) if previous else None
     if previous is not None:
         if previous == folder:
             raise ConfigError(

@@ -6,16 +6,17 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
 import click
 
 from protclip import files
-from protclip.config import PretrainConfig, config_yaml, forbidden_changes, load_config
+from protclip.config import EncoderConfig, PretrainConfig, config_yaml, forbidden_changes, load_config
 from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
-from ray_jobs.cluster import connect, resolve_output
+from ray_jobs.cluster import connect, resolve_input, resolve_output
 
 RESOLVED_CONFIG, PAIRS_MARK, BEST, RAY_FOLDER = "config.yaml", "pairs.json", "best", "ray"
 OWN_FILES = (
@@ -93,6 +94,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         check_architecture,
     )
     from protclip.protanno.shards import KIND, draws_each_epoch, read_row_group, row_groups
+    from protclip.train.checks import check_pairs, check_words
     from protclip.train.estimate import estimate
     from protclip.train.report import write_report
     from ray_jobs.lanes import LanePlan, count_drawn
@@ -104,6 +106,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         raise ConfigError(
             f"{settings.data.pairs}: has no validation pairs to measure on; curate with --valid-fraction above 0."
         )
+    check_pairs(settings.data.pairs, train, valid, valid_pairs=settings.valid_pairs)
     drawn_EG = None
     if draws_each_epoch(settings.data.pairs):
         drawn_EG = count_drawn(train, seed=settings.seed, epochs=settings.epochs)
@@ -119,7 +122,9 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     _check_run(settings, fresh=fresh)
     tokenizer = build_text_tokenizer(settings.model, _texts(train))
     architecture = build_architecture(settings.model, tokenizer, settings.objectives)
-    check_architecture(architecture)
+    check_architecture(settings.model, architecture)
+    if (name := settings.model.text.pretrained) is not None:
+        check_words(tokenizer, train, name=name)
     click.echo(config_yaml(settings), nl=False)
     job = TrainJob(config=settings, plan=plan, valid=valid, text_tokenizer_json=tokenizer.json)
     steps = job.batches_per_epoch
@@ -143,21 +148,32 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     _run(job)
     summary = _publish(settings, seconds=time.monotonic() - started)
     write_report(settings.run_dir)
-    recall = summary["valid"]["text_to_protein"]["recall@10"]
+    valid = summary["valid"]
+    recall = valid["text_to_protein"]["recall@10"]
     click.echo(
         f"{summary['steps']} steps in {summary['seconds']:.0f} s; best epoch {summary['best_epoch']}: validation loss "
-        f"{summary['valid']['loss']:.3f}, text to protein recall@10 {recall:.3f} "
+        f"{valid['loss']:.3f}, text to protein recall@10 {recall:.3f} "
         f"(untrained {summary['untrained']['text_to_protein']['recall@10']:.3f}, chance "
-        f"{summary['chance']['recall@10']:.3f}, {summary['valid']['num_pairs']} pairs); "
+        f"{valid['chance']['recall@10']:.3f}; {valid['num_pairs']} pairs of {valid['num_proteins']} proteins and "
+        f"{valid['num_texts']} texts); "
         f"checkpoint {files.join(settings.run_dir, BEST)}; curves {files.join(settings.run_dir, 'report.html')}"
     )
 
 
 def _with_absolute_paths(settings: PretrainConfig) -> PretrainConfig:
-    from dataclasses import replace
+    from protclip.model.pretrained import is_local
 
-    pairs = files.absolute(settings.data.pairs)
-    return replace(settings, run_dir=resolve_output(settings.run_dir), data=replace(settings.data, pairs=pairs))
+    def absolute(encoder: EncoderConfig) -> EncoderConfig:
+        name = encoder.pretrained
+        # What is no folder here is the name of a published encoder.
+        return encoder if name is None or not is_local(name) else replace(encoder, pretrained=resolve_input(name))
+
+    return replace(
+        settings,
+        run_dir=resolve_output(settings.run_dir),
+        data=replace(settings.data, pairs=resolve_input(settings.data.pairs)),
+        model=replace(settings.model, protein=absolute(settings.model.protein), text=absolute(settings.model.text)),
+    )
 
 
 def _check_run(settings: PretrainConfig, *, fresh: bool) -> None:
@@ -271,7 +287,6 @@ def _run(job: Any) -> None:
 
 def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     """Copy the checkpoint of lowest validation loss to ``best`` and write the run's summary."""
-    from protclip.evaluation.retrieval import chance
     from protclip.model.checkpoint import KIND
     from protclip.train import checkpoints
     from protclip.train.state import PROGRESS, TENSORS
@@ -285,11 +300,9 @@ def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     record = {key: manifest[key] for key in ("fingerprint", "metrics", "run")}
     metrics = files.join(settings.run_dir, METRICS)
     history = files.read_json(metrics)["history"]
-    valid = record["metrics"]["valid"]
     summary = {
-        "valid": valid,
+        "valid": record["metrics"]["valid"],
         "untrained": history[0]["valid"],
-        "chance": chance(valid["num_pairs"]),
         "best_epoch": record["metrics"]["epoch"],
         "steps": history[-1]["step"],
         "seconds": round(seconds, 1),

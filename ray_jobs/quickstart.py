@@ -345,18 +345,22 @@ def _a_valid_pair(pairs: str) -> tuple[str, str, str]:
 
 
 def _print_retrieval(metrics: Mapping[str, Any]) -> None:
-    valid, untrained, chance = metrics["valid"], metrics["untrained"], metrics["chance"]
-    click.echo(f"      Retrieval among {valid['num_pairs']:,} validation pairs   recall@1   recall@5  recall@10")
+    valid, untrained = metrics["valid"], metrics["untrained"]
+    click.echo(
+        f"      Retrieval among {valid['num_pairs']:,} validation pairs: {valid['num_proteins']:,} distinct proteins, "
+        f"{valid['num_texts']:,} distinct texts"
+    )
+    click.echo(f"      {'':<40}   recall@1   recall@5  recall@10")
     rows = [
         ("text → protein, trained", valid["text_to_protein"]),
         ("protein → text, trained", valid["protein_to_text"]),
         ("text → protein, untrained", untrained["text_to_protein"]),
-        ("chance", chance),
+        ("chance", valid["chance"]),
     ]
     for name, values in rows:
         recalls = "".join(f"{values[f'recall@{k}']:>11.4f}" for k in (1, 5, 10))
         click.echo(f"      {name:<40}{recalls}")
-    ratio = valid["text_to_protein"]["recall@10"] / chance["recall@10"]
+    ratio = valid["text_to_protein"]["recall@10"] / valid["chance"]["recall@10"]
     click.echo(f"      text → protein recall@10 is {ratio:.1f} × chance")
 
 

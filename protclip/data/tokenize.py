@@ -154,8 +154,8 @@ class TextTokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of tokens, special ones included."""
-        return int(self._tokenizer.get_vocab_size())
+        """Embeddings that the tokens need, special ones included: one more than the largest token id."""
+        return int(max(self._tokenizer.get_vocab().values(), default=-1)) + 1
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included; at most ``max_tokens`` each."""
@@ -194,6 +194,19 @@ class TextTokenizer:
         encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
         known.update((piece, encoding.ids) for piece, encoding in zip(new, encodings, strict=True))
         return [known[piece] for piece in pieces]
+
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        """Share of the words and marks of texts that have no tokens of their own, and become ``[UNK]``."""
+        model = json.loads(self.json)["model"]
+        unknown = self._tokenizer.token_to_id(model.get("unk_token") or "[UNK]")
+        words = lost = 0
+        for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False):
+            ids_of: dict[int | None, set[int]] = {}
+            for word, token in zip(encoding.word_ids, encoding.ids, strict=True):
+                ids_of.setdefault(word, set()).add(token)
+            words += len(ids_of)
+            lost += sum(unknown in ids for ids in ids_of.values())
+        return lost / max(1, words)
 
     def encode_checked(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts that a user gave.
@@ -285,6 +298,11 @@ def biotexts(pairs: pa.Table) -> list[str]:
     return [biotext(*properties) for properties in zip(*columns, strict=True)]
 
 
+def text_hashes(texts: Iterable[str]) -> pa.Array:
+    """What tells biotexts apart, uint64."""
+    return pa.array([hash64("text", text) for text in texts], pa.uint64())
+
+
 def tokenize_pairs(
     pairs: pa.Table, protein: ProteinTokenizer, text: TextTokenizer, *, properties: bool = False
 ) -> pa.Table:
@@ -304,7 +322,7 @@ def tokenize_pairs(
         protein.encode_column(pairs.column("sequence")),
         text.encode_column(texts),
         pairs.column("sequence_hash"),
-        pa.array([hash64("text", value) for value in texts], pa.uint64()),
+        text_hashes(texts),
     ]
     if not properties:
         return pa.table(columns, schema=TOKEN_SCHEMA)

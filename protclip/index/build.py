@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from protclip import files
 from protclip.errors import ConfigError, DataError, IndexMismatchError
+from protclip.fields import check_number, check_types
 from protclip.index import recall, releases
 from protclip.index.building import build_segment, measure_segment, sample_segment
 from protclip.index.embeddings import Embeddings, refuse_duplicates
@@ -53,14 +54,11 @@ class IndexConfig:
     """Of a release: beyond this share of rows that are dead, or in segments of changes, all is built anew."""
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("shard_rows", self.shard_rows, 1, 2**31 - 1),
-            ("recall", self.recall, 0, 1),
-            ("ef_search", 1 if self.ef_search is None else self.ef_search, 1, 100_000),
-            ("max_stale", self.max_stale, 0, 1),
-        ):
-            if not low <= value <= high:
-                raise ConfigError(f"index.{name}={value}; allowed are {low} to {high}.")
+        check_types("index.", self)
+        check_number("index.shard_rows", self.shard_rows, at_least=1, at_most=2**31 - 1)
+        check_number("index.recall", self.recall, at_least=0, at_most=1)
+        check_number("index.ef_search", self.ef_search, at_least=1, at_most=100_000)
+        check_number("index.max_stale", self.max_stale, at_least=0, at_most=1)
 
 
 def build_index(

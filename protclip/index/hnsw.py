@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protclip.errors import ConfigError, DataError
+from protclip.fields import check_number, check_types
 from protclip.index.exact import BLOCK_ROWS, exact_search
 
 SPACE = "cosine"
@@ -46,13 +47,10 @@ class HnswConfig:
     """Seed of the levels; with one thread, the same vectors give the same graph."""
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("m", self.m, 2, 256),
-            ("ef_construction", self.ef_construction, 1, 100_000),
-            ("seed", self.seed, 0, 2**63 - 1),
-        ):
-            if not low <= value <= high:
-                raise ConfigError(f"index.{name}={value}; allowed are {low} to {high}.")
+        check_types("index.", self)
+        check_number("index.m", self.m, at_least=2, at_most=256)
+        check_number("index.ef_construction", self.ef_construction, at_least=1, at_most=100_000)
+        check_number("index.seed", self.seed, at_least=0, at_most=2**63 - 1)
 
 
 def graph_bytes(count: int, dimension: int, m: int) -> int:

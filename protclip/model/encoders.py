@@ -1,4 +1,4 @@
-"""HuggingFace encoders of the ESM and BERT kind: by local path, by hub name, or by configuration alone."""
+"""Encoders of the ESM and BERT kind, HuggingFace's modules, by their configuration."""
 
 from __future__ import annotations
 
@@ -42,28 +42,6 @@ def known_fields(kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key in known}
 
 
-def pretrained_config(kind: Kind, name: str) -> PretrainedConfig:
-    """The configuration of a published encoder, from a local folder or the hub.
-
-    Raises:
-        ConfigError: if it cannot be had, or is an encoder of another kind.
-    """
-    from transformers import AutoConfig
-
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.{kind}.pretrained={name!r} is neither a folder with a model nor a hub name that can be reached "
-            f"({error}); download it beforehand and give the folder's path."
-        ) from error
-    if config.model_type != MODEL_TYPES[kind]:
-        raise ConfigError(
-            f"model.{kind}.pretrained={name!r} is of type {config.model_type!r}, not {MODEL_TYPES[kind]!r}."
-        )
-    return config
-
-
 def build_encoder(kind: Kind, config: Any) -> nn.Module:
     """An encoder with random weights, without the parts that no objective uses (pooler, contact head)."""
     from transformers import BertModel, EsmModel
@@ -73,16 +51,6 @@ def build_encoder(kind: Kind, config: Any) -> nn.Module:
     encoder = _module(EsmModel(config, add_pooling_layer=False))
     del encoder.contact_head  # a parameter that never gets a gradient
     return encoder
-
-
-def load_pretrained_weights(kind: Kind, encoder: nn.Module, name: str) -> None:
-    """Copy the weights of a published encoder, from a local folder or the hub, into one of the same shape."""
-    from transformers import BertModel, EsmModel
-
-    model_class = BertModel if kind == "text" else EsmModel
-    published = model_class.from_pretrained(name, add_pooling_layer=False)
-    state = {key: value for key, value in published.state_dict().items() if not key.startswith("contact_head.")}
-    encoder.load_state_dict(state)
 
 
 def config_fields(config: PretrainedConfig) -> dict[str, Any]:

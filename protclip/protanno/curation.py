@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip import files
+from protclip.fields import check_number, check_types
 from protclip.hashing import hash64
 from protclip.protanno.blocks import Block, read_block
 from protclip.protanno.sampling import (
@@ -62,6 +63,12 @@ class CurationConfig:
     """Text that a shard has, in millions of characters, at most and on average; a task holds a few times as much."""
     row_group_rows: int = 512
     """Rows of a parquet row group, the unit that the training stream reads."""
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        check_number("seed", self.seed, at_least=0, below=2**63)
+        check_number("shard_mb", self.shard_mb, above=0)
+        check_number("row_group_rows", self.row_group_rows, at_least=1)
 
     def num_shards(self, num_chars: int) -> int:
         """How many shards so much text makes."""

@@ -9,6 +9,7 @@ PAIRS/
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -89,3 +90,13 @@ def read_row_group(group: RowGroup, columns: list[str] | None = None) -> pa.Tabl
     """One row group, with all its columns or the named ones."""
     with files.open_read(group.path) as stream:
         return pq.ParquetFile(stream).read_row_group(group.index, columns=columns)
+
+
+def first_rows(groups: Iterable[RowGroup], limit: int, columns: list[str]) -> Iterator[pa.Table]:
+    """The first rows of row groups, at most so many, as a table of each group."""
+    for group in groups:
+        if limit <= 0:
+            return
+        rows = read_row_group(group, columns=columns).slice(0, limit)
+        limit -= len(rows)
+        yield rows

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from protclip import files
 from protclip.errors import ConfigError, DataError
+from protclip.fields import check_number, check_types
 from protclip.hashing import hash64
 from protclip.protanno import minhash
 from protclip.protanno.components import Components
@@ -74,6 +75,21 @@ class SplitConfig:
     """Share of the rows that training is measured on."""
     test_fraction: float = 0.05
     """Share of the rows that training never sees."""
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        if (self.method == "uniref50") != (self.uniref50 is not None):
+            raise ConfigError(
+                f"method={self.method!r} and uniref50={self.uniref50!r} do not go together: the file of "
+                "clusters is of the method 'uniref50', which needs one."
+            )
+        check_number("valid_fraction", self.valid_fraction, at_least=0, below=1)
+        check_number("test_fraction", self.test_fraction, at_least=0, below=1)
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ConfigError(
+                f"valid_fraction={self.valid_fraction} and test_fraction={self.test_fraction} leave nothing to "
+                "train on; their sum must be below 1."
+            )
 
 
 @dataclass(kw_only=True, slots=True)
