@@ -28,8 +28,8 @@ from protclip.errors import ConfigError, DataError
 MEMORY_BYTES = 64 << 20
 """What is written to a URL waits in memory up to this size, beyond it in a temporary file."""
 
-MAX_JSON_BYTES = 256 << 20
-"""Of a JSON file: the manifest of a million files has less."""
+MAX_TEXT_BYTES = 256 << 20
+"""Of a file that is read whole as text: the manifest of a million files has less."""
 MAX_JSON_DEPTH = 64
 """Of objects and lists within each other."""
 
@@ -240,16 +240,28 @@ def read_json(path: str) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: if it is missing, or ``parse_json`` refuses it.
+        DataError: as ``read_text`` and ``parse_json``.
+    """
+    return parse_json(read_text(path), path)
+
+
+def read_text(path: str) -> str:
+    """The text of a file of a folder of ours.
+
+    Raises:
+        DataError: if it cannot be opened, is no regular file, larger than MAX_TEXT_BYTES, or not UTF-8.
     """
     with open_regular(path) as stream:
-        text = stream.read(MAX_JSON_BYTES + 1)
-    if len(text) > MAX_JSON_BYTES:
-        raise DataError(f"{path}: is larger than the {MAX_JSON_BYTES >> 20} MB that a JSON file of ours may have.")
-    return parse_json(text, path)
+        text = stream.read(MAX_TEXT_BYTES + 1)
+    if len(text) > MAX_TEXT_BYTES:
+        raise DataError(f"{path}: is larger than {MAX_TEXT_BYTES >> 20} MB; no such file of ours is. Restore it.")
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 ({error}).") from error
 
 
-def parse_json(text: str | bytes, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
     """The value of a JSON text that another program may have written.
 
     Raises:
