@@ -18,6 +18,7 @@ from protclip.protanno.curation import QUARANTINE_FILE, CurationConfig
 from protclip.protanno.sampling import Dataset, SamplingConfig
 from protclip.protanno.shards import KIND, SPLITS
 from protclip.protanno.splits import SplitConfig
+from protclip.terminal import echo
 from protclip.uniprot.formats import expand_inputs
 from protclip.version import __version__
 from ray_jobs.cluster import connect, resolve_output
@@ -190,12 +191,12 @@ def main(
     manifest = Curation(paths, folder, work, config, previous).run(max_bad_fraction=max_bad_fraction)
     counts = manifest["counts"]
     rows = ", ".join(f"{manifest['splits'][split]:,} {split}" for split in SPLITS)
-    click.echo(
+    echo(
         f"curate: {counts['read']:,} rows read, {counts['kept']:,} pairs kept ({rows}), "
         f"{counts['quarantined']:,} quarantined, {time.monotonic() - start:.1f} s → {folder}"
     )
     if changes := manifest.get("changes"):
-        click.echo(
+        echo(
             f"curate: since {changes['previous']} {changes['added']:,} added, {changes['changed']:,} changed "
             f"({changes['sequence_changed']:,} in sequence, {changes['text_changed']:,} in text), "
             f"{changes['removed']:,} removed, {changes['unchanged']:,} as before"

@@ -21,6 +21,7 @@ from protclip.index.manifest import read_checkpoint_fingerprint
 from protclip.index.parts import require_h5
 from protclip.index.previous import check_reusable
 from protclip.manifest import FILE_NAME, resume_folder
+from protclip.terminal import echo
 from protclip.version import __version__
 from ray_jobs.cluster import connect, resolve_output
 from ray_jobs.embed_estimate import MeasureRate, describe_work, take_sample
@@ -186,7 +187,7 @@ def main(
     with files.telling_what_cannot_be_written(folder):
         manifest = job.run(workers, model_fingerprint=fingerprint, dimension=architecture["projection_dim"])
     facts = _facts(manifest, longest=architecture["max_protein_tokens"] - 2)
-    click.echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
+    echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
 
 
 def _estimate(
@@ -210,7 +211,7 @@ def _estimate(
         content=settings.content,
     )
     for line in lines:
-        click.echo(f"embed: {line}")
+        echo(f"embed: {line}")
 
 
 def _facts(manifest: Mapping[str, Any], *, longest: int) -> Iterator[str]:

@@ -77,5 +77,5 @@ def test_a_missing_or_wrong_shard_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=rf"{shard.name}: is missing"):
         load_weights(model.model, path)
     (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="weight_map: Field required"):
+    with pytest.raises(CheckpointError, match="weight_map is missing"):
         load_weights(model.model, path)
