@@ -18,6 +18,7 @@ from protclip.protanno.curation import QUARANTINE_FILE, CurationConfig
 from protclip.protanno.sampling import Dataset, SamplingConfig
 from protclip.protanno.shards import KIND, SPLITS
 from protclip.protanno.splits import SplitConfig
+from protclip.terminal import echo
 from protclip.uniprot.formats import describe_unused_columns, expand_inputs
 from protclip.version import __version__
 from ray_jobs.cluster import connect, resolve_input, resolve_output
@@ -167,7 +168,7 @@ def main(
     folder = resolve_output(output)
     paths = expand_inputs(map(resolve_input, inputs))
     for line in describe_unused_columns(paths):
-        click.echo(f"curate: {line}", err=True)
+        echo(f"curate: {line}", err=True)
     config = CurationConfig(
         seed=seed,
         sampling=SamplingConfig(
@@ -202,18 +203,18 @@ def main(
     )
     counts = manifest["counts"]
     rows = ", ".join(f"{manifest['splits'][split]:,} {split}" for split in SPLITS)
-    click.echo(
+    echo(
         f"curate: {counts['read']:,} rows read, {counts['kept']:,} pairs kept ({rows}), "
         f"{counts['quarantined']:,} quarantined, {time.monotonic() - start:.1f} s → {folder}"
     )
     if counts["without_text"]:
-        click.echo(
+        echo(
             f"curate: {counts['without_text']:,} of {counts['kept']:,} pairs have no text: no name, function, location "
             "or similarity",
             err=True,
         )
     if changes := manifest.get("changes"):
-        click.echo(
+        echo(
             f"curate: since {changes['previous']} {changes['added']:,} added, {changes['changed']:,} changed "
             f"({changes['sequence_changed']:,} in sequence, {changes['text_changed']:,} in text), "
             f"{changes['removed']:,} removed, {changes['unchanged']:,} as before"

@@ -21,6 +21,7 @@ from protclip.index.manifest import read_checkpoint_fingerprint
 from protclip.index.parts import require_h5
 from protclip.index.previous import check_reusable
 from protclip.manifest import FILE_NAME, resume_folder
+from protclip.terminal import echo
 from protclip.uniprot.formats import describe_unused_columns
 from protclip.version import __version__
 from ray_jobs.cluster import connect, resolve_input, resolve_output
@@ -150,7 +151,7 @@ def main(
     found = find_inputs([resolve_input(path) for path in inputs], id_column=id_column, value_column=value_column)
     content = resolve_content(found.kind, content)
     for line in describe_unused_columns(found.paths) if found.kind == "entries" else ():
-        click.echo(f"embed: {line}", err=True)
+        echo(f"embed: {line}", err=True)
     settings = EmbedSettings(
         content=content,
         long=_long(content, long, residues),
@@ -189,7 +190,7 @@ def main(
     with files.telling_what_cannot_be_written(folder):
         manifest = job.run(workers, model_fingerprint=fingerprint, dimension=architecture["projection_dim"])
     facts = _facts(manifest, longest=architecture["max_protein_tokens"] - 2)
-    click.echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
+    echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
 
 
 def _estimate(
@@ -213,7 +214,7 @@ def _estimate(
         content=settings.content,
     )
     for line in lines:
-        click.echo(f"embed: {line}")
+        echo(f"embed: {line}")
 
 
 def _facts(manifest: Mapping[str, Any], *, longest: int) -> Iterator[str]:

@@ -13,6 +13,7 @@ from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
 from protclip.index.hnsw import HnswConfig
 from protclip.index.units import Item, Unit, in_turn
+from protclip.terminal import echo
 from ray_jobs.cluster import connect, resolve_input, resolve_output
 from ray_jobs.pipelines import progress, run_tasks
 
@@ -86,20 +87,20 @@ def main(
         run=run_here_or_on_ray,
     )
     for kind, measured in manifest.recall.items():
-        click.echo(
+        echo(
             f"index: {kind} queries ({measured['queries']:,}): recall@10 {measured['at_10']:.4f}, "
             f"recall@100 {measured['at_100']:.4f}"
         )
     reached = 1.0 if manifest.recall_at_10 is None else manifest.recall_at_10
     if manifest.wanted_recall is not None and reached < manifest.wanted_recall:
-        click.echo(
+        echo(
             f"index: warning: recall@10 is {reached:.4f} at the largest ef_search tried, below "
             f"the wanted {manifest.wanted_recall}; build with a larger --m or --ef-construction.",
             err=True,
         )
     if manifest.release is not None:
-        click.echo("index: " + ", ".join(f"{name} {value}" for name, value in manifest.release.items()))
-    click.echo(
+        echo("index: " + ", ".join(f"{name} {value}" for name, value in manifest.release.items()))
+    echo(
         f"index: {manifest.count:,} {manifest.content} vectors of dimension {manifest.dimension}, "
         f"segments: {len(manifest.segments)}, ef_search {manifest.ef_search}, {time.monotonic() - start:.1f} s "
         f"→ {output}"

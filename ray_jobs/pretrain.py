@@ -16,6 +16,7 @@ from protclip import files
 from protclip.config import EncoderConfig, PretrainConfig, config_yaml, forbidden_changes, load_config
 from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
+from protclip.terminal import echo
 from ray_jobs.cluster import connect, resolve_input, resolve_output
 
 RESOLVED_CONFIG, PAIRS_MARK, BEST, RAY_FOLDER = "config.yaml", "pairs.json", "best", "ray"
@@ -125,12 +126,12 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     check_architecture(settings.model, architecture)
     if (name := settings.model.text.pretrained) is not None:
         check_words(tokenizer, train, name=name)
-    click.echo(config_yaml(settings), nl=False)
+    echo(config_yaml(settings).removesuffix("\n"))
     job = TrainJob(config=settings, plan=plan, valid=valid, text_tokenizer_json=tokenizer.json)
     steps = job.batches_per_epoch
     drawn = "" if drawn_EG is None else f" drawn of {sum(group.num_rows for group in train)} candidates"
     about = "" if drawn_EG is None else "about "
-    click.echo(
+    echo(
         f"{about}{plan.num_rows} training pairs{drawn}, {about}{steps[0]} batches of "
         f"{settings.batch.global_batch_size} ({settings.worker_batch_size} per worker) in each of {settings.epochs} "
         f"epochs, {sum(steps)} steps"
@@ -139,8 +140,8 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         read_manifest(settings.data.pairs, KIND, verify=True)
         rows = read_row_group(train[0], columns=list(TOKENIZED_COLUMNS))
         tokens = tokenize_pairs(rows, build_protein_tokenizer(settings.model), tokenizer)
-        click.echo("\n".join(estimate(settings, architecture, tokens, num_steps=sum(steps))))
-        click.echo("every file of the pairs has its checksum; nothing was written")
+        echo("\n".join(estimate(settings, architecture, tokens, num_steps=sum(steps))))
+        echo("every file of the pairs has its checksum; nothing was written")
         return
     if fresh:
         for name in OWN_FILES:
@@ -150,7 +151,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     write_report(settings.run_dir)
     valid = summary["valid"]
     recall = valid["text_to_protein"]["recall@10"]
-    click.echo(
+    echo(
         f"{summary['steps']} steps in {summary['seconds']:.0f} s; best epoch {summary['best_epoch']}: validation loss "
         f"{valid['loss']:.3f}, text to protein recall@10 {recall:.3f} "
         f"(untrained {summary['untrained']['text_to_protein']['recall@10']:.3f}, chance "
@@ -201,7 +202,7 @@ def _check_run(settings: PretrainConfig, *, fresh: bool) -> None:
             f"run_dir={settings.run_dir} holds an unfinished run that cannot go on so ({'; '.join(found)}); give its "
             "own settings to finish it, choose another run_dir, or give --fresh to start over."
         )
-    click.echo(f"going on with the unfinished run in {settings.run_dir}")
+    echo(f"going on with the unfinished run in {settings.run_dir}")
 
 
 def _pairs_mark(settings: PretrainConfig) -> dict[str, str]:
@@ -245,7 +246,7 @@ def _run(job: Any) -> None:
         found = ", ".join(f"{name} {available.get(name, 0.0):g} of {n:g}" for name, n in lacking.items())
         if "RAY_ADDRESS" not in os.environ:
             raise ConfigError(f"this machine has too little for workers.num={workers.num}: {found}.")
-        click.echo(f"the cluster has {found} now; waiting for nodes to join")
+        echo(f"the cluster has {found} now; waiting for nodes to join")
     # The folder is claimed when nothing is left that could be refused; the config is the mark of a run.
     files.write_json(files.join(settings.run_dir, PAIRS_MARK), _pairs_mark(settings))
     with files.atomic_write(files.join(settings.run_dir, RESOLVED_CONFIG)) as stream:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from protclip import files
@@ -31,6 +30,7 @@ from protclip.index.hnsw import SPACE, HnswConfig, check_unit_vectors, graph_byt
 from protclip.index.manifest import IndexManifest, SegmentRecord, write_index_manifest
 from protclip.index.units import Item, Run, in_turn, read_arrays, run_units, write_arrays
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder
+from protclip.parquet import open_parquet, valid
 from protclip.version import __version__
 
 OWN_FILES = ("segment-*.hnsw", "segment-*.parquet")
@@ -263,11 +263,11 @@ class _Build:
 
 
 def _accessions(path: str) -> pa.Array:
-    with files.open_read(path) as stream:
-        try:
-            column = pq.read_table(stream, columns=["accession"])["accession"]
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise DataError(f"{path}: has no column 'accession', or is not a parquet file ({error}).") from error
+    with open_parquet(path) as file:
+        table = valid(file.read(["accession"]))
+    if table.column_names != ["accession"]:
+        raise DataError(f"{path}: has no column 'accession'.")
+    column = table["accession"]
     if column.null_count:
         raise DataError(f"{path}: {column.null_count} rows have no accession.")
     chunked = column.cast(pa.large_string()).combine_chunks()

@@ -23,6 +23,7 @@ def encoder_config(kind: Kind, fields: Mapping[str, Any]) -> PretrainedConfig:
     Raises:
         ConfigError: for a field that such an encoder does not have, or a value that it refuses.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import BertConfig, EsmConfig
 
     config_class = EsmConfig if kind == "protein" else BertConfig
@@ -30,8 +31,9 @@ def encoder_config(kind: Kind, fields: Mapping[str, Any]) -> PretrainedConfig:
         raise ConfigError(f"{config_class.__name__} has no field {', '.join(unknown)}; see its HuggingFace page.")
     try:
         return config_class(**{key: value for key, value in fields.items() if key not in _UNSTABLE_KEYS})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{config_class.__name__} refuses {dict(fields)} ({error}).") from error
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"{config_class.__name__} refuses {dict(fields)} ({why}).") from error
 
 
 def known_fields(kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def test_texts_that_only_begin_as_nothing_does_are_texts(tmp_path: Path) -> None
     for text in ("NA", "n/a pump", "None known.", "Na", "-10 region binding.", "(R)-lactate", "β", "Äpfel"):
         (entry,) = read(tmp_path / "a.tsv", tsv(ROW | {"Function [CC]": text}))
         assert isinstance(entry, Entry)
-        assert entry.function == (None if text in ("NA", "Na") else text)
+        assert entry.function == (None if text in ("NA", "Na") else f"FUNCTION: {text}")
 
 
 @pytest.mark.parametrize("nothing", ["", "NA", "nan", "NULL", "None", "<NA>"])

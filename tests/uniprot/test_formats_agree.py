@@ -127,7 +127,7 @@ def test_a_comment_of_a_table_carries_its_label_whoever_wrote_the_table(name: st
     separator = "\t" if name == "x.tsv" else ","
     rows = [["Entry", "Sequence", *columns], ["Q00001", "MKV", *cells], ["Q00002", "MKV", "", "", ""]]
     table = "".join(separator.join(row) + "\n" for row in rows).encode()
-    labelled, without = (read_tsv if name == "x.tsv" else read_csv)(io.BytesIO(table), name)
+    labelled, without = read_table(io.BytesIO(table), name)
     assert isinstance(labelled, Entry)
     assert (labelled.function, labelled.subcellular_location, labelled.similarity) == (
         "FUNCTION: Binds ATP.",
