@@ -10,9 +10,9 @@ import sys
 
 import click
 
+from own_ray.environment import prepare_environment
 from protclip.errors import ProtclipError
 from protclip.version import __version__
-from ray_jobs.cluster import prepare_environment
 
 # name → (module:command, one line of help)
 COMMANDS = {

@@ -25,13 +25,15 @@ from typing import Any
 import click
 import requests
 
+from own_ray.ports import free_ports
+from own_ray.processes import MARK_VARIABLE
 from protclip import files
 from protclip.config import load_config
 from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import read_manifest
 from protclip.protanno.biotext import biotext
 from protclip.protanno.shards import PROPERTIES, read_row_group, row_groups
-from ray_jobs.local_head import MARK_VARIABLE, Head, free_ports, start_head, stop_head
+from ray_jobs.local_head import Head, start_head, stop_head
 from ray_jobs.pretrain import find_config
 from ray_jobs.quickstart_data import uniprot_sample
 
