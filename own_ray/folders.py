@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,8 +27,8 @@ from protclip.errors import ConfigError
 _NAME = re.compile(r"[0-9a-f]{8}")
 _LOCK_FILE = "lock"
 _TOKEN_FILE = "token"
-_MAX_SOCKET_BYTES = 103
-"""Of a unix socket's path: 107 on Linux, 103 on macOS."""
+_MAX_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+"""Of a unix socket's path."""
 _LONGEST_BELOW_ROOT = "/12345678/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 _ROOTS = 10
 """Names to try: another user may have taken one."""

@@ -17,7 +17,7 @@ def keep_to_loopback() -> None:
     from ray.serve._private import replica
 
     internals: Any = replica
-    address = ray.util.get_node_ip_address()
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     add_port = internals.add_port_to_grpc_server
     if is_loopback(address):
         internals.add_port_to_grpc_server = lambda server, where: add_port(server, where.replace("[::]", address))
