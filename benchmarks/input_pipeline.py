@@ -49,6 +49,7 @@ from train_step import (
     tokenised_pairs,
 )
 
+from own_ray.environment import prepare_environment
 from protclip.data.collate import Batch, Masking, collate
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer, biotexts, tokenize_pairs
 from protclip.hashing import hash64
@@ -58,7 +59,7 @@ from protclip.model.encoders import encoder_config
 from protclip.protanno.biotext import property_texts
 from protclip.protanno.curation import CurationConfig
 from protclip.protanno.shards import PROPERTIES, SCHEMA, RowGroup
-from ray_jobs.cluster import connect, prepare_environment, tame_ray_data
+from ray_jobs.cluster import connect, tame_ray_data
 from ray_jobs.lanes import LanePlan, read_piece, stream, worker_batches
 
 ROWS, QUICK_ROWS = 50_000, 8_000

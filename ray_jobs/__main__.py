@@ -10,10 +10,10 @@ import sys
 
 import click
 
+from own_ray.environment import prepare_environment
 from protclip.errors import ProtclipError
 from protclip.terminal import echo
 from protclip.version import __version__
-from ray_jobs.cluster import prepare_environment
 
 # name → (module:command, one line of help)
 COMMANDS = {

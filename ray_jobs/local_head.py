@@ -7,18 +7,17 @@ long as nobody calls ``ray stop``, which ends them all. So every process that co
 again by two marks: a variable in its environment, and the session (in the sense of setsid) that ``ray start`` was
 given. Ray rewrites the title of its Python workers, and with it what the kernel shows of their environment, hence the
 second mark; a submitted job opens a session of its own, hence the first.
+
+What is known of a head lies in its folder below our private root. The folder that the caller named holds only the
+head's name, so that nothing that was put there by others says what is ended or removed.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,15 +26,15 @@ from pathlib import Path
 import psutil
 import requests
 
+from own_ray.environment import LOOPBACK, LOOPBACK_ONLY
+from own_ray.folders import RayFolder, find_folder, make_folder
+from own_ray.ports import free_ports
+from own_ray.processes import MARK_VARIABLE, is_alive, marked
 from protclip import files
 from protclip.errors import ConfigError
 
-MARK_VARIABLE = "PROTCLIP_LOCAL_HEAD"
-"""In the environment of every process that belongs to a head; the value is the head's mark."""
-
 STATE_FILE = "head.json"
 LOG_FILE = "ray_start.log"
-TOKEN_FILE = "token"
 
 _PORTS = (
     "port",
@@ -46,15 +45,14 @@ _PORTS = (
     "runtime-env-agent-port",
     "ray-client-server-port",
 )
-_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Head:
-    """A running head, as ``head.json`` in its folder records it."""
+    """A running head, as ``head.json`` in its private folder records it."""
 
     mark: str
-    """The value of PROTCLIP_LOCAL_HEAD in its processes."""
+    """The name of its private folder, and the value of PROTCLIP_RAY in its processes."""
 
     session: int
     """The process session that ``ray start`` ran in."""
@@ -68,9 +66,6 @@ class Head:
     token_path: str
     """The file that holds the token, readable for the owner alone."""
 
-    temp_dir: str
-    """Ray's session folder and logs; removed when the head is stopped."""
-
     def environment(self) -> dict[str, str]:
         """The environment in which a command, ``ray job submit`` or ``ray.init()`` meets this head and no other."""
         return {
@@ -82,18 +77,18 @@ class Head:
 
     def processes(self) -> list[psutil.Process]:
         """What is running of this head now: its own processes and all that they started."""
-        everything = [process for process in psutil.process_iter() if process.pid != os.getpid()]
-        marked = [process for process in everything if _mark_of(process) == self.mark]
-        if any(_session_of(process) == self.session for process in marked):
+        ours = marked(self.mark)
+        if any(_session_of(process) == self.session for process in ours):
             # Without a marked member the number may long belong to a session of somebody else.
-            marked += [process for process in everything if _session_of(process) == self.session]
-        found = {process.pid: process for process in marked}
-        for process in marked:
+            everything = (process for process in psutil.process_iter() if process.pid != os.getpid())
+            ours += [process for process in everything if _session_of(process) == self.session]
+        found = {process.pid: process for process in ours}
+        for process in ours:
             found.update({child.pid: child for child in _children_of(process)})
-        return [process for process in found.values() if _is_alive(process)]
+        return [process for process in found.values() if is_alive(process)]
 
     def stop(self, *, timeout_s: float = 3.0) -> None:
-        """End the head's processes, and no others, and remove its temporary folder.
+        """End the head's processes, and no others, and remove its private folder.
 
         Args:
             timeout_s: how long processes may take to end on SIGTERM before they get SIGKILL. Some of Ray's take more
@@ -110,7 +105,9 @@ class Head:
             _end(left, signal.SIGKILL, timeout_s)
         else:
             raise ConfigError(f"processes {[process.pid for process in self.processes()]} of the local Ray do not end.")
-        shutil.rmtree(self.temp_dir, ignore_errors=True)
+        folder = find_folder(self.mark)
+        if folder is not None:
+            folder.remove()
 
 
 def start_head(
@@ -119,8 +116,8 @@ def start_head(
     """Start a head and wait until it takes jobs.
 
     Args:
-        folder: for the token, the log and ``head.json``; made where it is missing. A head that an earlier call left
-            running in the same folder is stopped first.
+        folder: for the log and ``head.json``, which names the head; made where it is missing. A head that an earlier
+            call left running in the same folder is stopped first.
         num_cpus: logical CPUs; may be more than the machine has cores.
         environment: variables for the head and for whatever runs on it, over those of this process. RAY_* variables
             of this process are not passed on: they speak of another Ray.
@@ -131,26 +128,21 @@ def start_head(
     """
     stop_head(folder)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    token_path = files.absolute(files.join(folder, TOKEN_FILE))
-    with os.fdopen(os.open(token_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        stream.write(secrets.token_hex(32))
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-    mark = secrets.token_hex(8)
-    # Unix sockets live below it, and their paths may have 107 bytes.
-    temp_dir = tempfile.mkdtemp(prefix="protclip-ray-")
+    private = make_folder()
     command = [
         str(Path(sys.executable).parent / "ray"),
         "start",
         "--head",
-        f"--node-ip-address={_LOOPBACK}",
-        f"--dashboard-host={_LOOPBACK}",
+        f"--node-ip-address={LOOPBACK}",
+        f"--dashboard-host={LOOPBACK}",
         *(f"--{name}={port}" for name, port in ports.items()),
         # Any free port: the default range is the same for every Ray on the machine.
         "--min-worker-port=0",
         "--max-worker-port=0",
         f"--num-cpus={num_cpus}",
         f"--object-store-memory={object_store_mb * 1024 * 1024}",
-        f"--temp-dir={temp_dir}",
+        f"--temp-dir={private.temp_dir}",
         "--disable-usage-stats",
         "--log-color=false",
     ]
@@ -158,21 +150,26 @@ def start_head(
     with log_path.open("w") as log:
         starting = subprocess.Popen(
             command,
-            env={**_outer_environment(), **(environment or {}), **_token_environment(token_path), MARK_VARIABLE: mark},
+            env={
+                **_outer_environment(),
+                **(environment or {}),
+                **_token_environment(private.token_path),
+                MARK_VARIABLE: private.name,
+            },
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     head = Head(
-        mark=mark,
+        mark=private.name,
         session=starting.pid,
-        address=f"{_LOOPBACK}:{ports['port']}",
-        dashboard_url=f"http://{_LOOPBACK}:{ports['dashboard-port']}",
-        token_path=token_path,
-        temp_dir=temp_dir,
+        address=f"{LOOPBACK}:{ports['port']}",
+        dashboard_url=f"http://{LOOPBACK}:{ports['dashboard-port']}",
+        token_path=private.token_path,
     )
-    files.write_json(files.join(folder, STATE_FILE), asdict(head))
+    files.write_json(_state_path(private), asdict(head))
+    files.write_json(files.join(folder, STATE_FILE), {"mark": head.mark})
     try:
         _wait_until_ready(head, starting, log_path, timeout_s=120)
     except BaseException:
@@ -184,13 +181,29 @@ def start_head(
 def stop_head(folder: str) -> bool:
     """Stop the head that ``start_head`` left running in a folder; False where there is none."""
     path = files.join(folder, STATE_FILE)
-    if not files.exists(path):
+    head = _find_head(path)
+    if head is None:
         return False
-    head = Head(**files.read_json(path))
     was_running = bool(head.processes())
     head.stop()
     files.remove(path)
     return was_running
+
+
+def _find_head(path: str) -> Head | None:
+    """The head that a file names; None where it names none of ours."""
+    if not files.exists(path):
+        return None
+    named = files.read_json(path)
+    mark = named.get("mark") if isinstance(named, dict) else None
+    private = find_folder(mark) if isinstance(mark, str) else None
+    if private is None or not files.exists(_state_path(private)):
+        return None
+    return Head(**files.read_json(_state_path(private)))
+
+
+def _state_path(private: RayFolder) -> str:
+    return str(private.path / STATE_FILE)
 
 
 def _outer_environment() -> dict[str, str]:
@@ -199,30 +212,19 @@ def _outer_environment() -> dict[str, str]:
     # A submitted job finds `python` and `protclip` by the head's PATH. The venv's python is a link: do not resolve it.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     # A proxy is no way to this machine.
-    direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), _LOOPBACK, "localhost"]))
-    return {**kept, "PATH": path, "NO_PROXY": direct, "no_proxy": direct, "RAY_USAGE_STATS_ENABLED": "0"}
+    direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), LOOPBACK, "localhost"]))
+    return {
+        **kept,
+        "PATH": path,
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        **LOOPBACK_ONLY,
+    }
 
 
 def _token_environment(token_path: str) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_path}
-
-
-def free_ports(count: int) -> list[int]:
-    """Distinct ports that are free now, below the range from which outgoing connections are served."""
-    sockets: list[socket.socket] = []
-    try:
-        while len(sockets) < count:
-            probe = socket.socket()
-            try:
-                probe.bind(("", 20000 + secrets.randbelow(12000)))
-            except OSError:
-                probe.close()
-                continue
-            sockets.append(probe)
-        return [int(probe.getsockname()[1]) for probe in sockets]
-    finally:
-        for probe in sockets:
-            probe.close()
 
 
 def _wait_until_ready(head: Head, starting: subprocess.Popen[bytes], log_path: Path, *, timeout_s: float) -> None:
@@ -260,24 +262,8 @@ def _end(processes: list[psutil.Process], number: signal.Signals, timeout_s: flo
         except psutil.NoSuchProcess:
             continue
     deadline = time.monotonic() + timeout_s
-    while any(_is_alive(process) for process in processes) and time.monotonic() < deadline:
+    while any(is_alive(process) for process in processes) and time.monotonic() < deadline:
         time.sleep(0.05)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    """False for a zombie too: it only waits for its parent to take note."""
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _mark_of(process: psutil.Process) -> str | None:
-    try:
-        mark: str | None = process.environ().get(MARK_VARIABLE)
-    except (psutil.Error, OSError):
-        return None
-    return mark
 
 
 def _session_of(process: psutil.Process) -> int | None:

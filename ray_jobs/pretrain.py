@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from own_ray import environment
 from protclip import files
 from protclip.config import EncoderConfig, PretrainConfig, config_yaml, forbidden_changes, load_config
 from protclip.errors import ConfigError, ProtclipError
@@ -244,7 +245,7 @@ def _run(job: Any) -> None:
     available = ray.cluster_resources()  # type: ignore[no-untyped-call]
     if lacking := {name: n for name, n in needed.items() if n > available.get(name, 0.0)}:
         found = ", ".join(f"{name} {available.get(name, 0.0):g} of {n:g}" for name, n in lacking.items())
-        if "RAY_ADDRESS" not in os.environ:
+        if environment.address() is None:
             raise ConfigError(f"this machine has too little for workers.num={workers.num}: {found}.")
         echo(f"the cluster has {found} now; waiting for nodes to join")
     # The folder is claimed when nothing is left that could be refused; the config is the mark of a run.

@@ -25,6 +25,8 @@ from typing import Any
 import click
 import requests
 
+from own_ray.ports import free_ports
+from own_ray.processes import MARK_VARIABLE
 from protclip import files
 from protclip.config import load_config
 from protclip.errors import ConfigError, ProtclipError
@@ -32,7 +34,7 @@ from protclip.manifest import read_manifest
 from protclip.protanno.biotext import biotext
 from protclip.protanno.shards import PROPERTIES, read_row_group, row_groups
 from protclip.terminal import echo, printable
-from ray_jobs.local_head import MARK_VARIABLE, Head, free_ports, start_head, stop_head
+from ray_jobs.local_head import Head, start_head, stop_head
 from ray_jobs.pretrain import find_config
 from ray_jobs.quickstart_data import uniprot_sample
 
@@ -327,16 +329,26 @@ def claim_folder(output: str) -> None:
     """Empty the output folder, if it is missing, empty or an earlier quickstart's.
 
     Raises:
-        ConfigError: if it holds something else.
+        ConfigError: if it holds something else, is another user's, or is a symbolic link.
     """
     folder = Path(output)
+    if folder.is_symlink():
+        raise ConfigError(f"--output {output} is a symbolic link, and what it leads to is not wiped; name the folder.")
     if folder.exists():
-        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MARKER_FILE).exists()):
+        if not folder.is_dir() or (any(folder.iterdir()) and not _is_ours(folder)):
             raise ConfigError(f"--output {output} holds something that is no quickstart's; choose another folder.")
         stop_head(files.join(output, "ray"))
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / MARKER_FILE).touch()
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a quickstart of this user made the folder."""
+    marker = folder / MARKER_FILE
+    if marker.is_symlink() or not marker.is_file():
+        return False
+    return {folder.lstat().st_uid, marker.lstat().st_uid} == {os.getuid()}
 
 
 def _a_valid_pair(pairs: str) -> tuple[str, str, str]:

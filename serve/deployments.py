@@ -22,6 +22,7 @@ from ray.serve.handle import DeploymentHandle
 from protclip.errors import CheckpointError, DataError
 from serve.api import make_api
 from serve.errors import OverloadedError, UnavailableError
+from serve.loopback import keep_to_loopback
 from serve.schemas import IndexInfo
 from serve.settings import AppArgs
 
@@ -41,6 +42,7 @@ class Encoder:
     def __init__(self, args: AppArgs, fingerprint: str) -> None:
         from protclip.embedding import ProtCLIP
 
+        keep_to_loopback()
         self.model = ProtCLIP.from_pretrained(args.checkpoint)
         if self.model.fingerprint != fingerprint:
             raise CheckpointError(
@@ -101,6 +103,7 @@ class IndexShard:
     def __init__(self, args: AppArgs, fingerprint: str) -> None:
         from protclip.index.index import Index
 
+        keep_to_loopback()
         self.index = Index.load(args.index, expect_fingerprint=fingerprint)
 
     async def search(self, query: NDArray[np.float32], k: int) -> list[dict[str, Any]]:
@@ -129,6 +132,7 @@ class Api:
         texts: DeploymentHandle[Any],
         index: DeploymentHandle[Any],
     ) -> None:
+        keep_to_loopback()
         self.args = args
         self.fingerprint = fingerprint
         self._proteins = proteins

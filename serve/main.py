@@ -8,10 +8,11 @@ import signal
 import socket
 import threading
 from types import FrameType
-from typing import Any
 
 import click
 
+from own_ray import environment
+from own_ray.connection import leave, start_or_join
 from protclip import files
 from protclip.errors import ConfigError
 from serve.settings import AppArgs, check_args
@@ -38,6 +39,7 @@ def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
     """
     args = AppArgs(index=files.absolute(index), checkpoint=files.absolute(checkpoint))
     check_args(args, verify=not files.is_url(args.index))
+    environment.refuse_open_door(host, f"--host {host}")
     _check_port(host, port)
     try:
         _run(args, host, port)
@@ -59,11 +61,10 @@ def _run(args: AppArgs, host: str, port: int) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     # Ray runs its workers at niceness 15: on a busy machine the server would start and answer last of all.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    address = os.environ.get("RAY_ADDRESS")
-    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    joined = environment.address() is not None
     logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
     try:
-        ray.init(address=address or "local", logging_level=logging.WARNING, **({} if address else own))
+        start_or_join(object_store_bytes=OBJECT_STORE_BYTES)
         signal.signal(signal.SIGTERM, _interrupt)  # Ray has set a handler of its own
         serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=logs)
         try:
@@ -78,11 +79,11 @@ def _run(args: AppArgs, host: str, port: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         if ray.is_initialized():
-            if address:
+            if joined:
                 serve.delete(APP_NAME)
-            if not address or not serve.status().applications:
+            if not joined or not serve.status().applications:
                 serve.shutdown()  # type: ignore[no-untyped-call]
-            ray.shutdown()
+            leave()
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

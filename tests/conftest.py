@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 import torch
 
-from ray_jobs.cluster import prepare_environment
+from own_ray.environment import prepare_environment
 
 
 def pytest_configure() -> None:
@@ -37,8 +37,8 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray of this session with 4 logical CPUs, which commands called in this process find initialised."""
-    import ray
+    from own_ray.connection import leave, start_or_join
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False)
+    start_or_join(num_cpus=4)
     yield
-    ray.shutdown()
+    leave()

@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[1]
-CODE = ("protclip", "ray_jobs", "serve", "cluster", "tests", "benchmarks")
+CODE = ("own_ray", "protclip", "ray_jobs", "serve", "cluster", "tests", "benchmarks")
 HEAVY = ("click", "fastapi", "hnswlib", "matplotlib", "pydantic", "ray")
 
 
@@ -64,7 +64,8 @@ def test_ray_and_fastapi_stay_in_their_folders() -> None:
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
-        ("protclip", ("ray_jobs", "serve", "cluster", "tests", "benchmarks")),
+        ("protclip", ("own_ray", "ray_jobs", "serve", "cluster", "tests", "benchmarks")),
+        ("own_ray", ("ray_jobs", "serve", "cluster", "tests", "benchmarks")),
         ("ray_jobs", ("serve", "cluster", "tests", "benchmarks")),
         ("serve", ("ray_jobs", "cluster", "tests", "benchmarks")),
     ],

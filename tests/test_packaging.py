@@ -38,11 +38,11 @@ def _name(requirement: str) -> str:
     return _normal(found[0])
 
 
-def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_packages_and_their_data(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", reason="the wheel is built with the setuptools of this environment")
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("protclip", "ray_jobs", "serve"):
+    for name in ("own_ray", "protclip", "ray_jobs", "serve"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -53,7 +53,7 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> No
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {
         str(path.relative_to(ROOT))
-        for package in ("protclip", "ray_jobs", "serve")
+        for package in ("own_ray", "protclip", "ray_jobs", "serve")
         for pattern in ("**/*.py", "**/*.yaml", "**/py.typed", "web/**/*")
         for path in (ROOT / package).glob(pattern)
         if path.is_file()

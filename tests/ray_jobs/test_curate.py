@@ -272,23 +272,3 @@ def test_a_relative_output_is_refused_inside_a_submitted_job_only(monkeypatch: p
         cluster.resolve_output("pairs")
     assert cluster.resolve_output("/data/pairs") == "/data/pairs"
     assert cluster.resolve_output("s3://bucket/pairs") == "s3://bucket/pairs"
-
-
-@pytest.mark.unit
-def test_the_environment_gets_a_private_token_and_what_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED")
-    environment: dict[str, str] = {}
-    monkeypatch.setattr(cluster.os, "environ", environment)
-    cluster.prepare_environment()
-    token = Path(environment["RAY_AUTH_TOKEN_PATH"])
-    assert environment["RAY_AUTH_MODE"] == "token"
-    assert token.stat().st_mode & 0o777 == 0o600
-    assert len(token.read_text()) == 64
-    for given in ({"RAY_ADDRESS": "10.0.0.1:6379"}, {"RAY_AUTH_MODE": "disabled"}):
-        environment.clear()
-        environment.update(given)
-        cluster.prepare_environment()
-        assert {name: environment[name] for name in names if name in environment} == {
-            **given,
-            "RAY_USAGE_STATS_ENABLED": "0",
-        }

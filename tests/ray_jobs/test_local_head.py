@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from own_ray.folders import find_folder
 from protclip.errors import ConfigError
 from ray_jobs import local_head
 from ray_jobs.local_head import Head, start_head, stop_head
@@ -94,6 +95,22 @@ def test_the_head_refuses_a_token_that_is_not_its_own(head: Head, home: Path) ->
 
 
 @pytest.mark.ray
+def test_joining_with_a_token_that_is_not_its_own_is_one_line(
+    head: Head, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / ".ray" / "auth_token"))
+    script = (
+        "from own_ray.environment import *; prepare_environment(); from own_ray.connection import *; start_or_join()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        f"protclip.errors.ConfigError: RAY_ADDRESS={head.address}: refuses the token (RAY_AUTH_MODE=token); name the "
+        "one of this cluster with RAY_AUTH_TOKEN_PATH."
+    )
+
+
+@pytest.mark.ray
 def test_the_home_folder_is_not_touched(head: Head, home: Path) -> None:
     assert [str(path.relative_to(home)) for path in home.rglob("*")] == [".ray", ".ray/auth_token"]
     assert (home / ".ray" / "auth_token").read_text() == "0" * 64
@@ -112,7 +129,7 @@ def test_stop_ends_everything_of_its_own_and_nothing_else(head: Head, other_head
     assert not others & ours
     head.stop()
     assert head.processes() == []
-    assert not Path(head.temp_dir).exists()
+    assert find_folder(head.mark) is None
     assert not any(_is_running(pid) for pid in ours)
     assert all(_is_running(pid) for pid in others)
 
@@ -130,12 +147,12 @@ def test_no_head_to_stop_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.unit
-def test_the_environment_names_no_other_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_no_other_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "ray://elsewhere:10001")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "theirs")
     monkeypatch.setenv("RAY_JOB_HEADERS", "{}")
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
-    head = Head(mark="m", session=1, address="a:1", dashboard_url="http://a:2", token_path="t", temp_dir=str(tmp_path))
+    head = Head(mark="m", session=1, address="a:1", dashboard_url="http://a:2", token_path="t")
     environment = head.environment()
     assert environment["RAY_ADDRESS"] == "a:1"
     assert "RAY_AUTH_TOKEN" not in environment
@@ -145,12 +162,10 @@ def test_the_environment_names_no_other_ray(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.unit
-def test_a_session_number_that_went_to_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_session_number_that_went_to_somebody_else_is_left_alone() -> None:
     stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
-        head = Head(
-            mark="gone", session=stranger.pid, address="", dashboard_url="", token_path="", temp_dir=str(tmp_path / "t")
-        )
+        head = Head(mark="gone", session=stranger.pid, address="", dashboard_url="", token_path="")
         head.stop(timeout_s=0.1)
         assert stranger.poll() is None
     finally:

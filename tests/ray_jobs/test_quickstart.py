@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import secrets
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,10 +15,12 @@ from click.testing import CliRunner
 from uniprot_server import UniProtServer, serving
 from urllib3.util.retry import Retry
 
+from own_ray.folders import private_root
 from protclip.errors import ConfigError
 from protclip.protanno.synthetic import synthetic_proteome
 from protclip.uniprot.formats import open_entries
 from ray_jobs import quickstart, quickstart_data
+from ray_jobs.local_head import STATE_FILE
 from ray_jobs.quickstart import SYNTHETIC, Run, choose_data, claim_folder, main, progress_line
 
 pytestmark = pytest.mark.unit
@@ -33,6 +39,69 @@ def test_an_earlier_run_is_wiped(tmp_path: Path) -> None:
     (folder / "pairs").mkdir()
     claim_folder(str(folder))
     assert [path.name for path in folder.iterdir()] == [quickstart.MARKER_FILE]
+
+
+def test_what_a_symbolic_link_leads_to_is_not_wiped(tmp_path: Path) -> None:
+    claim_folder(str(tmp_path / "theirs"))
+    (tmp_path / "out").symlink_to(tmp_path / "theirs")
+    with pytest.raises(ConfigError, match="is a symbolic link"):
+        claim_folder(str(tmp_path / "out"))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+    (tmp_path / "thesis" / quickstart.MARKER_FILE).symlink_to(tmp_path / "theirs" / quickstart.MARKER_FILE)
+    with pytest.raises(ConfigError, match="choose another folder"):
+        claim_folder(str(tmp_path / "thesis"))
+    assert (tmp_path / "thesis" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("through", ["temp_dir", "mark", "link"])
+@pytest.mark.parametrize("arguments", [["--stop"], ["--data", SYNTHETIC]])
+def test_a_forged_record_ends_and_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: str, arguments: list[str]
+) -> None:
+    class _StartsError(Exception):
+        """The quickstart would start now."""
+
+    def start(*_arguments: object) -> None:
+        raise _StartsError
+
+    monkeypatch.setattr(Run, "whole_way", start)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "thesis.tex").write_text("years of work")
+    output = tmp_path / "out"
+    claim_folder(str(output))
+    (output / "ray").mkdir()
+    stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    state = {
+        "mark": "forged",
+        "session": stranger.pid,
+        "address": "127.0.0.1:1",
+        "dashboard_url": "http://127.0.0.1:2",
+        "token_path": str(victim / "thesis.tex"),
+        "temp_dir": str(victim),
+    }
+    (victim / STATE_FILE).write_text(json.dumps(state))
+    if through == "mark":
+        state = {"mark": os.path.relpath(victim, private_root())}
+    elif through == "link":
+        name = secrets.token_hex(4)
+        (private_root() / name).symlink_to(victim)
+        state = {"mark": name}
+    (output / "ray" / STATE_FILE).write_text(json.dumps(state))
+    try:
+        result = CliRunner().invoke(main, [*arguments, "--output", str(output)])
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+        if through == "link":
+            (private_root() / name).unlink()
+    assert (victim / "thesis.tex").read_text() == "years of work"
+    if arguments == ["--stop"]:
+        assert result.output == f"nothing of a quickstart in {output} is running\n"
+    else:
+        assert isinstance(result.exception, _StartsError)
 
 
 def test_a_stage_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:

@@ -15,9 +15,13 @@ import requests
 import yaml
 from click.testing import CliRunner
 from ports import free_port
+from sockets import family, listening, open_to_others
 from tiny_model import tiny_model
 
+from own_ray.folders import private_root
+from own_ray.processes import MARK_VARIABLE
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
+from ray_jobs.local_head import start_head, stop_head
 from serve.main import main
 from serve.settings import AppArgs, check_args
 
@@ -65,6 +69,33 @@ def test_a_port_in_use_is_named_before_ray_starts(folders):
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_tokens_are_not_switched_off_where_others_can_reach(folders, monkeypatch, host):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    error = start(folders.args.index, folders.args.checkpoint, "--host", host)
+    assert isinstance(error, ConfigError) and f"RAY_AUTH_MODE=disabled with --host {host}" in str(error)
+
+
+@pytest.mark.serve
+def test_the_server_on_a_head_of_our_own_listens_on_the_loopback_alone(folders, tmp_path):
+    head = start_head(str(tmp_path), num_cpus=4, object_store_mb=80)
+    command = [sys.executable, "-m", "ray_jobs", "serve", folders.args.index, "--checkpoint", folders.args.checkpoint]
+    try:
+        server = subprocess.Popen(
+            [*command, "--port", str(free_port())],
+            env={**head.environment(), MARK_VARIABLE: head.mark},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert server.stdout is not None
+        assert any(line.startswith("ready: ") for line in server.stdout)
+        assert open_to_others(listening(head.processes())) == []
+    finally:
+        stop_head(str(tmp_path))  # with the server, which carries the head's mark
+    server.communicate()
+
+
+@pytest.mark.unit
 def test_a_relative_path_is_refused_where_replicas_would_read_it(folders):
     with pytest.raises(ConfigError, match="absolute"):
         check_args(folders.args.model_copy(update={"index": "index"}))
@@ -96,6 +127,7 @@ def test_the_command_serves_until_sigterm_and_leaves_nothing_behind(folders, tmp
     # A Ray of its own: neither the session's address nor its token file.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment["HOME"] = str(tmp_path)
+    folders_before = set(private_root().iterdir())
     command = [sys.executable, "-m", "ray_jobs", "serve", folders.args.index, "--checkpoint", folders.args.checkpoint]
     with subprocess.Popen(
         [*command, "--port", str(free_port())],
@@ -109,12 +141,14 @@ def test_the_command_serves_until_sigterm_and_leaves_nothing_behind(folders, tmp
             url = re.search(r"ready: (\S+)", process.stdout.readline())
             assert url is not None
             assert requests.get(f"{url[1]}/health", timeout=60).json()["index"]["count"] == 60
+            assert open_to_others(listening(family(process.pid))) == []
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 0
         finally:
             process.kill()
     assert not list(tmp_path.rglob("auth_token"))
     assert not _processes_of(process.pid)
+    assert set(private_root().iterdir()) <= folders_before
 
 
 def _processes_of(session: int) -> list[int]:

@@ -1,0 +1,99 @@
+"""``start_or_join``: a Ray of our own on this machine's loopback, or the cluster that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+
+from own_ray import environment
+from own_ray.cluster_address import checked_address
+from own_ray.folders import make_folder
+from own_ray.ports import free_ports
+from own_ray.processes import MARK_VARIABLE
+from protclip.errors import ConfigError
+
+_started = contextlib.ExitStack()
+"""What ends the Ray that this process started."""
+
+
+def start_or_join(
+    *, num_cpus: int | None = None, object_store_bytes: int | None = None, state_service: bool = False
+) -> None:
+    """Join the cluster of RAY_ADDRESS, or start a Ray for this process; a Ray already initialised is left as it is.
+
+    Args:
+        num_cpus: logical CPUs of a Ray that is started here; None for the machine's cores.
+        object_store_bytes: shared memory of a Ray that is started here; None for Ray's own choice.
+        state_service: whether workers ask for the state of others, as Ray Train's do. A Ray that is started here then
+            has a dashboard, on a port of its own. Workers are told the address: on a machine with several Rays they
+            would not find it.
+
+    Raises:
+        ConfigError: if the cluster does not answer, or does not take us.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    named = environment.address()
+    try:
+        if named is None:
+            address = _start(num_cpus, object_store_bytes, dashboard=state_service)
+        else:
+            address = checked_address(named)
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": {environment.ADDRESS: address}} if state_service else None,
+            logging_level=logging.WARNING,
+            log_to_driver=True,
+        )
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        leave()
+        raise ConfigError(f"the Ray at {address} does not take this process: {str(error).splitlines()[0]}") from error
+
+
+def leave() -> None:
+    """End the Ray that this process started, with its folder, or leave the cluster that it joined."""
+    import ray
+
+    ray.shutdown()
+    _started.close()
+
+
+def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: bool) -> str:
+    """Start a Ray and return its address.
+
+    ``ray.init`` would take the same ports for each: 8265 of the dashboard, 52365 of its agent.
+    """
+    from ray._private import ray_constants
+    from ray._private.node import Node
+    from ray._private.parameter import RayParams
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    assert not ray_constants.ENABLE_RAY_CLUSTER, "prepare_environment comes before the import of Ray"
+    folder = make_folder()
+    _started.callback(folder.remove)
+    os.environ[MARK_VARIABLE] = folder.name
+    os.environ.pop(environment.AUTH_TOKEN, None)
+    os.environ[environment.AUTH_TOKEN_PATH] = folder.token_path
+    AuthenticationTokenLoader.instance().reset_cache()
+    (dashboard_port,) = free_ports(1)
+    node = Node(
+        RayParams(
+            num_cpus=num_cpus,
+            object_store_memory=object_store_bytes,
+            temp_dir=folder.temp_dir,
+            include_dashboard=dashboard,
+            dashboard_host=environment.LOOPBACK,
+            dashboard_port=dashboard_port,  # type: ignore[arg-type]
+            dashboard_agent_listen_port=0,
+        ),
+        head=True,
+        shutdown_at_exit=False,  # we do it
+        spawn_reaper=True,  # so that all of it ends if this process is killed
+    )
+    _started.callback(node.kill_all_processes, check_alive=False, allow_graceful=True)
+    atexit.register(leave)
+    return str(node.gcs_address)

@@ -1,0 +1,33 @@
+"""Processes of a Ray of our own, found by a mark in their environment."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+
+MARK_VARIABLE = "PROTCLIP_RAY"
+"""In the environment of every process that a Ray of our own starts; the value is the name of its folder."""
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Running processes that carry the mark."""
+    everything = (process for process in psutil.process_iter() if process.pid != os.getpid())
+    return [process for process in everything if mark_of(process) == mark and is_alive(process)]
+
+
+def mark_of(process: psutil.Process) -> str | None:
+    """The mark of a process; None where it has none, or is not ours to look into."""
+    try:
+        mark: str | None = process.environ().get(MARK_VARIABLE)
+    except (psutil.Error, OSError):
+        return None
+    return mark
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """False for a zombie too: it only waits for its parent to take note."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
