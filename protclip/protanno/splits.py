@@ -14,6 +14,7 @@ on, and all depends on the set of rows and the seed alone.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -33,6 +34,7 @@ from protclip.hashing import hash64
 from protclip.protanno import minhash
 from protclip.protanno.components import Components
 from protclip.protanno.shards import PROPERTIES, SPLITS
+from protclip.uniprot.cells import means_nothing, unquoted
 from protclip.uniprot.streams import open_stream, read_lines
 
 Method = Literal["minhash", "uniref50", "mmseqs", "sequence"]
@@ -220,20 +222,24 @@ def _uniref50(
     edges = []
     listed_N = np.zeros(len(rows), dtype=bool)
     with open_stream(path) as stream:
-        for _, line in read_lines(stream, path, "a file of clusters"):
-            fields = line.decode().split("\t")
+        for place, line in read_lines(stream, path, "a file of clusters"):
+            fields = line.decode(errors="replace").split("\t")
             if len(fields) == 3 and fields[1] != "UniRef50":
                 continue  # UniProt's idmapping.dat names many databases
-            if len(fields) not in {2, 3}:
+            if len(fields) == 1:
+                fields = re.split("[,;]", fields[0])
+            if not line.strip() or line.startswith(b"#"):
+                continue
+            if len(fields) != 2 and (len(fields) != 3 or b"\t" not in line):
                 raise DataError(
-                    f"{path}: {line[:80]!r} has {len(fields)} columns; a file of clusters has two, accession and "
-                    "cluster, or the three of UniProt's idmapping.dat."
+                    f"{path}, line {place}: {line[:80]!r} has {len(fields)} columns; a file of clusters has two, "
+                    "accession and cluster, or the three of UniProt's idmapping.dat."
                 )
-            row = rows.get(fields[0])
-            if row is not None:
+            row, cluster = rows.get(unquoted(fields[0])), unquoted(fields[-1])
+            if row is not None and not means_nothing(cluster):
                 listed_N[row] = True
                 sequence = int(sequence_N[row])
-                edges.append((first.setdefault(fields[-1], sequence), sequence))
+                edges.append((first.setdefault(cluster, sequence), sequence))
     components = Components(number)
     if edges:
         components.join(*np.array(edges).T)
