@@ -154,7 +154,7 @@ def test_uniref50_clusters_are_the_files_and_who_is_not_listed_is_alone(tmp_path
     assert codes[39] == codes[0]
     assert report.num_rows["valid"] == 8
     (tmp_path / "clusters.tsv").write_text("P00001\n")
-    with pytest.raises(DataError, match=r"clusters\.tsv: .*P00001.* has 1 columns"):
+    with pytest.raises(DataError, match=r"clusters\.tsv, line 1: .*P00001.* has 1 columns"):
         split(tmp_path, sequences, **config)
 
 
