@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from protclip.protanno.record import pairs_record
 from protclip.protanno.sampling import expectation
 from protclip.protanno.shards import KIND
 from protclip.protanno.splits import SplitReport
+from protclip.uniprot.entry import BadEntry
 from ray_jobs.pipelines import progress, run_cut, run_tasks
 
 
@@ -238,9 +240,12 @@ def _check_quality(reports: Sequence[ReadReport], quarantine: str, max_bad_fract
     quarantined = total([report.quarantined for report in reports])
     num_bad = quarantined.total()
     if num_bad > max_bad_fraction * num_read:
+        with files.open_read(quarantine) as stream:
+            first = BadEntry(**json.loads(stream.readline()))
         raise DataError(
             f"{num_bad:,} of {num_read:,} rows cannot be used ({_say(quarantined)}), more than max_bad_fraction="
-            f"{max_bad_fraction}; each is listed in {quarantine}. Mend the input, or raise --max-bad-fraction."
+            f"{max_bad_fraction}; each is listed in {quarantine}. The first: {first}. Mend the input, or raise "
+            "--max-bad-fraction."
         )
     if not any(report.num_kept for report in reports):
         reasons = quarantined + total([report.not_sampled for report in reports])

@@ -14,6 +14,7 @@ on, and all depends on the set of rows and the seed alone.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -35,6 +36,7 @@ from protclip.hashing import hash64
 from protclip.protanno import minhash
 from protclip.protanno.components import Components
 from protclip.protanno.shards import PROPERTIES, SPLITS
+from protclip.uniprot.cells import means_nothing, unquoted
 from protclip.uniprot.streams import open_stream, read_lines
 
 Method = Literal["minhash", "uniref50", "mmseqs", "sequence"]
@@ -247,20 +249,22 @@ def check_clusters(path: str) -> None:
 
 
 def _members(path: str) -> Iterator[tuple[str, str]]:
-    """Accession and cluster of each row; of a database that is not UniRef50, the cluster is empty."""
+    """Accession and cluster of each row; the cluster is empty where it means nothing or is of another database."""
     with open_stream(path) as stream:
         for number, line in read_lines(stream, path, "a file of clusters"):
-            fields = line.decode(errors="replace").split("\t")
-            if fields == [""]:
+            if not line.strip() or line.startswith(b"#"):
                 continue
-            if len(fields) not in _CLUSTER_COLUMNS:
+            text = line.decode(errors="replace")
+            fields = text.split("\t") if "\t" in text else re.split("[,;]", text)
+            if len(fields) not in _CLUSTER_COLUMNS or (len(fields) != 2 and "\t" not in text):
                 raise DataError(
                     f"{path}, line {number}: {line[:80]!r} has {len(fields)} column{'s'[: len(fields) > 1]}; "
                     f"{_CLUSTER_FILES}."
                 )
-            cluster = fields[_CLUSTER_COLUMNS[len(fields)]]
+            cluster = unquoted(fields[_CLUSTER_COLUMNS[len(fields)]])
             # UniProt's idmapping.dat names many databases.
-            yield fields[0], cluster if len(fields) != 3 or fields[1] == "UniRef50" else ""
+            is_one = (len(fields) != 3 or fields[1] == "UniRef50") and not means_nothing(cluster)
+            yield unquoted(fields[0]), cluster if is_one else ""
 
 
 def _uniref50(

@@ -181,6 +181,23 @@ def test_a_file_of_clusters_that_names_no_row_is_an_error(tmp_path: Path) -> Non
         split(tmp_path, sequences, method="uniref50", uniref50=str(tmp_path / "clusters.tsv"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "accession\tcluster\nQ0\tC\nQ1\tC\nQ2\tNA\nQ3\t\nQ4\tNA\n",  # R
+        "# of release 1\r\raccession,cluster\rQ0,C\rQ1,C\rQ2,nan\rQ4,nan\r",  # an old Mac's
+        '"accession";"cluster"\r\n"Q0";"C"\r\n" Q1 ";"C"\r\n"Q2";""\r\n',  # Excel
+        "Q0\tUniRef50\tC\nQ1\tUniRef50\tC\nQ2\tGO\tC\nQ2\tUniRef50\t-\nQ4\tUniRef50\t-\n\n",
+    ],
+)
+def test_who_has_no_cluster_in_the_file_is_alone_however_the_file_is_written(tmp_path: Path, text: str) -> None:
+    sequences = families(6, 1, length=50, identity=1, seed=0)
+    (tmp_path / "clusters.tsv").write_bytes(text.encode("utf-16"))
+    config = {"method": "uniref50", "uniref50": str(tmp_path / "clusters.tsv")}
+    report, _ = split(tmp_path, sequences, accessions=[f"Q{i}" for i in range(6)], **config)
+    assert (report.num_clusters, report.largest_cluster, report.num_unlisted) == (5, 2, 4)
+
+
 def test_without_mmseqs_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splits.shutil, "which", lambda _: None)
     with pytest.raises(ConfigError, match="apt install mmseqs2"):

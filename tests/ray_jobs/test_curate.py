@@ -154,7 +154,9 @@ def test_every_format_goes_through_curate_and_one_entry_is_one_row(tmp_path: Pat
 def test_too_many_bad_rows_stop_the_job_and_a_few_do_not(tmp_path: Path) -> None:
     bad = [entry.replace("CRC64", "CRC32") for entry in ENTRIES[:10]]
     path = write(tmp_path / "some.dat", [*bad, *ENTRIES[10:]])
-    with pytest.raises(DataError, match=r"10 of 90 rows.*unreadable SQ line: 10.*quarantine\.jsonl"):
+    with pytest.raises(
+        DataError, match=r"10 of 90 rows.*unreadable SQ line: 10.*quarantine\.jsonl.*The first: .*line 1 "
+    ):
         run(path, "--output", tmp_path / "pairs")
     assert not (tmp_path / "pairs/manifest.json").exists()
     assert len((tmp_path / "pairs/quarantine.jsonl").read_text().splitlines()) == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Iterable
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import pytest
 from entry_batches import assert_batches_hold
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protclip.errors import DataError
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.formats import describe_unused_columns, open_batches, open_entries
+from protclip.uniprot.table import read_table, read_table_batches
 
 pytestmark = pytest.mark.unit
 
@@ -223,6 +227,66 @@ def test_blanks_round_a_cell_do_not_matter(tmp_path: Path) -> None:
         row = {name: f"{blank}{cell}{blank}" for name, cell in ROW.items()}
         assert read(tmp_path / "a.tsv", tsv(ROW, row)) == [ENTRY, ENTRY]
         assert read(tmp_path / "a.csv", quoted([ROW, row.values()], ",")) == [ENTRY]
+
+
+ODD_CELLS = {
+    "Entry": ["Q00009", " Q00009", '"Q00009"', "NA", "", "Entry", '"Entry" ', "Q0 9", "A", "-"],
+    "Reviewed": [
+        "reviewed",
+        "unreviewed",
+        " reviewed ",
+        '"reviewed"',
+        "NA",
+        "",
+        "-",
+        "UniProtKB reviewed (Swiss-Prot)",
+        "x",
+    ],
+    "Protein existence": [
+        "Predicted",
+        "1: Evidence at protein level;",
+        "",
+        " NaN",
+        "3",
+        "3.0",
+        "9",
+        "Predicted\0",
+        "\u00a0",
+    ],
+    "Function [CC]": [
+        "FUNCTION: Does.",
+        "NA",
+        " NA ",
+        '"NA"',
+        '"None"  ',
+        "",
+        "   ",
+        "-",
+        "β",
+        "Äh",
+        "x",
+        "(",
+        "nan" + " " * 20,
+    ],
+    "Sequence similarities": ["", "NA", "SIMILARITY: It."],
+    "Protein families": ["", "NA", "It family"],
+    "Sequence": ["MKV", "NA", "nan", " MKV ", "", "MK7", "Sequence", '"MKV"'],
+    "Length": ["", "NA", "3", "3.0", "2"],
+}
+
+
+@given(rows=st.lists(st.tuples(*map(st.sampled_from, ODD_CELLS.values())), min_size=1, max_size=8))
+def test_batches_are_the_rows_whatever_stands_in_the_cells(rows: list[tuple[str, ...]]) -> None:
+    text = "".join("\t".join(row) + "\n" for row in [tuple(ODD_CELLS), *rows]).encode()
+    entries: list[Entry | BadEntry] = []
+    with contextlib.suppress(DataError):  # nothing but the header, over and over
+        entries += read_table(io.BytesIO(text), "a.tsv")
+        structure = {"unknown status", "unknown protein existence", "wrong number of cells"}
+        assert_batches_hold(read_table_batches(io.BytesIO(text), "a.tsv"), entries, structure)
+    for entry in entries:
+        if isinstance(entry, Entry):
+            assert entry.accession in ("Q00009", "A", "Entry")
+            assert entry.function in (None, "FUNCTION: Does.", "β", "Äh", "x")
 
 
 @pytest.mark.parametrize(
