@@ -12,6 +12,7 @@ from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.flat_file import read_flat_file
 from protclip.uniprot.flat_file_batches import read_flat_file_batches
+from protclip.uniprot.json_entries import read_json
 from protclip.uniprot.json_lines import read_json_lines
 from protclip.uniprot.streams import open_stream
 from protclip.uniprot.table import read_csv, read_tsv, read_tsv_batches
@@ -31,6 +32,7 @@ READERS: dict[str, Reader] = {
     ".csv": read_csv,
     ".xml": read_xml,
     ".jsonl": read_json_lines,
+    ".json": read_json,
 }
 """By the file name's ending, ``.gz`` set aside."""
 
