@@ -172,15 +172,19 @@ def _cut(item: Mapping[str, Any], *, folder: str) -> Iterator[tuple[dict[str, An
     for block in cut_blocks(item["path"]):
         number += 1
         if block.ordinal not in done:
-            place = {"path": block.path, "ordinal": block.ordinal, "line": block.line, "whole": block.data is None}
-            yield {**place, "stem": f"{item['input']:06d}-{block.ordinal:06d}"}, block.data or b""
+            place = {"path": block.path, "ending": block.ending, "ordinal": block.ordinal, "line": block.line}
+            yield (
+                {**place, "whole": block.data is None, "stem": f"{item['input']:06d}-{block.ordinal:06d}"},
+                block.data or b"",
+            )
     files.write_json(files.join(folder, f"{item['input']:06d}.json"), {"blocks": number})
 
 
 def _read(item: Mapping[str, Any], data: bytes, *, folder: str, config: CurationConfig) -> dict[str, Any]:
     stem = files.join(folder, item["stem"])
     data_or_none = None if item["whole"] else data
-    block = Block(path=item["path"], ordinal=item["ordinal"], line=item["line"], data=data_or_none)
+    place = {name: item[name] for name in ("path", "ending", "ordinal", "line")}
+    block = Block(**place, data=data_or_none)
     return _commit(f"{stem}.json", curation.read_unit(block, stem, config))
 
 

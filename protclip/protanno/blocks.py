@@ -18,7 +18,7 @@ from protclip.uniprot.batch import Batch
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.flat_file import read_flat_file
-from protclip.uniprot.formats import Reader, open_batches, read_batches, reader_of
+from protclip.uniprot.formats import READERS, Reader, ending_of, open_batches, read_batches
 from protclip.uniprot.json_entries import read_json
 from protclip.uniprot.json_lines import read_json_lines
 from protclip.uniprot.json_objects import ENTRY_START, opens_list, refuse_cut, without_head
@@ -47,6 +47,8 @@ class Block:
     """Whole entries that stand together in a file."""
 
     path: str
+    ending: str
+    """That tells what the file is; see ``formats.ending_of``."""
     ordinal: int
     """From 0, in the order of the file."""
     line: int
@@ -62,9 +64,10 @@ def cut_blocks(path: str) -> Iterator[Block]:
     Raises:
         DataError: if the file cannot be read to its end, or has no ends of entries.
     """
-    reader = reader_of(path)
+    ending = ending_of(path)
+    reader = READERS[ending]
     if reader not in _ENDS:
-        yield Block(path=path, ordinal=0, line=1, data=None)
+        yield Block(path=path, ending=ending, ordinal=0, line=1, data=None)
         return
     mark, end = _ENDS[reader]
     pieces: list[bytes] = []
@@ -89,7 +92,7 @@ def cut_blocks(path: str) -> Iterator[Block]:
                 line -= bool(header)
                 data = b"".join((header, memoryview(text)[:cut]))
                 del text  # a block is large
-                yield Block(path=path, ordinal=ordinal, line=line, data=data)
+                yield Block(path=path, ending=ending, ordinal=ordinal, line=line, data=data)
                 if ordinal == 0 and reader is read_tsv:
                     header = data[: data.index(b"\n") + 1]
                 ordinal, line = ordinal + 1, line + num_lines(data)
@@ -99,7 +102,7 @@ def cut_blocks(path: str) -> Iterator[Block]:
     if is_list:
         refuse_cut(rest, path)
     if ordinal == 0 or rest.strip():
-        yield Block(path=path, ordinal=ordinal, line=line - bool(header), data=header + rest)
+        yield Block(path=path, ending=ending, ordinal=ordinal, line=line - bool(header), data=header + rest)
 
 
 def read_block(block: Block) -> Iterator[Batch]:
@@ -111,7 +114,7 @@ def read_block(block: Block) -> Iterator[Batch]:
     if block.data is None:
         yield from open_batches(block.path)
         return
-    for batch in read_batches(io.BytesIO(block.data), block.path):
+    for batch in read_batches(io.BytesIO(block.data), block.path, block.ending):
         yield replace(
             batch,
             entry=partial(_entry_in_file, batch, block),

@@ -14,6 +14,7 @@ from protclip.uniprot.flat_file import read_flat_file
 from protclip.uniprot.flat_file_batches import read_flat_file_batches
 from protclip.uniprot.json_entries import read_json
 from protclip.uniprot.json_lines import read_json_lines
+from protclip.uniprot.sniffing import sniff
 from protclip.uniprot.streams import open_stream
 from protclip.uniprot.table import read_csv, read_tsv, read_tsv_batches
 from protclip.uniprot.xml_entries import read_xml
@@ -35,19 +36,38 @@ READERS: dict[str, Reader] = {
     ".json": read_json,
 }
 """By the file name's ending, ``.gz`` set aside."""
+_TABLES = (".tsv", ".tab", ".csv")
 
 
 def reader_of(path: str) -> Reader:
-    """The reader of a file by its name.
+    """The reader of a file.
 
     Raises:
-        DataError: if the ending is unknown.
+        DataError: as ending_of.
     """
+    return READERS[ending_of(path)]
+
+
+def ending_of(path: str) -> str:
+    """The ending in READERS that tells what a file is: by its content where that is certain, else its name's.
+
+    Raises:
+        DataError: if it cannot be read, is certainly of another kind, or neither content nor name tells.
+    """
+    found, named = sniff(path), named_ending(path)
+    if found is not None and not (found in _TABLES and named in _TABLES):
+        return found
+    if named is None:
+        raise DataError(
+            f"{path}: unknown kind of file; known endings are {', '.join(READERS)}, each with or without .gz."
+        )
+    return named
+
+
+def named_ending(path: str) -> str | None:
+    """The ending in READERS that a file's name has."""
     name = path.rsplit("/", 1)[-1].lower().removesuffix(".gz")
-    for ending, reader in READERS.items():
-        if name.endswith(ending):
-            return reader
-    raise DataError(f"{path}: unknown kind of file; known endings are {', '.join(READERS)}, each with or without .gz.")
+    return next((ending for ending in READERS if name.endswith(ending)), None)
 
 
 def open_entries(path: str) -> Iterator[Entry | BadEntry]:
@@ -67,17 +87,23 @@ def open_batches(path: str) -> Iterator[Batch]:
     Raises:
         DataError: as open_entries.
     """
+    ending = ending_of(path)
     with open_stream(path) as stream:
-        yield from read_batches(stream, path)
+        yield from read_batches(stream, path, ending)
 
 
-def read_batches(stream: IO[bytes], path: str) -> Iterator[Batch]:
+def read_batches(stream: IO[bytes], path: str, ending: str) -> Iterator[Batch]:
     """The same of the decompressed bytes of a file, or of a part of it that could stand alone.
+
+    Args:
+        stream: the bytes.
+        path: of the file, for messages.
+        ending: that tells what it is; see ``ending_of``.
 
     Raises:
         DataError: as open_entries.
     """
-    reader = reader_of(path)
+    reader = READERS[ending]
     if reader is read_tsv:
         yield from read_tsv_batches(stream, path)
     elif reader is read_flat_file:
@@ -106,6 +132,5 @@ def expand_inputs(patterns: Iterable[str]) -> list[str]:
         else:
             what = "is a folder; name its files, for example by a glob" if fs.isdir(inner) else "does not exist"
             raise DataError(f"{pattern}: {what}.")
-    for path in found:
-        reader_of(path)
+    files.in_threads(ending_of, sorted(found))
     return sorted(found)
