@@ -7,6 +7,7 @@ from typing import IO
 
 from protclip import files
 from protclip.errors import DataError
+from protclip.manifest import FILE_NAME, kind_of_folder
 from protclip.uniprot.batch import Batch, batches_of
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
@@ -130,7 +131,15 @@ def expand_inputs(patterns: Iterable[str]) -> list[str]:
         elif fs.isfile(inner):
             found.add(path)
         else:
-            what = "is a folder; name its files, for example by a glob" if fs.isdir(inner) else "does not exist"
-            raise DataError(f"{pattern}: {what}.")
+            raise DataError(f"{pattern}: {_why_no_file(path)}.")
     files.in_threads(ending_of, sorted(found))
     return sorted(found)
+
+
+def _why_no_file(path: str) -> str:
+    if not files.is_folder(path):
+        return "does not exist"
+    manifest = files.join(path, FILE_NAME)
+    if files.exists(manifest):
+        return f"is {kind_of_folder(files.read_json(manifest))}, and files of UniProtKB are needed here"
+    return "is a folder; name its files, for example by a glob"
