@@ -20,6 +20,7 @@ from protclip.protanno.record import pairs_record
 from protclip.protanno.sampling import expectation
 from protclip.protanno.shards import KIND
 from protclip.protanno.splits import SplitReport
+from protclip.uniprot.residues import Nucleotides
 from ray_jobs.pipelines import progress, run_cut, run_tasks
 
 
@@ -54,6 +55,12 @@ class Curation:
         reports = [report for read in units for report in read.values()]
         self.gather_quarantine(units)
         _check_quality(reports, files.join(self.folder, QUARANTINE_FILE), max_bad_fraction)
+        for path, read in zip(self.paths, units, strict=True):
+            nucleotides = Nucleotides()
+            for report in read.values():
+                nucleotides.add(report.first_nucleotides, report.nucleotides)
+            if nucleotides.number:
+                click.echo(f"curate: {nucleotides.warning(path)}", err=True)
         sampling = self.sampling(reports)
         kept = [stem for read in units for stem, report in read.items() if report.num_kept]
         num_shards = self.config.num_shards(sum(report.num_chars for report in reports))
