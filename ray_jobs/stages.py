@@ -22,7 +22,7 @@ from protclip.index.parts import Format, Precision, write_part, write_residues
 from protclip.index.previous import Lookup, write_lookup
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.uniprot.residues import bare_residues, count_mapped
-from ray_jobs.embed_chunks import place_of, read_chunk, record_path
+from ray_jobs.embed_chunks import count_nucleotides, place_of, read_chunk, record_path
 from ray_jobs.embed_inputs import Content
 
 TOO_LONG = "longer than the model sees"
@@ -167,7 +167,7 @@ class EmbedChunk:
     def _counts(self, rows: pa.Table) -> dict[str, Any]:
         if self.settings.content == "text":
             num_tokens = pc.sum(pc.utf8_length(rows.column("text"))).as_py()
-            return {"rows": len(rows), "residues": num_tokens or 0, "long": 0, "mapped": {}}
+            return {"rows": len(rows), "residues": num_tokens or 0, "long": 0, "mapped": {}, "nucleotides": {}}
         sequences = rows.column("sequence").to_pylist()
         seen = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
         if self.settings.long != "window-mean":
@@ -177,6 +177,7 @@ class EmbedChunk:
             "residues": int(seen.sum()),
             "long": len(rows) - rows.column(LONG.name).null_count,
             "mapped": count_mapped(sequences),
+            "nucleotides": count_nucleotides(rows),
         }
 
     def _write(
@@ -245,7 +246,7 @@ def copy_repeats(item: Mapping[str, Any], *, output: str, work: str, settings: E
         form = settings.format
         with files.telling_what_cannot_be_written(output):
             written = write_part(output, item["number"], rows, vectors_ND, form=form, precision=settings.precision)
-    mapped = count_mapped(rows["sequence"].to_pylist()) if settings.content == "protein" else {}
+    is_protein = settings.content == "protein"
     record = {
         "number": item["number"],
         "read": len(wanted),
@@ -253,7 +254,8 @@ def copy_repeats(item: Mapping[str, Any], *, output: str, work: str, settings: E
         "reused": 0,
         "residues": 0,
         "long": len(kept) - rows[LONG.name].null_count,
-        "mapped": mapped,
+        "mapped": count_mapped(rows["sequence"].to_pylist()) if is_protein else {},
+        "nucleotides": count_nucleotides(rows) if is_protein else {},
         "refused": [entry.record() for entry in refused],
         "files": written,
     }

@@ -111,6 +111,16 @@ def test_a_file_of_sequences_without_an_output_is_a_table_each(folders, fasta):
     assert [line for line in lines if line.startswith("Q")] == [f"Q{i:05d}" for i in range(7)] and len(lines) == 35
 
 
+def test_a_question_in_nucleotides_is_answered_with_a_warning(folders, tmp_path):
+    result = ask(folders, "--sequence", "acgt" * 30)
+    assert "warning: --sequence: a sequence looks like DNA or RNA (ACGTACGTACGT…);" in result.stderr
+    source = tmp_path / "dna.fasta"
+    source.write_text(f">protein\nMKV\n>1abc_B\tmol:na length:3\nACG\n>gene\n{'ACGT' * 30}\n")
+    result = ask(folders, "--fasta", str(source))
+    assert f"warning: {source}: 2 sequences look like DNA or RNA (the first is 1abc_B);" in result.stderr
+    assert "warning" not in ask(folders, "--sequence", "MKV").stderr
+
+
 def test_a_filter_narrows_the_answers(folders):
     hits = json.loads(
         ask(folders, "--text", "kinase", "-k", "50", "--json", "--filter", "reviewed and length < 120").stdout

@@ -97,6 +97,15 @@ def test_texts_have_no_policy(pairs: tuple[str, dict[str, str]]) -> None:
     assert (report["rows"], report["long"], report["mapped"]) == (3, 0, {})
 
 
+def test_a_part_tells_which_of_its_rows_look_like_nucleotides(pairs: tuple[str, dict[str, str]]) -> None:
+    path, _ = pairs
+    rows = pq.read_table(path).to_pylist()
+    rows[3]["sequence"] = rows[5]["sequence"] = "ACGT" * 30
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, row_group_size=3)
+    report, _ = embed(path, [0, 1, 2])
+    assert report["nucleotides"] == {path: {"number": 2, "first": "A3"}}
+
+
 def test_the_same_sequence_is_computed_once(pairs: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = pairs
     table = pq.read_table(path)

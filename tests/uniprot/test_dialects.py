@@ -286,7 +286,7 @@ def test_batches_are_the_rows_whatever_stands_in_the_cells(rows: list[tuple[str,
     for entry in entries:
         if isinstance(entry, Entry):
             assert entry.accession in ("Q00009", "A", "Entry")
-            assert entry.function in (None, "FUNCTION: Does.", "β", "Äh", "x")
+            assert entry.function in (None, "FUNCTION: Does.", "FUNCTION: β", "FUNCTION: Äh", "FUNCTION: x")
 
 
 @pytest.mark.parametrize(
@@ -294,12 +294,11 @@ def test_batches_are_the_rows_whatever_stands_in_the_cells(rows: list[tuple[str,
     [
         ("Accession_number;Seq\nQ00009;MKV\n", r"no column 'Entry'.*'Accession_number'"),
         ("Entry,Sequense\nQ00009,MKV\n", r"no column 'Sequence'.*'Sequense'"),
-        (">sp|Q00009|A_B Name\nMKV\n", r"a FASTA file.*\.fasta"),
-        ("ID   A_B    Reviewed;    3 AA.\n", r"a UniProtKB flat file.*\.dat"),
         ('<?xml version="1.0"?>\n<uniprot>\n', r"XML"),
         ("<!DOCTYPE html>\n<html>\n", r"HTML"),
         ('{"results": []}\n', r"JSON"),
-        (b"PAR1\x00\x01\n", r"no text"),
+        (b"PAR1\x00\x01\n", r"parquet"),
+        (b"\x7fELF\x00\x01\n", r"no text"),
     ],
 )
 def test_a_file_that_is_no_such_table_is_said_to_be_what_it_is(tmp_path: Path, text: str | bytes, message: str) -> None:
