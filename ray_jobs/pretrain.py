@@ -97,10 +97,12 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     from protclip.train.checks import check_pairs, check_words
     from protclip.train.estimate import estimate
     from protclip.train.report import write_report
+    from protclip.train.trackers import require_trackers
     from ray_jobs.lanes import LanePlan, count_drawn
     from ray_jobs.worker import TrainJob
 
     settings = _with_absolute_paths(settings)
+    require_trackers(settings.trackers)
     train, valid = (tuple(row_groups(settings.data.pairs, split)) for split in ("train", "valid"))
     if not valid:
         raise ConfigError(
