@@ -108,7 +108,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         raise ConfigError(
             f"{settings.data.pairs}: has no validation pairs to measure on; curate with --valid-fraction above 0."
         )
-    check_pairs(settings.data.pairs, train, valid, valid_pairs=settings.valid_pairs)
+    check_pairs(settings.data.pairs, train, valid, settings.objectives, valid_pairs=settings.valid_pairs)
     drawn_EG = None
     if draws_each_epoch(settings.data.pairs):
         drawn_EG = count_drawn(train, seed=settings.seed, epochs=settings.epochs)
