@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from protclip import files
 from protclip.errors import ConfigError, DataError
+from protclip.fields import check_number
 from protclip.manifest import FILE_NAME, read_manifest, resume_folder
 from protclip.protanno import curation, splits
 from protclip.protanno.changes import CHANGES_FILE
@@ -159,6 +160,7 @@ def main(
         for name in _SAMPLING_OPTIONS:
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise ConfigError(f"--{name.replace('_', '-')} is of --dataset D, not of {dataset}; leave one out.")
+    check_number("max_bad_fraction", max_bad_fraction, at_least=0, at_most=1)
     method, clusters = split_by
     if method == "mmseqs":
         splits.require_mmseqs()
