@@ -54,11 +54,15 @@ def start_or_join(
         raise ConfigError(f"the Ray at {address} does not take this process: {str(error).splitlines()[0]}") from error
 
 
-def leave() -> None:
-    """End the Ray that this process started, with its folder, or leave the cluster that it joined."""
+def leave(*, exiting: bool = False) -> None:
+    """End the Ray that this process started, with its folder, or leave the cluster that it joined.
+
+    Args:
+        exiting: whether the interpreter ends, so that Ray shows what workers said last.
+    """
     import ray
 
-    ray.shutdown()
+    ray.shutdown(_exiting_interpreter=exiting)
     _started.close()
 
 
@@ -75,7 +79,7 @@ def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: b
     assert not ray_constants.ENABLE_RAY_CLUSTER, "prepare_environment comes before the import of Ray"
     folder = make_folder()
     _started.callback(folder.remove)
-    atexit.register(leave)
+    atexit.register(leave, exiting=True)
     os.environ[MARK_VARIABLE] = folder.name
     os.environ.pop(environment.AUTH_TOKEN, None)
     os.environ[environment.AUTH_TOKEN_PATH] = folder.token_path
@@ -86,7 +90,6 @@ def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: b
         object_store_memory=object_store_bytes,
         temp_dir=folder.temp_dir,
         include_dashboard=dashboard,
-        dashboard_host=environment.LOOPBACK,
         dashboard_port=dashboard_port,  # type: ignore[arg-type]
         dashboard_agent_listen_port=0,
     )
