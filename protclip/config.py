@@ -5,7 +5,6 @@ The field's docstring says its unit and what follows from it. Unknown keys are e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
@@ -14,6 +13,7 @@ import yaml
 
 from protclip import files
 from protclip.errors import ConfigError
+from protclip.fields import check_number, check_types
 from protclip.manifest import differences
 
 
@@ -28,7 +28,8 @@ class DataConfig:
     global batches depend on it, but not on the number of workers."""
 
     def __post_init__(self) -> None:
-        _positive("data", lanes=self.lanes)
+        check_types("data.", self)
+        check_number("data.lanes", self.lanes, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,12 +44,13 @@ class EncoderConfig:
     """Longer inputs are cut at the end; special tokens included."""
 
     def __post_init__(self) -> None:
+        check_types("an encoder's ", self)
         if (self.pretrained is None) == (self.config is None):
             raise ConfigError(
-                "an encoder needs either pretrained (a folder or hub name) or config (its shape): give one."
+                "an encoder needs either pretrained (a folder or hub name) or config (its shape): give one of them."
             )
-        if self.max_tokens < 3:
-            raise ConfigError(f"max_tokens={self.max_tokens} leaves nothing beside the special tokens; at least 3.")
+        hint = "less leaves nothing beside the special tokens"
+        check_number("an encoder's max_tokens", self.max_tokens, at_least=3, hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +71,8 @@ class ModelConfig:
     memory of a layer's input in place of its inside."""
 
     def __post_init__(self) -> None:
-        _positive("model", projection_dim=self.projection_dim)
+        check_types("model.", self)
+        check_number("model.projection_dim", self.projection_dim, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,25 +113,21 @@ class ObjectivesConfig:
     segments contiguous."""
 
     def __post_init__(self) -> None:
+        check_types("objectives.", self)
         for name in ("mlm", "bsr", "pda"):
-            value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
-                raise ConfigError(f"objectives.{name}={value} must be 0 or more; 0 switches the objective off.")
-        if not 0 < self.mask_fraction <= 0.5:
-            raise ConfigError(f"objectives.mask_fraction={self.mask_fraction} must be in (0, 0.5].")
+            hint = "0 switches the objective off"
+            check_number(f"objectives.{name}", getattr(self, name), at_least=0, hint=hint)
+        check_number("objectives.mask_fraction", self.mask_fraction, above=0, at_most=0.5)
         if not 1 <= self.min_segment <= self.max_segment:
             raise ConfigError(
                 f"objectives.min_segment={self.min_segment} and max_segment={self.max_segment} must be at least 1, and "
                 "the first at most the second."
             )
-        if not 0 <= self.threshold <= 1:
-            raise ConfigError(f"objectives.threshold={self.threshold} must be in [0, 1].")
+        check_number("objectives.threshold", self.threshold, at_least=0, at_most=1)
         if self.segment_window < 1 or self.segment_window % 2 == 0:
             raise ConfigError(f"objectives.segment_window={self.segment_window} must be an odd number of residues.")
-        if not self.gumbel_temperature > 0:
-            raise ConfigError(f"objectives.gumbel_temperature={self.gumbel_temperature} must be above 0.")
-        if self.num_prototypes < 1:
-            raise ConfigError(f"objectives.num_prototypes={self.num_prototypes} must be at least 1.")
+        check_number("objectives.gumbel_temperature", self.gumbel_temperature, above=0)
+        check_number("objectives.num_prototypes", self.num_prototypes, at_least=1)
 
 
 GC_ALONE = ObjectivesConfig(mlm=0.0, bsr=0.0, pda=0.0)
@@ -146,9 +145,11 @@ class BatchConfig:
     the contrast over the whole global batch too; each part is encoded twice where there are several."""
 
     def __post_init__(self) -> None:
-        if self.global_batch_size < 2:
-            raise ConfigError(f"batch.global_batch_size={self.global_batch_size}: a contrast needs at least 2 pairs.")
-        _positive("batch", micro_batches=self.micro_batches)
+        check_types("batch.", self)
+        check_number(
+            "batch.global_batch_size", self.global_batch_size, at_least=2, hint="a contrast needs as many pairs"
+        )
+        check_number("batch.micro_batches", self.micro_batches, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,14 +173,12 @@ class OptimizerConfig:
     """Longer gradients, over all parameters, are scaled down to it; .inf switches that off."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0 or not math.isfinite(self.learning_rate):
-            raise ConfigError(f"optimizer.learning_rate={self.learning_rate} must be above 0.")
-        if not 0 < self.protein_encoder_ratio <= 1:
-            raise ConfigError(f"optimizer.protein_encoder_ratio={self.protein_encoder_ratio} must be in (0, 1].")
-        if not 0 <= self.warmup_fraction < 1:
-            raise ConfigError(f"optimizer.warmup_fraction={self.warmup_fraction} must be in [0, 1).")
-        if not self.max_grad_norm > 0:
-            raise ConfigError(f"optimizer.max_grad_norm={self.max_grad_norm} must be above 0.")
+        check_types("optimizer.", self)
+        check_number("optimizer.learning_rate", self.learning_rate, above=0)
+        check_number("optimizer.protein_encoder_ratio", self.protein_encoder_ratio, above=0, at_most=1)
+        check_number("optimizer.weight_decay", self.weight_decay, at_least=0)
+        check_number("optimizer.warmup_fraction", self.warmup_fraction, at_least=0, below=1)
+        check_number("optimizer.max_grad_norm", self.max_grad_norm, above=0, infinite=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,9 +199,16 @@ class WorkersConfig:
     """Ray resources that each worker reserves. What a node has beside them is left to the input pipeline."""
 
     def __post_init__(self) -> None:
-        _positive("workers", num=self.num)
-        if self.min is not None and not 1 <= self.min <= self.num:
-            raise ConfigError(f"workers.min={self.min} must be from 1 to workers.num={self.num}.")
+        check_types("workers.", self)
+        check_number("workers.num", self.num, at_least=1)
+        check_number("workers.min", self.min, at_least=1, at_most=self.num, hint="the latter is workers.num")
+        for name, amount in self.resources.items():
+            check_number(f"workers.resources.{name}", amount, at_least=0)
+        if self.min is not None and (part := [name for name, amount in self.resources.items() if amount % 1]):
+            raise ConfigError(
+                f"workers.min={self.min} lets the number of workers change, for which Ray wants whole numbers of "
+                f"resources; workers.resources.{part[0]} is {self.resources[part[0]]}."
+            )
 
     @property
     def numbers(self) -> range:
@@ -249,7 +255,21 @@ class PretrainConfig:
     """Write the accessions of each batch to rows/ in the run's folder, a path on this machine or a shared disk."""
 
     def __post_init__(self) -> None:
-        _positive("", epochs=self.epochs, valid_pairs=self.valid_pairs, keep_checkpoints=self.keep_checkpoints)
+        check_types("", self)
+        check_number("seed", self.seed, at_least=0, below=2**63)
+        check_number("epochs", self.epochs, at_least=1)
+        check_number("valid_pairs", self.valid_pairs, at_least=2)
+        check_number("early_stop_epochs", self.early_stop_epochs, at_least=1, hint="null never ends a run early")
+        check_number("max_skipped_steps", self.max_skipped_steps, at_least=0)
+        check_number("checkpoint_every_s", self.checkpoint_every_s, at_least=0)
+        check_number("keep_checkpoints", self.keep_checkpoints, at_least=1)
+        check_number("max_failures", self.max_failures, at_least=0)
+        check_number("log_every_s", self.log_every_s, at_least=0)
+        if self.log_rows and files.is_url(self.run_dir):
+            raise ConfigError(
+                f"log_rows=True writes on this machine or a shared disk, and run_dir={self.run_dir} is a URL; leave "
+                "one of them out."
+            )
         batch, lanes = self.batch.global_batch_size, self.data.lanes
         if batch % lanes:
             nearest = sorted({max(lanes, batch // lanes * lanes), (batch // lanes + 1) * lanes})
@@ -368,9 +388,3 @@ def _problem(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "missing":
         return f"{place} is missing"
     return f"{place}={detail['input']!r}: {detail['msg']}"
-
-
-def _positive(section: str, **values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ConfigError(f"{section + '.' if section else ''}{name}={value} must be at least 1.")

@@ -24,13 +24,13 @@ from protclip.model.checkpoint import (
     Checkpoint,
     architecture_fields,
     load_checkpoint,
-    model_fingerprint,
     save_checkpoint,
 )
 from protclip.model.dual_encoder import DualEncoder, scale
 from protclip.model.encoders import Kind
 from protclip.model.packed import pack_rows
 from protclip.model.tensors import MAX_SHARD_BYTES
+from protclip.model.weights import model_fingerprint
 
 LongPolicy = Literal["truncate", "error", "window-mean"]
 """What becomes of a protein that is longer than the model sees."""

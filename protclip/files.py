@@ -12,6 +12,7 @@ import json
 import os
 import posixpath
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,11 @@ from protclip.errors import ConfigError, DataError
 
 MEMORY_BYTES = 64 << 20
 """What is written to a URL waits in memory up to this size, beyond it in a temporary file."""
+
+MAX_TEXT_BYTES = 256 << 20
+"""Of a file that is read whole as text: the manifest of a million files has less."""
+MAX_JSON_DEPTH = 64
+"""Of objects and lists within each other."""
 
 STORE_THREADS = 16
 """Calls that wait for storage at once; an object store answers each after some tens of milliseconds."""
@@ -158,6 +164,25 @@ def open_read(path: str) -> IO[bytes]:
     return stream
 
 
+def open_regular(path: str) -> IO[bytes]:
+    """Open a file of a folder of ours: never a device or a pipe, of which bytes come without end or none at all.
+
+    Raises:
+        DataError: if it cannot be opened, or is no regular file.
+    """
+    fs, inner = filesystem(path)
+    if not isinstance(fs, LocalFileSystem):
+        return open_read(path)
+    try:
+        descriptor = os.open(inner, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); check the path and its permissions.") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DataError(f"{path}: is no regular file, but a folder, device or pipe; restore the file.")
+    return os.fdopen(descriptor, "rb")
+
+
 @contextlib.contextmanager
 def telling_what_cannot_be_written(folder: str) -> Iterator[None]:
     """What the disk or the object store refuses becomes a ConfigError that names the folder.
@@ -215,18 +240,48 @@ def read_json(path: str) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: if it is missing or not JSON.
+        DataError: as ``read_text`` and ``parse_json``.
     """
-    with open_read(path) as stream:
-        try:
-            return json.loads(stream.read())
-        except ValueError as error:
-            raise DataError(f"{path}: is not JSON ({error}).") from error
+    return parse_json(read_text(path), path)
+
+
+def read_text(path: str) -> str:
+    """The text of a file of a folder of ours.
+
+    Raises:
+        DataError: if it cannot be opened, is no regular file, larger than MAX_TEXT_BYTES, or not UTF-8.
+    """
+    with open_regular(path) as stream:
+        text = stream.read(MAX_TEXT_BYTES + 1)
+    if len(text) > MAX_TEXT_BYTES:
+        raise DataError(f"{path}: is larger than {MAX_TEXT_BYTES >> 20} MB; no such file of ours is. Restore it.")
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 ({error}).") from error
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text that another program may have written.
+
+    Raises:
+        DataError: naming the place, if it is not JSON, has a key twice, or is nested deeper than MAX_JSON_DEPTH.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: is not JSON ({error}).") from error
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [inner for outer in level for inner in _inner(outer)]
+        if not level:
+            return value
+    raise DataError(f"{where}: its JSON is nested more than {MAX_JSON_DEPTH} levels deep; no file of ours is.")
 
 
 def sha256(path: str) -> str:
     """SHA-256 of a file, as hex."""
-    with open_read(path) as stream:
+    with open_regular(path) as stream:
         digest = hashlib.sha256()
         while block := stream.read(1 << 20):
             digest.update(block)
@@ -278,6 +333,18 @@ def local_copy(path: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         copy(path, f"{folder}/copy")
         yield f"{folder}/copy"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} comes twice")
+    return found
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _sync_folder(folder: str) -> None:

@@ -9,10 +9,17 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import os
+import re
+import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
+
 from protclip import files
+from protclip.checked import Count, Sha256, checked
 from protclip.errors import ConfigError, DataError, ProtclipError
 from protclip.version import __version__
 
@@ -20,6 +27,22 @@ FILE_NAME = "manifest.json"
 SCHEMA_VERSION = 1
 WORK_FOLDER = ".work"
 CLAIM_FILE = "claim.json"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileRecord:
+    """What a manifest says of a file."""
+
+    bytes: Count
+    sha256: Sha256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointRecord:
+    """What the manifest of a checkpoint says of its model."""
+
+    fingerprint: Sha256
 
 
 def claim_folder(folder: str, own_files: Sequence[str], *, overwrite: bool) -> None:
@@ -143,23 +166,43 @@ def read_manifest(
     if not isinstance(manifest, dict):
         raise error(f"{path}: is not a manifest; make the folder again.")
     if manifest.get("kind") != kind:
-        raise error(f"{folder}: its kind is {manifest.get('kind')!r}, but {kind!r} is needed here.")
+        raise error(f"{folder}: its kind is {manifest.get('kind')!r:.60}, but {kind!r} is needed here.")
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise error(
-            f"{folder}: format version {manifest.get('schema_version')!r}, this software reads {SCHEMA_VERSION}; "
+            f"{folder}: format version {manifest.get('schema_version')!r:.60}, this software reads {SCHEMA_VERSION}; "
             "make the folder again, or use the version that wrote it."
         )
-    try:
-        entries = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as cause:
-        raise error(f"{path}: its list of files is damaged; make the folder again.") from cause
-
-    def check(name: str) -> None:
-        num_bytes, digest = entries[name]
-        _check_file(files.join(folder, name), num_bytes, digest if verify else None, error)
-
-    files.in_threads(check, entries)
+    records = checked(dict[str, FileRecord], manifest.get("files"), f"{path}, files", error=error)
+    # All names and sizes before the first byte is read.
+    files.in_threads(lambda name: _check_size(folder, name, records[name].bytes, error), records)
+    if verify:
+        files.in_threads(lambda name: _check_digest(files.join(folder, name), records[name].sha256, error), records)
     return manifest
+
+
+def path_inside(folder: str, name: Any, *, error: type[ProtclipError] = DataError) -> str:
+    """The path of a file that another file of the folder names.
+
+    A name is a plain one, or has one folder before it. What lies on this machine is a regular file in that very folder,
+    if it is there at all: no device, no pipe, and no symbolic link that leads out.
+
+    Raises:
+        ProtclipError: of the given class.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise error(
+            f"{folder}: names {name!r:.80} as one of its files; allowed are letters, digits and ._+- with one / at "
+            "most. The folder was altered: restore it or make it again."
+        )
+    path = files.join(folder, name)
+    fs, inner = files.filesystem(path)
+    if isinstance(fs, LocalFileSystem):
+        real, root = os.path.realpath(inner), os.path.realpath(files.filesystem(folder)[1])
+        if os.path.commonpath([real, root]) != root:
+            raise error(f"{path}: is a link to {real}, outside of its folder; put the file itself there.")
+        if os.path.exists(real) and not stat.S_ISREG(os.stat(real).st_mode):
+            raise error(f"{path}: is no regular file, but a folder, device or pipe; restore it or make it again.")
+    return path
 
 
 def _refuse_finished(folder: str, overwrite: bool) -> None:
@@ -188,10 +231,14 @@ def differences(there: Any, here: Any, place: str = "") -> list[str]:
     return [] if there == here else [f"{place}: {there} there, {here} here"]
 
 
-def _check_file(path: str, num_bytes: int, digest: str | None, error: type[ProtclipError]) -> None:
+def _check_size(folder: str, name: str, num_bytes: int, error: type[ProtclipError]) -> None:
+    path = path_inside(folder, name, error=error)
     if not files.exists(path):
         raise error(f"{path}: is missing, though the manifest lists it; restore it or make the folder again.")
     if (found := files.size(path)) != num_bytes:
         raise error(f"{path}: has {found} bytes, the manifest says {num_bytes}; restore it or make it again.")
-    if digest is not None and files.sha256(path) != digest:
+
+
+def _check_digest(path: str, digest: str, error: type[ProtclipError]) -> None:
+    if files.sha256(path) != digest:
         raise error(f"{path}: its SHA-256 is not the manifest's; the file was altered. Restore it or make it again.")

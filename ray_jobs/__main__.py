@@ -12,6 +12,7 @@ import click
 
 from own_ray.environment import prepare_environment
 from protclip.errors import ProtclipError
+from protclip.terminal import echo
 from protclip.version import __version__
 
 # name → (module:command, one line of help)
@@ -66,14 +67,14 @@ def main() -> None:
     try:
         cli(prog_name="protclip", windows_expand_args=False)
     except ProtclipError as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
+        echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(1)
     except Exception as error:
         from protclip import files
 
         if not files.is_store_error(error):
             raise
-        click.echo(f"ConfigError: the object store does not answer as it should ({error}).", err=True)
+        echo(f"ConfigError: the object store does not answer as it should ({error}).", err=True)
         sys.exit(1)
 
 

@@ -53,10 +53,22 @@ def resolve_output(path: str) -> str:
     Raises:
         ConfigError: for a relative path inside a submitted job.
     """
+    return _resolved(path, "output", "that would land in Ray's session folder")
+
+
+def resolve_input(path: str) -> str:
+    """The absolute path or URL of what workers will read, which run in other folders.
+
+    Raises:
+        ConfigError: for a relative path inside a submitted job.
+    """
+    return _resolved(path, "input", "that would be looked for in Ray's session folder")
+
+
+def _resolved(path: str, what: str, consequence: str) -> str:
     if submission_id() is not None and not files.is_absolute(path):
         raise ConfigError(
-            f"output {path!r} is relative, and inside a submitted job that would land in Ray's session folder; "
-            "give an absolute path or a URL."
+            f"{what} {path!r} is relative, and inside a submitted job {consequence}; give an absolute path or a URL."
         )
     return files.absolute(path)
 

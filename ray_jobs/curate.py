@@ -18,9 +18,10 @@ from protclip.protanno.curation import QUARANTINE_FILE, CurationConfig
 from protclip.protanno.sampling import Dataset, SamplingConfig
 from protclip.protanno.shards import KIND, SPLITS
 from protclip.protanno.splits import SplitConfig
-from protclip.uniprot.formats import expand_inputs
+from protclip.terminal import echo
+from protclip.uniprot.formats import describe_unused_columns, expand_inputs
 from protclip.version import __version__
-from ray_jobs.cluster import connect, resolve_output
+from ray_jobs.cluster import connect, resolve_input, resolve_output
 from ray_jobs.curate_job import Curation
 
 # What a run leaves in its folder; nothing else is ever removed.
@@ -76,8 +77,8 @@ class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
     default="minhash",
     show_default=True,
     help="What keeps relatives in one split. minhash: shared k-mers. uniref50=FILE: the clusters of a TSV of accession "
-    "and cluster, or of UniProt's idmapping.dat. mmseqs: that program, at 50 % identity. sequence: only equal "
-    "sequences, for trials.",
+    "and cluster, or of UniProt's idmapping.dat or idmapping_selected.tab. mmseqs: that program, at 50 % identity. "
+    "sequence: only equal sequences, for trials.",
 )
 @click.option(
     "--valid-fraction", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of the rows."
@@ -108,6 +109,13 @@ class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
     help="Stop if a larger share of the rows is unusable.",
 )
 @click.option(
+    "--max-textless-fraction",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Stop if a larger share of the pairs has no text: no name, function, location or similarity.",
+)
+@click.option(
     "--previous",
     metavar="PAIRS",
     help="The pairs of the release before: changes.parquet then says which entries were added, changed or removed.",
@@ -133,13 +141,15 @@ def main(
     shard_mb: float,
     row_group_rows: int,
     max_bad_fraction: float,
+    max_textless_fraction: float,
     previous: str | None,
     overwrite: bool,
 ) -> None:
     """UniProtKB files into ProtAnno pairs.
 
-    INPUT is a UniProtKB flat file (.dat), XML (.xml), a TSV or CSV export of the website, a FASTA file with UniProt
-    headers, or ProtAnno's published JSON lines (.jsonl), plain or gzip: a path, a quoted glob or an fsspec URL.
+    INPUT is a UniProtKB flat file (.dat), XML (.xml), a table with the columns of the website's exports (.tsv, .csv), a
+    FASTA file with UniProt headers, or ProtAnno's published JSON lines (.jsonl), plain or gzip: a path, a quoted glob
+    or an fsspec URL.
     Unusable rows are listed in quarantine.jsonl, with the reason.
 
     A run that was interrupted goes on where it was when the same command is given again.
@@ -149,15 +159,16 @@ def main(
         for name in _SAMPLING_OPTIONS:
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise ConfigError(f"--{name.replace('_', '-')} is of --dataset D, not of {dataset}; leave one out.")
-    if valid_fraction + test_fraction >= 1:
-        raise ConfigError(
-            f"--valid-fraction {valid_fraction} and --test-fraction {test_fraction} leave nothing to train on."
-        )
     method, clusters = split_by
     if method == "mmseqs":
         splits.require_mmseqs()
+    clusters = resolve_input(clusters) if clusters else None
+    if clusters is not None:
+        splits.check_clusters(clusters)
     folder = resolve_output(output)
-    paths = expand_inputs(inputs)
+    paths = expand_inputs(map(resolve_input, inputs))
+    for line in describe_unused_columns(paths):
+        echo(f"curate: {line}", err=True)
     config = CurationConfig(
         seed=seed,
         sampling=SamplingConfig(
@@ -171,14 +182,14 @@ def main(
         deduplicate=deduplicate,
         split=SplitConfig(
             method=method,
-            uniref50=files.absolute(clusters) if clusters else None,
+            uniref50=clusters,
             valid_fraction=valid_fraction,
             test_fraction=test_fraction,
         ),
         shard_mb=shard_mb,
         row_group_rows=row_group_rows,
     )
-    previous = files.absolute(previous) if previous else None
+    previous = resolve_input(previous) if previous else None
     if previous is not None:
         if previous == folder:
             raise ConfigError(
@@ -187,15 +198,23 @@ def main(
         read_manifest(previous, KIND)
     work = resume_folder(folder, OWN_FILES, claim(paths, config, previous), overwrite=overwrite)
     connect()
-    manifest = Curation(paths, folder, work, config, previous).run(max_bad_fraction=max_bad_fraction)
+    manifest = Curation(paths, folder, work, config, previous).run(
+        max_bad_fraction=max_bad_fraction, max_textless_fraction=max_textless_fraction
+    )
     counts = manifest["counts"]
     rows = ", ".join(f"{manifest['splits'][split]:,} {split}" for split in SPLITS)
-    click.echo(
+    echo(
         f"curate: {counts['read']:,} rows read, {counts['kept']:,} pairs kept ({rows}), "
         f"{counts['quarantined']:,} quarantined, {time.monotonic() - start:.1f} s → {folder}"
     )
+    if counts["without_text"]:
+        echo(
+            f"curate: {counts['without_text']:,} of {counts['kept']:,} pairs have no text: no name, function, location "
+            "or similarity",
+            err=True,
+        )
     if changes := manifest.get("changes"):
-        click.echo(
+        echo(
             f"curate: since {changes['previous']} {changes['added']:,} added, {changes['changed']:,} changed "
             f"({changes['sequence_changed']:,} in sequence, {changes['text_changed']:,} in text), "
             f"{changes['removed']:,} removed, {changes['unchanged']:,} as before"

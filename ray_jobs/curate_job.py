@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from protclip.protanno.record import pairs_record
 from protclip.protanno.sampling import expectation
 from protclip.protanno.shards import KIND
 from protclip.protanno.splits import SplitReport
+from protclip.uniprot.entry import BadEntry
 from ray_jobs.pipelines import progress, run_cut, run_tasks
 
 
@@ -41,19 +43,20 @@ class Curation:
             files.join(work, name) for name in ("read", "merge", "split", "finish", "changes")
         )
 
-    def run(self, *, max_bad_fraction: float) -> dict[str, Any]:
+    def run(self, *, max_bad_fraction: float, max_textless_fraction: float) -> dict[str, Any]:
         """Do what is not yet done, on the connected Ray, and commit the folder.
 
         Returns:
             The manifest.
 
         Raises:
-            DataError: if an input cannot be read, too many rows are bad, or no pair is kept.
+            DataError: if an input cannot be read, too many rows are bad or without any text, or no pair is kept.
         """
         units = self.read()
         reports = [report for read in units for report in read.values()]
         self.gather_quarantine(units)
         _check_quality(reports, files.join(self.folder, QUARANTINE_FILE), max_bad_fraction)
+        _check_texts(reports, max_textless_fraction)
         sampling = self.sampling(reports)
         kept = [stem for read in units for stem, report in read.items() if report.num_kept]
         num_shards = self.config.num_shards(sum(report.num_chars for report in reports))
@@ -237,14 +240,30 @@ def _check_quality(reports: Sequence[ReadReport], quarantine: str, max_bad_fract
     quarantined = total([report.quarantined for report in reports])
     num_bad = quarantined.total()
     if num_bad > max_bad_fraction * num_read:
+        with files.open_read(quarantine) as stream:
+            first = BadEntry(**json.loads(stream.readline()))
         raise DataError(
             f"{num_bad:,} of {num_read:,} rows cannot be used ({_say(quarantined)}), more than max_bad_fraction="
-            f"{max_bad_fraction}; each is listed in {quarantine}. Mend the input, or raise --max-bad-fraction."
+            f"{max_bad_fraction}; each is listed in {quarantine}. The first: {first}. Mend the input, or raise "
+            "--max-bad-fraction."
         )
     if not any(report.num_kept for report in reports):
         reasons = quarantined + total([report.not_sampled for report in reports])
         raise DataError(
             f"no pair is kept of {num_read:,} rows ({_say(reasons)}); --dataset all keeps unreviewed entries too."
+        )
+
+
+def _check_texts(reports: Sequence[ReadReport], max_textless_fraction: float) -> None:
+    num_kept, num_without = (
+        sum(getattr(report, name) for report in reports) for name in ("num_kept", "num_without_text")
+    )
+    if num_without > max_textless_fraction * num_kept:
+        raise DataError(
+            f"{num_without:,} of {num_kept:,} pairs have no text: no name, function, location or similarity, more than "
+            f"max_textless_fraction={max_textless_fraction}. Are these columns missing, or called otherwise? Export "
+            "Protein names, Function [CC], Subcellular location [CC], Sequence similarities, or raise "
+            "--max-textless-fraction."
         )
 
 

@@ -21,8 +21,10 @@ from protclip.index.manifest import read_checkpoint_fingerprint
 from protclip.index.parts import require_h5
 from protclip.index.previous import check_reusable
 from protclip.manifest import FILE_NAME, resume_folder
+from protclip.terminal import echo
+from protclip.uniprot.formats import describe_unused_columns
 from protclip.version import __version__
-from ray_jobs.cluster import connect, resolve_output
+from ray_jobs.cluster import connect, resolve_input, resolve_output
 from ray_jobs.embed_estimate import MeasureRate, describe_work, take_sample
 from ray_jobs.embed_inputs import Inputs, find_inputs, resolve_content
 from ray_jobs.embed_job import QUARANTINE_FILE, EmbedJob, available
@@ -146,8 +148,10 @@ def main(
     started = time.monotonic()
     from ray_jobs.stages import EmbedSettings
 
-    found = find_inputs(inputs, id_column=id_column, value_column=value_column)
+    found = find_inputs([resolve_input(path) for path in inputs], id_column=id_column, value_column=value_column)
     content = resolve_content(found.kind, content)
+    for line in describe_unused_columns(found.paths) if found.kind == "entries" else ():
+        echo(f"embed: {line}", err=True)
     settings = EmbedSettings(
         content=content,
         long=_long(content, long, residues),
@@ -162,10 +166,10 @@ def main(
         raise ConfigError(f"--deduplicate does not go with --{'residues' if residues else 'previous'}; leave one out.")
     if form == "h5":
         require_h5()
-    checkpoint, folder = files.absolute(checkpoint), resolve_output(output)
+    checkpoint, folder = resolve_input(checkpoint), resolve_output(output)
+    previous = resolve_input(previous) if previous else None
     part_rows = part_rows or (GPU_PART_ROWS if use_gpu else PART_ROWS)
     fingerprint = read_checkpoint_fingerprint(checkpoint, verify=True)
-    previous = files.absolute(previous) if previous else None
     if previous is not None:
         _check_previous(previous, folder, fingerprint, settings)
     architecture = files.read_json(files.join(checkpoint, "config.json"))
@@ -186,7 +190,7 @@ def main(
     with files.telling_what_cannot_be_written(folder):
         manifest = job.run(workers, model_fingerprint=fingerprint, dimension=architecture["projection_dim"])
     facts = _facts(manifest, longest=architecture["max_protein_tokens"] - 2)
-    click.echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
+    echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
 
 
 def _estimate(
@@ -210,7 +214,7 @@ def _estimate(
         content=settings.content,
     )
     for line in lines:
-        click.echo(f"embed: {line}")
+        echo(f"embed: {line}")
 
 
 def _facts(manifest: Mapping[str, Any], *, longest: int) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -16,11 +15,14 @@ from protclip.hashing import hash64
 from protclip.manifest import FILE_NAME
 from protclip.protanno import shards
 from protclip.protanno.biotext import biotext
-from protclip.uniprot.entry import BadEntry, Entry, RefusedError
+from protclip.uniprot import cells
+from protclip.uniprot.cells import means_nothing
+from protclip.uniprot.columns import COLUMNS, find_column
+from protclip.uniprot.entry import BadEntry, Entry, RefusedError, is_utf8, not_utf8
 from protclip.uniprot.fasta import Record, read_records
 from protclip.uniprot.formats import READERS, open_entries
 from protclip.uniprot.residues import bare_residues, find_invalid_residue, invalid_residue_message
-from protclip.uniprot.streams import open_stream, read_blocks
+from protclip.uniprot.streams import open_stream, read_lines
 
 Kind = Literal["pairs", "fasta", "entries", "parquet", "lines"]
 Content = Literal["protein", "text"]
@@ -32,9 +34,16 @@ _ENDINGS: dict[str, Kind] = {
     ".txt": "lines",
     ".parquet": "parquet",
 }
-_ID_COLUMNS = ("accession", "id")
-_NAME_COLUMNS = ("name", "display_name")
+_ID_COLUMNS = ("accession", "id", "Entry")
 _READ_ROWS = 8192
+# What an answer shows: the columns that parquet files may have it in, and how a cell is read.
+_SHOWN: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
+    "name": (("name", "display_name", *COLUMNS["name"]), cells.text_or_none),
+    "organism": (COLUMNS["organism"], cells.text_or_none),
+    "organism_id": (COLUMNS["organism_id"], cells.taxon),
+    "reviewed": (COLUMNS["reviewed"], cells.status),
+    "ec": (COLUMNS["ec"], cells.ec_numbers),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,24 +210,13 @@ def _text_of(entry: Entry) -> str:
 def _read_lines(path: str) -> Iterator[dict[str, Any] | BadEntry]:
     """The lines that are not blank, keyed ``line-N`` by their number from 1."""
     with open_stream(path) as stream:
-        for number, line in enumerate(_lines(stream, path), start=1):
-            try:
-                text = line.decode().strip()
-            except UnicodeDecodeError:
-                refusal = RefusedError("not UTF-8", repr(line), "UTF-8 text")
-                yield refusal.at(source=path, line=number, accession=None)
-                continue
-            if text:
+        for number, line in read_lines(stream, path, "a file of text lines"):
+            if not is_utf8(line) or b"\0" in line:  # UTF-16 has zero bytes
+                yield not_utf8(line, path, number)
+            elif (text := line.decode().strip()) and means_nothing(text):
+                yield RefusedError("no text", text, "a text").at(source=path, line=number, accession=None)
+            elif text:
                 yield {"accession": f"line-{number}", "ec": [], "text": text, "source": path, "line": number}
-
-
-def _lines(stream: Any, source: str) -> Iterator[bytes]:
-    rest = b""
-    for block in read_blocks(stream, source):
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
 
 
 def _read_parquet(path: str, inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
@@ -230,21 +228,20 @@ def _read_parquet(path: str, inputs: Inputs, content: Content) -> Iterator[dict[
         names = file.schema_arrow.names
         key = _column(path, names, [inputs.id_column] if inputs.id_column else _ID_COLUMNS)
         value = _column(path, names, [inputs.value_column or ("text" if content == "text" else "sequence")])
-        shown = {name: name for name in ("organism", "organism_id", "reviewed", "ec") if name in names}
-        shown |= dict(islice((("name", name) for name in _NAME_COLUMNS if name in names and name != value), 1))
+        places = {field: find_column(names, spellings) for field, (spellings, _) in _SHOWN.items()}
+        shown = {field: names[i] for field, i in places.items() if i is not None and names[i] != value}
         number = 0
         columns = sorted({key, value, *shown.values()})
         for batch in file.iter_batches(batch_size=_READ_ROWS, columns=columns):
             for row in batch.to_pylist():
                 number += 1
-                facts = {name: row[column] for name, column in shown.items()}
+                facts = {field: row[column] for field, column in shown.items()}
                 yield _parquet_row(row[key], row[value], facts, content, path, number)
 
 
 def _column(path: str, names: Sequence[str], wanted: Sequence[str]) -> str:
-    for name in wanted:
-        if name in names:
-            return name
+    if (place := find_column(names, wanted)) is not None:
+        return names[place]
     raise DataError(
         f"{path}: has no column {' or '.join(wanted)}; columns are {', '.join(names)}. Name yours by --id-column and "
         "--column."
@@ -254,23 +251,36 @@ def _column(path: str, names: Sequence[str], wanted: Sequence[str]) -> str:
 def _parquet_row(
     key: Any, value: Any, facts: Mapping[str, Any], content: Content, path: str, number: int
 ) -> dict[str, Any] | BadEntry:
+    accession = None if key is None else cells.text_or_none(str(key))
     try:
-        if key is None or not str(key).strip():
+        if accession is None:
             raise RefusedError("no accession", repr(key), "an identifier in every row")
         if not isinstance(value, str):
             raise RefusedError(f"no {content}", repr(value), "a string in every row")
-        row = {"accession": str(key), "ec": [], **facts, "source": path, "line": number}
-        row["ec"] = row["ec"] or []
+        row = {"accession": accession, "ec": [], "source": path, "line": number}
+        row |= {field: _fact(field, fact) for field, fact in facts.items() if fact is not None}
         if content == "text":
-            if not value.strip():
+            if means_nothing(value):
                 raise RefusedError("no text", repr(value), "a text in every row")
             return {**row, "text": value}
+        if means_nothing(value):
+            raise RefusedError("no sequence", repr(value), "residues in every row")
         residues = bare_residues(value)
-        if not residues:
-            raise RefusedError("no sequence", repr(value), "at least one residue")
         if (position := find_invalid_residue(residues)) is not None:
             message = invalid_residue_message(residues, position)
             raise RefusedError("letter outside the alphabet", message, "the 20 amino acids and BJOUXZ")
         return {**row, **_sequence(residues.upper())}
     except RefusedError as refusal:
-        return refusal.at(source=path, line=number, accession=None if key is None else str(key))
+        return refusal.at(source=path, line=number, accession=accession)
+
+
+def _fact(field: str, value: Any) -> Any:
+    """What an answer shows, of a cell that has it as a value or as a table writes it.
+
+    Raises:
+        RefusedError: if the cell cannot be understood.
+    """
+    if isinstance(value, bool | list):
+        return value
+    found = _SHOWN[field][1](str(value))
+    return list(found) if isinstance(found, tuple) else found

@@ -13,7 +13,8 @@ from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
 from protclip.index.hnsw import HnswConfig
 from protclip.index.units import Item, Unit, in_turn
-from ray_jobs.cluster import connect, resolve_output
+from protclip.terminal import echo
+from ray_jobs.cluster import connect, resolve_input, resolve_output
 from ray_jobs.pipelines import progress, run_tasks
 
 SMALL_BYTES = 2 << 30
@@ -65,7 +66,8 @@ def main(
 
     A run that was interrupted goes on where it was when the same command is given again.
     """
-    output = resolve_output(output)
+    embeddings, output = resolve_input(embeddings), resolve_output(output)
+    previous, queries = (None if path is None else resolve_input(path) for path in (previous, queries))
     config = IndexConfig(
         graph=HnswConfig(m=m, ef_construction=ef_construction, seed=seed),
         shard_rows=shard_rows,
@@ -85,19 +87,20 @@ def main(
         run=run_here_or_on_ray,
     )
     for kind, measured in manifest.recall.items():
-        click.echo(
+        echo(
             f"index: {kind} queries ({measured['queries']:,}): recall@10 {measured['at_10']:.4f}, "
             f"recall@100 {measured['at_100']:.4f}"
         )
-    if manifest.wanted_recall is not None and (manifest.recall_at_10 or 1.0) < manifest.wanted_recall:
-        click.echo(
-            f"index: warning: recall@10 is {manifest.recall_at_10:.4f} at the largest ef_search tried, below "
+    reached = 1.0 if manifest.recall_at_10 is None else manifest.recall_at_10
+    if manifest.wanted_recall is not None and reached < manifest.wanted_recall:
+        echo(
+            f"index: warning: recall@10 is {reached:.4f} at the largest ef_search tried, below "
             f"the wanted {manifest.wanted_recall}; build with a larger --m or --ef-construction.",
             err=True,
         )
     if manifest.release is not None:
-        click.echo("index: " + ", ".join(f"{name} {value}" for name, value in manifest.release.items()))
-    click.echo(
+        echo("index: " + ", ".join(f"{name} {value}" for name, value in manifest.release.items()))
+    echo(
         f"index: {manifest.count:,} {manifest.content} vectors of dimension {manifest.dimension}, "
         f"segments: {len(manifest.segments)}, ef_search {manifest.ef_search}, {time.monotonic() - start:.1f} s "
         f"→ {output}"

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -13,10 +14,11 @@ import click
 
 from own_ray import environment
 from protclip import files
-from protclip.config import PretrainConfig, config_yaml, forbidden_changes, load_config
+from protclip.config import EncoderConfig, PretrainConfig, config_yaml, forbidden_changes, load_config
 from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
-from ray_jobs.cluster import connect, resolve_output
+from protclip.terminal import echo
+from ray_jobs.cluster import connect, resolve_input, resolve_output
 
 RESOLVED_CONFIG, PAIRS_MARK, BEST, RAY_FOLDER = "config.yaml", "pairs.json", "best", "ray"
 OWN_FILES = (
@@ -94,6 +96,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         check_architecture,
     )
     from protclip.protanno.shards import KIND, draws_each_epoch, read_row_group, row_groups
+    from protclip.train.checks import check_pairs, check_words
     from protclip.train.estimate import estimate
     from protclip.train.report import write_report
     from ray_jobs.lanes import LanePlan, count_drawn
@@ -105,6 +108,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         raise ConfigError(
             f"{settings.data.pairs}: has no validation pairs to measure on; curate with --valid-fraction above 0."
         )
+    check_pairs(settings.data.pairs, train, valid, valid_pairs=settings.valid_pairs)
     drawn_EG = None
     if draws_each_epoch(settings.data.pairs):
         drawn_EG = count_drawn(train, seed=settings.seed, epochs=settings.epochs)
@@ -120,13 +124,15 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     _check_run(settings, fresh=fresh)
     tokenizer = build_text_tokenizer(settings.model, _texts(train))
     architecture = build_architecture(settings.model, tokenizer, settings.objectives)
-    check_architecture(architecture)
-    click.echo(config_yaml(settings), nl=False)
+    check_architecture(settings.model, architecture)
+    if (name := settings.model.text.pretrained) is not None:
+        check_words(tokenizer, train, name=name)
+    echo(config_yaml(settings).removesuffix("\n"))
     job = TrainJob(config=settings, plan=plan, valid=valid, text_tokenizer_json=tokenizer.json)
     steps = job.batches_per_epoch
     drawn = "" if drawn_EG is None else f" drawn of {sum(group.num_rows for group in train)} candidates"
     about = "" if drawn_EG is None else "about "
-    click.echo(
+    echo(
         f"{about}{plan.num_rows} training pairs{drawn}, {about}{steps[0]} batches of "
         f"{settings.batch.global_batch_size} ({settings.worker_batch_size} per worker) in each of {settings.epochs} "
         f"epochs, {sum(steps)} steps"
@@ -135,8 +141,8 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         read_manifest(settings.data.pairs, KIND, verify=True)
         rows = read_row_group(train[0], columns=list(TOKENIZED_COLUMNS))
         tokens = tokenize_pairs(rows, build_protein_tokenizer(settings.model), tokenizer)
-        click.echo("\n".join(estimate(settings, architecture, tokens, num_steps=sum(steps))))
-        click.echo("every file of the pairs has its checksum; nothing was written")
+        echo("\n".join(estimate(settings, architecture, tokens, num_steps=sum(steps))))
+        echo("every file of the pairs has its checksum; nothing was written")
         return
     if fresh:
         for name in OWN_FILES:
@@ -144,21 +150,32 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     _run(job)
     summary = _publish(settings, seconds=time.monotonic() - started)
     write_report(settings.run_dir)
-    recall = summary["valid"]["text_to_protein"]["recall@10"]
-    click.echo(
+    valid = summary["valid"]
+    recall = valid["text_to_protein"]["recall@10"]
+    echo(
         f"{summary['steps']} steps in {summary['seconds']:.0f} s; best epoch {summary['best_epoch']}: validation loss "
-        f"{summary['valid']['loss']:.3f}, text to protein recall@10 {recall:.3f} "
+        f"{valid['loss']:.3f}, text to protein recall@10 {recall:.3f} "
         f"(untrained {summary['untrained']['text_to_protein']['recall@10']:.3f}, chance "
-        f"{summary['chance']['recall@10']:.3f}, {summary['valid']['num_pairs']} pairs); "
+        f"{valid['chance']['recall@10']:.3f}; {valid['num_pairs']} pairs of {valid['num_proteins']} proteins and "
+        f"{valid['num_texts']} texts); "
         f"checkpoint {files.join(settings.run_dir, BEST)}; curves {files.join(settings.run_dir, 'report.html')}"
     )
 
 
 def _with_absolute_paths(settings: PretrainConfig) -> PretrainConfig:
-    from dataclasses import replace
+    from protclip.model.pretrained import is_local
 
-    pairs = files.absolute(settings.data.pairs)
-    return replace(settings, run_dir=resolve_output(settings.run_dir), data=replace(settings.data, pairs=pairs))
+    def absolute(encoder: EncoderConfig) -> EncoderConfig:
+        name = encoder.pretrained
+        # What is no folder here is the name of a published encoder.
+        return encoder if name is None or not is_local(name) else replace(encoder, pretrained=resolve_input(name))
+
+    return replace(
+        settings,
+        run_dir=resolve_output(settings.run_dir),
+        data=replace(settings.data, pairs=resolve_input(settings.data.pairs)),
+        model=replace(settings.model, protein=absolute(settings.model.protein), text=absolute(settings.model.text)),
+    )
 
 
 def _check_run(settings: PretrainConfig, *, fresh: bool) -> None:
@@ -186,7 +203,7 @@ def _check_run(settings: PretrainConfig, *, fresh: bool) -> None:
             f"run_dir={settings.run_dir} holds an unfinished run that cannot go on so ({'; '.join(found)}); give its "
             "own settings to finish it, choose another run_dir, or give --fresh to start over."
         )
-    click.echo(f"going on with the unfinished run in {settings.run_dir}")
+    echo(f"going on with the unfinished run in {settings.run_dir}")
 
 
 def _pairs_mark(settings: PretrainConfig) -> dict[str, str]:
@@ -231,7 +248,7 @@ def _run(job: Any) -> None:
         found = ", ".join(f"{name} {available.get(name, 0.0):g} of {n:g}" for name, n in lacking.items())
         if environment.address() is None:
             raise ConfigError(f"this machine has too little for workers.num={workers.num}: {found}.")
-        click.echo(f"the cluster has {found} now; waiting for nodes to join")
+        echo(f"the cluster has {found} now; waiting for nodes to join")
     # The folder is claimed when nothing is left that could be refused; the config is the mark of a run.
     files.write_json(files.join(settings.run_dir, PAIRS_MARK), _pairs_mark(settings))
     with files.atomic_write(files.join(settings.run_dir, RESOLVED_CONFIG)) as stream:
@@ -273,7 +290,6 @@ def _run(job: Any) -> None:
 
 def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     """Copy the checkpoint of lowest validation loss to ``best`` and write the run's summary."""
-    from protclip.evaluation.retrieval import chance
     from protclip.model.checkpoint import KIND
     from protclip.train import checkpoints
     from protclip.train.state import PROGRESS, TENSORS
@@ -287,11 +303,9 @@ def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     record = {key: manifest[key] for key in ("fingerprint", "metrics", "run")}
     metrics = files.join(settings.run_dir, METRICS)
     history = files.read_json(metrics)["history"]
-    valid = record["metrics"]["valid"]
     summary = {
-        "valid": valid,
+        "valid": record["metrics"]["valid"],
         "untrained": history[0]["valid"],
-        "chance": chance(valid["num_pairs"]),
         "best_epoch": record["metrics"]["epoch"],
         "steps": history[-1]["step"],
         "seconds": round(seconds, 1),

@@ -33,6 +33,7 @@ from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import read_manifest
 from protclip.protanno.biotext import biotext
 from protclip.protanno.shards import PROPERTIES, read_row_group, row_groups
+from protclip.terminal import echo, printable
 from ray_jobs.local_head import Head, start_head, stop_head
 from ray_jobs.pretrain import find_config
 from ray_jobs.quickstart_data import uniprot_sample
@@ -76,7 +77,7 @@ def main(*, data: str | None, output: str, keep: bool, stop: bool) -> None:
     output = files.absolute(output)
     if stop:
         stopped = stop_head(files.join(output, "ray"))
-        click.echo("stopped" if stopped else f"nothing of a quickstart in {output} is running")
+        echo("stopped" if stopped else f"nothing of a quickstart in {output} is running")
         return
     if data not in (None, SYNTHETIC) and not files.exists(data):
         raise ConfigError(
@@ -96,8 +97,8 @@ def main(*, data: str | None, output: str, keep: bool, stop: bool) -> None:
                 stop_head(run.path("ray"))
     if kept:
         where = [] if output == files.absolute("quickstart") else ["--output", output]
-        click.echo(f"\nThe server stays up: {run.url}  (routes and forms: {run.url}/docs)")
-        click.echo(f"Stop it, and its Ray: {shlex.join([_shown(BIN / 'protclip'), 'quickstart', '--stop', *where])}")
+        echo(f"\nThe server stays up: {run.url}  (routes and forms: {run.url}/docs)")
+        echo(f"Stop it, and its Ray: {shlex.join([_shown(BIN / 'protclip'), 'quickstart', '--stop', *where])}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -131,7 +132,7 @@ class Run:
         self._index()
         self._serve(head)
         self._query()
-        click.echo(f"\nDone in {time.monotonic() - self.started:.0f} s. Everything is in {self.output}")
+        echo(f"\nDone in {time.monotonic() - self.started:.0f} s. Everything is in {self.output}")
 
     def _curate(self, data: str | None) -> None:
         with self._timed("curate") as line:
@@ -229,7 +230,7 @@ class Run:
         for kind, answer in zip(("protein", "text"), vectors, strict=True):
             (vector,) = answer["embeddings"]
             length = sum(x * x for x in vector) ** 0.5
-            click.echo(f"      embedding of a {kind}: {answer['dimension']} numbers, length {length:.4f}")
+            echo(f"      embedding of a {kind}: {answer['dimension']} numbers, length {length:.4f}")
         _print_answers(f"Proteins for the text of validation pair {accession}: “{_cut(text, 90)}”", answers[0])
         _print_answers(f"Proteins for the sequence of validation pair {accession}: {_cut(sequence, 60)}", answers[1])
 
@@ -244,9 +245,9 @@ class Run:
         started = time.monotonic()
         result: list[str] = []
         if announce or sys.stdout.isatty():
-            click.echo(f"[{self.stage}/{NUM_STAGES}] {name} …")
+            echo(f"[{self.stage}/{NUM_STAGES}] {name} …")
         yield result
-        click.echo(f"[{self.stage}/{NUM_STAGES}] {name:<9} {time.monotonic() - started:6.1f} s  {'; '.join(result)}")
+        echo(f"[{self.stage}/{NUM_STAGES}] {name:<9} {time.monotonic() - started:6.1f} s  {'; '.join(result)}")
 
     def _ask(self, method: str, route: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         with requests.Session() as session:
@@ -291,7 +292,7 @@ class Run:
                     line = progress_line(text) if show_progress else None
                     if line is not None and line not in shown:
                         shown.add(line)
-                        click.echo(f"      {line}")
+                        echo(f"      {line}")
                 status = process.wait()
             except BaseException:
                 process.terminate()
@@ -306,15 +307,15 @@ def choose_data(data: str | None) -> str | None:
     why = "made for this trial"
     if data is None:
         try:
-            path, what = uniprot_sample(click.echo)
+            path, what = uniprot_sample(echo)
         except ProtclipError as error:
             why = f"since UniProt's cannot be had: {error}"
         else:
-            click.echo(f"Data: {what}")
+            echo(f"Data: {what}")
             return path
     elif data != SYNTHETIC:
         return files.absolute(data)
-    click.echo(f"Data: SYNTHETIC proteins and texts, {why}")
+    echo(f"Data: SYNTHETIC proteins and texts, {why}")
     return None
 
 
@@ -357,26 +358,30 @@ def _a_valid_pair(pairs: str) -> tuple[str, str, str]:
 
 
 def _print_retrieval(metrics: Mapping[str, Any]) -> None:
-    valid, untrained, chance = metrics["valid"], metrics["untrained"], metrics["chance"]
-    click.echo(f"      Retrieval among {valid['num_pairs']:,} validation pairs   recall@1   recall@5  recall@10")
+    valid, untrained = metrics["valid"], metrics["untrained"]
+    echo(
+        f"      Retrieval among {valid['num_pairs']:,} validation pairs: {valid['num_proteins']:,} distinct proteins, "
+        f"{valid['num_texts']:,} distinct texts"
+    )
+    echo(f"      {'':<40}   recall@1   recall@5  recall@10")
     rows = [
         ("text → protein, trained", valid["text_to_protein"]),
         ("protein → text, trained", valid["protein_to_text"]),
         ("text → protein, untrained", untrained["text_to_protein"]),
-        ("chance", chance),
+        ("chance", valid["chance"]),
     ]
     for name, values in rows:
         recalls = "".join(f"{values[f'recall@{k}']:>11.4f}" for k in (1, 5, 10))
-        click.echo(f"      {name:<40}{recalls}")
-    ratio = valid["text_to_protein"]["recall@10"] / chance["recall@10"]
-    click.echo(f"      text → protein recall@10 is {ratio:.1f} × chance")
+        echo(f"      {name:<40}{recalls}")
+    ratio = valid["text_to_protein"]["recall@10"] / valid["chance"]["recall@10"]
+    echo(f"      text → protein recall@10 is {ratio:.1f} × chance")
 
 
 def _print_answers(title: str, answer: Mapping[str, Any]) -> None:
-    click.echo(f"\n{title}")
+    echo(f"\n{printable(title)}")
     for hit in answer["hits"]:
-        name, organism = _cut(hit["name"] or "-", 50), _cut(hit["organism"] or "-", 40)
-        click.echo(f"  {hit['rank']:>2}  {hit['accession']:<10}  {name:<50}  {organism:<40}  {hit['score']:.4f}")
+        name, organism = (_cut(printable(hit[key] or "-"), width) for key, width in (("name", 50), ("organism", 40)))
+        echo(f"  {hit['rank']:>2}  {printable(hit['accession']):<10}  {name:<50}  {organism:<40}  {hit['score']:.4f}")
 
 
 def _end_of(log_path: Path) -> str:

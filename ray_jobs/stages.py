@@ -15,7 +15,8 @@ import torch
 
 from protclip import files
 from protclip.embedding import LongPolicy, ProtCLIP
-from protclip.errors import DataError
+from protclip.errors import ConfigError, DataError
+from protclip.fields import check_number, check_types
 from protclip.index.embeddings import LONG, read_embeddings, read_part
 from protclip.index.parts import Format, Precision, write_part, write_residues
 from protclip.index.previous import Lookup, write_lookup
@@ -47,6 +48,12 @@ class EmbedSettings:
     """Whether rows of one value are computed once over all parts; within a part they are always."""
     residues: bool = False
     """Also the residues' own vectors."""
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        check_number("threads", self.threads, at_least=1)
+        if (self.content == "text") != (self.long is None):
+            raise ConfigError(f"long={self.long!r} is for proteins, content={self.content!r} is embedded.")
 
 
 class EmbedChunk:

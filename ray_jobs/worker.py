@@ -31,9 +31,16 @@ from protclip.losses.total import with_loss
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer
 from protclip.model.checkpoint import save_checkpoint
 from protclip.model.dual_encoder import ENCODING_METHODS
-from protclip.protanno.shards import RowGroup, read_row_group
+from protclip.protanno.shards import RowGroup, first_rows
 from protclip.train.checkpoints import Writer, newest
-from protclip.train.loop import Part, StoppedError, TooManySkippedError, fit
+from protclip.train.loop import (
+    NothingToLearnError,
+    Part,
+    StoppedError,
+    TooManySkippedError,
+    fit,
+    refuse_no_contrast,
+)
 from protclip.train.optim import build_optimizer, build_schedule
 from protclip.train.progress import Progress, StepLog
 from protclip.train.report import write_report
@@ -105,18 +112,19 @@ class Worker:
 
     def run(self) -> str | None:
         """Measure the start, train, and save; returns why the run has to end, or None."""
-        if self.state.step == 0:
-            valid = self._evaluate()
-            if self.rank == 0:
-                with self._noticing_failures():
-                    self._record(epoch=0, train=None, valid=valid)
-        self.progress = Progress(
-            self.state,
-            total_steps=sum(self.job.batches_per_epoch),
-            epochs=self.config.epochs,
-            every_s=self.config.log_every_s,
-        )
         try:
+            if self.state.step == 0:
+                valid = self._evaluate()
+                refuse_no_contrast(valid["gc"], f"the {valid['num_pairs']} validation pairs")
+                if self.rank == 0:
+                    with self._noticing_failures():
+                        self._record(epoch=0, train=None, valid=valid)
+            self.progress = Progress(
+                self.state,
+                total_steps=sum(self.job.batches_per_epoch),
+                epochs=self.config.epochs,
+                every_s=self.config.log_every_s,
+            )
             fit(
                 self.state,
                 self.network,
@@ -132,7 +140,7 @@ class Worker:
             )
         except StoppedError:
             pass
-        except TooManySkippedError as error:  # the same on every worker
+        except (TooManySkippedError, NothingToLearnError) as error:  # the same on every worker
             self.failure = error
         if self.rank == 0:
             with self._noticing_failures():
@@ -223,13 +231,7 @@ class Worker:
 
     def _valid_rows(self) -> pa.Table:
         """This worker's part of the validation pairs, tokenised; the parts in rank order are the first pairs."""
-        tables, missing = [], self.config.valid_pairs
-        for group in self.job.valid:
-            if missing <= 0:
-                break
-            tables.append(read_row_group(group, columns=list(TOKENIZED_COLUMNS)).slice(0, missing))
-            missing -= len(tables[-1])
-        rows = pa.concat_tables(tables)
+        rows = pa.concat_tables(first_rows(self.job.valid, self.config.valid_pairs, list(TOKENIZED_COLUMNS)))
         # Whole blocks, so that PDA contrasts the same proteins whatever the number of workers.
         num_blocks = -(-len(rows) // VALID_BLOCK)
         bounds = np.linspace(0, num_blocks, distributed.world_size(self.group) + 1).round().astype(int) * VALID_BLOCK
@@ -308,7 +310,9 @@ class Worker:
         recalls = ", ".join(f"{valid[way]['recall@10']:.3f} {way}" for way in ("text_to_protein", "protein_to_text"))
         self._log(
             f"epoch {state.epoch}/{self.config.epochs} done: training loss {_spelled(train)}, validation loss "
-            f"{_spelled({name: valid[name] for name in train})}, recall@10 of {valid['num_pairs']}: {recalls}"
+            f"{_spelled({name: valid[name] for name in train})}, recall@10 of {valid['num_pairs']} pairs "
+            f"({valid['num_proteins']} proteins, {valid['num_texts']} texts): {recalls}, "
+            f"{valid['chance']['recall@10']:.3f} by chance"
         )
         if self.rank == 0:
             with self._noticing_failures():

@@ -31,16 +31,16 @@ class AppArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    index: str
+    index: str = Field(min_length=1)
     """Absolute path or URL of the index; every machine with a replica must reach it."""
-    checkpoint: str
+    checkpoint: str = Field(min_length=1)
     """Absolute path or URL of the checkpoint that made the index."""
     limits: Limits = Limits()
-    replica_cpus: float = Field(default=0.1, ge=0)
+    replica_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Logical CPUs that each replica reserves. A share of one is for scheduling alone: it holds nothing back."""
     max_batch_size: int = Field(default=64, ge=1)
     """Sequences, or texts, of all waiting requests that are embedded together."""
-    batch_wait_s: float = Field(default=0.005, ge=0)
+    batch_wait_s: float = Field(default=0.005, ge=0, allow_inf_nan=False)
     """How long a lone request waits for company, in seconds: a cost in latency, a gain under load."""
     max_queued_requests: int = Field(default=200, ge=1)
     """Requests that wait for one deployment; further ones are answered 503 at once."""

@@ -50,7 +50,14 @@ def write_pairs(folder: Path, shards: Mapping[str, Sequence[dict[str, Any]]], *,
         pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / name, row_group_size=row_group_rows)
     (folder / "quarantine.jsonl").write_text("")
     composition = {"before_sampling": BEFORE, "after_sampling": {}}
-    write_manifest(str(folder), KIND, [*names, "quarantine.jsonl"], counts=COUNTS, composition=composition)
+    write_manifest(
+        str(folder),
+        KIND,
+        [*names, "quarantine.jsonl"],
+        counts=COUNTS,
+        composition=composition,
+        settings={"sampling": {"draw": "once"}},
+    )
 
 
 def good(entries: Iterable[Entry | BadEntry]) -> list[Entry]:

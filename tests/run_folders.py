@@ -25,7 +25,9 @@ def fake_entry(epoch: int, *, steps_per_epoch: int = 400) -> dict[str, Any]:
             f"recall@{k}": k / PAIRS + found * (share + bonus) for k, share in ((1, 0.31), (5, 0.55), (10, 0.66))
         }
         ways[way] = {**recalls, "median_rank": 1000 * math.exp(-epoch), "mrr": 0.004 + 0.4 * found}
-    valid = {"loss": loss, **terms, "num_pairs": PAIRS, **ways}
+    counts = {"num_pairs": PAIRS, "num_proteins": PAIRS - 10, "num_texts": PAIRS // 4}
+    chance = {f"recall@{k}": 4 * k / PAIRS for k in (1, 5, 10)}
+    valid = {"loss": loss, **terms, **counts, "chance": chance, **ways}
     train = None if epoch == 0 else {name: value - 0.1 * epoch / 8 for name, value in {"loss": loss, **terms}.items()}
     return {
         "epoch": epoch,
@@ -67,7 +69,7 @@ def write_fake_run(run_dir: str, *, epochs: int = 8, finished: bool = True) -> N
     if finished:
         best = min(history[1:], key=lambda entry: entry["valid"]["loss"])
         metrics |= {"valid": best["valid"], "untrained": history[0]["valid"], "best_epoch": best["epoch"]}
-        metrics |= {"steps": history[-1]["step"], "seconds": 5123.4, "chance": {"recall@10": 10 / PAIRS}}
+        metrics |= {"steps": history[-1]["step"], "seconds": 5123.4}
     files.write_json(files.join(run_dir, "metrics.json"), metrics)
     with files.atomic_write(files.join(run_dir, "config.yaml")) as stream:
         stream.write(b"run_dir: <somewhere> & else\nseed: 0\nepochs: 8\n")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from protclip.errors import ConfigError, DataError
 from protclip.plots import check_plot, residue_figure, save
+from protclip.terminal import echo, json_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,13 +86,13 @@ def main(
             "stride": stride,
             **{name: scores_by_method[name].tolist() if name in scores_by_method else None for name in MEANINGS},
         }
-        click.echo(json.dumps(answer, ensure_ascii=False))
+        click.echo(json_text(answer))
         return
     if len(seen) < len(residues):
-        click.echo(f"The model sees the first {len(seen)} of {len(residues)} residues.")
-    click.echo(format_table(seen, scores_by_method))
+        echo(f"The model sees the first {len(seen)} of {len(residues)} residues.")
+    echo(format_table(seen, scores_by_method))
     if "segments" not in scores_by_method:
-        click.echo("The model was trained without PDA and has no segments.")
+        echo("The model was trained without PDA and has no segments.")
 
 
 def read_protein(path: str, accession: str | None) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import click
 
 from protclip import files
 from protclip.errors import ConfigError
+from protclip.terminal import echo
 
 
 @click.command()
@@ -24,4 +25,4 @@ def main(*, checkpoint: str, output: str, overwrite: bool) -> None:
     if found and (checkpoint == output or not overwrite):
         raise ConfigError(f"output {output} holds {found[0]} already; choose another folder, or give --overwrite.")
     num_tensors = export_official(checkpoint, output)
-    click.echo(f"{num_tensors} tensors in the published format in {output}")
+    echo(f"{num_tensors} tensors in the published format in {output}")

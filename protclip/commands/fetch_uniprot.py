@@ -9,6 +9,7 @@ import click
 
 from protclip import files
 from protclip.errors import ConfigError
+from protclip.terminal import echo
 
 
 @click.command()
@@ -72,16 +73,16 @@ def main(
             base_url=base_url,
             limit=limit,
             overwrite=overwrite,
-            tell=click.echo,
+            tell=echo,
         )
         what = f"{record['entries']:,} entries"
     else:
         assert release_file is not None
         record = fetch_release_file(
-            release_file, output, client=client, now=now, base_url=base_url, overwrite=overwrite, tell=click.echo
+            release_file, output, client=client, now=now, base_url=base_url, overwrite=overwrite, tell=echo
         )
         what = release_file
-    click.echo(f"fetch-uniprot: {what} of UniProt {record['release']}, {record['bytes']:,} bytes → {output}")
+    echo(f"fetch-uniprot: {what} of UniProt {record['release']}, {record['bytes']:,} bytes → {output}")
 
 
 def _tell_waiting(line: str) -> None:

@@ -9,6 +9,7 @@ import click
 from protclip import files
 from protclip.errors import CheckpointError, ConfigError
 from protclip.manifest import read_manifest
+from protclip.terminal import echo
 
 
 @click.command()
@@ -34,13 +35,13 @@ def main(
     folder, output = files.absolute(folder), files.absolute(output)
     _check_output(output, overwrite=overwrite)
     record = import_official(folder, output, protein_tokenizer=protein_tokenizer, text_tokenizer=text_tokenizer)
-    click.echo(
+    echo(
         f"{record['num_tensors']} tensors, {record['num_elements']:,} elements, {'/'.join(record['dtypes'])}; "
         f"{len(record['mapped'])} used in fp32, {len(record['beside'])} kept beside the model in {EXTRAS}:"
     )
     for reason, count in Counter(record["beside"].values()).items():
-        click.echo(f"{count:6}  {reason}")
-    click.echo(f"checkpoint {output}")
+        echo(f"{count:6}  {reason}")
+    echo(f"checkpoint {output}")
 
 
 def _check_output(output: str, *, overwrite: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -20,6 +19,7 @@ from protclip.index.embeddings import METADATA
 from protclip.index.filters import parse_filter
 from protclip.index.index import NOT_SHOWN, Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.terminal import json_text, printable
 from protclip.uniprot.entry import BadEntry
 from protclip.uniprot.fasta import read_records
 from protclip.uniprot.streams import open_stream, read_lines
@@ -114,7 +114,7 @@ def format_table(hits: Sequence[dict[str, Any]]) -> str:
         (
             str(hit["rank"]),
             f"{hit['score']:.4f}",
-            hit["accession"],
+            printable(hit["accession"]),
             _shorten(hit["name"] or hit["text"]),
             _shorten(hit["organism"]),
         )
@@ -144,7 +144,7 @@ def _writer(output: str | None, as_json: bool) -> Writer:
 
 def _write_tables(answers: Iterable[Answer], _record: dict[str, Any], stream: IO[bytes]) -> None:
     for name, hits in answers:
-        heading = "" if name is None else f"\n{name}\n"
+        heading = "" if name is None else f"\n{printable(name)}\n"
         stream.write(f"{heading}{format_table(hits)}\n".encode())
 
 
@@ -153,12 +153,12 @@ def _write_json(answers: Iterable[Answer], record: dict[str, Any], stream: IO[by
     queries = [{"query": name, "hits": hits} for name, hits in answers]
     alone = len(queries) == 1 and queries[0]["query"] is None
     body = {"hits": queries[0]["hits"]} if alone else {"queries": queries}
-    stream.write(json.dumps({**record, **body}, ensure_ascii=False, indent=2).encode() + b"\n")
+    stream.write(json_text({**record, **body}, indent=2).encode() + b"\n")
 
 
 def _write_json_lines(answers: Iterable[Answer], _record: dict[str, Any], stream: IO[bytes]) -> None:
     for name, hits in answers:
-        stream.write(json.dumps({"query": name, "hits": hits}, ensure_ascii=False).encode() + b"\n")
+        stream.write(json_text({"query": name, "hits": hits}).encode() + b"\n")
 
 
 def _write_tsv(answers: Iterable[Answer], _record: dict[str, Any], stream: IO[bytes]) -> None:
@@ -179,9 +179,8 @@ def _write_parquet(answers: Iterable[Answer], record: dict[str, Any], stream: IO
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return "; ".join(value)
-    return "" if value is None else " ".join(str(value).split())
+    text = "; ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+    return printable(" ".join(text.split()))
 
 
 def _records(path: str) -> Iterator[tuple[str, str]]:
@@ -231,5 +230,5 @@ def _no_os_error(what: str) -> Iterator[None]:
 
 
 def _shorten(value: str | None) -> str:
-    value = " ".join((value or "-").split())
+    value = printable(" ".join((value or "-").split()))
     return value if len(value) <= COLUMN_WIDTH else value[: COLUMN_WIDTH - 1] + "…"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from protclip import files
 from protclip.plots import check_plot, composition_figure, save
+from protclip.terminal import echo, json_text, printable
 
 NAME_WIDTH = 60
 """Longer names of organisms are cut in the table; --json has them whole."""
@@ -41,9 +41,9 @@ def main(*, pairs: str, plot: str | None, as_json: bool) -> None:
     if plot is not None:
         save(_figure(statistics, pairs), plot)
     if as_json:
-        click.echo(json.dumps(statistics, ensure_ascii=False, indent=2))
+        click.echo(json_text(statistics, indent=2))
     else:
-        click.echo(format_statistics(statistics, pairs))
+        echo(format_statistics(statistics, pairs))
 
 
 def format_statistics(statistics: Mapping[str, Any], pairs: str) -> str:
@@ -62,7 +62,8 @@ def format_statistics(statistics: Mapping[str, Any], pairs: str) -> str:
 
 def _headline(statistics: Mapping[str, Any], pairs: str) -> str:
     rows = statistics["rows"]
-    return f"{pairs}: {sum(rows.values()):,} pairs\n  split   {_list(rows)}\n  status  {_list(statistics['reviewed'])}"
+    of_all = f"{printable(pairs)}: {sum(rows.values()):,} pairs"
+    return f"{of_all}\n  split   {_list(rows)}\n  status  {_list(statistics['reviewed'])}"
 
 
 def _composition(statistics: Mapping[str, Any]) -> str:
@@ -154,7 +155,7 @@ def _list(counts: Mapping[str, int]) -> str:
 
 def _table(rows: Iterable[Sequence[str]]) -> str:
     """Aligned columns, the first to the left and the others to the right."""
-    rows = list(rows)
+    rows = [list(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(

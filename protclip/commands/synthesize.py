@@ -9,6 +9,7 @@ import click
 from protclip import files
 from protclip.errors import ConfigError
 from protclip.protanno.synthetic import synthetic_proteome
+from protclip.terminal import echo
 
 
 @click.command()
@@ -27,4 +28,4 @@ def main(output: str, entries: int, families: int, seed: int) -> None:
     with files.atomic_write(files.absolute(output)) as stream:
         # No time stamp in the header: equal proteomes are equal files.
         stream.write(gzip.compress(text, compresslevel=6, mtime=0) if output.endswith(".gz") else text)
-    click.echo(f"synthesize: {entries:,} synthetic entries of {families} families (none is real) → {output}")
+    echo(f"synthesize: {entries:,} synthetic entries of {families} families (none is real) → {output}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from protclip import files
+from protclip.checked import checked
 from protclip.errors import CheckpointError, ConfigError, DataError
 from protclip.hashing import hash64
 from protclip.protanno.biotext import biotext, property_texts
@@ -36,6 +38,10 @@ TEXT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 MAX_KNOWN_PIECES = 200_000
 """Pieces whose token ids a text tokenizer remembers from one column to the next: 150 MB at most."""
+
+MAX_TOKEN_ID = 10_000_000
+"""Some 40 times as many as the largest vocabularies have."""
+_UNKNOWN = "ꙮ" * 1000
 
 TOKENIZED_COLUMNS = ("accession", "sequence", *PROPERTIES, "sequence_hash")
 """The columns of a pair that tokenisation needs."""
@@ -68,6 +74,11 @@ class ProteinTokenizer:
         self.vocabulary = tuple(vocabulary)
         self.max_tokens = max_tokens
         ids = {token: i for i, token in enumerate(self.vocabulary)}
+        if len(self.vocabulary) > 256 or len(ids) < len(self.vocabulary) or not all(map(str.isascii, ids)):
+            raise ConfigError(
+                f"a protein vocabulary of {len(self.vocabulary)} tokens, {len(ids)} different ones; at most 256 are "
+                "allowed, in ASCII and each once. Give one of ESM-2's kind."
+            )
         if missing := [token for token in PROTEIN_SPECIAL_TOKENS if token not in ids]:
             raise ConfigError(f"the protein vocabulary lacks {', '.join(missing)}; give one of ESM-2's kind.")
         self.cls_id, self.pad_id, self.eos_id = ids["<cls>"], ids["<pad>"], ids["<eos>"]
@@ -125,9 +136,18 @@ class ProteinTokenizer:
 
     @classmethod
     def load(cls, folder: str, *, max_tokens: int) -> ProteinTokenizer:
-        """Read ``vocab.txt`` of a folder."""
-        with files.open_read(files.join(folder, "vocab.txt")) as stream:
-            return cls(stream.read().decode().split(), max_tokens=max_tokens)
+        """Read ``vocab.txt`` of a folder.
+
+        Raises:
+            DataError: if it cannot be read.
+            ConfigError: if it is not the vocabulary of a protein encoder.
+        """
+        return cls(files.read_text(files.join(folder, "vocab.txt")).split(), max_tokens=max_tokens)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _BertTokenizerConfig:
+    do_lower_case: bool = True
 
 
 class TextTokenizer:
@@ -137,11 +157,17 @@ class TextTokenizer:
         if max_tokens < 3:
             raise ConfigError(f"max_tokens={max_tokens} of the text leaves no word; at least 3 are needed.")
         self.max_tokens = max_tokens
+        ids = tokenizer.get_vocab().values()
+        if max(ids, default=0) > MAX_TOKEN_ID:  # to_str keeps a list up to the largest
+            raise ConfigError(f"a token of the text has the number {max(ids)}; at most {MAX_TOKEN_ID:,} is allowed.")
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
         self._tokenizer = tokenizer
         self._frame = tokenizer.encode("").ids
         """The special tokens round a text."""
+        self.largest_id = max([0, *ids, *self._frame])
+        """Of all tokens."""
+        tokenizer.encode(_UNKNOWN)  # a model without its token for unknown words says so here, and not in a job
         self._cuts_256 = _cuts(tokenizer)
         self._known: dict[str, list[int]] = {}
         """Token ids of pieces, without special tokens."""
@@ -154,8 +180,8 @@ class TextTokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of tokens, special ones included."""
-        return int(self._tokenizer.get_vocab_size())
+        """Embeddings that the tokens need, special ones included: one more than the largest token id."""
+        return int(max(self._tokenizer.get_vocab().values(), default=-1)) + 1
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included; at most ``max_tokens`` each."""
@@ -195,6 +221,19 @@ class TextTokenizer:
         known.update((piece, encoding.ids) for piece, encoding in zip(new, encodings, strict=True))
         return [known[piece] for piece in pieces]
 
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        """Share of the words and marks of texts that have no tokens of their own, and become ``[UNK]``."""
+        model = json.loads(self.json)["model"]
+        unknown = self._tokenizer.token_to_id(model.get("unk_token") or "[UNK]")
+        words = lost = 0
+        for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False):
+            ids_of: dict[int | None, set[int]] = {}
+            for word, token in zip(encoding.word_ids, encoding.ids, strict=True):
+                ids_of.setdefault(word, set()).add(token)
+            words += len(ids_of)
+            lost += sum(unknown in ids for ids in ids_of.values())
+        return lost / max(1, words)
+
     def encode_checked(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts that a user gave.
 
@@ -230,7 +269,9 @@ class TextTokenizer:
 
         try:
             return cls(Tokenizer.from_str(state), max_tokens=max_tokens)
-        except Exception as error:  # the Rust library raises nothing narrower
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the Rust library raises nothing narrower, and a panic there is no Exception
             raise CheckpointError(f"tokenizer.json does not describe a tokenizer ({error}).") from error
 
     @classmethod
@@ -238,21 +279,21 @@ class TextTokenizer:
         """Read ``tokenizer.json`` of a folder, or BERT's older ``vocab.txt`` where that is all there is.
 
         Raises:
+            DataError: if it cannot be read.
             CheckpointError: if it is not a text tokenizer.
         """
         path, old_path = (files.join(folder, name) for name in ("tokenizer.json", "vocab.txt"))
         if files.exists(path) or not files.exists(old_path):
-            with files.open_read(path) as stream:
-                return cls.from_json(stream.read().decode(), max_tokens=max_tokens)
-        with files.open_read(old_path) as stream:
-            # Not splitlines: a vocabulary may hold Unicode's line separators as tokens.
-            lines = stream.read().decode().removesuffix("\n").split("\n")
+            return cls.from_json(files.read_text(path), max_tokens=max_tokens)
+        # Not splitlines: a vocabulary may hold Unicode's line separators as tokens.
+        lines = files.read_text(old_path).removesuffix("\n").split("\n")
         vocabulary = {line.removesuffix("\r"): i for i, line in enumerate(lines)}
         if lacking := [token for token in TEXT_SPECIAL_TOKENS if token not in vocabulary]:
             raise CheckpointError(f"{old_path}: lacks {', '.join(lacking)}; it is not the vocabulary of a BERT.")
         config_path = files.join(folder, "tokenizer_config.json")
         config = files.read_json(config_path) if files.exists(config_path) else {}
-        return cls(_wordpiece(vocabulary, lowercase=config.get("do_lower_case", True)), max_tokens=max_tokens)
+        lowercase = checked(_BertTokenizerConfig, config, config_path, error=CheckpointError).do_lower_case
+        return cls(_wordpiece(vocabulary, lowercase=lowercase), max_tokens=max_tokens)
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocabulary_size: int, max_tokens: int) -> TextTokenizer:
@@ -285,6 +326,11 @@ def biotexts(pairs: pa.Table) -> list[str]:
     return [biotext(*properties) for properties in zip(*columns, strict=True)]
 
 
+def text_hashes(texts: Iterable[str]) -> pa.Array:
+    """What tells biotexts apart, uint64."""
+    return pa.array([hash64("text", text) for text in texts], pa.uint64())
+
+
 def tokenize_pairs(
     pairs: pa.Table, protein: ProteinTokenizer, text: TextTokenizer, *, properties: bool = False
 ) -> pa.Table:
@@ -304,7 +350,7 @@ def tokenize_pairs(
         protein.encode_column(pairs.column("sequence")),
         text.encode_column(texts),
         pairs.column("sequence_hash"),
-        pa.array([hash64("text", value) for value in texts], pa.uint64()),
+        text_hashes(texts),
     ]
     if not properties:
         return pa.table(columns, schema=TOKEN_SCHEMA)

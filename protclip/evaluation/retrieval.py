@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from protclip.errors import DataError
 from protclip.losses.global_contrast import global_contrast
 
 CUTOFFS = (1, 5, 10)
+MAX_CHANCE = 0.5
+"""Share of queries for which a random order has a right answer first, from which on retrieval measures nothing."""
 _ROWS_PER_BLOCK = 1024
 
 
@@ -22,7 +25,7 @@ def retrieval_metrics(protein_ND: Tensor, text_ND: Tensor, text_hash_N: Tensor) 
 
     A candidate counts as right if its biotext equals that of the query's pair. The rank of the best right candidate
     is 1 + the number of wrong candidates that score at least as high, so that a collapsed model gains nothing from
-    ties.
+    ties. A score that is not a number is below all others.
     """
     return {
         "text_to_protein": _metrics(_ranks(text_ND, protein_ND, text_hash_N)),
@@ -30,15 +33,48 @@ def retrieval_metrics(protein_ND: Tensor, text_ND: Tensor, text_hash_N: Tensor) 
     }
 
 
-def chance(num_pairs: int) -> dict[str, float]:
-    """recall@k of a random order of distinct candidates."""
-    return {f"recall@{k}": min(1.0, k / num_pairs) for k in CUTOFFS}
+def chance(text_hash_N: Tensor) -> dict[str, float]:
+    """recall@k of a random order, with the same right answers as ``retrieval_metrics``, in both directions.
+
+    A query with r right ones among N candidates has 1 - C(N - r, k) / C(N, k); the mean over all queries.
+    """
+    num_right_N = _num_equal(text_hash_N).double()
+    total = len(text_hash_N)
+    missed_N = torch.ones_like(num_right_N)
+    recalls = {}
+    for k in range(1, max(CUTOFFS) + 1):
+        missed_N = missed_N * ((total - num_right_N - (k - 1)).clamp(min=0) / max(1, total - (k - 1)))
+        if k in CUTOFFS:
+            recalls[f"recall@{k}"] = 1 - missed_N.mean().item()
+    return recalls
+
+
+def check_variety(identity_N2: Tensor, where: str) -> None:
+    """Refuse pairs on which retrieval measures nothing: most of them share their text, or their protein.
+
+    Args:
+        identity_N2: hashes of sequence and biotext.
+        where: what they are, for the message.
+
+    Raises:
+        DataError: if a random order puts a right answer first for the share MAX_CHANCE of them.
+    """
+    for what, hash_N in (("protein", identity_N2[:, 0]), ("text", identity_N2[:, 1])):
+        if (share := chance(hash_N)["recall@1"]) >= MAX_CHANCE:
+            distinct = _num_distinct(hash_N)
+            raise DataError(
+                f"{where}: {distinct:,} distinct {what}{'s' if distinct > 1 else ''} of {len(hash_N):,} pairs are too "
+                f"uniform to measure anything on: a random order puts a right answer first for {share:.0%} of them "
+                f"(at most {MAX_CHANCE:.0%} make sense); curate more varied entries, or more of them."
+            )
 
 
 def validation_metrics(
     protein_ND: Tensor, text_ND: Tensor, identity_N2: Tensor, logit_scale: Tensor, *, batch_size: int
 ) -> dict[str, Any]:
     """The global contrast (``gc``) over batches of the given size, in order, and the retrieval over all pairs.
+
+    Beside the recall stand what it is of, pairs, distinct proteins and distinct texts, and ``chance``.
 
     Args:
         identity_N2: hashes of sequence and biotext.
@@ -59,15 +95,28 @@ def validation_metrics(
     return {
         "gc": float(np.mean(losses)),
         "num_pairs": len(protein_ND),
+        "num_proteins": _num_distinct(identity_N2[:, 0]),
+        "num_texts": _num_distinct(identity_N2[:, 1]),
+        "chance": chance(identity_N2[:, 1]),
         **retrieval_metrics(protein_ND, text_ND, identity_N2[:, 1]),
     }
+
+
+def _num_distinct(hash_N: Tensor) -> int:
+    return len(np.unique(hash_N.cpu().numpy()))
+
+
+def _num_equal(hash_N: Tensor) -> Tensor:
+    """How many have the hash of each, itself among them."""
+    _, place_N, count = np.unique(hash_N.cpu().numpy(), return_inverse=True, return_counts=True)
+    return torch.from_numpy(count[place_N])
 
 
 def _ranks(query_ND: Tensor, candidate_ND: Tensor, hash_N: Tensor) -> Tensor:
     ranks = []
     for start in range(0, len(query_ND), _ROWS_PER_BLOCK):
         rows = slice(start, start + _ROWS_PER_BLOCK)
-        scores_QN = query_ND[rows] @ candidate_ND.T
+        scores_QN = (query_ND[rows] @ candidate_ND.T).nan_to_num(nan=-torch.inf)
         right_QN = hash_N[rows, None] == hash_N[None]
         best_Q1 = scores_QN.masked_fill(~right_QN, -torch.inf).amax(1, keepdim=True)
         ranks.append(1 + ((scores_QN >= best_Q1) & ~right_QN).sum(1))

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from protclip import files
 from protclip.errors import ConfigError, DataError, IndexMismatchError
+from protclip.fields import check_number, check_types
 from protclip.index import recall, releases
 from protclip.index.building import build_segment, measure_segment, sample_segment
 from protclip.index.embeddings import Embeddings, refuse_duplicates
@@ -30,6 +30,7 @@ from protclip.index.hnsw import SPACE, HnswConfig, check_unit_vectors, graph_byt
 from protclip.index.manifest import IndexManifest, SegmentRecord, write_index_manifest
 from protclip.index.units import Item, Run, in_turn, read_arrays, run_units, write_arrays
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder
+from protclip.parquet import open_parquet, valid
 from protclip.version import __version__
 
 OWN_FILES = ("segment-*.hnsw", "segment-*.parquet")
@@ -53,14 +54,11 @@ class IndexConfig:
     """Of a release: beyond this share of rows that are dead, or in segments of changes, all is built anew."""
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("shard_rows", self.shard_rows, 1, 2**31 - 1),
-            ("recall", self.recall, 0, 1),
-            ("ef_search", 1 if self.ef_search is None else self.ef_search, 1, 100_000),
-            ("max_stale", self.max_stale, 0, 1),
-        ):
-            if not low <= value <= high:
-                raise ConfigError(f"index.{name}={value}; allowed are {low} to {high}.")
+        check_types("index.", self)
+        check_number("index.shard_rows", self.shard_rows, at_least=1, at_most=2**31 - 1)
+        check_number("index.recall", self.recall, at_least=0, at_most=1)
+        check_number("index.ef_search", self.ef_search, at_least=1, at_most=100_000)
+        check_number("index.max_stale", self.max_stale, at_least=0, at_most=1)
 
 
 def build_index(
@@ -265,11 +263,11 @@ class _Build:
 
 
 def _accessions(path: str) -> pa.Array:
-    with files.open_read(path) as stream:
-        try:
-            column = pq.read_table(stream, columns=["accession"])["accession"]
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise DataError(f"{path}: has no column 'accession', or is not a parquet file ({error}).") from error
+    with open_parquet(path) as file:
+        table = valid(file.read(["accession"]))
+    if table.column_names != ["accession"]:
+        raise DataError(f"{path}: has no column 'accession'.")
+    column = table["accession"]
     if column.null_count:
         raise DataError(f"{path}: {column.null_count} rows have no accession.")
     chunked = column.cast(pa.large_string()).combine_chunks()

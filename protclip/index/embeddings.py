@@ -5,19 +5,23 @@ Vectors are a column of a part's parquet file, or stand beside it in a file of t
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from protclip import files
+from protclip.checked import Count, Size, checked
 from protclip.errors import DataError, IndexMismatchError
-from protclip.manifest import read_manifest
+from protclip.manifest import FILE_NAME, read_manifest
+from protclip.parquet import open_parquet, valid
 
 KIND = "embeddings"
 CONTENTS = ("protein", "text")
@@ -43,6 +47,16 @@ METADATA = pa.schema(
 
 LONG = pa.field("long", pa.string())
 """Column of a part: the policy by which a protein longer than the model sees was embedded; null for all others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Record:
+    """What the manifest of a folder of embeddings has to hold."""
+
+    dimension: Size
+    model_fingerprint: str
+    rows: Count
+    settings: dict[str, Any] | None = None
 
 
 class Embeddings:
@@ -87,8 +101,11 @@ class Embeddings:
     @cached_property
     def ids(self) -> NDArray[np.object_]:
         """The accession of each row, (rows,), as Python strings."""
-        columns = [_read_table(files.join(self.folder, name), ["accession"]) for name in self.part_names]
-        ids: NDArray[np.object_] = pa.concat_tables(columns)["accession"].to_numpy()
+        paths = [files.join(self.folder, name) for name in self.part_names]
+        columns = [_column(_read_table(path, ["accession"]), "accession", path).cast(pa.string()) for path in paths]
+        ids: NDArray[np.object_] = pa.chunked_array(
+            [chunk for c in columns for chunk in c.chunks], pa.string()
+        ).to_numpy()
         return ids
 
     @cached_property
@@ -104,6 +121,8 @@ class Embeddings:
                 f"{self.folder}: only .npy files on this machine can be memory-mapped; embed with --format npy, copy "
                 "them here, or go through parts()."
             )
+        for path in paths:
+            check_npy(path)
         return [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
 
     @cached_property
@@ -139,8 +158,9 @@ def read_embeddings(folder: str, *, verify: bool = True) -> Embeddings:
     """
     manifest = read_manifest(folder, KIND, verify=verify)
     if manifest.get("content") not in CONTENTS:
-        raise DataError(f"{folder}: content is {manifest.get('content')!r}; allowed are {', '.join(CONTENTS)}.")
-    if not manifest["rows"]:
+        raise DataError(f"{folder}: content is {manifest.get('content')!r:.60}; allowed are {', '.join(CONTENTS)}.")
+    record = checked(_Record, manifest, files.join(folder, FILE_NAME))
+    if not record.rows:
         raise DataError(f"{folder}: holds no embeddings; there is nothing to search.")
     return Embeddings(folder, manifest)
 
@@ -176,27 +196,44 @@ def read_part(
 
 
 def _read_table(path: str, columns: list[str] | None = None) -> pa.Table:
-    with files.open_read(path) as stream:
-        try:
-            return pq.read_table(stream, columns=columns)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path}: is not a parquet file ({error}).") from error
+    with open_parquet(path) as file:
+        return valid(file.read(columns))
 
 
 def _read_npy(path: str, num_rows: int, dimension: int | None) -> NDArray[np.float32]:
-    with files.open_read(path) as stream:
+    check_npy(path)
+    with files.open_regular(path) as stream:
+        vectors_ND = np.load(stream, allow_pickle=False)
+    return _checked_shape(vectors_ND, num_rows, dimension, path)
+
+
+def check_npy(path: str) -> None:
+    """Compare what the head of a .npy file says with the file's size, before memory is reserved for it.
+
+    Raises:
+        DataError: if it is no such file, not of floats, or has another size.
+    """
+    with files.open_regular(path) as stream:
         try:
-            vectors_ND = np.load(stream, allow_pickle=False)
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(stream)
         except (ValueError, OSError) as error:
             raise DataError(f"{path}: is not a .npy file ({error}).") from error
-    return _checked_shape(vectors_ND, num_rows, dimension, path)
+        needed = stream.tell() + dtype.itemsize * math.prod(shape)
+        found = stream.seek(0, os.SEEK_END)
+    if dtype.kind != "f" or min(shape, default=0) < 0 or needed != found:
+        raise DataError(
+            f"{path}: its head speaks of {dtype} numbers of shape {shape}, {needed:,} bytes in all, and the file has "
+            f"{found:,}; it is damaged. Restore it or make the embeddings again."
+        )
 
 
 def _read_h5(path: str, accessions: pa.ChunkedArray, dimension: int | None) -> NDArray[np.float32]:
     from protclip.index.parts import h5_arrays
 
     try:
-        arrays = list(h5_arrays(path, accessions.to_pylist()))
+        arrays = list(h5_arrays(path, accessions.to_pylist(), dimension))
         vectors_ND = np.stack(arrays) if arrays else np.empty((0, dimension or 0))
     except (KeyError, ValueError, OSError) as error:
         raise DataError(f"{path}: has not the rows of the parquet file beside it ({error}).") from error

@@ -2,10 +2,8 @@
 
 hnswlib 0.8 takes NaN, overwrites a label in silence, returns from a save to a full disk as if it had worked, loads a
 file of another dimension or with flipped bytes, crashes on damaged neighbour lists, and forgets ef on load. So
-vectors are checked before they go in, labels are the row numbers, a saved file is read back and compared, its
-checksum is verified by the caller before it is loaded, and a graph is never changed after it was built.
-
-The file holds the vectors between the links, at equal distances; they are read from it without hnswlib.
+vectors are checked before they go in, labels are the row numbers, a saved file is read back and compared, all its links
+are checked before hnswlib loads it (protclip.index.hnsw_file), and a graph is never changed after it was built.
 
     N vectors, Q queries, D dimension, K answers of each query
 """
@@ -13,7 +11,6 @@ The file holds the vectors between the links, at equal distances; they are read 
 from __future__ import annotations
 
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protclip.errors import ConfigError, DataError
+from protclip.fields import check_number, check_types
 from protclip.index.exact import BLOCK_ROWS, exact_search
+from protclip.index.hnsw_file import check_graph, read_elements
 
 SPACE = "cosine"
 UNIT_TOLERANCE = 1e-3
 """How far a length may be from 1: bfloat16 embeddings are within it, raw hidden states are not."""
 
-# offset_level0, max_elements, count, bytes per element, label offset, data offset, max level, entry point, max M,
-# max M at level 0, M, level multiplier, ef_construction: the head of hnswlib's file.
-_HEADER = struct.Struct("<6QiI3QdQ")
 _LINK_BYTES, _LABEL_BYTES, _FLOAT_BYTES = 4, 8, 4
 
 
@@ -46,13 +42,10 @@ class HnswConfig:
     """Seed of the levels; with one thread, the same vectors give the same graph."""
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("m", self.m, 2, 256),
-            ("ef_construction", self.ef_construction, 1, 100_000),
-            ("seed", self.seed, 0, 2**63 - 1),
-        ):
-            if not low <= value <= high:
-                raise ConfigError(f"index.{name}={value}; allowed are {low} to {high}.")
+        check_types("index.", self)
+        check_number("index.m", self.m, at_least=2, at_most=256)
+        check_number("index.ef_construction", self.ef_construction, at_least=1, at_most=100_000)
+        check_number("index.seed", self.seed, at_least=0, at_most=2**63 - 1)
 
 
 def graph_bytes(count: int, dimension: int, m: int) -> int:
@@ -118,7 +111,7 @@ def save_graph(graph: hnswlib.Index, vectors_ND: NDArray[np.float32], path: str)
             raise ConfigError(f"{path}: {written} of {expected} bytes were written; is the disk full or read-only?")
         with Path(path).open("rb") as stream:
             os.fsync(stream.fileno())
-        _compare(path, vectors_ND, graph.M)
+        _compare(path, vectors_ND)
         again = load_graph(path, dimension=graph.dim, count=graph.element_count, ef_search=10)
     except (RuntimeError, OSError, DataError) as error:
         raise ConfigError(f"{path}: the index cannot be written there ({error}).") from error
@@ -129,12 +122,12 @@ def save_graph(graph: hnswlib.Index, vectors_ND: NDArray[np.float32], path: str)
 
 
 def load_graph(path: str, *, dimension: int, count: int, ef_search: int) -> hnswlib.Index:
-    """Load a graph whose checksum was verified by the caller: hnswlib crashes on a damaged one.
+    """Load a graph from a local file, after all in it that hnswlib trusts was checked.
 
     Raises:
-        DataError: if the file holds another number of vectors or another dimension.
+        DataError: if the file is no such graph, or another number of vectors or another dimension is in it.
     """
-    stored_vectors(path, dimension=dimension, count=count)  # checks the head
+    check_graph(path, dimension=dimension, count=count)
     graph = hnswlib.Index(space=SPACE, dim=dimension)
     try:
         graph.load_index(path)
@@ -150,7 +143,7 @@ def stored_vectors(path: str, *, dimension: int, count: int) -> NDArray[np.float
     Raises:
         DataError: if the file is no such graph.
     """
-    return _elements(path, dimension, count)[1]
+    return read_elements(path, dimension=dimension, count=count).vectors
 
 
 def search_graph(
@@ -184,47 +177,11 @@ def search_graph(
     return scores, rows
 
 
-def _elements(
-    path: str, dimension: int, count: int
-) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.uint64]]:
-    """What the lowest level holds of each row: links (their number, then they themselves), vector and label."""
-    with Path(path).open("rb") as stream:
-        head = stream.read(_HEADER.size)
-    if len(head) < _HEADER.size:
-        raise DataError(f"{path}: is too short for an HNSW graph; make the index again.")
-    _, _, found_count, element_bytes, label_offset, data_offset, *_ = _HEADER.unpack(head)
-    found_dimension = (label_offset - data_offset) // _FLOAT_BYTES
-    if (found_count, found_dimension) != (count, dimension):
-        raise DataError(
-            f"{path}: holds {found_count} vectors of dimension {found_dimension}, expected {count} of {dimension}; "
-            "its manifest belongs to another index. Make the index again."
-        )
-    if (
-        element_bytes != label_offset + _LABEL_BYTES
-        or data_offset % _LINK_BYTES
-        or Path(path).stat().st_size < _HEADER.size + count * element_bytes
-    ):
-        raise DataError(f"{path}: is not an HNSW graph; make the index again.")
-    raw = np.memmap(path, np.uint8, "r", offset=0, shape=(_HEADER.size + count * element_bytes,))
-    elements = raw[_HEADER.size :].reshape(count, element_bytes).view(np.ndarray)
-    return (
-        elements[:, :data_offset].view(np.uint32),
-        elements[:, data_offset:label_offset].view(np.float32),
-        elements[:, label_offset:].view(np.uint64)[:, 0],
-    )
-
-
-def _compare(path: str, vectors_ND: NDArray[np.float32], m: int) -> None:
-    """Raise ConfigError where a saved graph does not hold the vectors, its labels are not rows, or a link leads out."""
+def _compare(path: str, vectors_ND: NDArray[np.float32]) -> None:
+    """Raise ConfigError where a saved graph does not hold the vectors."""
     count, dimension = vectors_ND.shape
-    links, stored, labels = _elements(path, dimension, count)
+    stored = stored_vectors(path, dimension=dimension, count=count)
     for start in range(0, count, BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
-        numbers = links[part, 0] & 0xFFFF
-        if (
-            np.abs(stored[part] - vectors_ND[part]).max() > UNIT_TOLERANCE
-            or (labels[part] != np.arange(start, start + len(labels[part]))).any()
-            or (numbers > 2 * m).any()
-            or (links[part, 1:] >= count).any()
-        ):
+        if np.abs(stored[part] - vectors_ND[part]).max() > UNIT_TOLERANCE:
             raise ConfigError(f"{path}: what was read back differs from what was written; check the disk.")

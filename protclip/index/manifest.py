@@ -8,21 +8,24 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from protclip import files
+from protclip.checked import Count, Size, checked
 from protclip.errors import CheckpointError, DataError, IndexMismatchError
-from protclip.index.embeddings import CONTENTS
 from protclip.index.hnsw import SPACE
 from protclip.index.segment import graph_file, rows_file
-from protclip.manifest import read_manifest, write_manifest
+from protclip.manifest import FILE_NAME, CheckpointRecord, read_manifest, write_manifest
 
 KIND = "index"
+_SEGMENT = re.compile(r"segment-\d{5,}")
 FORMAT = 2
 """1 was a single graph beside a metadata.parquet."""
 
-Recalls = Mapping[str, Mapping[str, Any]]
+Recalls = Mapping[str, Mapping[str, int | float]]
 """Kind of queries → ``queries`` (their number), ``at_10``, ``at_100``."""
 
 
@@ -31,8 +34,8 @@ class SegmentRecord:
     """What the manifest says of a segment."""
 
     name: str
-    rows: int
-    live: int
+    rows: Size
+    live: Count
     """Rows that answer: the others were removed or changed by later releases."""
     delta: bool
     """Made by a release, from what it added or changed."""
@@ -46,16 +49,16 @@ class IndexManifest:
 
     content: Literal["protein", "text"]
     """What the vectors were made from."""
-    dimension: int
+    dimension: Size
     space: str
     """Always ``cosine``."""
     model_fingerprint: str
     """Of the model that made the vectors; queries must be made by the same."""
-    count: int
+    count: Size
     """Rows that answer."""
     m: int
     ef_construction: int
-    ef_search: int
+    ef_search: Size
     """Of every segment; chosen for the wanted recall, or given."""
     seed: int
     shard_rows: int
@@ -109,23 +112,19 @@ def read_index_manifest(folder: str, *, verify: bool = False) -> IndexManifest:
     body: dict[str, Any] = {name: stored.get(name) for name in [*names, "index_format", "files"]}
     if stored.get("digest") != _digest(body):
         raise DataError(f"{folder}: its manifest.json was altered; restore it or make the index again.")
-    try:
-        segments = tuple(SegmentRecord(**segment) for segment in body["segments"])
-        manifest = IndexManifest(**{**{name: body[name] for name in names}, "segments": segments})
-        fits = (
-            manifest.space == SPACE
-            and manifest.content in CONTENTS
-            and min(manifest.count, manifest.dimension, manifest.ef_search) >= 1
-            and manifest.count == sum(segment.live for segment in segments)
-            and all(0 <= segment.live <= segment.rows >= 1 for segment in segments)
-            and set(body["files"]) == {file(s.name) for s in segments for file in (graph_file, rows_file)}
-        )
-    except (TypeError, KeyError) as error:
-        raise DataError(f"{folder}: its manifest lacks what an index has ({error}); make the index again.") from error
-    if not fits:
+    manifest = checked(IndexManifest, stored, files.join(folder, FILE_NAME))
+    segments = manifest.segments
+    own = {file(segment.name) for segment in segments for file in (graph_file, rows_file)}
+    if not (
+        manifest.space == SPACE
+        and manifest.count == sum(segment.live for segment in segments)
+        and all(segment.live <= segment.rows and _SEGMENT.fullmatch(segment.name) for segment in segments)
+        and len(own) == 2 * len(segments)
+        and set(stored["files"]) == own
+    ):
         raise DataError(
             f"{folder}: an index of {manifest.count} {manifest.content!r} vectors of dimension {manifest.dimension} in "
-            f"the space {manifest.space!r} and {len(segments)} segments cannot be searched; make the index again."
+            f"the space {manifest.space!r:.60} and {len(segments)} segments cannot be searched; make the index again."
         )
     return manifest
 
@@ -136,10 +135,9 @@ def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
     Raises:
         CheckpointError: if the folder is unfinished or not a checkpoint.
     """
-    fingerprint = read_manifest(folder, "checkpoint", verify=verify, error=CheckpointError).get("fingerprint")
-    if not isinstance(fingerprint, str):
-        raise CheckpointError(f"{folder}: its manifest names no model fingerprint; save the checkpoint again.")
-    return fingerprint
+    manifest = read_manifest(folder, "checkpoint", verify=verify, error=CheckpointError)
+    where = files.join(folder, FILE_NAME)
+    return checked(CheckpointRecord, manifest, where, error=CheckpointError).fingerprint
 
 
 def _digest(value: Mapping[str, Any]) -> str:

@@ -109,8 +109,19 @@ def _write_h5(path: str, accessions: Sequence[str], arrays: Sequence[np.ndarray]
         stream.write(buffer.getbuffer())
 
 
-def h5_arrays(path: str, accessions: Sequence[str]) -> Iterator[np.ndarray]:
-    """The datasets of such a file in the given order."""
-    with files.open_read(path) as stream, require_h5().File(stream, "r") as file:
+def h5_arrays(path: str, accessions: Sequence[str], dimension: int | None = None) -> Iterator[np.ndarray]:
+    """The datasets of such a file in the given order.
+
+    Raises:
+        KeyError, ValueError, OSError: for one that is missing, or is no vector (of the dimension) in this very file.
+    """
+    h5py = require_h5()
+    with files.open_regular(path) as stream, h5py.File(stream, "r") as file:
         for accession in accessions:
-            yield file[accession][()]
+            link = file.get(accession, getlink=True)  # others lead to other files
+            data = file[accession] if isinstance(link, h5py.HardLink) else None
+            if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external or data.dtype.kind != "f":
+                raise ValueError(f"{accession} is no array of floats in this file")
+            if data.ndim != 1 or data.shape[0] > data.id.get_storage_size() or dimension not in (None, data.shape[0]):
+                raise ValueError(f"{accession} has shape {data.shape}, dimension {dimension} is expected")
+            yield data[()]

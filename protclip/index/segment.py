@@ -23,7 +23,8 @@ from protclip import files
 from protclip.errors import DataError
 from protclip.index.embeddings import METADATA
 from protclip.index.exact import exact_search
-from protclip.index.hnsw import load_graph, search_graph, stored_vectors
+from protclip.index.hnsw import check_unit_vectors, load_graph, search_graph, stored_vectors
+from protclip.parquet import open_parquet, valid
 
 ROWS = METADATA.append(pa.field("live", pa.bool_(), nullable=False)).append(
     pa.field("vector_hash", pa.uint64(), nullable=False)
@@ -66,15 +67,11 @@ def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         DataError: if it is no such file.
     """
-    with files.open_read(path) as stream:
-        try:
-            schema = pq.read_schema(stream)
-            if schema.names != ROWS.names or schema.types != ROWS.types:
-                raise DataError(f"{path}: has the columns {', '.join(schema.names)}, not those of an index.")
-            stream.seek(0)
-            return pq.read_table(stream, columns=None if columns is None else list(columns))
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: is not the rows of an index ({error}); make the index again.") from error
+    with open_parquet(path) as file:
+        schema = file.schema_arrow
+        if schema.names != ROWS.names or schema.types != ROWS.types:
+            raise DataError(f"{path}: has the columns {', '.join(schema.names)}, not those of an index.")
+        return valid(file.read(columns if columns is None else list(columns)))
 
 
 class Segment:
@@ -102,7 +99,7 @@ class Segment:
         with_graph: bool | None = None,
         num_threads: int | None = None,
     ) -> Segment:
-        """Load a segment from a local folder; its checksums were verified by the caller.
+        """Load a segment from a local folder; all of it is read once, and checked, whatever its checksums say.
 
         Args:
             folder: of the files; what is large stays in the graph's file, which must not be changed in place.
@@ -118,6 +115,7 @@ class Segment:
         """
         path = files.join(folder, graph_file(name))
         vectors = stored_vectors(path, dimension=dimension, count=rows)
+        check_unit_vectors(vectors, path)
         graph = None
         if with_graph or (with_graph is None and rows > EXACT_ROWS):
             graph = load_graph(path, dimension=dimension, count=rows, ef_search=ef_search)

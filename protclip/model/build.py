@@ -11,8 +11,9 @@ from protclip.config import GC_ALONE, ModelConfig, ObjectivesConfig
 from protclip.data.tokenize import ESM2_VOCABULARY, ProteinTokenizer, TextTokenizer
 from protclip.errors import ConfigError
 from protclip.model.dual_encoder import Architecture, DualEncoder
-from protclip.model.encoders import encoder_config, load_pretrained_weights, pretrained_config
+from protclip.model.encoders import encoder_config
 from protclip.model.packed import check_packable
+from protclip.model.pretrained import check_pretrained, load_pretrained, pretrained_config, pretrained_tokenizer
 
 NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
 """As in ESM-2; a run then depends on its seed alone, not on when it was interrupted."""
@@ -43,16 +44,7 @@ def build_text_tokenizer(config: ModelConfig, texts: Iterable[str]) -> TextToken
                 f"model.text.config.vocab_size={size!r}: the number of WordPiece tokens to learn is needed."
             )
         return TextTokenizer.train(texts, vocabulary_size=size, max_tokens=config.text.max_tokens)
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.text.pretrained)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.text.pretrained={config.text.pretrained!r}: its tokenizer cannot be had ({error}); "
-            "download the model's folder beforehand and give its path."
-        ) from error
-    return TextTokenizer(tokenizer.backend_tokenizer, max_tokens=config.text.max_tokens)
+    return pretrained_tokenizer(config.text.pretrained, max_tokens=config.text.max_tokens)
 
 
 def build_architecture(
@@ -79,10 +71,18 @@ def build_architecture(
             f"model.text.max_tokens={config.text.max_tokens} is above the encoder's {text.max_position_embeddings} "
             "positions (max_position_embeddings); lower it."
         )
-    if protein.vocab_size != len(ESM2_VOCABULARY):
+    if text_tokenizer.vocabulary_size > text.vocab_size:
         raise ConfigError(
-            f"the protein encoder has {protein.vocab_size} tokens; ESM-2's alphabet has {len(ESM2_VOCABULARY)}."
+            f"the text tokenizer has {text_tokenizer.vocabulary_size} tokens and the text encoder embeddings of "
+            f"{text.vocab_size}; model.text.pretrained={config.text.pretrained!r} needs the tokenizer that it was "
+            "trained with."
         )
+    for name in ("vocab_size", "pad_token_id", "mask_token_id"):
+        if (found := getattr(protein, name)) != ESM2_FIELDS[name]:
+            raise ConfigError(
+                f"the protein encoder has {name}={found}; ESM-2's alphabet, by which proteins are read, has "
+                f"{ESM2_FIELDS[name]}."
+            )
     if config.attention == "packed":
         check_packable("protein", protein, training=True)
         check_packable("text", text, training=config.text.pretrained is None)
@@ -97,19 +97,23 @@ def build_architecture(
     )
 
 
-def check_architecture(architecture: Architecture) -> None:
-    """Build the network without memory for its weights, to see that it can be built.
+def check_architecture(config: ModelConfig, architecture: Architecture) -> None:
+    """Build the network without memory for its weights, to see that it can be built, and look at the published ones.
 
     Raises:
-        ConfigError: if the sizes do not go together.
+        ConfigError: if the sizes do not go together, or a published encoder is not whole.
     """
     try:
         with torch.device("meta"):
             DualEncoder(architecture)
-    except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, RuntimeError, TypeError, ZeroDivisionError, AssertionError) as error:
         raise ConfigError(
             f"the model cannot be built ({error}); check model.protein.config and model.text.config."
         ) from error
+    if config.protein.pretrained is not None:
+        check_pretrained("protein", config.protein.pretrained, architecture.protein)
+    if config.text.pretrained is not None:
+        check_pretrained("text", config.text.pretrained, architecture.text)
 
 
 def build_protein_tokenizer(config: ModelConfig) -> ProteinTokenizer:
@@ -126,9 +130,9 @@ def build_model(config: ModelConfig, architecture: Architecture, *, seed: int) -
         torch.manual_seed(seed)
         model = DualEncoder(architecture, freeze_text=config.text.pretrained is not None)
     if config.protein.pretrained is not None:
-        load_pretrained_weights("protein", model.protein_encoder, config.protein.pretrained)
+        load_pretrained("protein", model.protein_encoder, config.protein.pretrained)
     if config.text.pretrained is not None:
-        load_pretrained_weights("text", model.text_encoder, config.text.pretrained)
+        load_pretrained("text", model.text_encoder, config.text.pretrained)
     if config.activation_checkpointing:
         encoders: list[Any] = [model.protein_encoder, model.text_encoder]
         for encoder in encoders[: 1 if config.text.pretrained is not None else 2]:

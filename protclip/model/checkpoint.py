@@ -12,25 +12,24 @@ CHECKPOINT/
 
 from __future__ import annotations
 
-import hashlib
-import json
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from protclip import files
+from protclip.checked import Size, checked
 from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
-from protclip.distributed import laid_out_like
 from protclip.errors import CheckpointError, ProtclipError
-from protclip.manifest import read_manifest, write_manifest
+from protclip.manifest import FILE_NAME, CheckpointRecord, read_manifest, write_manifest
 from protclip.model.card import model_card
 from protclip.model.dual_encoder import Architecture, DualEncoder
-from protclip.model.encoders import config_fields, encoder_config
-from protclip.model.tensors import MAX_SHARD_BYTES, open_tensors, open_weights, save_weights
+from protclip.model.encoders import Kind, config_fields, encoder_config
+from protclip.model.tensors import MAX_SHARD_BYTES, open_weights, save_weights
+from protclip.model.weights import check_sizes, digest_of, fill, model_fingerprint, shapes
 
 KIND = "checkpoint"
 MODEL_TYPE = "protclip"
@@ -38,9 +37,17 @@ PROTEIN_TOKENIZER, TEXT_TOKENIZER = "protein_tokenizer", "text_tokenizer"
 REQUIRED_FILES = ("config.json", f"{PROTEIN_TOKENIZER}/vocab.txt", f"{TEXT_TOKENIZER}/tokenizer.json")
 """Beside the weights, which may be one file or several."""
 
-_NOT_IN_EMBEDDINGS = ("objectives", "attention")
-"""Fields of config.json that no embedding depends on."""
-_EMBEDDING_PREFIXES = ("protein_encoder.", "text_encoder.", "protein_projection.", "text_projection.")
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Config:
+    """config.json, but for the objectives."""
+
+    protein_encoder: dict[str, Any]
+    text_encoder: dict[str, Any]
+    projection_dim: Size
+    max_protein_tokens: Size
+    max_text_tokens: Size
+    attention: Literal["packed", "padded"] = "packed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +105,7 @@ def load_checkpoint(folder: str) -> Checkpoint:
         CheckpointError: if it is unfinished, damaged, or does not fit together.
     """
     manifest = read_manifest(folder, KIND, verify=True, error=CheckpointError)
+    fingerprint = checked(CheckpointRecord, manifest, files.join(folder, FILE_NAME), error=CheckpointError).fingerprint
     if missing := [name for name in REQUIRED_FILES if name not in manifest["files"]]:
         raise CheckpointError(f"{folder}: its manifest does not list {', '.join(missing)}; save the checkpoint again.")
     try:
@@ -107,54 +115,44 @@ def load_checkpoint(folder: str) -> Checkpoint:
             files.join(folder, PROTEIN_TOKENIZER), max_tokens=architecture.max_protein_tokens
         )
         text_tokenizer = TextTokenizer.load(files.join(folder, TEXT_TOKENIZER), max_tokens=architecture.max_text_tokens)
-    except CheckpointError:
-        raise
-    except (ProtclipError, KeyError) as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-    model = DualEncoder(architecture)
-    load_weights(model, files.join(folder, "model.safetensors"))
+        text_state = files.read_text(files.join(folder, TEXT_TOKENIZER, "tokenizer.json"))
+        _check_tokens(architecture, protein_tokenizer, text_tokenizer)
+    except ProtclipError as error:
+        where = "" if folder in str(error) else f"{folder}: "
+        raise CheckpointError(f"{where}{error}") from error
+    with open_weights(files.join(folder, "model.safetensors")) as readers:
+        check_sizes(architecture, shapes(readers), folder)
+        model = DualEncoder(architecture)
+        digest = digest_of(config, protein_tokenizer, text_state)
+        fill(model.state_dict(), readers, digest)
+    if digest.hexdigest() != fingerprint:
+        raise CheckpointError(
+            f"{folder}: its weights, tokenizers and config.json are the model {digest.hexdigest()}, and manifest.json "
+            f"calls it {fingerprint}; something was altered. Restore the checkpoint or save it again."
+        )
     return Checkpoint(
         model=model.eval(),
         protein_tokenizer=protein_tokenizer,
         text_tokenizer=text_tokenizer,
-        fingerprint=manifest["fingerprint"],
+        fingerprint=fingerprint,
     )
 
 
-def load_weights(model: DualEncoder, path: str) -> None:
-    """Load ``…/model.safetensors``, or the shards in its place, into the model, a tensor at a time.
-
-    Raises:
-        CheckpointError: naming missing, unexpected or mis-shaped tensors.
-    """
-    wanted = model.state_dict()
-    with open_weights(path) as readers:
-        if missing := sorted(set(wanted) - set(readers)):
+def _check_tokens(architecture: Architecture, protein: ProteinTokenizer, text: TextTokenizer) -> None:
+    for kind, num_tokens, num_rows in (
+        ("protein", len(protein.vocabulary), architecture.protein.vocab_size),
+        ("text", text.largest_id + 1, architecture.text.vocab_size),
+    ):
+        if num_tokens > num_rows:
             raise CheckpointError(
-                f"{path}: lacks {len(missing)} tensors, such as {missing[0]}; the file is of another model."
+                f"the {kind} tokenizer has tokens up to number {num_tokens - 1}, and the encoder's table "
+                f"{num_rows} rows; they belong to two models. Restore the folder."
             )
-        if extra := sorted(set(readers) - set(wanted)):
-            raise CheckpointError(
-                f"{path}: has {len(extra)} tensors too many, such as {extra[0]}; it is of another model."
-            )
-        for name, reader in readers.items():
-            tensor = reader.get_tensor(name)
-            if tensor.shape != wanted[name].shape:
-                raise CheckpointError(
-                    f"{path}: {name} has shape {tuple(tensor.shape)}, config.json asks for {tuple(wanted[name].shape)}."
-                )
-            wanted[name].copy_(laid_out_like(tensor, wanted[name]))
-
-
-def load_tensors(path: str) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        CheckpointError: if it is missing, is not one, or is cut short.
-    """
-    with open_tensors(path) as reader:
-        names = reader.keys()
-        return {name: reader.get_tensor(name) for name in names}
+    if architecture.max_text_tokens > architecture.text.max_position_embeddings:
+        raise CheckpointError(
+            f"config.json: max_text_tokens={architecture.max_text_tokens} is above the text encoder's "
+            f"{architecture.text.max_position_embeddings} positions; restore the file."
+        )
 
 
 def architecture_fields(architecture: Architecture) -> dict[str, Any]:
@@ -178,33 +176,32 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
         CheckpointError: if it is of another model type.
         KeyError: if a field is missing.
     """
-    if config.get("model_type") != MODEL_TYPE:
-        raise CheckpointError(f"config.json: model_type is {config.get('model_type')!r}, not {MODEL_TYPE!r}.")
+    found = config.get("model_type") if isinstance(config, Mapping) else None
+    if found != MODEL_TYPE:
+        raise CheckpointError(f"config.json: model_type is {found!r:.60}, not {MODEL_TYPE!r}.")
+    fields = checked(_Config, config, "config.json", error=CheckpointError)
     return Architecture(
-        protein=encoder_config("protein", _without_type(config["protein_encoder"])),
-        text=encoder_config("text", _without_type(config["text_encoder"])),
-        projection_dim=config["projection_dim"],
-        max_protein_tokens=config["max_protein_tokens"],
-        max_text_tokens=config["max_text_tokens"],
+        protein=read_encoder("protein", fields.protein_encoder),
+        text=read_encoder("text", fields.text_encoder),
+        projection_dim=fields.projection_dim,
+        max_protein_tokens=fields.max_protein_tokens,
+        max_text_tokens=fields.max_text_tokens,
         objectives=_objectives(config),
-        attention=config.get("attention", "packed"),
+        attention=fields.attention,
     )
 
 
-def model_fingerprint(
-    config: Mapping[str, Any], protein: ProteinTokenizer, text: TextTokenizer, state: Mapping[str, Tensor]
-) -> str:
-    """SHA-256 over the architecture, the tokenizers and the tensors that make embeddings, as hex."""
-    embedding_config = {key: value for key, value in config.items() if key not in _NOT_IN_EMBEDDINGS}
-    digest = hashlib.sha256(json.dumps(embedding_config, sort_keys=True).encode())
-    digest.update("\n".join(protein.vocabulary).encode())
-    digest.update(text.json.encode())
-    for name in sorted(state):
-        if name.startswith(_EMBEDDING_PREFIXES):
-            tensor = state[name]
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def read_encoder(kind: Kind, fields: Mapping[str, Any]) -> Any:
+    """An encoder's configuration from a file.
+
+    Raises:
+        CheckpointError: for a number beyond what any encoder has.
+        ConfigError: as ``encoder_config``.
+    """
+    for name, value in fields.items():
+        if isinstance(value, int) and not -(2**31) <= value < 2**31:
+            raise CheckpointError(f"config.json: {kind} encoder: {name} is {value!r:.60}; restore the file.")
+    return encoder_config(kind, _without_type(fields))
 
 
 def _without_type(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,7 +211,7 @@ def _without_type(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _objectives(config: Mapping[str, Any]) -> ObjectivesConfig:
     if "objectives" not in config:
         return GC_ALONE
-    try:
-        return ObjectivesConfig(**config["objectives"])
-    except TypeError as error:
-        raise CheckpointError(f"config.json: objectives={config['objectives']!r} are not known ({error}).") from error
+    known = {field.name for field in dataclasses.fields(ObjectivesConfig)}
+    if not isinstance(values := config["objectives"], dict) or set(values) - known:
+        raise CheckpointError(f"config.json: objectives={values!r:.200} are not known; allowed: {', '.join(known)}.")
+    return checked(ObjectivesConfig, values, "config.json, objectives", error=CheckpointError)

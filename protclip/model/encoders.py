@@ -1,4 +1,4 @@
-"""HuggingFace encoders of the ESM and BERT kind: by local path, by hub name, or by configuration alone."""
+"""Encoders of the ESM and BERT kind, HuggingFace's modules, by their configuration."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def encoder_config(kind: Kind, fields: Mapping[str, Any]) -> PretrainedConfig:
     Raises:
         ConfigError: for a field that such an encoder does not have, or a value that it refuses.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import BertConfig, EsmConfig
 
     config_class = EsmConfig if kind == "protein" else BertConfig
@@ -30,8 +31,9 @@ def encoder_config(kind: Kind, fields: Mapping[str, Any]) -> PretrainedConfig:
         raise ConfigError(f"{config_class.__name__} has no field {', '.join(unknown)}; see its HuggingFace page.")
     try:
         return config_class(**{key: value for key, value in fields.items() if key not in _UNSTABLE_KEYS})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{config_class.__name__} refuses {dict(fields)} ({error}).") from error
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"{config_class.__name__} refuses {dict(fields)} ({why}).") from error
 
 
 def known_fields(kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,28 +42,6 @@ def known_fields(kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:
 
     known = set((EsmConfig if kind == "protein" else BertConfig)().to_dict()) - {"model_type", *_UNSTABLE_KEYS}
     return {key: value for key, value in fields.items() if key in known}
-
-
-def pretrained_config(kind: Kind, name: str) -> PretrainedConfig:
-    """The configuration of a published encoder, from a local folder or the hub.
-
-    Raises:
-        ConfigError: if it cannot be had, or is an encoder of another kind.
-    """
-    from transformers import AutoConfig
-
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.{kind}.pretrained={name!r} is neither a folder with a model nor a hub name that can be reached "
-            f"({error}); download it beforehand and give the folder's path."
-        ) from error
-    if config.model_type != MODEL_TYPES[kind]:
-        raise ConfigError(
-            f"model.{kind}.pretrained={name!r} is of type {config.model_type!r}, not {MODEL_TYPES[kind]!r}."
-        )
-    return config
 
 
 def build_encoder(kind: Kind, config: Any) -> nn.Module:
@@ -73,16 +53,6 @@ def build_encoder(kind: Kind, config: Any) -> nn.Module:
     encoder = _module(EsmModel(config, add_pooling_layer=False))
     del encoder.contact_head  # a parameter that never gets a gradient
     return encoder
-
-
-def load_pretrained_weights(kind: Kind, encoder: nn.Module, name: str) -> None:
-    """Copy the weights of a published encoder, from a local folder or the hub, into one of the same shape."""
-    from transformers import BertModel, EsmModel
-
-    model_class = BertModel if kind == "text" else EsmModel
-    published = model_class.from_pretrained(name, add_pooling_layer=False)
-    state = {key: value for key, value in published.state_dict().items() if not key.startswith("contact_head.")}
-    encoder.load_state_dict(state)
 
 
 def config_fields(config: PretrainedConfig) -> dict[str, Any]:

@@ -10,30 +10,60 @@ the model in ``official_extras.safetensors``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from protclip import files
+from protclip.checked import Count, Size, checked
 from protclip.config import ObjectivesConfig
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
-from protclip.errors import CheckpointError, ConfigError, ProtclipError
+from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest
-from protclip.model.checkpoint import KIND, load_checkpoint, save_checkpoint
+from protclip.model.checkpoint import KIND, load_checkpoint, read_encoder, save_checkpoint
 from protclip.model.dual_encoder import Architecture, DualEncoder
-from protclip.model.encoders import Kind, encoder_config, known_fields
+from protclip.model.encoders import Kind, known_fields
 from protclip.model.official_names import LOCAL_SCALE, Plan, make_plan
 from protclip.model.tensors import open_tensors, read_header, write_data, write_header, write_tensors
+from protclip.model.weights import empty_model
 
 MODEL_TYPE = "FST"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 EXTRAS = "official_extras.safetensors"
 MAX_PROTEIN_TOKENS, MAX_TEXT_TOKENS = 1024, 512
 """What the published model was trained to see."""
+
+
+_TYPES = {"F16": torch.float16, "F32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    """What a safetensors header says of a tensor."""
+
+    dtype: str
+    shape: tuple[Count, ...]
+    data_offsets: tuple[Count, Count]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Config:
+    """The fields of a published config.json that are used here."""
+
+    protein_model_config: dict[str, Any]
+    text_model_config: dict[str, Any]
+    projection_dim: Size
+    proto_num: Size | None = None
+    t2p_mlm: bool | int = 1
+    local_contrast: bool | int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Layers:
+    num_hidden_layers: Count
 
 
 def import_official(
@@ -55,23 +85,24 @@ def import_official(
         ConfigError: if a tokenizer is needed or does not fit the encoder.
     """
     config_text = _read_text(files.join(folder, CONFIG))
-    config = _read_config(folder, config_text)
+    config = _read_config(files.join(folder, CONFIG), config_text)
     architecture = read_official_architecture(config, folder)
     proteins = _protein_tokenizer(protein_tokenizer, architecture)
     texts = _text_tokenizer(text_tokenizer or folder, architecture, given=text_tokenizer is not None)
     weights = files.join(folder, WEIGHTS)
-    model = DualEncoder(architecture, freeze_text=True)
-    state = model.state_dict()
     with open_tensors(weights) as reader:
         header = read_header(weights).decode()
-        entries = _entries(header)
-        plan = make_plan({name: tuple(entry["shape"]) for name, entry in entries.items()}, state, config, weights)
-        _fill(state, plan, reader, weights)
+        entries = _entries(header, weights)
+        # The plan needs shapes alone: what the file does not hold gets no memory.
+        empty = empty_model(architecture, most_layers=len(entries), path=folder).state_dict()
+        plan = make_plan({name: tuple(entry.shape) for name, entry in entries.items()}, empty, config, weights)
+        model = DualEncoder(architecture, freeze_text=True)
+        _fill(model.state_dict(), plan, reader, weights)
         kept = {name: reader.get_tensor(name) for name in plan.beside}
     record = {
         "num_tensors": len(entries),
-        "num_elements": sum(torch.Size(entry["shape"]).numel() for entry in entries.values()),
-        "dtypes": sorted({entry["dtype"] for entry in entries.values()}),
+        "num_elements": sum(torch.Size(entry.shape).numel() for entry in entries.values()),
+        "dtypes": sorted({entry.dtype for entry in entries.values()}),
         "mapped": plan.mapped,
         "beside": plan.beside,
     }
@@ -98,16 +129,17 @@ def export_official(folder: str, output: str) -> int:
     state = load_checkpoint(folder).model.state_dict()
     extras = files.join(folder, EXTRAS)
     with open_tensors(extras) as kept:
-        metadata = kept.metadata()
-        header, config_text = metadata["header"], metadata["config"]
-        entries = _entries(header)
-        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-        plan = make_plan(shapes, state, json.loads(config_text), extras)
+        metadata = kept.metadata() or {}
+        header, config_text = metadata.get("header", ""), metadata.get("config", "")
+        entries = _entries(header, f"{extras}, header")
+        shapes = {name: tuple(entry.shape) for name, entry in entries.items()}
+        plan = make_plan(shapes, state, _read_config(f"{extras}, config", config_text), extras)
+        _check_kept(kept, plan, entries, extras)
         with files.atomic_write(files.join(output, WEIGHTS)) as stream:
             write_header(stream, header.encode())
-            for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
+            for name in sorted(entries, key=lambda name: entries[name].data_offsets):
                 stored = kept.get_tensor(name) if name in plan.beside else None
-                write_data(stream, _official_tensor(name, entries[name]["dtype"], plan, state, stored, folder))
+                write_data(stream, _official_tensor(name, entries[name].dtype, plan, state, stored, folder))
     # Last, so that a folder without it is unfinished.
     with files.atomic_write(files.join(output, CONFIG)) as stream:
         stream.write(config_text.encode())
@@ -120,9 +152,6 @@ def read_official_architecture(config: Mapping[str, Any], folder: str) -> Archit
     Raises:
         CheckpointError: if a field is missing or cannot work.
     """
-    for key in ("protein_model_config", "text_model_config", "projection_dim"):
-        if key not in config:
-            raise CheckpointError(f"{folder}/{CONFIG}: lacks {key}; the published file has it.")
     if (kind := config["text_model_config"].get("position_embedding_type", "absolute")) != "absolute":
         raise CheckpointError(
             f"{folder}/{CONFIG}: text_model_config has {kind!r} positions; only 'absolute' are known."
@@ -175,7 +204,7 @@ def _official_tensor(
         assert stored is not None
         return stored
     ours = state[plan.mapped[name]]
-    tensor = ours.to({"F16": torch.float16, "F32": torch.float32}[dtype])
+    tensor = ours.to(_TYPES[dtype])
     if not torch.isfinite(tensor).all():
         raise CheckpointError(f"{folder}: {plan.mapped[name]} reaches {ours.abs().max():g}, beyond {dtype}.")
     if stored is None:
@@ -183,38 +212,55 @@ def _official_tensor(
     return torch.stack([tensor, stored[1]])  # local_logit_scale: ours, then the value that is never read
 
 
-def _entries(header: str) -> dict[str, dict[str, Any]]:
-    entries: dict[str, dict[str, Any]] = json.loads(header)
-    entries.pop("__metadata__", None)
-    return entries
+def _entries(header: str, where: str) -> dict[str, _Entry]:
+    try:
+        values = files.parse_json(header, where)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    tensors = {key: value for key, value in values.items() if key != "__metadata__"} if isinstance(values, dict) else {}
+    return checked(dict[str, _Entry], tensors, where, error=CheckpointError)
+
+
+def _check_kept(kept: Any, plan: Plan, entries: Mapping[str, _Entry], path: str) -> None:
+    """Raise CheckpointError where the extras are not what the published header, which they hold too, says of them."""
+    names = set(kept.keys())
+    for name, entry in entries.items():
+        if name in plan.mapped and entry.dtype not in _TYPES:
+            raise CheckpointError(f"{path}: {name} is of type {entry.dtype}; F16 or F32 is needed. Import it again.")
+        if name in plan.beside and (
+            name not in names
+            or kept.get_slice(name).get_dtype() != entry.dtype
+            or kept.get_slice(name).get_shape() != list(entry.shape)
+        ):
+            raise CheckpointError(f"{path}: {name} is missing or of another shape; import the checkpoint again.")
 
 
 def _read_text(path: str) -> str:
     if not files.exists(path):
         raise CheckpointError(f"{path}: is missing; a published checkpoint has {CONFIG} and {WEIGHTS}.")
-    with files.open_read(path) as stream:
-        try:
-            return stream.read().decode()
-        except UnicodeDecodeError as error:
-            raise CheckpointError(f"{path}: is not UTF-8 ({error}).") from error
-
-
-def _read_config(folder: str, text: str) -> dict[str, Any]:
-    path = files.join(folder, CONFIG)
     try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: is not JSON ({error}).") from error
+        return files.read_text(path)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _read_config(path: str, text: str) -> dict[str, Any]:
+    try:
+        config = files.parse_json(text, path)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
     found = config.get("model_type") if isinstance(config, dict) else None
     if found != MODEL_TYPE:
         hint = "; it is one of ours already" if found == "protclip" else ""
-        raise CheckpointError(f"{path}: model_type is {found!r}, the published one is {MODEL_TYPE!r}{hint}.")
+        raise CheckpointError(f"{path}: model_type is {found!r:.60}, the published one is {MODEL_TYPE!r}{hint}.")
+    checked(_Config, config, path, error=CheckpointError)
+    checked(_Layers, config["protein_model_config"], f"{path}, protein_model_config", error=CheckpointError)
     return dict(config)
 
 
 def _encoder(kind: Kind, fields: Mapping[str, Any], folder: str) -> Any:
     try:
-        return encoder_config(kind, known_fields(kind, fields))
+        return read_encoder(kind, known_fields(kind, fields))
     except ProtclipError as error:
         raise CheckpointError(f"{folder}/{CONFIG}: {kind}_model_config: {error}") from error
 

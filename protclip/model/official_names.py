@@ -110,11 +110,15 @@ def our_name(official: str) -> str | None:
         return ROTARY
     for theirs, ours in OFFICIAL_TO_OURS.items():
         if official == theirs or (theirs.endswith(".") and official.startswith(theirs)):
-            name = ours + official[len(theirs) :]
-            for old, new in _OLD_LAYER_NORM.items():
-                name = name.replace(old, new)
-            return name
+            return renewed(ours + official[len(theirs) :])
     return None
+
+
+def renewed(name: str) -> str:
+    """A tensor's name as it is now, of one from before layer norms had weight and bias."""
+    for old, new in _OLD_LAYER_NORM.items():
+        name = name.replace(old, new)
+    return name
 
 
 def _check_names(

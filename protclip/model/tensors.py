@@ -12,6 +12,7 @@ import json
 import re
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import IO, Any
 
 import torch
@@ -19,7 +20,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from protclip import files
-from protclip.errors import CheckpointError
+from protclip.checked import checked
+from protclip.errors import CheckpointError, DataError
+from protclip.manifest import path_inside
 
 MAX_SHARD_BYTES = 5_000_000_000
 """HuggingFace's default, "5GB"."""
@@ -37,6 +40,12 @@ DTYPES: dict[torch.dtype, str] = {
     torch.bool: "BOOL",
 }
 """safetensors' names of the types that checkpoints hold, in the order in which the library lays them out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ShardIndex:
+    weight_map: dict[str, str]
+    """Name of a tensor → its file."""
 
 
 def write_tensors(path: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -71,7 +80,7 @@ def write_data(stream: IO[bytes], tensor: Tensor) -> None:
 
 def read_header(path: str) -> bytes:
     """The header of a file that ``open_tensors`` has opened before, as it stands there."""
-    with files.open_read(path) as stream:
+    with files.open_regular(path) as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         return stream.read(length)
 
@@ -85,13 +94,28 @@ def open_tensors(path: str) -> Iterator[Any]:
     """
     if not files.exists(path):
         raise CheckpointError(f"{path}: is missing; restore it, or check the path.")
+    try:
+        files.open_regular(path).close()
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
     with files.local_copy(path) as local:
         try:
             reader = safe_open(local, framework="pt")
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: is not a whole safetensors file ({error}).") from error
         with reader as opened:
             yield opened
+
+
+def load_tensors(path: str) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: if it is missing, is not one, or is cut short.
+    """
+    with open_tensors(path) as reader:
+        names = reader.keys()
+        return {name: reader.get_tensor(name) for name in names}
 
 
 def save_weights(folder: str, tensors: Mapping[str, Tensor], *, max_shard_bytes: int = MAX_SHARD_BYTES) -> list[str]:
@@ -146,12 +170,13 @@ def open_weights(path: str) -> Iterator[dict[str, Any]]:
             reader = stack.enter_context(open_tensors(path))
             yield dict.fromkeys(reader.keys(), reader)
             return
-        index = files.read_json(index_path)
-        if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
-            raise CheckpointError(f"{index_path}: has no weight_map; it is not an index of shards.")
-        places: dict[str, str] = index["weight_map"]
+        try:
+            places = checked(_ShardIndex, files.read_json(index_path), index_path).weight_map
+        except DataError as error:
+            raise CheckpointError(str(error)) from error
         folder = path.rpartition("/")[0]
-        readers = {name: stack.enter_context(open_tensors(files.join(folder, name))) for name in set(places.values())}
+        paths = {name: path_inside(folder, name, error=CheckpointError) for name in set(places.values())}
+        readers = {name: stack.enter_context(open_tensors(shard)) for name, shard in paths.items()}
         held = {name: set(reader.keys()) for name, reader in readers.items()}
         if lost := sorted(key for key, name in places.items() if key not in held[name]):
             raise CheckpointError(f"{index_path}: places {lost[0]} in {places[lost[0]]}, which lacks it.")

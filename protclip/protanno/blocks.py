@@ -15,13 +15,14 @@ from functools import partial
 
 from protclip.errors import DataError
 from protclip.uniprot.batch import Batch
+from protclip.uniprot.dialect import TAB, read_layout
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.flat_file import read_flat_file
 from protclip.uniprot.formats import Reader, open_batches, read_batches, reader_of
 from protclip.uniprot.json_lines import read_json_lines
 from protclip.uniprot.streams import num_lines, open_stream, read_blocks
-from protclip.uniprot.table import read_tsv
+from protclip.uniprot.table import read_table
 
 BLOCK_BYTES = 16 << 20
 """Decompressed bytes of a block, at most, but for an entry that is larger."""
@@ -32,9 +33,9 @@ _END_BYTES = 64  # an end of an entry, at most
 
 # Reader → (what every end of an entry starts with, the whole end). A file of another kind is one block.
 _ENDS: dict[Reader, tuple[bytes, re.Pattern[bytes]]] = {
-    read_flat_file: (b"\n//", re.compile(rb"\n//[ \t\r]*\n")),
+    read_flat_file: (b"\n//", re.compile(rb"\n//[ \t]*\n")),
     read_fasta: (b"\n>", re.compile(rb"\n(?=>)")),
-    read_tsv: (b"\n", re.compile(rb"\n")),
+    read_table: (b"\n", re.compile(rb"\n")),
     read_json_lines: (b"\n", re.compile(rb"\n")),
 }
 
@@ -68,7 +69,14 @@ def cut_blocks(path: str) -> Iterator[Block]:
     header = b""
     ordinal, line = 0, 1
     with open_stream(path) as stream:
-        for piece in read_blocks(stream, path):
+        read = read_blocks(stream, path)
+        if reader_of(path) is read_table:
+            layout, read = read_layout(read, path)
+            if layout.delimiter != TAB:  # a quoted cell may hold a line end
+                yield Block(path=path, ordinal=0, line=1, data=None)
+                return
+            header, line = layout.header_line, layout.first_line
+        for piece in read:
             pieces.append(piece)
             num_bytes += len(piece)
             while num_bytes > BLOCK_BYTES + _END_BYTES:
@@ -82,8 +90,6 @@ def cut_blocks(path: str) -> Iterator[Block]:
                 data = b"".join((header, memoryview(text)[:cut]))
                 del text  # a block is large
                 yield Block(path=path, ordinal=ordinal, line=line, data=data)
-                if ordinal == 0 and reader_of(path) is read_tsv:
-                    header = data[: data.index(b"\n") + 1]
                 ordinal, line = ordinal + 1, line + num_lines(data)
             if num_bytes > BLOCK_BYTES + MAX_ENTRY_BYTES:
                 raise DataError(f"{path}: no end of an entry in {MAX_ENTRY_BYTES >> 20} MB from line {line}.")

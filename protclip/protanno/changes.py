@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from protclip import files
 from protclip.hashing import hash64
 from protclip.manifest import describe, read_manifest
+from protclip.parquet import open_parquet
 from protclip.protanno.biotext import biotext
 from protclip.protanno.shards import KIND, PROPERTIES
 
@@ -92,8 +93,8 @@ def _keys(paths: list[str]) -> pa.Table:
     """Accession, sequence hash and text hash of all rows."""
     tables = [_KEY_SCHEMA.empty_table()]
     for path in paths:
-        with files.open_read(path) as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(columns=["accession", "sequence_hash", *PROPERTIES]):
+        with open_parquet(path) as file:
+            for batch in file.iter_batches(columns=["accession", "sequence_hash", *PROPERTIES]):
                 texts = zip(*(batch.column(name).to_pylist() for name in PROPERTIES), strict=True)
                 hashes = pa.array([hash64("text", biotext(*properties)) for properties in texts], pa.uint64())
                 columns = [batch.column("accession"), batch.column("sequence_hash"), hashes]

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip import files
+from protclip.fields import check_number, check_types
 from protclip.hashing import hash64
 from protclip.protanno.blocks import Block, read_block
 from protclip.protanno.sampling import (
@@ -63,6 +64,12 @@ class CurationConfig:
     row_group_rows: int = 512
     """Rows of a parquet row group, the unit that the training stream reads."""
 
+    def __post_init__(self) -> None:
+        check_types("", self)
+        check_number("seed", self.seed, at_least=0, below=2**63)
+        check_number("shard_mb", self.shard_mb, above=0)
+        check_number("row_group_rows", self.row_group_rows, at_least=1)
+
     def num_shards(self, num_chars: int) -> int:
         """How many shards so much text makes."""
         return max(1, math.ceil(num_chars / (self.shard_mb * 1e6)))
@@ -77,6 +84,8 @@ class ReadReport:
     num_kept: int = 0
     num_chars: int = 0
     """Of sequences and properties of the kept entries."""
+    num_without_text: int = 0
+    """Kept entries without any property."""
     not_sampled: dict[str, int] = field(default_factory=Counter)
     """By reason."""
     quarantined: dict[str, int] = field(default_factory=Counter)
@@ -122,7 +131,9 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
                     continue
                 num_drawn[numbers[i]] += 1
                 row = _row(entry, probability, config.seed)
-                report.num_chars += len(row["sequence"]) + sum(len(row[name] or "") for name in PROPERTIES)
+                num_text_chars = sum(len(row[name] or "") for name in PROPERTIES)
+                report.num_chars += len(row["sequence"]) + num_text_chars
+                report.num_without_text += num_text_chars == 0
                 rows.append(row)
         for entry in sorted(bad, key=attrgetter("line")):
             report.quarantined[entry.reason] += 1

@@ -42,6 +42,8 @@ class ShardReport:
     """Rows by properties present."""
     existence: dict[str, int] = field(default_factory=Counter)
     """Rows by protein existence."""
+    num_without_text: int = 0
+    """Rows without any property."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Name in the folder → size and checksum, as the manifest has them."""
 
@@ -108,6 +110,9 @@ def finish_shard(
             report.files[name] = describe(files.join(folder, name))
     table = table.filter(pa.array(codes >= 0))
     report.coverage = Counter(map(str, _num_properties(table).tolist()))
+    report.num_without_text = int(
+        np.logical_and.reduce([table[name].is_null().to_numpy() for name in PROPERTIES]).sum()
+    )
     existence = table["existence"].to_pylist()
     report.existence = Counter("unknown" if value is None else str(value) for value in existence)
     return report

@@ -61,6 +61,7 @@ def pairs_record(
         "counts": {
             "read": sum(report.num_read for report in reports),
             "kept": rows.total(),
+            "without_text": sum(report.num_without_text for report in finished),
             "quarantined": quarantined.total(),
             "quarantined_by_reason": dict(quarantined),
             "not_sampled_by_reason": dict(total([report.not_sampled for report in reports])),

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from protclip.fields import check_number, check_types
 from protclip.hashing import uniform
 from protclip.protanno.shards import PROPERTIES
 from protclip.uniprot.batch import Batch
@@ -39,6 +40,13 @@ class SamplingConfig:
     draw: Literal["once", "each-epoch"] = "once"
     """``once``: at curation. ``each-epoch``: all candidates for training are kept with their p, and each epoch of a
     training draws its own."""
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        check_number("coverage_exponent", self.coverage_exponent, at_least=0)
+        check_number("existence_exponent", self.existence_exponent, at_least=0)
+        check_number("min_coverage", self.min_coverage, at_least=0, at_most=1)
+        check_number("max_existence", self.max_existence, at_least=1, at_most=5)
 
 
 class Group(NamedTuple):

@@ -9,14 +9,18 @@ PAIRS/
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip import files
+from protclip.checked import checked
 from protclip.errors import DataError
-from protclip.manifest import read_manifest
+from protclip.manifest import FILE_NAME, read_manifest
+from protclip.parquet import open_parquet, valid
 
 KIND = "pairs"
 SPLITS = ("train", "valid", "test")
@@ -38,6 +42,23 @@ SCHEMA = pa.schema(
         pa.field("probability", pa.float64(), nullable=False),
     ]
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sampling:
+    draw: Literal["once", "each-epoch"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Settings:
+    sampling: _Sampling
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Record:
+    """What the manifest of a folder of pairs has to say to training."""
+
+    settings: _Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,23 +90,39 @@ def row_groups(folder: str, split: str) -> list[RowGroup]:
 
 def draws_each_epoch(folder: str) -> bool:
     """True where the training pairs are all candidates of the sampling, of which each epoch draws its own."""
-    return bool(read_manifest(folder, KIND)["settings"]["sampling"]["draw"] == "each-epoch")
+    manifest = read_manifest(folder, KIND)
+    record = checked(_Record, manifest, files.join(folder, FILE_NAME))
+    return record.settings.sampling.draw == "each-epoch"
 
 
 def read_metadata(path: str) -> pq.FileMetaData:
     """A parquet file's footer.
 
     Raises:
-        DataError: if it is not parquet.
+        DataError: if it is not parquet, or lacks a column of the schema.
     """
-    with files.open_read(path) as stream:
-        try:
-            return pq.ParquetFile(stream).metadata
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{path}: is not a parquet file ({error}).") from error
+    with open_parquet(path) as file:
+        found = {field.name: field.type for field in file.schema_arrow}
+        if wrong := [field.name for field in SCHEMA if found.get(field.name) != field.type]:
+            raise DataError(f"{path}: column {wrong[0]!r} is missing or of another type; make the folder again.")
+        return file.metadata
 
 
 def read_row_group(group: RowGroup, columns: list[str] | None = None) -> pa.Table:
-    """One row group, with all its columns or the named ones."""
-    with files.open_read(group.path) as stream:
-        return pq.ParquetFile(stream).read_row_group(group.index, columns=columns)
+    """One row group, with all its columns or the named ones.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    with open_parquet(group.path) as file:
+        return valid(file.read_row_group(group.index, columns=columns))
+
+
+def first_rows(groups: Iterable[RowGroup], limit: int, columns: list[str]) -> Iterator[pa.Table]:
+    """The first rows of row groups, at most so many, as a table of each group."""
+    for group in groups:
+        if limit <= 0:
+            return
+        rows = read_row_group(group, columns=columns).slice(0, limit)
+        limit -= len(rows)
+        yield rows

@@ -14,11 +14,13 @@ on, and all depends on the set of rows and the seed alone.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,11 +31,13 @@ import pyarrow.parquet as pq
 
 from protclip import files
 from protclip.errors import ConfigError, DataError
+from protclip.fields import check_number, check_types
 from protclip.hashing import hash64
 from protclip.protanno import minhash
 from protclip.protanno.components import Components
 from protclip.protanno.shards import PROPERTIES, SPLITS
-from protclip.uniprot.streams import open_stream
+from protclip.uniprot.cells import means_nothing, unquoted
+from protclip.uniprot.streams import open_stream, read_lines
 
 Method = Literal["minhash", "uniref50", "mmseqs", "sequence"]
 MERGED_AWAY = -1
@@ -53,6 +57,13 @@ PARAMETERS: Mapping[Method, Mapping[str, Any]] = {
     "sequence": {},
 }
 """What decides on the clusters beside the sequences, for the manifest."""
+_CLUSTER_COLUMNS = {2: 1, 3: 2, 22: 9}
+"""The column of the cluster by the number of columns: a list of ours, idmapping.dat, idmapping_selected.tab."""
+_CLUSTER_FILES = (
+    "a file of clusters has the two columns accession and cluster, or is UniProt's idmapping.dat or "
+    "idmapping_selected.tab, plain or gzip"
+)
+_CHECKED_ROWS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +77,21 @@ class SplitConfig:
     """Share of the rows that training is measured on."""
     test_fraction: float = 0.05
     """Share of the rows that training never sees."""
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        if (self.method == "uniref50") != (self.uniref50 is not None):
+            raise ConfigError(
+                f"method={self.method!r} and uniref50={self.uniref50!r} do not go together: the file of "
+                "clusters is of the method 'uniref50', which needs one."
+            )
+        check_number("valid_fraction", self.valid_fraction, at_least=0, below=1)
+        check_number("test_fraction", self.test_fraction, at_least=0, below=1)
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ConfigError(
+                f"valid_fraction={self.valid_fraction} and test_fraction={self.test_fraction} leave nothing to "
+                "train on; their sum must be below 1."
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -211,6 +237,36 @@ def _signatures(merged: Sequence[str], sequence_N: np.ndarray, number: int) -> n
     return result
 
 
+def check_clusters(path: str) -> None:
+    """Find out whether a file names clusters, by its first rows: before hours are spent on what is to be clustered.
+
+    Raises:
+        DataError: if it cannot be read, or its rows are not those of a file of clusters.
+    """
+    num_rows = sum(1 for _ in islice(_members(path), _CHECKED_ROWS))
+    if not num_rows:
+        raise DataError(f"{path}: holds no row; {_CLUSTER_FILES}.")
+
+
+def _members(path: str) -> Iterator[tuple[str, str]]:
+    """Accession and cluster of each row; the cluster is empty where it means nothing or is of another database."""
+    with open_stream(path) as stream:
+        for number, line in read_lines(stream, path, "a file of clusters"):
+            if not line.strip() or line.startswith(b"#"):
+                continue
+            text = line.decode(errors="replace")
+            fields = text.split("\t") if "\t" in text else re.split("[,;]", text)
+            if len(fields) not in _CLUSTER_COLUMNS or (len(fields) != 2 and "\t" not in text):
+                raise DataError(
+                    f"{path}, line {number}: {line[:80]!r} has {len(fields)} column{'s'[: len(fields) > 1]}; "
+                    f"{_CLUSTER_FILES}."
+                )
+            cluster = unquoted(fields[_CLUSTER_COLUMNS[len(fields)]])
+            # UniProt's idmapping.dat names many databases.
+            is_one = (len(fields) != 3 or fields[1] == "UniRef50") and not means_nothing(cluster)
+            yield unquoted(fields[0]), cluster if is_one else ""
+
+
 def _uniref50(
     path: str, accessions: pa.ChunkedArray, sequence_N: np.ndarray, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -219,24 +275,19 @@ def _uniref50(
     first: dict[str, int] = {}
     edges = []
     listed_N = np.zeros(len(rows), dtype=bool)
-    with open_stream(path) as stream:
-        for line in stream:
-            fields = line.decode().rstrip("\r\n").split("\t")
-            if len(fields) == 3 and fields[1] != "UniRef50":
-                continue  # UniProt's idmapping.dat names many databases
-            if len(fields) not in {2, 3}:
-                raise DataError(
-                    f"{path}: {line[:80]!r} has {len(fields)} columns; a file of clusters has two, accession and "
-                    "cluster, or the three of UniProt's idmapping.dat."
-                )
-            row = rows.get(fields[0])
-            if row is not None:
-                listed_N[row] = True
-                sequence = int(sequence_N[row])
-                edges.append((first.setdefault(fields[-1], sequence), sequence))
+    for accession, cluster in _members(path):
+        row = rows.get(accession)
+        if row is not None and cluster:
+            listed_N[row] = True
+            sequence = int(sequence_N[row])
+            edges.append((first.setdefault(cluster, sequence), sequence))
+    if not edges:
+        raise DataError(
+            f"{path}: names none of the {len(rows):,} accessions, such as {next(iter(rows), None)!r}, so "
+            f"relatives could not be kept together; {_CLUSTER_FILES}. Give that of these proteins, or split by minhash."
+        )
     components = Components(number)
-    if edges:
-        components.join(*np.array(edges).T)
+    components.join(*np.array(edges).T)
     return components.roots, listed_N
 
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from protclip import files
-from protclip.errors import DataError
-from protclip.manifest import read_manifest
+from protclip.checked import Count, checked
+from protclip.manifest import FILE_NAME, read_manifest
+from protclip.parquet import open_parquet
 from protclip.protanno.shards import KIND, PROPERTIES
 
 # Zhou et al. 2025, Figure 2 and Table 1: shares of entries by property coverage R and by confidence C, the level of
@@ -42,6 +43,34 @@ _NAME_LABEL = len("PROTEIN NAME: .")
 """Characters that the biotext puts round a name."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Counts:
+    read: Count
+    kept: Count
+    quarantined_by_reason: dict[str, Count]
+    not_sampled_by_reason: dict[str, Count]
+    repeated_accession: Count
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shares:
+    coverage: dict[str, float]
+    existence: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Composition:
+    before_sampling: _Shares
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Record:
+    """What the manifest has to hold for the tables."""
+
+    counts: _Counts
+    composition: _Composition
+
+
 def pairs_statistics(folder: str) -> dict[str, Any]:
     """Count a finished folder of pairs, all splits together.
 
@@ -59,6 +88,7 @@ def pairs_statistics(folder: str) -> dict[str, Any]:
         DataError: if the folder is unfinished, damaged, or another kind of folder.
     """
     manifest = read_manifest(folder, KIND)
+    checked(_Record, manifest, files.join(folder, FILE_NAME))
     rows: Counter[str] = Counter()
     coverage: Counter[str] = Counter(dict.fromkeys(PUBLISHED["ProtAnno-S"]["coverage"], 0))
     existence: Counter[str] = Counter(dict.fromkeys(PUBLISHED["ProtAnno-S"]["existence"], 0))
@@ -157,11 +187,10 @@ class _Organisms:
 
 
 def _batches(path: str) -> Iterator[pa.RecordBatch]:
-    with files.open_read(path) as stream:
-        try:
-            yield from pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=_COLUMNS)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: is not a readable parquet file ({error}); make the folder again.") from error
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS, columns=_COLUMNS):
+            batch.validate(full=True)
+            yield batch
 
 
 def _texts(batch: pa.RecordBatch, properties: Counter[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,8 @@ that was cut off at any moment costs the time since the checkpoint before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -48,10 +49,16 @@ def best(run_dir: str) -> str:
     """The checkpoint of the epoch of lowest validation loss.
 
     Raises:
-        CheckpointError: if no epoch's checkpoint is there.
+        CheckpointError: if no epoch's checkpoint is there, or none has a finite loss.
     """
-    if not (scored := _by_loss(committed(run_dir))):
+    losses = _losses(committed(run_dir))
+    if not losses:
         raise CheckpointError(f"{run_dir}: holds no checkpoint of a finished epoch; run the same command again.")
+    if not (scored := _by_loss(losses)):
+        raise CheckpointError(
+            f"{run_dir}: no epoch has a finite validation loss, so none is the best; look at the validation pairs, or "
+            "lower optimizer.learning_rate and start over with --fresh."
+        )
     return scored[0]
 
 
@@ -117,14 +124,19 @@ class Writer:
 
     def _prune(self) -> None:
         paths = committed(self.run_dir)
-        for path in set(paths) - set(paths[-NUM_NEWEST:]) - set(_by_loss(paths)[: self.keep]):
+        for path in set(paths) - set(paths[-NUM_NEWEST:]) - set(_by_loss(_losses(paths))[: self.keep]):
             files.remove(files.join(path, "manifest.json"))  # first, so that half a folder is no checkpoint
             files.remove(path)
 
 
-def _by_loss(paths: list[str]) -> list[str]:
-    """The checkpoints of epochs, that of lowest validation loss first, then the earliest."""
+def _losses(paths: list[str]) -> dict[str, float]:
+    """The validation losses of those that are of epochs."""
     losses = {
         path: files.read_json(files.join(path, "manifest.json")).get("metrics", {}).get("valid_loss") for path in paths
     }
-    return sorted((path for path in paths if losses[path] is not None), key=lambda path: (losses[path], path))
+    return {path: loss for path, loss in losses.items() if loss is not None}
+
+
+def _by_loss(losses: Mapping[str, float]) -> list[str]:
+    """The checkpoints whose loss is finite, the lowest first, then the earliest; NaN compares with nothing."""
+    return sorted((path for path in losses if math.isfinite(losses[path])), key=lambda path: (losses[path], path))

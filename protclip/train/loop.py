@@ -40,6 +40,10 @@ class TooManySkippedError(DataError):
     """Too many steps had a gradient that is not finite; raised on all workers."""
 
 
+class NothingToLearnError(DataError):
+    """The contrast is exactly 0: no pair has a negative; raised on all workers."""
+
+
 def fit(
     state: TrainState,
     network: nn.Module,
@@ -73,6 +77,7 @@ def fit(
     Raises:
         StoppedError: when any worker wished to stop.
         TooManySkippedError: naming the rows.
+        NothingToLearnError: at the end of the first epoch if its contrast was exactly 0, before it is saved.
     """
     objectives = state.model.architecture.objectives
     while state.epoch < epochs and not _is_enough(state, early_stop_epochs):
@@ -99,10 +104,25 @@ def fit(
             after_step(report, waited)
             asked = time.monotonic()
         means = {name: total / max(1, state.num_summed) for name, total in state.sums.items()}
+        if state.epoch == 0:  # later it may be what was learned
+            refuse_no_contrast(means.get("gc"), f"all {state.num_summed} steps of epoch 1")
         state.epoch, state.batch = state.epoch + 1, 0
         state.sums, state.num_summed = Counter(), 0
         network.eval()
         end_epoch(with_loss(means, objectives) if means else {"loss": math.nan})
+
+
+def refuse_no_contrast(gc: float | None, where: str) -> None:
+    """Refuse a contrast that compares nothing; None where there is none.
+
+    Raises:
+        NothingToLearnError: if it is exactly 0.
+    """
+    if gc == 0.0:
+        raise NothingToLearnError(
+            f"the contrast was exactly 0 in {where}: all pairs of each batch share their biotext or their sequence, so "
+            "that none is a negative of another and nothing is learned; train on more varied pairs."
+        )
 
 
 def _is_enough(state: TrainState, early_stop_epochs: int | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from protclip import files
-from protclip.evaluation.retrieval import CUTOFFS, chance
+from protclip.evaluation.retrieval import CUTOFFS
 from protclip.train import curves
 
 REPORT, CONFIG, METRICS, STEPS = "report.html", "config.yaml", "metrics.json", "steps.jsonl"
@@ -120,7 +120,7 @@ def _summary(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> s
     if trained:
         best = _best(metrics)
         facts["Best epoch"] = f"{best['epoch']}{'' if finished else ' so far'}"
-        facts["Validation loss"] = f"{best['valid']['loss']:.4f} of {best['valid']['num_pairs']:,} pairs"
+        facts["Validation loss"] = f"{best['valid']['loss']:.4f} of {_measured_on(best['valid'])}"
     steps = max([last["step"], *(row["step"] for row in rows[-1:])])
     facts["Steps"] = f"{steps:,}"
     if any("skipped" in row for row in rows):
@@ -156,9 +156,17 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
     for way, label in WAYS.items():
         for model, valid in models.items():
             rows.append([f"{label}, {model}", *(format(valid[way][name], form) for name, form in measures.items())])
-    by_chance = chance(history[0]["valid"]["num_pairs"])
-    rows.append(["chance", *(f"{by_chance[name]:.3f}" if name in by_chance else "" for name in measures)])
-    return f"<h2>Retrieval on the validation pairs</h2>{_table(rows)}"
+    valid = history[-1]["valid"]
+    rows.append(["chance", *(f"{valid['chance'][name]:.3f}" if name in valid["chance"] else "" for name in measures)])
+    about = (
+        f"Of {_measured_on(valid)}. Pairs of one text are right answers to each other; chance is the recall of a "
+        "random order with the same right answers."
+    )
+    return f"<h2>Retrieval on the validation pairs</h2>{_table(rows)}<p>{about}</p>"
+
+
+def _measured_on(valid: Mapping[str, Any]) -> str:
+    return f"{valid['num_pairs']:,} pairs ({valid['num_proteins']:,} proteins, {valid['num_texts']:,} texts)"
 
 
 def _epochs(history: Sequence[Mapping[str, Any]]) -> str:
@@ -183,11 +191,10 @@ def _epoch_figures(history: Sequence[Mapping[str, Any]]) -> list[str]:
     }
     losses["weighted sum, training"] = [(entry["epoch"], entry["train"]["loss"]) for entry in history if entry["train"]]
     made = [curves.figure("Validation loss", losses, x_label="epoch", y_label="loss (nats)")]
-    by_chance = chance(valid[0][1]["num_pairs"])
     for name in ("recall@10", "recall@1"):
         recalls = {label: [(epoch, terms[way][name]) for epoch, terms in valid] for way, label in WAYS.items()}
-        title = f"{name} of {valid[0][1]['num_pairs']:,} validation pairs"
-        levels = {"chance": by_chance[name]}
+        title = f"{name} of {valid[-1][1]['num_pairs']:,} validation pairs"
+        levels = {"chance": valid[-1][1]["chance"][name]}
         made.append(
             curves.figure(title, recalls, x_label="epoch", y_label="share found", levels=levels, from_zero=True)
         )

@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from protclip import distributed, files
 from protclip.errors import CheckpointError
-from protclip.model.checkpoint import load_tensors, load_weights
 from protclip.model.dual_encoder import DualEncoder
-from protclip.model.tensors import write_tensors
+from protclip.model.tensors import load_tensors, write_tensors
+from protclip.model.weights import load_weights
 
 TENSORS, PROGRESS = "trainer.safetensors", "trainer.json"
 

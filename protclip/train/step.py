@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -132,14 +132,20 @@ def _backward(
     # Gradient caching (Gao et al. 2021, arXiv:2101.06983): what rows of several parts have to do with each other is
     # computed from outputs without a graph; its gradient with respect to them then goes through each part's own graph.
     between = objectives.pda > 0 and objectives.pda_negatives == "proteins"
-    with torch.no_grad():
-        joint = [_leaves(_joint(_forward(model, batch), between=between)) for batch in batches]
+    # Dropout, where an encoder has it, draws the same masks in both passes.
+    drawn: list[_RandomState] = []
+    joint: list[Outputs] = []
+    for batch in batches:
+        drawn.append(_RandomState.of(batch.protein_ids_BL.device))
+        with torch.no_grad():
+            joint.append(_leaves(_joint(_forward(model, batch), between=between)))
     terms = {"gc": contrast(joint, batches, group=group), **own_terms(joint, batches)}
     total_loss(terms, objectives).backward()  # type: ignore[no-untyped-call]
     for i, (batch, leaves) in enumerate(zip(batches, joint, strict=True)):
         last = i == len(batches) - 1
         with contextlib.nullcontext() if last else distributed.without_averaging(network):
-            outputs_i = _forward(network, batch)
+            with drawn[i].again():
+                outputs_i = _forward(network, batch)
             loss = outputs_i.protein_BD.new_zeros(())
             for output, leaf in zip(_tensors(_joint(outputs_i, between=between)), _tensors(leaves), strict=True):
                 if output.requires_grad:
@@ -151,6 +157,30 @@ def _backward(
         for name, term in own.items():
             terms[name] = terms.get(name, 0.0) + term.detach()
     return {name: terms[name].detach() for name in ("gc", "bsr", "pda", "mlm") if name in terms}
+
+
+@dataclass(frozen=True, slots=True)
+class _RandomState:
+    """Of torch on the CPU, and on the GPU where it computes."""
+
+    device: torch.device
+    cpu: Tensor
+    gpu: Tensor | None
+
+    @classmethod
+    def of(cls, device: torch.device) -> _RandomState:
+        """As it is now."""
+        gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(device, torch.get_rng_state(), gpu)
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """As it was then; afterwards it is again what it was before."""
+        with torch.random.fork_rng(devices=[] if self.gpu is None else [self.device]):
+            torch.set_rng_state(self.cpu)
+            if self.gpu is not None:
+                torch.cuda.set_rng_state(self.gpu, self.device)
+            yield
 
 
 def _forward(network: nn.Module, batch: Batch) -> Outputs:

@@ -1,28 +1,33 @@
-"""Rows of a CSV file whose quoted cells may hold commas and line ends, and whose quotes may be damaged."""
+"""Rows of a CSV file whose quoted cells may hold delimiters and line ends, and whose quotes may be damaged."""
 
 from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterable, Iterator
 
+from protclip.uniprot.dialect import Layout, csv_reader
 from protclip.uniprot.entry import ACCESSION, BadEntry, RefusedError, is_utf8, not_utf8
-from protclip.uniprot.streams import read_lines
 
 MAX_CELL_CHARS = 16 << 20
 """A cell over several lines is given up beyond this: its quote was never closed."""
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def csv_rows(stream: IO[bytes], source: str) -> Iterator[tuple[int, list[str] | BadEntry]]:
-    """(number of its first line, cells) of each row, header included, or what its first line was refused for."""
+def csv_rows(
+    lines: Iterable[tuple[int, bytes]], layout: Layout, source: str
+) -> Iterator[tuple[int, list[str] | BadEntry]]:
+    """(number of its first line, cells) of each row, without blanks round them, or what its first line was refused for.
+
+    Args:
+        lines: below the header, with their numbers.
+        layout: of the table.
+        source: the name for messages.
+    """
     csv.field_size_limit(MAX_CELL_CHARS)
-    lines = _PhysicalLines(read_lines(stream, source, "a CSV file"))
-    reader = csv.reader(lines, strict=True)
-    width = None
+    physical = _PhysicalLines(iter(lines))
+    reader = csv_reader(physical, layout.delimiter)
     while True:
-        lines.taken = []
+        physical.taken = []
         row: list[str] | None
         why = "a quote that is not closed"
         try:
@@ -33,15 +38,13 @@ def csv_rows(stream: IO[bytes], source: str) -> Iterator[tuple[int, list[str] | 
             row, why = None, str(error)
         if row == []:  # a blank line
             continue
-        number, first = lines.taken[0]
-        if width is None:
-            width = len(row or ())
-        if not all(is_utf8(line) for _, line in lines.taken):
+        number, first = physical.taken[0]
+        if not all(is_utf8(line) for _, line in physical.taken):
             yield number, not_utf8(first, source, number)
-        elif row is not None and (len(lines.taken) == 1 or len(row) == width):
-            yield number, row
+        elif row is not None and (len(physical.taken) == 1 or len(row) == layout.width):
+            yield number, [cell.strip() for cell in row]
         else:
-            lines.put_back_further()
+            physical.put_back_further()
             accession = ACCESSION.match(first.decode())
             refusal = RefusedError("unreadable CSV", first.decode(), f"cells quoted as in CSV; found: {why}")
             yield number, refusal.at(source=source, line=number, accession=accession[0] if accession else None)
@@ -58,8 +61,6 @@ class _PhysicalLines(Iterator[str]):
 
     def __next__(self) -> str:
         number, line = self.put_back.popleft() if self.put_back else next(self.lines)
-        if number == 1:
-            line = line.removeprefix(BYTE_ORDER_MARK)
         self.taken.append((number, line))
         return line.decode(errors="replace") + "\n"
 

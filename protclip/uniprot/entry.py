@@ -11,9 +11,17 @@ from protclip.uniprot.residues import RESIDUES
 MAX_VALUE_CHARS = 200
 """Characters of an offending value that a BadEntry keeps."""
 
+LABELS = {
+    "function": "FUNCTION: ",
+    "subcellular_location": "SUBCELLULAR LOCATION: ",
+    "similarity": "SIMILARITY: ",
+}
+"""What the comments of an Entry start with, by its field."""
 RESIDUE_BYTES = RESIDUES.encode()
 ACCESSION = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 """What stands for an accession in a table."""
+UTF8 = "UTF-8 text; convert another encoding first, such as by iconv -f WINDOWS-1252 -t UTF-8"
+"""What is allowed where a line is in no Unicode encoding: which one it is in cannot be told for certain."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +41,8 @@ class Entry:
     name: str | None = None
     """All names as UniProt's TSV column ``Protein names`` writes them, without evidence tags."""
     function: str | None = None
-    """``FUNCTION: …``, evidence tags kept; several blocks are joined by ``"; "``, each with its label."""
+    """``FUNCTION: …``, evidence tags kept; several blocks are joined by ``"; "``, each with its label. A table that
+    somebody made may have the text without it; an Entry has it."""
     subcellular_location: str | None = None
     """``SUBCELLULAR LOCATION: …``, likewise."""
     similarity: str | None = None
@@ -46,6 +55,14 @@ class Entry:
     """NCBI taxonomy identifier."""
     ec: tuple[str, ...] = ()
     """EC numbers of the protein and its parts, each once, in the entry's order."""
+
+    def __post_init__(self) -> None:
+        for field, label in LABELS.items():
+            text = getattr(self, field)
+            if text is not None and not text.startswith(label):
+                has_one = text[: len(label) - 1].upper() == label[:-1]
+                bare = text[len(label) - 1 :].lstrip() if has_one else text
+                object.__setattr__(self, field, label + bare)
 
     @property
     def num_properties(self) -> int:
@@ -123,4 +140,4 @@ def is_utf8(text: bytes) -> bool:
 
 def not_utf8(line: bytes, source: str, number: int) -> BadEntry:
     """The BadEntry of a line that is no text."""
-    return RefusedError("not UTF-8", repr(line), "UTF-8 text").at(source=source, line=number, accession=None)
+    return RefusedError("not UTF-8", repr(line), UTF8).at(source=source, line=number, accession=None)

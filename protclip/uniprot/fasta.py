@@ -60,8 +60,8 @@ def parse_header(line: str) -> Header:
     text = line.removeprefix(">").strip()
     match = _UNIPROT.match(text)
     if match is None:
-        accession, _, name = text.partition(" ")
-        return Header(accession=accession, name=name.strip() or None)
+        words = text.split(None, 1)  # at any white space: some write a tab
+        return Header(accession=words[0] if words else "", name=words[1] if len(words) > 1 else None)
     database, accession, entry_name, description = match.groups()
     name, *pairs = _KEY.split(description or "")
     # "OX=9913 PE=1" splits into OX, 9913, PE, 1.
@@ -149,7 +149,7 @@ def _record(line: bytes, residues: list[bytes], source: str, number: int) -> Rec
         if not header.accession:
             raise RefusedError("no accession", line.decode(), "a header whose first word names the sequence")
         accession = header.accession
-        letters = b"".join(residues).translate(None, b" \t\r").removesuffix(b"*")
+        letters = b"".join(residues).translate(None, b" \t").removesuffix(b"*")
         return Record(header=header, sequence=checked_sequence(letters), line=number)
     except RefusedError as refusal:
         return refusal.at(source=source, line=number, accession=accession)

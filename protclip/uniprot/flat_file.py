@@ -13,7 +13,7 @@ from typing import IO
 
 from protclip.errors import DataError
 from protclip.uniprot.crc64 import crc64
-from protclip.uniprot.entry import BadEntry, Entry, RefusedError, checked_sequence
+from protclip.uniprot.entry import UTF8, BadEntry, Entry, RefusedError, checked_sequence
 from protclip.uniprot.protein_names import parse_names, unwrap
 from protclip.uniprot.streams import num_lines, read_blocks
 
@@ -23,14 +23,14 @@ MAX_ENTRY_BYTES = 64 << 20
 _RUN_END = {code: re.compile(rb"\n(?!" + code + rb"   )") for code in (b"ID", b"AC", b"DE", b"OS", b"OX", b"PE")}
 TOPICS = ("FUNCTION", "SUBCELLULAR LOCATION", "SIMILARITY")
 # All that is looked for in a whole entry is found in one pass.
-_MARK = re.compile(rb"\n(?:(?:ID|AC|PE|SQ)   |CC   -!- (?:" + "|".join(TOPICS).encode() + rb"):|//[ \t\r]*(?=\n))")
+_MARK = re.compile(rb"\n(?:(?:ID|AC|PE|SQ)   |CC   -!- (?:" + "|".join(TOPICS).encode() + rb"):|//[ \t]*(?=\n))")
 _LONGEST_MARK = 64
 _COMMENT = len(b"\nCC   -!- ")
 _BLOCK_END = re.compile(rb"\n(?!CC    )")  # a comment's further lines are indented
-_SQ = re.compile(rb"SQ   SEQUENCE +(\d+) AA; +\d+ MW; +([0-9A-F]{16}) CRC64;")
+_SQ = re.compile(rb"SQ   SEQUENCE +(\d{1,9}) AA; +\d+ MW; +([0-9A-F]{16}) CRC64;")
 _TAXON = re.compile(r"NCBI_TaxID=(\d{1,9})\b")
 _EXISTENCE = re.compile(r"([1-5]):")
-_WHITESPACE = b" \t\r\n"
+_WHITESPACE = b" \t\n"
 # Reviewed and Unreviewed since 2006; Swiss-Prot's STANDARD and TrEMBL's PRELIMINARY before.
 STATUS = {"Reviewed": True, "STANDARD": True, "Unreviewed": False, "PRELIMINARY": False}
 
@@ -85,8 +85,6 @@ def _cut_entries(stream: IO[bytes], source: str) -> Iterator[_Piece]:
     marks: dict[bytes, list[int]] = {}
     for block in read_blocks(stream, source):
         buffer += block
-        if b"\r" in buffer:
-            buffer = buffer.replace(b"\r\n", b"\n")
         start = 0
         for mark in _MARK.finditer(buffer, searched):
             code, at, searched = mark[0][1:3], mark.start(), mark.end()
@@ -120,7 +118,7 @@ def _parse(piece: _Piece, source: str) -> Entry | BadEntry:
         return refusal.at(source=source, line=piece.line, accession=accession)
     except UnicodeDecodeError as error:
         value = repr(bytes(error.object[error.start : error.end]))
-        return RefusedError("not UTF-8", value, "UTF-8 text").at(source=source, line=piece.line, accession=accession)
+        return RefusedError("not UTF-8", value, UTF8).at(source=source, line=piece.line, accession=accession)
 
 
 def _entry(piece: _Piece, accession: str) -> Entry:
@@ -131,9 +129,10 @@ def _entry(piece: _Piece, accession: str) -> Entry:
     identity = " ".join(_lines(head, b"ID")).split()
     reviewed = _reviewed(identity)
     sequence = _sequence(piece)
-    if (length := re.search(r"(\d+) AA\.?$", " ".join(identity))) and int(length[1]) != len(sequence):
+    length = identity[-2] if identity[-1:] in (["AA"], ["AA."]) else ""
+    if length.isdecimal() and length != str(len(sequence)):
         # Names of one entry and the sequence of another, which a file that lost bytes in between would give.
-        raise RefusedError("length is not the ID line's", f"{len(sequence)} residues", f"{length[1]}, the ID line's")
+        raise RefusedError("length is not the ID line's", f"{len(sequence)} residues", f"{length[:9]}, the ID line's")
     names = parse_names(_lines(head, b"DE"))
     taxon = _TAXON.search(" ".join(_lines(head, b"OX")))
     return Entry(
@@ -190,7 +189,7 @@ def _accession(piece: _Piece) -> str:
     starts = piece.marks.get(b"AC", [])
     lines, end = _run(piece.text, b"AC", starts[0]) if starts else ([], 0)
     accession = " ".join(lines).split(";")[0].strip()
-    if not accession or " " in accession:
+    if len(accession.split()) != 1:
         raise RefusedError("no accession", accession, "an AC line such as 'AC   P12345;'")
     for second in starts:
         if second >= end:

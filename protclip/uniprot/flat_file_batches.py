@@ -22,6 +22,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import accumulate
 from typing import IO
 
 from protclip.uniprot.batch import Batch, columns
@@ -36,7 +37,7 @@ _STATUS = {name.encode(): reviewed for name, reviewed in STATUS.items()}
 # a topic without its space where no text follows in its line, a terminator with a newline where no ID line follows.
 _PART = re.compile(
     rb"\n(?:ID   [^\n]*|AC   [^\n]*|PE   [^\n]*|SQ   [^\n]*(?:\n     [A-Z])?|" + _TOPIC + rb"(?: (?=[!-~]))?"
-    rb"|//(?:(?=\n(?:ID   |\Z))|[ \t\r]*\n))"
+    rb"|//(?:(?=\n(?:ID   |\Z))|[ \t]*\n))"
 )
 _PLAIN = re.compile(
     rb"\nID   [!-~]+ +(" + b"|".join(_STATUS) + rb"); [^\n]*"
@@ -68,8 +69,8 @@ def _cut_blocks(stream: IO[bytes], source: str) -> Iterator[tuple[int, bytes]]:
     for read in read_blocks(stream, source):
         block = read
         end = block.rfind(_END) + len(_END)
-        if end < len(_END) or b"\r" in block:
-            block = (rest + block).replace(b"\r\n", b"\n")
+        if end < len(_END):
+            block = rest + block
             rest = b""
             # Where terminators are missing or odd, an ID line starts an entry.
             end = block.rfind(_END) + len(_END) if _END in block else block.rfind(b"\nID   ") + 1
@@ -88,6 +89,8 @@ def _cut_blocks(stream: IO[bytes], source: str) -> Iterator[tuple[int, bytes]]:
 def _batch(text: bytes, source: str, line: int) -> Batch:
     """The batch of a block, whose first entry starts at this line."""
     cut = functools.cache(lambda: text[1:].removesuffix(_END).split(_END))
+    # The lines that the texts start at.
+    starts = functools.cache(lambda: list(accumulate((num_lines(one + _END) for one in cut()), initial=line)))
     plain = list(map(_PLAIN.fullmatch, _shape(text).removesuffix(_END[:-1]).split(_END[:-1])))
     if None in plain:
         plain = [_PLAIN.fullmatch(_shape(b"\n" + piece)) for piece in cut()]
@@ -99,7 +102,7 @@ def _batch(text: bytes, source: str, line: int) -> Batch:
             judged.append(_judged(*match.group(1, 4, 3)))
             entries.append(i)
             continue
-        for entry in _read(cut(), i, source, line):
+        for entry in _read(cut()[i], source, starts()[i]):
             if isinstance(entry, BadEntry):
                 bad.append(entry)
             else:
@@ -116,7 +119,7 @@ def _batch(text: bytes, source: str, line: int) -> Batch:
 
     def entry_at(i: int) -> Entry | BadEntry:
         found = entries[i]
-        return found if isinstance(found, Entry) else next(_read(cut(), found, source, line))
+        return found if isinstance(found, Entry) else next(_read(cut()[found], source, starts()[found]))
 
     return Batch(
         **columns(judged),
@@ -137,13 +140,9 @@ def _judged(status: bytes, level: bytes, comments: bytes) -> tuple[bool, int, in
     return _STATUS[status], int(level), 1 + sum(topic.encode() in comments for topic in TOPICS)
 
 
-def _read(texts: list[bytes], i: int, source: str, line: int) -> Iterator[Entry | BadEntry]:
-    """What read_flat_file gives for one text of a block that starts at this line."""
-    if texts[i].isspace() or not texts[i]:
+def _read(text: bytes, source: str, line: int) -> Iterator[Entry | BadEntry]:
+    """What read_flat_file gives for one text of a block, which starts at this line."""
+    if text.isspace() or not text:
         return
-    for entry in read_flat_file(io.BytesIO(texts[i] + _END), source):
-        if isinstance(entry, BadEntry):
-            before = sum(num_lines(text + _END) for text in texts[:i])
-            yield replace(entry, line=line + before + entry.line - 1)
-        else:
-            yield entry
+    for entry in read_flat_file(io.BytesIO(text + _END), source):
+        yield replace(entry, line=line + entry.line - 1) if isinstance(entry, BadEntry) else entry

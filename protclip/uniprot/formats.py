@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO
 
 from protclip import files
 from protclip.errors import DataError
 from protclip.uniprot.batch import Batch, batches_of
+from protclip.uniprot.columns import describe_unused
+from protclip.uniprot.dialect import read_layout
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.flat_file import read_flat_file
 from protclip.uniprot.flat_file_batches import read_flat_file_batches
 from protclip.uniprot.json_lines import read_json_lines
-from protclip.uniprot.streams import open_stream
-from protclip.uniprot.table import read_csv, read_tsv, read_tsv_batches
+from protclip.uniprot.streams import open_stream, read_blocks
+from protclip.uniprot.table import read_table, read_table_batches
 from protclip.uniprot.xml_entries import read_xml
 
 Reader = Callable[[IO[bytes], str], Iterator[Entry | BadEntry]]
@@ -26,9 +28,9 @@ READERS: dict[str, Reader] = {
     ".fasta": read_fasta,
     ".fa": read_fasta,
     ".faa": read_fasta,
-    ".tsv": read_tsv,
-    ".tab": read_tsv,
-    ".csv": read_csv,
+    ".tsv": read_table,
+    ".tab": read_table,
+    ".csv": read_table,
     ".xml": read_xml,
     ".jsonl": read_json_lines,
 }
@@ -76,12 +78,34 @@ def read_batches(stream: IO[bytes], path: str) -> Iterator[Batch]:
         DataError: as open_entries.
     """
     reader = reader_of(path)
-    if reader is read_tsv:
-        yield from read_tsv_batches(stream, path)
+    if reader is read_table:
+        yield from read_table_batches(stream, path)
     elif reader is read_flat_file:
         yield from read_flat_file_batches(stream, path)
     else:
         yield from batches_of(reader(stream, path))
+
+
+def describe_unused_columns(paths: Sequence[str]) -> Iterator[str]:
+    """What the tables among some files have that is not read, a line for all that have the same.
+
+    Raises:
+        DataError: if a table lacks the columns of accession and sequence.
+    """
+    tables = [path for path in paths if reader_of(path) is read_table]
+    by_columns: dict[str | None, list[str]] = {}
+    for path, columns in zip(tables, files.in_threads(_unused_columns, tables), strict=True):
+        by_columns.setdefault(columns, []).append(path)
+    for columns, named in by_columns.items():
+        if columns is not None:
+            more = f" and {len(named) - 1:,} more like it" if len(named) > 1 else ""
+            yield f"{named[0]}{more}: not read are the columns {columns}"
+
+
+def _unused_columns(path: str) -> str | None:
+    with open_stream(path) as stream:
+        layout, _ = read_layout(read_blocks(stream, path), path)
+        return describe_unused(layout.header, layout.index)
 
 
 def expand_inputs(patterns: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import IO
 
 from protclip.errors import DataError
+from protclip.uniprot.cells import means_nothing, text_or_none
 from protclip.uniprot.entry import BadEntry, Entry, RefusedError, checked_sequence
 from protclip.uniprot.protein_names import parse_name_cell
 from protclip.uniprot.streams import read_lines
@@ -62,7 +63,8 @@ def _entry(line: bytes) -> Entry:
     except UnicodeEncodeError:
         raise RefusedError("not UTF-8", line.decode(errors="replace"), "text without lone surrogates") from None
     name, comments = _split(pair["text"])
-    names = parse_name_cell(name or "")
+    names = parse_name_cell(text_or_none(name or "") or "")
+    comments = {label: text for label, text in comments.items() if not means_nothing(text[len(label) :].rstrip("."))}
     return Entry(
         accession=f"seq-{hashlib.sha256(sequence.encode()).hexdigest()[:16]}",
         sequence=sequence,

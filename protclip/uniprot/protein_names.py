@@ -16,7 +16,7 @@ _FIELD = re.compile(
     r"(?:(?:RecName|AltName|SubName): *)?(Full|Short|EC|Allergen|Biotech|CD_antigen|INN)=(.*)"
     r"|(Contains|Includes):|Flags: *(.*)"
 )
-_EVIDENCE = re.compile(r"\s*\{(?:ECO:|EI\d)[^{}]*\}$")
+_EVIDENCE = re.compile(r"\{(?:ECO:|EI\d)[^{}]*\}")
 _EC_GROUP = re.compile(r"\(EC ([^()]+)\)")
 _BRACKET = re.compile(r"[()[\]]")
 _OPENING = {")": "(", "]": "["}
@@ -82,8 +82,8 @@ def parse_names(lines: Sequence[str]) -> ProteinNames:
             flags = flag_text
         else:
             text = value.strip().removesuffix(";").rstrip()
-            if text.endswith("}"):
-                text = _EVIDENCE.sub("", text)
+            if text.endswith("}") and _EVIDENCE.fullmatch(text, start := text.rfind("{")):
+                text = text[:start].rstrip()
             if text:
                 current.names.append((kind, text))
     fragment = _FRAGMENT.search(flags)

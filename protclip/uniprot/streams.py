@@ -1,9 +1,14 @@
-"""Files as streams of bytes: local or fsspec URL, plain or gzip, with errors that name the file."""
+"""Files as streams of text: local or fsspec URL, plain or gzip, with errors that name the file.
+
+What is behind ``open_stream`` is UTF-8 without a byte order mark, and behind ``read_blocks`` every line ends with LF
+alone, so that readers know nothing else.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import IO, cast
 
 import numpy as np
@@ -11,6 +16,7 @@ from isal import isal_zlib
 
 from protclip import files
 from protclip.errors import DataError
+from protclip.uniprot.encodings import Utf8Stream
 
 BLOCK_BYTES = 512 << 10
 """What is worked on at once; it stays in a processor's cache."""
@@ -19,13 +25,15 @@ _PACKED_BYTES = 64 << 10
 _GZIP = 16 + isal_zlib.MAX_WBITS
 _DAMAGED = cast(type[Exception], isal_zlib.error)
 GZIP_MAGIC = b"\x1f\x8b"
+# CR CR LF is what a program leaves that writes CRLF as text: one end of a line, not two.
+_LINE_END = re.compile(rb"\r\r?\n|\r")
 MAX_LINE_BYTES = 64 << 20
 """No file of ours has a longer line; more without a line end is another kind of file."""
 
 
 @contextlib.contextmanager
 def open_stream(path: str) -> Iterator[IO[bytes]]:
-    """Open a file for reading, decompressed if its first two bytes are gzip's, whatever its name says.
+    """Open a file for reading, decompressed if its first two bytes are gzip's, whatever its name says, and as UTF-8.
 
     Raises:
         DataError: if it cannot be opened.
@@ -36,10 +44,8 @@ def open_stream(path: str) -> Iterator[IO[bytes]]:
             raw.seek(0)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error}); check the path and its permissions.") from error
-        if magic != GZIP_MAGIC:
-            yield raw
-            return
-        yield cast(IO[bytes], _Gunzip(raw))
+        unpacked = cast(IO[bytes], _Gunzip(raw)) if magic == GZIP_MAGIC else raw
+        yield cast(IO[bytes], Utf8Stream(unpacked))
 
 
 class _Gunzip:
@@ -70,11 +76,34 @@ class _Gunzip:
 
 
 def read_blocks(stream: IO[bytes], source: str) -> Iterator[bytes]:
-    """The stream's bytes in blocks of about BLOCK_BYTES; everything before a damage is given before the error.
+    """The stream in blocks of about BLOCK_BYTES, with LF for every CRLF and CR, in quoted cells too.
+
+    Everything before a damage is given before the error.
 
     Raises:
         DataError: if the stream ends early or is damaged.
     """
+    held = b""  # at the end of a block, until the next one shows whether an LF follows
+    for read in _read_blocks(stream, source):
+        block = held + read if held else read
+        held = b""
+        if b"\r" in block:
+            if block.endswith(b"\r"):
+                held = b"\r\r" if block.endswith(b"\r\r") else b"\r"
+            block = _with_lf(block[: len(block) - len(held)])
+        if block:
+            yield block
+    if held:
+        yield _with_lf(held)
+
+
+def _with_lf(text: bytes) -> bytes:
+    common = text.replace(b"\r\n", b"\n")
+    return _LINE_END.sub(b"\n", text) if b"\r" in common else common
+
+
+def _read_blocks(stream: IO[bytes], source: str) -> Iterator[bytes]:
+    """The stream as it is, in blocks."""
     pieces: list[bytes] = []
     num_bytes = 0
     try:
@@ -93,16 +122,14 @@ def read_blocks(stream: IO[bytes], source: str) -> Iterator[bytes]:
 
 
 def _read_pieces(stream: IO[bytes], source: str) -> Iterator[bytes]:
-    # read1 gives what one step of decompression gave, some 30 kB; read would drop that when the next step fails.
-    read = getattr(stream, "read1", stream.read)
     while True:
         try:
-            piece = read(BLOCK_BYTES)
+            piece = stream.read(BLOCK_BYTES)
         except EOFError as error:
             raise DataError(
                 f"{source}: the gzip stream ends in the middle: the file was cut short. Fetch or copy it again."
             ) from error
-        except (OSError, _DAMAGED) as error:
+        except (OSError, UnicodeError, _DAMAGED) as error:
             raise DataError(f"{source}: cannot be read to its end ({error}). Fetch or copy it again.") from error
         if not piece:
             return
@@ -120,11 +147,17 @@ def read_lines(stream: IO[bytes], source: str, kind: str) -> Iterator[tuple[int,
     Raises:
         DataError: if the stream is damaged, or a line longer than MAX_LINE_BYTES.
     """
-    number = 0
-    for block in read_line_blocks(stream, source, kind):
-        for line in block.removesuffix(b"\n").split(b"\n"):
-            number += 1
-            yield number, line.removesuffix(b"\r")
+    yield from split_lines(read_line_blocks(stream, source, kind))
+
+
+def split_lines(blocks: Iterable[bytes], first: int = 1) -> Iterator[tuple[int, bytes]]:
+    """(number, line without its end) of each line of blocks of whole lines, of which the first one has this number."""
+    number = first
+    for block in blocks:
+        if block:
+            for line in block.removesuffix(b"\n").split(b"\n"):
+                yield number, line
+                number += 1
 
 
 def num_lines(text: bytes) -> int:

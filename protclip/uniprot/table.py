@@ -1,27 +1,29 @@
-"""UniProt's exports as tables: TSV, which knows no quoting, and CSV, which does.
+"""Tables of entries: UniProt's exports, and the same columns as other programs write them.
 
-Columns are found by name, in the spelling of any release of the website or as the REST API calls its fields:
-https://www.uniprot.org/help/return_fields. Two are required; what the others would say is None without them.
+Columns are found by name (columns.py), and the header says how the table is cut (dialect.py). Two columns are required;
+what the others would say is None without them, and where a cell means nothing (cells.py).
 
-A TSV is read a block of lines at a time. A block in which every row has its cells, an accession, a sequence, and a
-status and a protein existence that are known, which is nearly all, is judged by a few operations on whole columns, and
-only the rows that are asked for are read: what is wrong in a row's other cells is found then. Any other block goes row
-by row.
+A table that is cut at tabs is read a block of lines at a time. A block in which every row has its cells, an accession,
+a sequence, and a status and a protein existence that are understood, which is nearly all, is judged by a few operations
+on whole columns, and only the rows that are asked for are read: what is wrong in a row's other cells is found then. Any
+other block goes row by row, and so does CSV.
 """
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from protclip.errors import DataError
-from protclip.uniprot.batch import Batch, batch_of
-from protclip.uniprot.csv_rows import BYTE_ORDER_MARK, csv_rows
+from protclip.uniprot import cells
+from protclip.uniprot.batch import Batch, batch_of, batches_of
+from protclip.uniprot.cells import MAX_NOTHING_CHARS, means_nothing, unquoted
+from protclip.uniprot.csv_rows import csv_rows
+from protclip.uniprot.dialect import TAB, Layout, cut_cells, read_layout
 from protclip.uniprot.entry import (
     ACCESSION,
     BadEntry,
@@ -32,179 +34,131 @@ from protclip.uniprot.entry import (
     not_utf8,
 )
 from protclip.uniprot.protein_names import parse_name_cell
-from protclip.uniprot.streams import read_line_blocks
+from protclip.uniprot.streams import read_line_blocks, split_lines
 
-COLUMNS = {
-    "accession": ("Entry", "accession"),
-    "entry_name": ("Entry name", "id"),
-    "reviewed": ("Reviewed", "Status"),
-    "name": ("Protein names", "protein_name"),
-    "organism": ("Organism", "organism_name"),
-    "organism_id": ("Organism (ID)", "Organism ID", "organism_id", "Taxonomic ID"),
-    "sequence": ("Sequence",),
-    "length": ("Length",),
-    "existence": ("Protein existence", "protein_existence"),
-    "ec": ("EC number", "ec"),
-    "function": ("Function [CC]", "cc_function"),
-    "subcellular_location": ("Subcellular location [CC]", "cc_subcellular_location"),
-    "similarity": ("Sequence similarities", "cc_similarity"),
-    "families": ("Protein families", "protein_families"),
-}
-"""The spellings of each column; case does not matter."""
-
-_FIELDS = {spelling.lower(): field for field, spellings in COLUMNS.items() for spelling in spellings}
-_STATUS = {b"reviewed": True, b"unreviewed": False}
-_EXISTENCE = {
-    b"Evidence at protein level": 1,
-    b"Evidence at transcript level": 2,
-    b"Inferred from homology": 3,
-    b"Predicted": 4,
-    b"Uncertain": 5,
-}
 _PROPERTIES = (("function",), ("subcellular_location",), ("similarity", "families"))
 _NEWLINE = ord("\n")
 _FOREIGN = -2
-_TAXON = re.compile(r"(\d{1,9})(?:\.0)?")  # pandas writes integers as 9606.0 in a column with gaps
+_CODES = range(128)
+# Of bytes: letters and digits of ASCII, and what is visible of it.
+_ALNUM = np.array([chr(code).isalnum() for code in _CODES] + [False] * 128)
+_VISIBLE = np.array([" " < chr(code) < "\x7f" for code in _CODES] + [False] * 128)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Layout:
-    """Where the columns of a table stand."""
+def read_table(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
+    """The rows of a table, in its order, in constant memory.
 
-    header: list[str]
-    index: dict[str, int]
-    """By field; an absent column is not there."""
-
-    @property
-    def width(self) -> int:
-        return len(self.header)
-
-
-def read_tsv(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
-    """The rows of a tab-separated export, in its order, in constant memory; a quote is a character like any other.
+    Behind tabs a quote is a character like any other, but round a whole cell. Else quoted cells may hold delimiters and
+    line ends; where a quote is not closed, the line that it stands in is refused and reading goes on with the next.
 
     Args:
-        stream: decompressed bytes.
+        stream: UTF-8.
         source: the name for messages.
 
     Raises:
         DataError: if the stream is damaged (entries before the damage are given first), or without the columns of
             accession and sequence, or without rows.
     """
-    for block in _tsv_blocks(stream, source):
+    layout, blocks = read_layout(read_line_blocks(stream, source, "a table"), source)
+    if layout.delimiter != TAB:
+        yield from _csv_entries(blocks, layout, source)
+        return
+    for block in _tab_blocks(blocks, layout, source):
         yield from _entries(block)
 
 
-def read_tsv_batches(stream: IO[bytes], source: str) -> Iterator[Batch]:
-    """The same rows as read_tsv, in batches that make no entry before it is asked for.
+def read_table_batches(stream: IO[bytes], source: str) -> Iterator[Batch]:
+    """The same rows as read_table, in batches that make no entry before it is asked for, where tabs cut the table.
 
     Raises:
-        DataError: as read_tsv.
+        DataError: as read_table.
     """
-    for block in _tsv_blocks(stream, source):
+    layout, blocks = read_layout(read_line_blocks(stream, source, "a table"), source)
+    if layout.delimiter != TAB:
+        yield from batches_of(_csv_entries(blocks, layout, source))
+        return
+    for block in _tab_blocks(blocks, layout, source):
         yield _plain_batch(block) or batch_of(_entries(block))
 
 
-def read_csv(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
-    """The rows of a comma-separated export, whose quoted cells may hold commas and line ends.
-
-    Where a quote is not closed, the line that it stands in is refused and reading goes on with the next.
-
-    Raises:
-        DataError: as read_tsv.
-    """
-    layout: _Layout | None = None
+def _csv_entries(blocks: Iterable[bytes], layout: Layout, source: str) -> Iterator[Entry | BadEntry]:
     found = False
-    for line, row in csv_rows(stream, source):
+    for line, row in csv_rows(split_lines(blocks, layout.first_line), layout, source):
         if isinstance(row, BadEntry):
-            if layout is None:
-                raise DataError(f"{source}, line {line}: the header cannot be read: {row.reason}: {row.value!r}.")
+            found = True
             yield row
-        elif layout is None:
-            layout = _layout(row, source)
         elif row != layout.header:
             found = True
             yield _entry_or_bad(row, source, line, layout)
-    _require_rows(found, layout, source)
+    _require_rows(found, source)
 
 
-def _layout(header: list[str], source: str) -> _Layout:
-    index: dict[str, int] = {}
-    for i, name in enumerate(header):
-        if field := _FIELDS.get(name.strip().lower()):
-            index.setdefault(field, i)
-    for field in ("accession", "sequence"):
-        if field not in index:
-            raise DataError(
-                f"{source}: no column {' or '.join(map(repr, COLUMNS[field]))}; its first line starts with "
-                f"{', '.join(header)[:100]!r}. Export the columns Entry and Sequence, and with them Reviewed, "
-                "Protein names, Organism, Organism (ID), Protein existence, EC number, Function [CC], "
-                "Subcellular location [CC], Sequence similarities."
-            )
-    return _Layout(header=header, index=index)
-
-
-def _require_rows(found: bool, layout: _Layout | None, source: str) -> None:
-    if layout is None:
-        _layout([], source)
+def _require_rows(found: bool, source: str) -> None:
     if not found:
         raise DataError(f"{source}: holds no row below its header.")
 
 
-def _entry_or_bad(row: Sequence[str], source: str, line: int, layout: _Layout) -> Entry | BadEntry:
+def _entry_or_bad(row: Sequence[str], source: str, line: int, layout: Layout) -> Entry | BadEntry:
     accession = None
     try:
-        if len(row) > layout.index["accession"] and ACCESSION.fullmatch(row[layout.index["accession"]]):
-            accession = row[layout.index["accession"]]
+        if len(row) > layout.index["accession"]:
+            cell = row[layout.index["accession"]]
+            accession = cell if ACCESSION.fullmatch(cell) and not means_nothing(cell) else None
         if len(row) != layout.width:
             raise RefusedError("wrong number of cells", f"{len(row)} cells", f"{layout.width}, as in the header")
-        return _entry(row, layout)
+        return _entry(row, accession, layout)
     except RefusedError as refusal:
         return refusal.at(source=source, line=line, accession=accession)
 
 
-def _entry(row: Sequence[str], layout: _Layout) -> Entry:
-    cells = {field: row[i] for field, i in layout.index.items()}
-    if not ACCESSION.fullmatch(cells["accession"]):
-        raise RefusedError("no accession", cells["accession"], "an accession such as P12345")
-    if "reviewed" in cells and cells["reviewed"].encode() not in _STATUS:
-        raise RefusedError("unknown status", cells["reviewed"], "reviewed or unreviewed")
-    if "existence" in cells and cells["existence"].encode() not in _EXISTENCE:
-        allowed = ", ".join(level.decode() for level in _EXISTENCE)
-        raise RefusedError("unknown protein existence", cells["existence"], allowed)
-    sequence = checked_sequence(cells["sequence"].encode())
-    if cells.get("length", str(len(sequence))) != str(len(sequence)):
-        raise RefusedError("length is not that of its column", f"{len(sequence)} residues", cells["length"])
-    taxon = _TAXON.fullmatch(cells.get("organism_id") or "0")
-    if taxon is None:
-        raise RefusedError("unreadable taxonomy identifier", cells["organism_id"], "a number such as 9606, or nothing")
-    names = parse_name_cell(cells.get("name", ""))
-    families = cells.get("families")
+def _entry(row: Sequence[str], accession: str | None, layout: Layout) -> Entry:
+    """The entry of a row whose cells have no blanks round them."""
+
+    def cell(field: str) -> str:
+        return row[layout.index[field]] if field in layout.index else ""
+
+    if accession is None:
+        raise RefusedError("no accession", cell("accession"), "an accession such as P12345")
+    reviewed, existence = cells.status(cell("reviewed")), cells.existence(cell("existence"))
+    sequence = _sequence(cell("sequence"), cells.integer(cell("length"), "unreadable length", "147"))
+    names = parse_name_cell(cells.text_or_none(cell("name")) or "")
+    families = cells.text_or_none(cell("families"))
+    similarity = f"SIMILARITY: Belongs to the {families}." if families else None
     return Entry(
-        accession=cells["accession"],
-        entry_name=cells.get("entry_name") or None,
-        reviewed=_STATUS[cells["reviewed"].encode()] if "reviewed" in cells else None,
+        accession=accession,
+        entry_name=cells.text_or_none(cell("entry_name")),
+        reviewed=reviewed,
         sequence=sequence,
-        existence=_EXISTENCE[cells["existence"].encode()] if "existence" in cells else None,
+        existence=existence,
         name=names.name,
-        function=cells.get("function") or None,
-        subcellular_location=cells.get("subcellular_location") or None,
-        similarity=cells.get("similarity") or (f"SIMILARITY: Belongs to the {families}." if families else None),
+        function=cells.text_or_none(cell("function")),
+        subcellular_location=cells.text_or_none(cell("subcellular_location")),
+        similarity=cells.text_or_none(cell("similarity")) or similarity,
         display_name=names.display_name,
-        organism=cells.get("organism") or None,
-        organism_id=int(taxon[1]) if cells.get("organism_id") else None,
-        ec=tuple(dict.fromkeys(re.findall(r"[^;\s]+", cells["ec"]))) if cells.get("ec") else names.ec,
+        organism=cells.text_or_none(cell("organism")),
+        organism_id=cells.taxon(cell("organism_id")),
+        ec=cells.ec_numbers(cell("ec")) or names.ec,
     )
+
+
+def _sequence(cell: str, length: int | None) -> str:
+    """The checked sequence. NA may be two residues or nothing: they are residues where a length says so."""
+    if means_nothing(cell) and len(cell) != length:
+        raise RefusedError("no sequence", cell, "at least one residue; such as NA with 2 in a column Length")
+    sequence = checked_sequence(cell.encode())
+    if length not in (None, len(sequence)):
+        raise RefusedError("length is not that of its column", f"{len(sequence)} residues", str(length))
+    return sequence
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Block:
-    """Some lines of a TSV below its header."""
+    """Some lines of a table that is cut at tabs, below its header."""
 
     text: bytes
     """Whole lines; each ends with a newline."""
     first_line: int
-    layout: _Layout
+    layout: Layout
     source: str
 
     @functools.cached_property
@@ -221,95 +175,131 @@ class _Block:
         return int(np.count_nonzero(self.data[self.places] == _NEWLINE))
 
 
-def _tsv_blocks(stream: IO[bytes], source: str) -> Iterator[_Block]:
-    layout: _Layout | None = None
-    line, found = 1, False
-    for some in read_line_blocks(stream, source, "a TSV file"):
-        text = some if some.endswith(b"\n") else some + b"\n"
-        if b"\r" in text:
-            text = text.replace(b"\r\n", b"\n")
-        if layout is None:
-            head, _, text = text.partition(b"\n")
-            layout = _layout(head.removeprefix(BYTE_ORDER_MARK).decode(errors="replace").split("\t"), source)
-            line += 1
-        if text:
+def _tab_blocks(blocks: Iterable[bytes], layout: Layout, source: str) -> Iterator[_Block]:
+    line, found = layout.first_line, False
+    for some in blocks:
+        if some:
+            text = some if some.endswith(b"\n") else some + b"\n"
             found = found or not text.isspace()
             block = _Block(text=text, first_line=line, layout=layout, source=source)
             yield block
             line += block.num_lines
-    _require_rows(found, layout, source)
+    _require_rows(found, source)
 
 
 def _entries(block: _Block) -> Iterator[Entry | BadEntry]:
-    for number, row in enumerate(block.text.removesuffix(b"\n").split(b"\n"), block.first_line):
-        try:
-            cells = row.decode().split("\t")
-        except UnicodeDecodeError:
-            yield not_utf8(row, block.source, number)
-            continue
-        if row and not row.isspace() and cells != block.layout.header:
-            yield _entry_or_bad(cells, block.source, number, block.layout)
+    for number, line in split_lines([block.text], block.first_line):
+        if not is_utf8(line):
+            yield not_utf8(line, block.source, number)
+        elif line and not line.isspace():
+            row = cut_cells(line.decode(), TAB)
+            if row != block.layout.header:
+                yield _entry_or_bad(row, block.source, number, block.layout)
 
 
 def _plain_batch(block: _Block) -> Batch | None:
     """The batch of rows that are all plainly in order; None where one may not be, which ``_entry`` then finds out.
 
-    Cells are not cut, their ends are found: only those of three columns are looked at.
+    Cells are not cut, their ends are found: only those of three columns are looked at, and those that may mean nothing.
     """
-    text, layout, number = block.text, block.layout, block.num_lines
-    if len(block.places) != number * layout.width or not is_utf8(text):
+    if len(block.places) != block.num_lines * block.layout.width or not is_utf8(block.text):
         return None
-    ends = block.places.reshape(number, layout.width)
+    ends = block.places.reshape(block.num_lines, block.layout.width)
     if (block.data[ends[:, -1]] != _NEWLINE).any():
         return None
-    row_starts = np.append(0, ends[:-1, -1] + 1)
+    return _plain_rows(_Cells(block, ends))
 
-    def column(field: str) -> tuple[np.ndarray, np.ndarray]:
+
+class _Cells:
+    """The cells of a block whose rows all have theirs."""
+
+    def __init__(self, block: _Block, ends: np.ndarray) -> None:
+        self.text, self.data, self.layout, self.ends = block.text, block.data, block.layout, ends
+        self.block = block
+        self.row_starts = np.append(0, ends[:-1, -1] + 1)
+
+    def column(self, field: str) -> tuple[np.ndarray, np.ndarray]:
         """Where the cells of a column start and end."""
-        i = layout.index[field]
-        return (ends[:, i - 1] + 1 if i else row_starts), ends[:, i]
+        i = self.layout.index[field]
+        return (self.ends[:, i - 1] + 1 if i else self.row_starts), self.ends[:, i]
 
-    def filled(field: str) -> np.ndarray:
-        starts, stops = column(field)
-        return stops > starts
+    def cell(self, field: str, i: int) -> str:
+        starts, stops = self.column(field)
+        return unquoted(self.text[starts[i] : stops[i]].decode())
 
-    def coded(field: str, values: Mapping[bytes, int], absent: int) -> np.ndarray:
-        if field not in layout.index:
-            return np.full(number, absent, np.int8)
-        starts, stops = column(field)
+    def row(self, i: int) -> list[str]:
+        return cut_cells(self.text[self.row_starts[i] : self.ends[i, -1]].decode(), TAB)
+
+    def unsure(self, field: str) -> list[int]:
+        """The rows with a cell that may mean nothing, or has blanks or quotes round it."""
+        starts, stops = self.column(field)
+        rows = np.flatnonzero(stops > starts)
+        starts, stops = starts[rows], stops[rows]
+        plain = stops - starts > MAX_NOTHING_CHARS
+        plain &= _ALNUM.take(self.data.take(starts))
+        plain &= _VISIBLE.take(self.data.take(stops - 1))
+        unsure: list[int] = rows[~plain].tolist()
+        return unsure
+
+    def filled(self, field: str) -> np.ndarray:
+        """Whether the cells of a column say something."""
+        starts, stops = self.column(field)
+        filled = stops > starts
+        for i in self.unsure(field):
+            filled[i] = not means_nothing(self.cell(field, i))
+        return filled
+
+    def codes(self, field: str, parse: Callable[[str], Any], absent: int) -> np.ndarray | None:
+        """What the cells of a column say, each distinct one parsed once; None where one is refused."""
+        if field not in self.layout.index:
+            return np.full(len(self.ends), absent, np.int8)
+        codes = np.full(len(self.ends), _FOREIGN, np.int8)
+        starts, stops = self.column(field)
         lengths = stops - starts
-        codes = np.full(number, _FOREIGN, np.int8)
-        for value, code in values.items():
+        while len(foreign := np.flatnonzero(codes == _FOREIGN)):
+            first = foreign[0]
+            value = self.text[starts[first] : stops[first]]
+            try:
+                parsed = parse(unquoted(value.decode()))
+            except RefusedError:
+                return None
             rows = np.flatnonzero(lengths == len(value))
-            # All stretches of the text that are as long as the value, overlapping.
-            stretches = np.ndarray((max(0, len(text) - len(value) + 1),), f"S{len(value)}", text, strides=(1,))
-            codes[rows[stretches[starts[rows]] == value]] = code
+            if value:
+                # All stretches of the text that are as long as the value, overlapping.
+                shape = (len(self.text) - len(value) + 1,)
+                stretches = np.ndarray(shape, f"S{len(value)}", self.text, strides=(1,))
+                rows = rows[stretches[starts[rows]] == value]
+            codes[rows] = absent if parsed is None else int(parsed)
         return codes
 
-    reviewed, existence = coded("reviewed", _STATUS, -1), coded("existence", _EXISTENCE, 0)
-    header = coded("accession", {layout.header[layout.index["accession"]].encode(): 1}, 0)
-    if (
-        (reviewed == _FOREIGN).any()
-        or (existence == _FOREIGN).any()
-        or not (filled("accession") & filled("sequence")).all()
-        or (header != _FOREIGN).any()  # may be the header once more
-    ):
+
+def _plain_rows(table: _Cells) -> Batch | None:
+    block, layout = table.block, table.layout
+    reviewed = table.codes("reviewed", cells.status, -1)
+    existence = table.codes("existence", cells.existence, 0)
+    if reviewed is None or existence is None:
         return None
-    num_properties = np.ones(number, np.int8)
+    starts, stops = table.column("accession")
+    name, odd = layout.header[layout.index["accession"]], set(table.unsure("accession"))
+    may_be_name = [*odd, *np.flatnonzero(stops - starts == len(name.encode())).tolist()]
+    if any(means_nothing(cell) or cell == name for cell in (table.cell("accession", i) for i in may_be_name)):
+        return None  # a row without an accession, or the header once more
+    if (stops == starts).any() or not table.filled("sequence").all():
+        return None
+
+    def accession(i: int) -> str:
+        return table.cell("accession", i) if i in odd else block.text[starts[i] : stops[i]].decode()
+
+    num_properties = np.ones(len(table.ends), np.int8)
     for fields in _PROPERTIES:
-        present = [filled(field) for field in fields if field in layout.index]
+        present = [table.filled(field) for field in fields if field in layout.index]
         if present:
             num_properties += np.logical_or.reduce(present)
-
-    def row(i: int) -> list[str]:
-        return text[row_starts[i] : ends[i, -1]].decode().split("\t")
-
-    accession_starts, accession_ends = column("accession")
     return Batch(
         reviewed=reviewed,
         existence=existence,
         num_properties=num_properties,
-        accession=lambda i: text[accession_starts[i] : accession_ends[i]].decode(),
-        entry=lambda i: _entry_or_bad(row(i), block.source, block.first_line + i, layout),
+        accession=accession,
+        entry=lambda i: _entry_or_bad(table.row(i), block.source, block.first_line + i, layout),
         bad=[],
     )

@@ -24,7 +24,10 @@ MAX_ENTRY_BYTES = 64 << 20
 _START = re.compile(rb"<entry[\s>]")
 _END = b"</entry>"
 _NAMESPACE = re.compile(rb"""xmlns\s*=\s*["']https?://(www\.)?uniprot\.org/uniprot["']""")
-_ENCODING = re.compile(rb"""<\?xml[^>]*\sencoding\s*=\s*["']([^"']*)["']""")
+_DECLARATION = b"<?xml"
+_DECLARATION_BYTES = 300
+"""More than a declaration ever has."""
+_ENCODING = re.compile(rb"""encoding\s*=\s*["']([^"']*)["']""")
 # What may stand between entries; concatenated files have it all again.
 _BETWEEN = re.compile(
     rb"(?:\s++|\xef\xbb\xbf|<\?.*?\?>|<!--.*?-->|</?uniprot(?:\s[^<>]*+)?>|<copyright[^<>]*+>[^<>]*+</copyright>)*+",
@@ -99,10 +102,11 @@ def _cut_entries(stream: IO[bytes], source: str) -> Iterator[tuple[int, bytes | 
             if (gap := _gap(between, source, line)) is not None:
                 yield line, gap
             # An entry that lost its end does not take the next one with it.
+            line += between.count(b"\n")
             for start, stop in zip(starts, [*starts[1:], len(text)], strict=True):
                 if start < stop:
-                    yield line + text.count(b"\n", 0, start), text[start:stop]
-            line += text.count(b"\n")
+                    yield line, text[start:stop]
+                line += text.count(b"\n", start, stop)
             done, ended = end, True
         del buffer[:done]
         searched = max(0, len(buffer) - len(_END))  # the tag may be cut by the block's end
@@ -124,9 +128,13 @@ def _cut_entries(stream: IO[bytes], source: str) -> Iterator[tuple[int, bytes | 
 def _refuse_declarations(between: bytes, source: str, line: int) -> None:
     if b"<!DOCTYPE" in between or b"<!ENTITY" in between:
         raise DataError(f"{source}, line {line}: declares a document type, which UniProtKB XML does not; refused.")
-    encoding = _ENCODING.search(between)
-    if encoding is not None and encoding[1].upper() not in (b"UTF-8", b"US-ASCII"):
-        raise DataError(f"{source}, line {line}: encoding {encoding[1].decode('latin-1')!r}; allowed is UTF-8.")
+    start = 0
+    while (start := between.find(_DECLARATION, start)) >= 0:
+        declaration = between[start : start + _DECLARATION_BYTES].partition(b"?>")[0]
+        encoding = _ENCODING.match(declaration, max(0, declaration.find(b"encoding")))
+        if encoding is not None and encoding[1].upper() not in (b"UTF-8", b"US-ASCII", b"UTF-16"):
+            raise DataError(f"{source}, line {line}: encoding {encoding[1].decode('latin-1')!r}; allowed is UTF-8.")
+        start += len(_DECLARATION)
 
 
 def _gap(between: bytes, source: str, line: int) -> BadEntry | None:
@@ -159,7 +167,7 @@ def _entry(entry: Element) -> Entry:
     for child in entry:
         children.setdefault(_tag(child), []).append(child)
     accession, entry_name = (_text(children[tag][0]) if tag in children else "" for tag in ("accession", "name"))
-    if not accession or " " in accession:
+    if len(accession.split()) != 1:
         raise RefusedError("no accession", accession, "an <accession> such as P12345")
     dataset = entry.get("dataset", "")
     if dataset not in _DATASETS:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from protclip.evaluation.retrieval import chance, retrieval_metrics, validation_metrics
+from protclip.errors import DataError
+from protclip.evaluation.retrieval import chance, check_variety, retrieval_metrics, validation_metrics
 
 pytestmark = pytest.mark.unit
 
@@ -35,6 +36,16 @@ def test_a_collapsed_model_gains_nothing_from_ties() -> None:
     assert metrics["text_to_protein"]["median_rank"] == 50.0
 
 
+def test_embeddings_that_are_no_numbers_find_nothing() -> None:
+    rows = torch.full((50, 4), torch.nan)
+    metrics = retrieval_metrics(rows, rows, torch.arange(50))
+    assert metrics["text_to_protein"]["recall@10"] == metrics["protein_to_text"]["recall@10"] == 0.0
+    protein = torch.eye(4)
+    protein[2] = torch.nan  # it is last of all, for its own text as well
+    metrics = retrieval_metrics(protein, torch.eye(4), torch.arange(4))
+    assert metrics["text_to_protein"]["recall@1"] == metrics["protein_to_text"]["recall@1"] == 0.75
+
+
 def test_the_same_text_under_another_accession_is_right_too() -> None:
     protein = torch.eye(3)
     text = torch.tensor([[0, 1.0, 0], [1.0, 0, 0], [0, 0, 1.0]])  # texts 0 and 1 point at each other's protein
@@ -50,6 +61,46 @@ def test_valid_loss_of_an_uninformed_model_is_that_of_a_guess() -> None:
     assert validation_metrics(rows[:5], rows[:5], identity[:5], torch.tensor(1.0), batch_size=32)["num_pairs"] == 5
 
 
-def test_chance_is_k_of_n() -> None:
-    assert chance(500) == {"recall@1": 0.002, "recall@5": 0.01, "recall@10": 0.02}
-    assert chance(3)["recall@10"] == 1.0
+def test_chance_counts_the_right_answers_of_each_query() -> None:
+    assert chance(torch.arange(500)) == pytest.approx({"recall@1": 0.002, "recall@5": 0.01, "recall@10": 0.02})
+    assert chance(torch.arange(3))["recall@10"] == 1.0
+    # Three of four texts are one: 3 queries with 3 right answers of 4, one with one of 4.
+    assert chance(torch.tensor([7, 7, 7, 8]))["recall@1"] == pytest.approx((3 * 3 / 4 + 1 / 4) / 4)
+    texts = torch.tensor([0] * 6 + [1] * 3 + [2] * 3)  # 12 pairs: 1 - C(6, 5) / C(12, 5), 1 - C(9, 5) / C(12, 5)
+    wanted = (6 * (1 - 6 / 792) + 6 * (1 - 126 / 792)) / 12
+    assert chance(texts)["recall@5"] == pytest.approx(wanted)
+
+
+def test_random_embeddings_have_the_recall_of_chance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    texts = torch.arange(300) // 20  # 15 texts, 20 pairs each
+    found = []
+    for _ in range(20):
+        protein, text = (torch.nn.functional.normalize(torch.randn(300, 16, generator=generator)) for _ in range(2))
+        found.append(retrieval_metrics(protein, text, texts)["text_to_protein"]["recall@10"])
+    assert torch.tensor(found).mean() == pytest.approx(chance(texts)["recall@10"], abs=0.02)
+    assert chance(texts)["recall@10"] > 10 * 10 / 300
+
+
+def test_distinct_texts_and_proteins_stand_beside_the_recall() -> None:
+    rows = torch.eye(6)
+    identity = torch.tensor([[0, 0], [0, 1], [1, 2], [2, 2], [3, 2], [4, 3]])
+    metrics = validation_metrics(rows, rows, identity, torch.tensor(1.0), batch_size=6)
+    assert (metrics["num_pairs"], metrics["num_proteins"], metrics["num_texts"]) == (6, 5, 4)
+    assert metrics["chance"] == chance(identity[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        (1, [7] * 40, "1 distinct text of"),
+        (0, [7] * 40, "1 distinct protein of"),
+        (1, [7] * 30 + list(range(10)), "10 distinct texts"),
+    ],
+)
+def test_pairs_too_uniform_to_measure_anything_are_refused(column: int, values: list[int], words: str) -> None:
+    identity = torch.arange(40)[:, None].repeat(1, 2)
+    check_variety(identity, "pairs")
+    identity[:, column] = torch.tensor(values)
+    with pytest.raises(DataError, match=f"pairs: .*{words}.* a random order puts a right answer first for"):
+        check_variety(identity, "pairs")

@@ -83,4 +83,4 @@ def test_a_folder_without_manifest_is_one_clear_error(tmp_path):
 @pytest.mark.parametrize("setting", [("--m", 1), ("--recall", 1.5), ("--ef-search", 0), ("--shard-rows", 0)])
 def test_a_setting_out_of_range_is_one_clear_error(tmp_path, setting):
     result = run(tmp_path, "--output", tmp_path / "i", *setting)
-    assert isinstance(result.exception, ConfigError) and "allowed are" in str(result.exception)
+    assert isinstance(result.exception, ConfigError) and "must be at" in str(result.exception)

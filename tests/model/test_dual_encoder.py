@@ -195,7 +195,7 @@ def test_encoders_that_cannot_be_had_or_cannot_work_are_refused(tmp_path: Path) 
     missing = EncoderConfig(max_tokens=8, pretrained=str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="neither a folder with a model nor a hub name"):
         architecture(missing, text)
-    with pytest.raises(ConfigError, match="its tokenizer cannot be had"):
+    with pytest.raises(ConfigError, match="neither a folder with a model nor a hub name"):
         architecture(protein, missing)
     with pytest.raises(ConfigError, match="has no field nonsense"):
         architecture(EncoderConfig(max_tokens=8, config={"nonsense": 1}), text)

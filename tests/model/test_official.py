@@ -247,7 +247,7 @@ def test_foreign_and_damaged_folders_are_refused_by_name(tmp_path: Path, tokeniz
     config.write_text(good.replace('"FST"', '"protein_text_clip"'))
     refused(r"config\.json: model_type is 'protein_text_clip'")
     config.write_text(good.replace("text_model_config", "something"))
-    refused(r"config\.json: lacks text_model_config")
+    refused(r"config\.json: text_model_config is missing")
     config.write_text(good[:-20])
     refused(r"config\.json: is not JSON")
     config.unlink()

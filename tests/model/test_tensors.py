@@ -13,8 +13,8 @@ from tiny_model import tiny_model
 
 from protclip import ProtCLIP
 from protclip.errors import CheckpointError
-from protclip.model.checkpoint import load_weights
 from protclip.model.tensors import DTYPES, open_weights, save_weights, split_into_shards, write_tensors
+from protclip.model.weights import load_weights
 
 pytestmark = pytest.mark.unit
 
@@ -77,5 +77,5 @@ def test_a_missing_or_wrong_shard_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=rf"{shard.name}: is missing"):
         load_weights(model.model, path)
     (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="has no weight_map"):
+    with pytest.raises(CheckpointError, match="weight_map is missing"):
         load_weights(model.model, path)

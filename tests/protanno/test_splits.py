@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,15 +139,25 @@ def test_a_cluster_too_large_for_a_split_is_trained_on(tmp_path: Path) -> None:
     assert report.num_rows == {"train": 80, "valid": 10, "test": 10}
 
 
-@pytest.mark.parametrize("style", ["two columns", "idmapping"])
-def test_uniref50_clusters_are_the_files_and_who_is_not_listed_is_alone(tmp_path: Path, style: str) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("style", ["two columns", "idmapping", "idmapping_selected"])
+def test_uniref50_clusters_are_the_files_and_who_is_not_listed_is_alone(
+    tmp_path: Path, style: str, packed: bool
+) -> None:
     sequences = families(40, 1, length=50, identity=1, seed=0)
     sequences[39] = sequences[0]  # one sequence under an accession that is not listed
     members = [(f"P{i:05d}", f"UniRef50_{i // 4}") for i in range(36)]
     lines = ["\t".join(pair) for pair in members]
     if style == "idmapping":
         lines = [f"{name}\tUniRef50\t{cluster}\n{name}\tUniRef90\tall\n{name}\tEnsembl\tx" for name, cluster in members]
-    (tmp_path / "clusters.tsv").write_text("\n".join(["From\tTo", *lines, "X99999\tUniRef50_0"]) + "\n")
+    if style == "idmapping_selected":
+        columns = ("{}", "A_B", "", "", "", "", "", "UniRef100_x", "UniRef90_all", "{}", *[""] * 12)
+        lines = ["\t".join(columns).format(name, cluster) for name, cluster in members]
+    else:
+        lines = ["From\tTo", *lines, "X99999\tUniRef50_0"]
+    text = ("\n".join(lines) + "\n").encode()
+    (tmp_path / "clusters.tsv").write_bytes(gzip.compress(text) if packed else text)
+    splits.check_clusters(str(tmp_path / "clusters.tsv"))
     config = {"method": "uniref50", "uniref50": str(tmp_path / "clusters.tsv"), "valid_fraction": 0.2}
     report, codes = split(tmp_path, sequences, **config)
     assert (report.num_clusters, report.largest_cluster, report.num_unlisted) == (12, 5, 4)
@@ -154,8 +165,37 @@ def test_uniref50_clusters_are_the_files_and_who_is_not_listed_is_alone(tmp_path
     assert codes[39] == codes[0]
     assert report.num_rows["valid"] == 8
     (tmp_path / "clusters.tsv").write_text("P00001\n")
-    with pytest.raises(DataError, match=r"clusters\.tsv: .*P00001.* has 1 columns"):
-        split(tmp_path, sequences, **config)
+    for check in (
+        lambda: splits.check_clusters(str(tmp_path / "clusters.tsv")),
+        lambda: split(tmp_path, sequences, **config),
+    ):
+        with pytest.raises(DataError, match=r"clusters\.tsv, line 1: .*P00001.* has 1 column"):
+            check()
+
+
+def test_a_file_of_clusters_that_names_no_row_is_an_error(tmp_path: Path) -> None:
+    """Every row would be a cluster of its own, and relatives of the test set in train."""
+    (tmp_path / "clusters.tsv").write_text("A0A000\tUniRef50_1\n")
+    sequences = families(4, 1, length=50, identity=1, seed=0)
+    with pytest.raises(DataError, match=r"clusters\.tsv: names none of the 4 accessions"):
+        split(tmp_path, sequences, method="uniref50", uniref50=str(tmp_path / "clusters.tsv"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "accession\tcluster\nQ0\tC\nQ1\tC\nQ2\tNA\nQ3\t\nQ4\tNA\n",  # R
+        "# of release 1\r\raccession,cluster\rQ0,C\rQ1,C\rQ2,nan\rQ4,nan\r",  # an old Mac's
+        '"accession";"cluster"\r\n"Q0";"C"\r\n" Q1 ";"C"\r\n"Q2";""\r\n',  # Excel
+        "Q0\tUniRef50\tC\nQ1\tUniRef50\tC\nQ2\tGO\tC\nQ2\tUniRef50\t-\nQ4\tUniRef50\t-\n\n",
+    ],
+)
+def test_who_has_no_cluster_in_the_file_is_alone_however_the_file_is_written(tmp_path: Path, text: str) -> None:
+    sequences = families(6, 1, length=50, identity=1, seed=0)
+    (tmp_path / "clusters.tsv").write_bytes(text.encode("utf-16"))
+    config = {"method": "uniref50", "uniref50": str(tmp_path / "clusters.tsv")}
+    report, _ = split(tmp_path, sequences, accessions=[f"Q{i}" for i in range(6)], **config)
+    assert (report.num_clusters, report.largest_cluster, report.num_unlisted) == (5, 2, 4)
 
 
 def test_without_mmseqs_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

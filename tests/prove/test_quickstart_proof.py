@@ -30,7 +30,7 @@ def test_quickstart_retrieves_ten_times_better_than_chance(tmp_path: Path) -> No
     assert len(valid) == len(set(valid)) >= 500
 
     metrics = json.loads((output / "run" / "metrics.json").read_text())
-    least = TIMES_CHANCE * metrics["chance"]["recall@10"]
+    least = TIMES_CHANCE * metrics["valid"]["chance"]["recall@10"]
     assert metrics["valid"]["num_pairs"] == len(valid)
     assert metrics["valid"]["text_to_protein"]["recall@10"] >= least
     assert metrics["untrained"]["text_to_protein"]["recall@10"] < least
@@ -42,6 +42,6 @@ def test_quickstart_retrieves_ten_times_better_than_chance(tmp_path: Path) -> No
         ).stdout.strip(),
         "hardware": f"{platform.machine()}, {platform.system()}",
         "last_line": result.stdout.strip().splitlines()[-1].split(" Everything")[0],
-        **{key: metrics[key] for key in ("valid", "untrained", "chance", "steps", "seconds")},
+        **{key: metrics[key] for key in ("valid", "untrained", "steps", "seconds")},
     }
     RESULTS.write_text(json.dumps(record, indent=2) + "\n")

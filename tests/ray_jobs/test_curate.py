@@ -154,7 +154,9 @@ def test_every_format_goes_through_curate_and_one_entry_is_one_row(tmp_path: Pat
 def test_too_many_bad_rows_stop_the_job_and_a_few_do_not(tmp_path: Path) -> None:
     bad = [entry.replace("CRC64", "CRC32") for entry in ENTRIES[:10]]
     path = write(tmp_path / "some.dat", [*bad, *ENTRIES[10:]])
-    with pytest.raises(DataError, match=r"10 of 90 rows.*unreadable SQ line: 10.*quarantine\.jsonl"):
+    with pytest.raises(
+        DataError, match=r"10 of 90 rows.*unreadable SQ line: 10.*quarantine\.jsonl.*The first: .*line 1 "
+    ):
         run(path, "--output", tmp_path / "pairs")
     assert not (tmp_path / "pairs/manifest.json").exists()
     assert len((tmp_path / "pairs/quarantine.jsonl").read_text().splitlines()) == 10
@@ -166,6 +168,23 @@ def test_too_many_bad_rows_stop_the_job_and_a_few_do_not(tmp_path: Path) -> None
     assert read_manifest(str(tmp_path / "pairs"), "pairs")["counts"]["quarantined_by_reason"] == {
         "unreadable SQ line": 10
     }
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_pairs_without_any_text_are_counted_warned_of_and_refused_unless_asked_for(tmp_path: Path) -> None:
+    table = [("Entry", "Protein.names", "Funtion", "Sequence")]
+    table += [(f"P{i:05d}", "NA" if i < 4 else "Name", "FUNCTION: Does.", f"MKV{'ACDEFGHIKL'[i]}") for i in range(10)]
+    path = tmp_path / "some.csv"
+    path.write_text("".join(",".join(row) + "\r" for row in table))
+    options = ("--output", tmp_path / "pairs", "--split-by", "sequence")
+    with pytest.raises(DataError, match=r"4 of 10 pairs have no text.*max_textless_fraction=0\.1"):
+        run(path, *options)
+    result = run(path, *options, "--max-textless-fraction", 0.4)
+    assert "not read are the columns 'Funtion' (did you mean 'Function [CC]'?)" in result.stderr
+    assert "4 of 10 pairs have no text" in result.stderr
+    assert read_manifest(str(tmp_path / "pairs"), "pairs")["counts"]["without_text"] == 4
+    assert {row["name"] for split in rows(tmp_path / "pairs").values() for row in split} == {None, "Name"}
 
 
 @pytest.mark.ray

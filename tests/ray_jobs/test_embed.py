@@ -92,7 +92,7 @@ def test_parquet_rows_need_an_id_and_a_sequence(tmp_path: Path) -> None:
         "organism": ["E. coli", None, "x", "y"],
     }
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
-    with pytest.raises(DataError, match="no column accession or id; columns are key, seq, organism"):
+    with pytest.raises(DataError, match="no column accession or id or Entry; columns are key, seq, organism"):
         list(read_rows(find_inputs([str(tmp_path / "rows.parquet")], id_column=None, value_column=None), "protein"))
     inputs = find_inputs([str(tmp_path)], id_column="key", value_column="seq")  # a folder of parquet files
     good, *bad = read_rows(inputs, "protein")
@@ -208,3 +208,44 @@ def test_uniprot_files_are_embedded_by_sequence_and_by_text(tmp_path: Path, mode
         assert found.content == content
         texts = found.metadata["text"].to_pylist()
         assert all(text is None for text in texts) if content == "protein" else all("PROTEIN NAME" in t for t in texts)
+
+
+@pytest.mark.unit
+def test_parquet_columns_go_by_their_letters_and_words_for_nothing_are_no_values(tmp_path: Path) -> None:
+    columns = {
+        "Entry": ["Q1", "nan", "Q3", "Q4", "Q5", "NA", None],
+        "Sequence": ["MKV", "MKV", "NaN", "<NA>", " MKL", "MKV", "MKV"],
+        "Protein.names": ["Name", "Name", "Name", "Name", "None", "Name", "Name"],
+        "Organism_(ID)": [9606.0, 1.0, 1.0, 1.0, float("nan"), 1.0, 1.0],
+        "Organism": ["Homo sapiens", "x", "x", "x", "nan", "x", "x"],
+        "reviewed": ["reviewed", "", "", "", "UniProtKB unreviewed (TrEMBL)", "", ""],
+        "EC number": ["1.1.1.1; 2.2.2.2", "", "", "", "nan", "", ""],
+        "Function [CC]": ["FUNCTION: Binds.", "FUNCTION: x", "NA", "N/A", "FUNCTION: y", "null", "-"],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    path = str(tmp_path / "rows.parquet")
+    rows = list(read_rows(find_inputs([path], id_column=None, value_column=None), "protein"))
+    shown = [
+        tuple(row[name] for name in ("accession", "sequence", "name", "organism", "organism_id", "reviewed", "ec"))
+        for row in rows
+        if isinstance(row, dict)
+    ]
+    assert shown == [
+        ("Q1", "MKV", "Name", "Homo sapiens", 9606, True, ["1.1.1.1", "2.2.2.2"]),
+        ("Q5", "MKL", None, None, None, False, []),
+    ]
+    reasons = [row.reason for row in rows if not isinstance(row, dict)]
+    assert reasons == ["no accession", "no sequence", "no sequence", "no accession", "no accession"]
+    inputs = find_inputs([path], id_column="entry", value_column="function_cc")
+    rows = list(read_rows(inputs, "text"))
+    assert [row["text"] for row in rows if isinstance(row, dict)] == ["FUNCTION: Binds.", "FUNCTION: y"]
+    assert [row.line for row in rows if not isinstance(row, dict)] == [2, 3, 4, 6, 7]
+
+
+@pytest.mark.unit
+def test_text_lines_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_bytes("Binds ATP.\nNA\n\nnan\nCaf\xe9\n-\n".encode("latin-1"))
+    rows = list(read_rows(find_inputs([str(tmp_path / "lines.txt")], id_column=None, value_column=None), "text"))
+    assert [row["accession"] for row in rows if isinstance(row, dict)] == ["line-1"]
+    bad = [(row.line, row.reason) for row in rows if not isinstance(row, dict)]
+    assert bad == [(2, "no text"), (4, "no text"), (5, "not UTF-8"), (6, "no text")]

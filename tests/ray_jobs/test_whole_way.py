@@ -94,7 +94,9 @@ def test_a_run_leaves_its_settings_metrics_and_best_checkpoint(folders: Folders)
     assert [entry["epoch"] for entry in metrics["history"]] == [0, 1, 2]
     assert metrics["steps"] == 2 * (train_rows // 16)
     assert metrics["valid"]["num_pairs"] == metrics["untrained"]["num_pairs"] == valid_rows
-    assert metrics["chance"]["recall@10"] == pytest.approx(10 / valid_rows)
+    assert metrics["valid"]["chance"]["recall@10"] >= 10 / valid_rows - 1e-9
+    assert 1 < metrics["valid"]["num_texts"] <= valid_rows
+    assert metrics["valid"]["num_proteins"] <= valid_rows
     assert metrics["valid"]["loss"] == min(entry["valid"]["loss"] for entry in metrics["history"][1:])
     assert metrics["valid"]["loss"] < metrics["untrained"]["loss"]
     for entry in metrics["history"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,25 @@ def test_the_last_two_and_the_best_epochs_stay(tmp_path: Path) -> None:
     writer.wait()
     assert names(tmp_path) == ["3", "5", "7", "8"]
     assert best(str(tmp_path)).endswith("step-000000003")
+
+
+@pytest.mark.parametrize("losses", [[math.nan, 0.5, 0.7, math.nan], [math.inf, 0.7, 0.5, math.nan]])
+def test_a_loss_that_is_not_finite_is_never_the_best(tmp_path: Path, losses: list[float]) -> None:
+    writer = Writer(str(tmp_path), keep=1)
+    for step, loss in enumerate(losses, start=1):
+        writer.start(step, writing(loss))
+    writer.wait()
+    place = losses.index(0.5) + 1
+    assert best(str(tmp_path)).endswith(f"step-00000000{place}")
+    assert str(place) in names(tmp_path)
+
+
+def test_a_run_without_a_finite_loss_has_no_best(tmp_path: Path) -> None:
+    writer = Writer(str(tmp_path), keep=1)
+    writer.start(1, writing(math.nan))
+    writer.wait()
+    with pytest.raises(CheckpointError, match="no epoch has a finite validation loss"):
+        best(str(tmp_path))
 
 
 def test_what_was_not_committed_is_not_there(tmp_path: Path) -> None:

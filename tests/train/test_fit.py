@@ -19,9 +19,10 @@ from tiny_model import make_batch, random_pairs, tiny_model, tokenized
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig, OptimizerConfig
 from protclip.embedding import ProtCLIP
 from protclip.errors import CheckpointError
+from protclip.losses.total import objective_terms, total_loss
 from protclip.model.build import build_architecture, build_model
 from protclip.model.tensors import write_tensors
-from protclip.train.loop import Part, StoppedError, TooManySkippedError, fit
+from protclip.train.loop import NothingToLearnError, Part, StoppedError, TooManySkippedError, fit
 from protclip.train.optim import build_optimizer, build_schedule, set_learning_rate
 from protclip.train.state import TrainState, load_trainer, save_trainer, take_snapshot
 from protclip.train.step import StepReport, Wishes, _backward
@@ -228,6 +229,47 @@ def test_a_run_without_improvement_ends_early() -> None:
     losses = iter([3.0, 2.0, 2.5, 2.0, 1.0])
     train(state, epochs=9, early_stop_epochs=2, end_epoch=lambda _: state.note_validation(next(losses)), parts=one_part)
     assert (state.epoch, state.best_epoch, state.best_loss) == (4, 2, 2.0)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradient_caching_with_dropout_has_the_gradient_of_the_masks_that_it_drew(checkpointing: bool) -> None:
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    dropout = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
+    tiny = tiny_model(objectives=OBJECTIVES)
+    config = ModelConfig(
+        projection_dim=24,
+        protein=EncoderConfig(max_tokens=64, config={**shape, **dropout}),
+        text=EncoderConfig(max_tokens=32, config={**shape, **dropout, "vocab_size": 120}),
+        attention="padded",
+        activation_checkpointing=checkpointing,
+    )
+    tokens = tokenized(tiny, random_pairs(SIZE))
+    batches = [make_batch(tiny, tokens.slice(i, 2)) for i in range(0, SIZE, 2)]
+    found: list[dict[str, Any]] = []
+    for cached in (False, True):
+        model = build_model(config, build_architecture(config, tiny.text_tokenizer, OBJECTIVES), seed=0).train()
+        torch.manual_seed(7)
+        if cached:
+            _backward(model, model, batches, group=None)
+        else:  # the same parts, each encoded once, in one graph
+            outputs = [model(batch) for batch in batches]
+            total_loss(objective_terms(outputs, batches, OBJECTIVES, group=None), OBJECTIVES).backward()
+        after = torch.rand(1)  # the next step draws other masks
+        found.append({"random": after, **{name: value.grad for name, value in model.named_parameters()}})
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, msg=name)
+
+
+def test_a_loss_of_exactly_nothing_ends_the_run() -> None:
+    model, tokens = model_and_tokens()
+    same = pa.concat_tables([tokens.slice(0, 1)] * SIZE)
+
+    def parts_of_one_pair(epoch: int, first: int) -> Iterator[Part]:  # noqa: ARG001
+        batch = make_batch(model, same)
+        yield Part(batches=[batch], accessions=same.column("accession").to_pylist())
+
+    with pytest.raises(NothingToLearnError, match=r"contrast was exactly 0 in all 1 steps of epoch 1: .* share"):
+        train(new_state(), parts=parts_of_one_pair)
 
 
 def test_a_wish_to_stop_ends_the_run_after_the_step() -> None:

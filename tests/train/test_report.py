@@ -76,7 +76,7 @@ def test_a_finished_run_is_told_in_its_own_numbers(tmp_path: Path) -> None:
     assert facts(page)["State"] == "finished"
     best = fake_entry(6)["valid"]
     assert facts(page)["Best epoch"] == "6"
-    assert facts(page)["Validation loss"] == f"{best['loss']:.4f} of 2,000 pairs"
+    assert facts(page)["Validation loss"] == f"{best['loss']:.4f} of 2,000 pairs (1,990 proteins, 500 texts)"
     assert facts(page)["Steps"] == "3,200"
     assert facts(page)["Skipped steps"] == "1"
     assert facts(page)["Time"] == "1:25:23"
@@ -84,7 +84,8 @@ def test_a_finished_run_is_told_in_its_own_numbers(tmp_path: Path) -> None:
     for way in ("text_to_protein", "protein_to_text"):
         row = cells[cells.index(f"{way.replace('_to_', ' → ')}, epoch 6") + 1 :]
         assert row[:3] == [f"{best[way][f'recall@{k}']:.3f}" for k in (1, 5, 10)]
-    assert cells[cells.index("chance") + 1 :][:3] == ["0.001", "0.003", "0.005"]
+    assert cells[cells.index("chance") + 1 :][:3] == ["0.002", "0.010", "0.020"]
+    assert any("1,990 proteins, 500 texts" in text for text in page.texts["p"])
     assert page.texts["h3"] == CURVES
     assert page.texts["pre"] == ["run_dir: <somewhere> & else\nseed: 0\nepochs: 8\n"]
 
@@ -143,7 +144,7 @@ def test_keys_that_are_missing_or_no_numbers_leave_the_rest(tmp_path: Path) -> N
     write_report(str(tmp_path))
     page = Page(read(str(tmp_path)))
     assert page.texts["h3"] == CURVES[:4]
-    assert facts(page)["Validation loss"] == "nan of 2,000 pairs"
+    assert facts(page)["Validation loss"] == "nan of 2,000 pairs (1,990 proteins, 500 texts)"
     assert facts(page)["Steps"] == "400"
     assert "Skipped steps" not in facts(page)
 

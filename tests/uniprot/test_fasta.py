@@ -40,6 +40,10 @@ def test_a_uniprot_header_is_read_in_full() -> None:
         (">my_protein what ever OS=none", "my_protein", "what ever OS=none"),
         (">one", "one", None),
         (">UniRef50_P02769 Albumin n=3", "UniRef50_P02769", "Albumin n=3"),
+        (">1abc_A\tmol:protein length:3  HEMOGLOBIN", "1abc_A", "mol:protein length:3  HEMOGLOBIN"),
+        (">one\t\ttwo words", "one", "two words"),
+        ("> one two", "one", "two"),
+        (">one\x0btwo", "one", "two"),
         (">", "", None),
     ],
 )

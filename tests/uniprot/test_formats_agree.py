@@ -11,7 +11,7 @@ import pytest
 from protclip.uniprot.entry import Entry
 from protclip.uniprot.flat_file import read_flat_file
 from protclip.uniprot.formats import open_entries
-from protclip.uniprot.table import read_csv, read_tsv
+from protclip.uniprot.table import read_table
 
 pytestmark = pytest.mark.unit
 
@@ -47,8 +47,8 @@ def test_an_export_gives_the_entry_of_the_flat_file() -> None:
     rows = [EXPORT.keys(), EXPORT.values()]
     tab = "".join("\t".join(row) + "\n" for row in rows)
     comma = "".join(",".join(f'"{cell}"' for cell in row) + "\n" for row in rows)
-    assert list(read_tsv(io.BytesIO(tab.encode()), "golden.tsv")) == [expected]
-    assert list(read_csv(io.BytesIO(comma.encode()), "golden.csv")) == [expected]
+    assert list(read_table(io.BytesIO(tab.encode()), "golden.tsv")) == [expected]
+    assert list(read_table(io.BytesIO(comma.encode()), "golden.csv")) == [expected]
 
 
 def test_real_entries_in_xml_and_flat_file_are_the_same_in_all_fields(real_data: Path) -> None:
@@ -70,7 +70,7 @@ def test_real_names_are_taken_apart_as_the_flat_file_has_them(real_data: Path) -
     header = "Entry\tSequence\tProtein names\n"
     flat = [entry for entry in open_entries(str(real_data / "uniprot/sample_1216.dat.gz")) if isinstance(entry, Entry)]
     rows = "".join(f"{entry.accession}\t{entry.sequence}\t{entry.name}\n" for entry in flat)
-    table = [entry for entry in read_tsv(io.BytesIO((header + rows).encode()), "x.tsv") if isinstance(entry, Entry)]
+    table = [entry for entry in read_table(io.BytesIO((header + rows).encode()), "x.tsv") if isinstance(entry, Entry)]
     assert len(table) == len(flat) == 1216
     assert [(entry.name, entry.ec) for entry in table] == [(entry.name, entry.ec) for entry in flat]
     different = {
@@ -108,6 +108,31 @@ def test_real_names_are_taken_apart_as_the_flat_file_has_them(real_data: Path) -
 )
 def test_the_first_name_ends_where_its_alternatives_begin(cell: str, display_name: str, ec: tuple[str, ...]) -> None:
     text = f"Entry\tSequence\tProtein names\nQ00001\tM\t{cell}\n"
-    assert list(read_tsv(io.BytesIO(text.encode()), "x.tsv")) == [
+    assert list(read_table(io.BytesIO(text.encode()), "x.tsv")) == [
         dataclasses.replace(Entry(accession="Q00001", sequence="M"), name=cell, display_name=display_name, ec=ec)
     ]
+
+
+@pytest.mark.parametrize("name", ["x.tsv", "x.csv"])
+@pytest.mark.parametrize("text", ["{}", "FUNCTION: {}", "function: {}"])
+def test_a_comment_of_a_table_carries_its_label_whoever_wrote_the_table(name: str, text: str) -> None:
+    """Tables that people make themselves have the text alone."""
+    columns = {
+        "Function [CC]": ("FUNCTION", "Binds ATP."),
+        "Subcellular location [CC]": ("SUBCELLULAR LOCATION", "Cytoplasm."),
+        "Sequence similarities": ("SIMILARITY", "Belongs to the test family."),
+    }
+    cells = [text.replace("FUNCTION", label).replace("function", label.lower()) for label, _ in columns.values()]
+    cells = [cell.format(value) for cell, (_, value) in zip(cells, columns.values(), strict=True)]
+    separator = "\t" if name == "x.tsv" else ","
+    rows = [["Entry", "Sequence", *columns], ["Q00001", "MKV", *cells], ["Q00002", "MKV", "", "", ""]]
+    table = "".join(separator.join(row) + "\n" for row in rows).encode()
+    labelled, without = read_table(io.BytesIO(table), name)
+    assert isinstance(labelled, Entry)
+    assert (labelled.function, labelled.subcellular_location, labelled.similarity) == (
+        "FUNCTION: Binds ATP.",
+        "SUBCELLULAR LOCATION: Cytoplasm.",
+        "SIMILARITY: Belongs to the test family.",
+    )
+    assert isinstance(without, Entry)
+    assert without.num_properties == 1

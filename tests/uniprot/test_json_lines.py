@@ -104,3 +104,12 @@ def test_a_bad_line_is_given_with_reason_and_place_and_its_neighbours_are_kept(l
 def test_a_file_without_lines_is_an_error() -> None:
     with pytest.raises(DataError, match="holds no line"):
         read("", " ")
+
+
+def test_words_for_nothing_behind_a_label_are_no_properties() -> None:
+    (entry,) = read(
+        {"seq": "NA", "text": "PROTEIN NAME: nan. FUNCTION: NA SUBCELLULAR LOCATION: None. SIMILARITY: N/A"}
+    )
+    assert isinstance(entry, Entry)
+    assert (entry.name, entry.function, entry.subcellular_location, entry.similarity) == (None, None, None, None)
+    assert entry.sequence == "NA"  # two residues: JSON has null

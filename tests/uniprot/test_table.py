@@ -7,12 +7,14 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, cast
 
 import pytest
 from entry_batches import assert_batches_hold
 
 from protclip.errors import DataError
 from protclip.uniprot import csv_rows, streams, table
+from protclip.uniprot.encodings import Utf8Stream
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.formats import open_entries
 
@@ -59,15 +61,19 @@ def tsv(*rows: dict[str, str]) -> bytes:
 
 
 def read(text: bytes) -> list[Entry | BadEntry]:
-    """What read_tsv gives; read_tsv_batches must give the same."""
-    rows = list(table.read_tsv(io.BytesIO(text), "test.tsv"))
-    batches = table.read_tsv_batches(io.BytesIO(text), "test.tsv")
+    """What read_table gives; read_table_batches must give the same."""
+    rows = list(table.read_table(utf8(text), "test.tsv"))
+    batches = table.read_table_batches(utf8(text), "test.tsv")
     assert_batches_hold(batches, rows, {"unknown status", "unknown protein existence", "wrong number of cells"})
     return rows
 
 
+def utf8(text: bytes) -> IO[bytes]:
+    return cast(IO[bytes], Utf8Stream(io.BytesIO(text)))
+
+
 def read_csv(text: bytes) -> list[Entry | BadEntry]:
-    return list(table.read_csv(io.BytesIO(text), "test.csv"))
+    return list(table.read_table(utf8(text), "test.csv"))
 
 
 def accessions(entries: Sequence[Entry | BadEntry]) -> list[str | None]:
@@ -157,9 +163,7 @@ def test_an_unknown_existence_does_not_take_over_that_of_the_row_before() -> Non
     [
         ("Entry", "", "no accession", ""),
         ("Entry", "Q0 9", "no accession", "Q0 9"),
-        ("Reviewed", "", "unknown status", ""),
         ("Reviewed", "perhaps", "unknown status", "perhaps"),
-        ("Protein existence", "", "unknown protein existence", ""),
         ("Sequence", "", "no sequence", ""),
         ("Sequence", "MK7", "letter outside the alphabet", "7 at 3"),
         ("Length", "4", "length is not that of its column", "3 residues"),
@@ -233,20 +237,19 @@ def test_an_empty_sequence_is_refused_without_a_column_of_lengths_too() -> None:
         (b"", "no column 'Entry' or 'accession'"),
         (tsv(without("Sequence")), "no column 'Sequence'"),
         (tsv(ROW).partition(b"\n")[0], "no row below its header"),
-        (b"\xff\xfeE\0n\0t\0r\0y\0\n\0", "no column 'Entry'"),
-        (tsv(ROW).replace(b"\t", b","), "no column 'Entry'"),
+        (tsv(ROW).replace(b"\t", b"/"), "no column 'Entry'"),
     ],
 )
 def test_a_file_without_the_columns_or_rows_is_an_error(text: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(text)
-    with pytest.raises(DataError, match=f"{message}|header cannot be read"):
-        read_csv(text.replace(b"\t", b",") if b"\t" in text else text.replace(b",", b"\t"))
+    with pytest.raises(DataError, match=message):
+        read_csv(text.replace(b"\t", b","))
 
 
 def test_another_kind_of_file_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "MAX_LINE_BYTES", 1 << 20)
-    with pytest.raises(DataError, match="is this a TSV file"):
+    with pytest.raises(DataError, match="is this a table"):
         read(b"no end " * (1 << 19))
 
 
@@ -295,7 +298,7 @@ def test_a_quote_that_is_never_closed_is_given_up(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(streams, "BLOCK_BYTES", 1000)
     assert accessions(read_csv(text)) == expected
     stream = io.BytesIO(text)
-    next(entry for entry in table.read_csv(stream, "test.csv") if isinstance(entry, BadEntry))
+    next(entry for entry in table.read_table(stream, "test.csv") if isinstance(entry, BadEntry))
     assert stream.tell() < len(text) / 4
 
 

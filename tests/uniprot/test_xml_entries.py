@@ -161,7 +161,7 @@ def test_a_document_type_is_refused_before_anything_is_read() -> None:
         (b"", "holds no whole entry"),
         (HEAD + TAIL, "holds no whole entry"),
         (GOLDEN.replace(b"uniprot.org/uniprot", b"uniprot.org/uniref"), "is this UniProtKB XML"),
-        (GOLDEN.replace(b"UTF-8", b"UTF-16"), "encoding 'UTF-16'"),
+        (GOLDEN.replace(b"UTF-8", b"Shift_JIS"), "encoding 'Shift_JIS'"),
     ],
 )
 def test_another_kind_of_file_is_an_error(text: bytes, message: str) -> None:
