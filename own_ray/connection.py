@@ -37,12 +37,12 @@ def start_or_join(
 
     if ray.is_initialized():
         return
-    named = environment.address()
+    environment.auth_mode()  # refuses what is none
+    if named := environment.address():
+        address = checked_address(named)
+    else:
+        address = _start(num_cpus, object_store_bytes, dashboard=state_service)
     try:
-        if named is None:
-            address = _start(num_cpus, object_store_bytes, dashboard=state_service)
-        else:
-            address = checked_address(named)
         ray.init(
             address=address,
             runtime_env={"env_vars": {environment.ADDRESS: address}} if state_service else None,
@@ -54,11 +54,15 @@ def start_or_join(
         raise ConfigError(f"the Ray at {address} does not take this process: {str(error).splitlines()[0]}") from error
 
 
-def leave() -> None:
-    """End the Ray that this process started, with its folder, or leave the cluster that it joined."""
+def leave(*, exiting: bool = False) -> None:
+    """End the Ray that this process started, with its folder, or leave the cluster that it joined.
+
+    Args:
+        exiting: whether the interpreter ends, so that Ray shows what workers said last.
+    """
     import ray
 
-    ray.shutdown()
+    ray.shutdown(_exiting_interpreter=exiting)
     _started.close()
 
 
@@ -75,25 +79,25 @@ def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: b
     assert not ray_constants.ENABLE_RAY_CLUSTER, "prepare_environment comes before the import of Ray"
     folder = make_folder()
     _started.callback(folder.remove)
+    atexit.register(leave, exiting=True)
     os.environ[MARK_VARIABLE] = folder.name
     os.environ.pop(environment.AUTH_TOKEN, None)
     os.environ[environment.AUTH_TOKEN_PATH] = folder.token_path
     AuthenticationTokenLoader.instance().reset_cache()
     (dashboard_port,) = free_ports(1)
-    node = Node(
-        RayParams(
-            num_cpus=num_cpus,
-            object_store_memory=object_store_bytes,
-            temp_dir=folder.temp_dir,
-            include_dashboard=dashboard,
-            dashboard_host=environment.LOOPBACK,
-            dashboard_port=dashboard_port,  # type: ignore[arg-type]
-            dashboard_agent_listen_port=0,
-        ),
-        head=True,
-        shutdown_at_exit=False,  # we do it
-        spawn_reaper=True,  # so that all of it ends if this process is killed
+    settings = RayParams(
+        num_cpus=num_cpus,
+        object_store_memory=object_store_bytes,
+        temp_dir=folder.temp_dir,
+        include_dashboard=dashboard,
+        dashboard_port=dashboard_port,  # type: ignore[arg-type]
+        dashboard_agent_listen_port=0,
     )
+    try:
+        # The reaper ends all of it if this process is killed; otherwise we do.
+        node = Node(settings, head=True, shutdown_at_exit=False, spawn_reaper=True)
+    except Exception as error:
+        leave()
+        raise ConfigError(f"Ray does not start on this machine: {str(error).strip().splitlines()[0]}") from error
     _started.callback(node.kill_all_processes, check_alive=False, allow_graceful=True)
-    atexit.register(leave)
     return str(node.gcs_address)

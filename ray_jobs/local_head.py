@@ -210,7 +210,7 @@ def _outer_environment() -> dict[str, str]:
     """This process's environment without any other Ray's, with our interpreter's commands first on PATH."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != MARK_VARIABLE}
     # A submitted job finds `python` and `protclip` by the head's PATH. The venv's python is a link: do not resolve it.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH') or os.defpath}"
     # A proxy is no way to this machine.
     direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), LOOPBACK, "localhost"]))
     return {

@@ -231,9 +231,10 @@ def _texts(groups: tuple[Any, ...]) -> Iterator[str]:
 def _run(job: Any) -> None:
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     from ray_jobs.lanes import TASK_CPUS
+    from ray_jobs.process_group import ProcessGroupConfig
     from ray_jobs.worker import train_worker
 
     settings: PretrainConfig = job.config
@@ -264,7 +265,7 @@ def _run(job: Any) -> None:
     trainer = TorchTrainer(
         train_function,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+        torch_config=ProcessGroupConfig(backend="nccl" if workers.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.num if workers.min is None else (workers.min, workers.num),  # type: ignore[arg-type]
             use_gpu=workers.use_gpu,

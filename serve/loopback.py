@@ -20,4 +20,5 @@ def keep_to_loopback() -> None:
     address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     add_port = internals.add_port_to_grpc_server
     if is_loopback(address):
-        internals.add_port_to_grpc_server = lambda server, where: add_port(server, where.replace("[::]", address))
+        host = f"[{address}]" if ":" in address else address
+        internals.add_port_to_grpc_server = lambda server, where: add_port(server, where.replace("[::]", host))

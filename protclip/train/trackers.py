@@ -166,7 +166,7 @@ class MLflowTracker:
             self._client = mlflow.MlflowClient()
 
             def create() -> str:
-                experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default"))
+                experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "Default")
                 run = self._client.create_run(experiment.experiment_id, run_name=_name(run_dir))
                 params = [Param(key, str(value)) for key, value in _flat(config, separator=".")]
                 self._client.log_batch(run.info.run_id, params=params)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from own_ray import environment
+from own_ray.connection import start_or_join
 from protclip.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -60,6 +61,9 @@ def test_a_mode_that_ray_would_take_for_disabled_is_refused(monkeypatch: pytest.
     monkeypatch.setenv("RAY_AUTH_MODE", "tokn")
     with pytest.raises(ConfigError, match=r"RAY_AUTH_MODE='tokn'; allowed are token and disabled\."):
         environment.auth_mode()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match="RAY_AUTH_MODE"):
+        start_or_join()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "gpu-01"])
