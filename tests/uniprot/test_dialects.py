@@ -222,6 +222,14 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, column: str, cell: st
     assert (bad.reason, bad.value) == (reason, cell)
 
 
+def test_row_names_without_a_column_in_the_header_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    for delimiter in ("\t", ","):  # R's write.table as it is by default
+        (bad,) = read(tmp_path / "a.tsv", quoted([ROW, ["1", *ROW.values()]], delimiter, csv.QUOTE_ALL))
+        assert isinstance(bad, BadEntry)
+        assert (bad.reason, bad.line) == ("wrong number of cells", 2)
+        assert "row.names=FALSE" in bad.allowed
+
+
 def test_blanks_round_a_cell_do_not_matter(tmp_path: Path) -> None:
     for blank in (" ", "  ", "\u00a0", "\u3000"):
         row = {name: f"{blank}{cell}{blank}" for name, cell in ROW.items()}
