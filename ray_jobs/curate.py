@@ -138,9 +138,9 @@ def main(
 ) -> None:
     """UniProtKB files into ProtAnno pairs.
 
-    INPUT is a UniProtKB flat file (.dat), XML (.xml) or JSON of the REST service (.json, .jsonl), a TSV or CSV export of
-    the website, a FASTA file with UniProt headers, or ProtAnno's published JSON lines (.jsonl), plain or gzip: a path, a
-    quoted glob or an fsspec URL. Its content decides where that is certain, else its ending.
+    INPUT is a UniProtKB flat file (.dat), XML (.xml) or JSON of the REST service (.json, .jsonl), a TSV or CSV export
+    of the website, a FASTA file with UniProt headers, or ProtAnno's published JSON lines (.jsonl), plain or gzip: a
+    path, a quoted glob or an fsspec URL. Its content decides where that is certain, else its ending.
     Unusable rows are listed in quarantine.jsonl, with the reason.
 
     A run that was interrupted goes on where it was when the same command is given again.

@@ -234,12 +234,13 @@ def _members(path: str) -> Iterator[tuple[str, str]]:
     """Accession and cluster of each row; of a database that is not UniRef50, the cluster is empty."""
     with open_stream(path) as stream:
         for number, line in read_lines(stream, path, "a file of clusters"):
-            fields = line.decode(errors="replace").split("\t")
+            text = line.decode(errors="replace")
+            fields = text.split("\t")
             if fields == [""]:
                 continue
             if len(fields) not in _CLUSTER_COLUMNS:
                 raise DataError(
-                    f"{path}, line {number}: {line[:80]!r} has {len(fields)} column{'s'[: len(fields) > 1]}; "
+                    f"{path}, line {number}: {text[:80]!r} has {len(fields)} column{'s'[: len(fields) > 1]}; "
                     f"{_CLUSTER_FILES}."
                 )
             cluster = fields[_CLUSTER_COLUMNS[len(fields)]]
