@@ -255,6 +255,21 @@ def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.unit
+def test_what_cannot_be_read_is_refused_before_ray_starts_and_leaves_no_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "some.dat", ENTRIES)
+    clusters = write(tmp_path / "clusters.tsv", ["P00001\n"])
+    packed = write(tmp_path / "packed.dat", ["BZh91AY"])
+    for arguments, message in (
+        ((path, "--split-by", f"uniref50={clusters}"), r"clusters\.tsv, line 1: 'P00001' has 1 column"),
+        ((path, "--split-by", f"uniref50={tmp_path}/nothing"), "nothing: cannot be read"),
+        ((path, packed), r"packed\.dat: is compressed by bzip2"),
+    ):
+        with pytest.raises(DataError, match=message):
+            run(*arguments, "--output", tmp_path / "pairs")
+    assert not (tmp_path / "pairs").exists()
+
+
+@pytest.mark.unit
 def test_a_relative_output_is_refused_inside_a_submitted_job_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(cluster.JOB_CONFIG_VARIABLE, raising=False)
     assert cluster.resolve_output("pairs") == str(Path("pairs").absolute())
