@@ -148,9 +148,10 @@ def main(
 ) -> None:
     """UniProtKB files into ProtAnno pairs.
 
-    INPUT is a UniProtKB flat file (.dat), XML (.xml), a table with the columns of the website's exports (.tsv, .csv), a
-    FASTA file with UniProt headers, or ProtAnno's published JSON lines (.jsonl), plain or gzip: a path, a quoted glob
-    or an fsspec URL.
+    INPUT is a UniProtKB flat file (.dat), XML (.xml) or JSON of the REST service (.json, .jsonl), a table with the
+    columns of the website's exports (.tsv, .csv), a FASTA file with UniProt headers, or ProtAnno's published JSON lines
+    (.jsonl), plain or gzip: a path, a quoted glob or an fsspec URL. Its content decides where that is certain, else its
+    ending.
     Unusable rows are listed in quarantine.jsonl, with the reason.
 
     A run that was interrupted goes on where it was when the same command is given again.

@@ -136,9 +136,10 @@ def main(
     """Proteins or texts into L2-normalised embeddings, as parquet keyed by accession.
 
     INPUT is a folder of pairs; or FASTA files with headers of any kind (.fasta, .fa, .faa), UniProtKB files (.dat,
-    .xml, .tsv, .csv), parquet files or a folder of them, or text files with a text a line (.txt), keyed line-1, line-2
-    and so on. Files are plain or gzip: paths, quoted globs or fsspec URLs. Unusable rows are listed in
-    quarantine.jsonl, with the reason. A row's column "long" says how a protein longer than the model sees was read.
+    .xml, .json, .tsv, .csv), parquet files or a folder of them, or text files with a text a line (.txt), keyed line-1,
+    line-2 and so on. Files are plain or gzip: paths, quoted globs or fsspec URLs; their content decides where that is
+    certain. Unusable rows are listed in quarantine.jsonl, with the reason. A row's column "long" says how a protein
+    longer than the model sees was read.
 
     A run that was interrupted goes on where it was when the same command is given again.
 

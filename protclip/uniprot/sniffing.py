@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from protclip.errors import DataError
 from protclip.uniprot.dialect import layout_of_header
@@ -15,6 +16,7 @@ _FLAT_FILE = re.compile(rb"ID   \S+ +(?:Reviewed|Unreviewed|STANDARD|PRELIMINARY
 _ROOT = re.compile(
     rb"(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!DOCTYPE[^<>\[]*>\s*)*+<([A-Za-z_][\w.:-]*)", re.DOTALL | re.IGNORECASE
 )
+_LIST = re.compile(rb'\[|\{\s*"results"')
 # Texts that begin with these are no entries of UniProtKB, and no lines to be embedded.
 _OTHERS = {
     b"LOCUS       ": "a GenBank file",
@@ -43,7 +45,7 @@ def sniff(path: str) -> str | None:
     if head.startswith(b"<"):
         return _markup(head, path)
     if head.startswith((b"{", b"[")):
-        return _json(head)
+        return _json(head, path)
     what = (
         "an EMBL file"
         if _EMBL.match(head)
@@ -71,14 +73,20 @@ def _markup(head: bytes, path: str) -> str | None:
     raise DataError(f"{path}: is XML whose root is <{root}>, and UniProtKB's is <uniprot>; {_INSTEAD}.")
 
 
-def _json(head: bytes) -> str | None:
+def _json(head: bytes, path: str) -> str | None:
     """A list or an object over several lines is ``.json``; an object a line is ``.jsonl``."""
-    first, newline, _ = head.partition(b"\n")
-    try:
-        value = json.loads(first)
-    except (ValueError, RecursionError):
-        value = None
-    if isinstance(value, dict) and ("primaryAccession" in value or {"seq", "text"} <= value.keys()):
+    first = _loaded(head.partition(b"\n")[0])
+    if isinstance(first, dict) and ("primaryAccession" in first or {"seq", "text"} <= first.keys()):
         return ".jsonl"
-    listed = value is None and (head.startswith(b"[") or b'"results"' in head[:200] or newline)
-    return ".json" if ENTRY_START.search(head) and (listed or value is not None) else None
+    if ENTRY_START.search(head):
+        return ".json" if first is not None or b"\n" in head or _LIST.match(head) else None
+    if _loaded(head) is not None:
+        raise DataError(f"{path}: is JSON without an entry of UniProtKB, each of which starts with its entryType.")
+    return None
+
+
+def _loaded(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -187,12 +187,15 @@ def test_embedded_pairs_equal_the_python_api_and_keep_their_columns(folders: Fol
 def test_anybodys_fasta_and_text_lines_are_embedded(folders: Folders, tmp_path: Path) -> None:
     fasta = tmp_path / "mine.fasta"
     albumin = ">sp|P02769|ALBU_BOVIN Albumin OS=Bos taurus OX=9913 PE=1 SV=4\nMKWV\n"
-    fasta.write_text(f">a my first\nMKTAYIAK\nQRQ\n>b\nMK7\n>c\nMKV\n>a again\nMKV\n{albumin}")
+    dna = ">1abc_B\tmol:na length:4\nACGT\n"
+    fasta.write_text(f">a my first\nMKTAYIAK\nQRQ\n>b\nMK7\n>c\nMKV\n>a again\nMKV\n{albumin}{dna}")
     output = tmp_path / "proteins"
     result = run("embed", str(fasta), "--checkpoint", folders.checkpoint, "--output", str(output))
-    assert "3 rows embedded, 2 quarantined" in result.output
+    assert "4 rows embedded, 2 quarantined" in result.output
+    assert f"embed: warning: {fasta}: a sequence looks like DNA or RNA (1abc_B);" in result.stderr
+    assert read_manifest(str(output), "embeddings")["counts"]["nucleotides"] == 1
     found = embeddings(output)
-    assert set(found) == {"a", "c", "P02769"}
+    assert set(found) == {"a", "c", "P02769", "1abc_B"}
     model = ProtCLIP.from_pretrained(folders.checkpoint)
     assert np.abs(found["a"] - model.embed_proteins(["MKTAYIAKQRQ"])[0]).max() <= 1e-5
     refusals = [json.loads(line) for line in (output / "quarantine.jsonl").read_text().splitlines()]

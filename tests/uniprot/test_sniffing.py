@@ -103,6 +103,8 @@ OTHER_TEXTS = {
     "rdf": (b'<?xml version="1.0"?><rdf:RDF xmlns="x">', "XML whose root is <rdf:RDF>, and UniProtKB's is <uniprot>"),
     "html": (b"<!DOCTYPE html>\n<html lang='en'>\n<title>502 Bad Gateway</title>", "is an HTML page"),
     "embl": (b"ID   X56734; SV 1; linear; mRNA; STD; PLN; 1859 BP.\n", "is an EMBL file"),
+    "record": (b'{"query": "reviewed:true",\n "format": "txt"}\n', "is JSON without an entry of UniProtKB"),
+    "no results": (b'{"results": []}', "is JSON without an entry of UniProtKB"),
     "genbank": (b"LOCUS       SCU49845     5028 bp    DNA\n", "is a GenBank file"),
 }
 
@@ -132,7 +134,7 @@ def test_a_file_of_clusters_that_is_an_archive_is_told(tmp_path: Path, kind: str
         (b"Entry\tLength\n", "x.tab", ".tab"),
         (b"ID   X   PRELIMINARY;      PRT;   3 AA.\n", "x.txt", ".dat"),
         (b'{"entryType":"' + b"A" * (1 << 20) + b'"}\n', "x.jsonl", ".jsonl"),
-        (b'{"results": []}', "x.json", ".json"),
+        (b'{"facets": [' + b" " * (1 << 20) + b"]}", "x.json", ".json"),
         (b"", "x.dat", ".dat"),
         (b"Any text, of which nobody can say what it is.\n", "x.txt", ".txt"),
     ],
