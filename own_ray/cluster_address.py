@@ -32,9 +32,10 @@ def checked_address(named: str) -> str:
     environment.refuse_open_door(host, where)
     try:
         socket.create_connection((host, port), TIMEOUT_S).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the second for a name that cannot be one
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"{where}: nothing takes connections at {host}:{port} ({error.strerror or error}; waited up to "
+            f"{where}: nothing takes connections at {host}:{port} ({reason}; waited up to "
             f"{TIMEOUT_S:.0f} s). Give host:port of a running Ray's GCS, or unset {environment.ADDRESS}: the "
             "command then starts a Ray of its own."
         ) from error

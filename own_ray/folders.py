@@ -82,7 +82,7 @@ def private_root() -> Path:
     for path in (Path(base, name) for name in names):
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
-        if _is_private(path):
+        if is_private(path):
             return path
     raise ConfigError(
         f"{base}/{names[0]} and {_ROOTS - 1} names beside it are no private folders of yours; remove them, or set "
@@ -110,7 +110,7 @@ def make_folder() -> RayFolder:
 def find_folder(name: str) -> RayFolder | None:
     """The folder of that name below our root; None where there is none of ours."""
     path = private_root() / name
-    return RayFolder(path=path) if _NAME.fullmatch(name) and _is_private(path) else None
+    return RayFolder(path=path) if _NAME.fullmatch(name) and is_private(path) else None
 
 
 def _remove_left_over(root: Path) -> None:
@@ -120,7 +120,8 @@ def _remove_left_over(root: Path) -> None:
             folder.remove()
 
 
-def _is_private(path: Path) -> bool:
+def is_private(path: Path) -> bool:
+    """Whether it is a folder, no link, of this user and closed to others."""
     try:
         found = path.lstat()
     except FileNotFoundError:

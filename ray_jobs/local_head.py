@@ -27,7 +27,7 @@ import psutil
 import requests
 
 from own_ray.environment import FAIL_ALOUD, LOOPBACK, LOOPBACK_ONLY
-from own_ray.folders import RayFolder, find_folder, make_folder
+from own_ray.folders import RayFolder, find_folder, is_private, make_folder
 from own_ray.ports import free_ports
 from own_ray.processes import MARK_VARIABLE, is_alive, marked
 from protclip import files
@@ -169,7 +169,7 @@ def start_head(
         token_path=private.token_path,
     )
     files.write_json(_state_path(private), asdict(head))
-    files.write_json(files.join(folder, STATE_FILE), {"mark": head.mark})
+    files.write_json(files.join(folder, STATE_FILE), {"mark": head.mark, "root": str(private.path.parent)})
     try:
         _wait_until_ready(head, starting, log_path, timeout_s=120)
     except BaseException:
@@ -179,7 +179,11 @@ def start_head(
 
 
 def stop_head(folder: str) -> bool:
-    """Stop the head that ``start_head`` left running in a folder; False where there is none."""
+    """Stop the head that ``start_head`` left running in a folder; False where there is none.
+
+    Raises:
+        ConfigError: if it was started with another TMPDIR: what is ended and removed is looked for below our own root.
+    """
     path = files.join(folder, STATE_FILE)
     head = _find_head(path)
     if head is None:
@@ -195,8 +199,12 @@ def _find_head(path: str) -> Head | None:
     if not files.exists(path):
         return None
     named = files.read_json(path)
-    mark = named.get("mark") if isinstance(named, dict) else None
-    private = find_folder(mark) if isinstance(mark, str) else None
+    mark, root = (named.get("mark"), named.get("root")) if isinstance(named, dict) else (None, None)
+    if not isinstance(mark, str) or not isinstance(root, str):
+        return None
+    private = find_folder(mark)
+    if private is None and is_private(Path(root, mark)):
+        raise ConfigError(f"{path} names a head in {root!r}: set TMPDIR={str(Path(root).parent)!r} to stop that one.")
     if private is None or not files.exists(_state_path(private)):
         return None
     return Head(**files.read_json(_state_path(private)))

@@ -44,8 +44,9 @@ def test_a_dead_address(listening: socket.socket) -> None:
     assert f"nothing takes connections at 127.0.0.1:{port} (Connection refused" in _refusal(f"127.0.0.1:{port}")
 
 
-def test_a_host_that_does_not_exist() -> None:
-    assert "nothing takes connections at nowhere.invalid:6379" in _refusal("nowhere.invalid:6379")
+@pytest.mark.parametrize("host", ["nowhere.invalid", "no..where"])
+def test_a_host_that_does_not_exist(host: str) -> None:
+    assert f"nothing takes connections at {host}:6379" in _refusal(f"{host}:6379")
 
 
 def test_a_server_that_says_nothing(listening: socket.socket) -> None:

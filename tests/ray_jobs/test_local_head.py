@@ -147,6 +147,15 @@ def test_no_head_to_stop_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.unit
+def test_a_head_of_another_temporary_folder_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "root" / "0123abcd").mkdir(mode=0o700, parents=True)
+    (tmp_path / local_head.STATE_FILE).write_text(json.dumps({"mark": "0123abcd", "root": str(tmp_path / "root")}))
+    with pytest.raises(ConfigError, match=f"set TMPDIR='{tmp_path}'"):
+        stop_head(str(tmp_path))
+    assert (tmp_path / "root" / "0123abcd").exists()
+
+
+@pytest.mark.unit
 def test_the_environment_names_no_other_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "ray://elsewhere:10001")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "theirs")

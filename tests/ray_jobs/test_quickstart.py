@@ -83,11 +83,11 @@ def test_a_forged_record_ends_and_removes_nothing(
     }
     (victim / STATE_FILE).write_text(json.dumps(state))
     if through == "mark":
-        state = {"mark": os.path.relpath(victim, private_root())}
+        state = {"mark": os.path.relpath(victim, private_root()), "root": str(private_root())}
     elif through == "link":
         name = secrets.token_hex(4)
         (private_root() / name).symlink_to(victim)
-        state = {"mark": name}
+        state = {"mark": name, "root": str(private_root())}
     (output / "ray" / STATE_FILE).write_text(json.dumps(state))
     try:
         result = CliRunner().invoke(main, [*arguments, "--output", str(output)])
