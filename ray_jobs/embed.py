@@ -17,7 +17,7 @@ import click
 from protclip import files
 from protclip.errors import ConfigError
 from protclip.index.embeddings import read_embeddings
-from protclip.index.manifest import read_checkpoint_fingerprint
+from protclip.index.manifest import read_checkpoint_fingerprint, read_model_sizes
 from protclip.index.parts import require_h5
 from protclip.index.previous import check_reusable
 from protclip.manifest import FILE_NAME, resume_folder
@@ -173,9 +173,9 @@ def main(
     fingerprint = read_checkpoint_fingerprint(checkpoint, verify=True)
     if previous is not None:
         _check_previous(previous, folder, fingerprint, settings)
-    architecture = files.read_json(files.join(checkpoint, "config.json"))
+    sizes = read_model_sizes(checkpoint)
     if dry_run:
-        _estimate(found, checkpoint, settings, part_rows, workers, architecture["projection_dim"])
+        _estimate(found, checkpoint, settings, part_rows, workers, sizes.projection_dim)
         return
     claim = {
         "software": __version__,
@@ -189,8 +189,8 @@ def main(
     connect()
     job = EmbedJob(found, checkpoint, folder, work, settings, part_rows=part_rows, previous=previous)
     with files.telling_what_cannot_be_written(folder):
-        manifest = job.run(workers, model_fingerprint=fingerprint, dimension=architecture["projection_dim"])
-    facts = _facts(manifest, longest=architecture["max_protein_tokens"] - 2)
+        manifest = job.run(workers, model_fingerprint=fingerprint, dimension=sizes.projection_dim)
+    facts = _facts(manifest, longest=sizes.max_protein_tokens - 2)
     echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
 
 

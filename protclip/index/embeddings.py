@@ -22,6 +22,7 @@ from protclip.checked import Count, Size, checked
 from protclip.errors import DataError, IndexMismatchError
 from protclip.manifest import FILE_NAME, read_manifest
 from protclip.parquet import open_parquet, valid
+from protclip.terminal import printable
 
 KIND = "embeddings"
 CONTENTS = ("protein", "text")
@@ -286,7 +287,7 @@ def _metadata(table: pa.Table, path: str) -> pa.Table:
 
 def _column(table: pa.Table, name: str, path: str) -> pa.ChunkedArray:
     if name not in table.column_names:
-        raise DataError(f"{path}: has no column {name!r}; columns are {', '.join(table.column_names)}.")
+        raise DataError(f"{path}: has no column {name!r}; columns are {printable(', '.join(table.column_names))}.")
     return table[name]
 
 

@@ -18,7 +18,7 @@ from protclip.checked import Count, Size, checked
 from protclip.errors import CheckpointError, DataError, IndexMismatchError
 from protclip.index.hnsw import SPACE
 from protclip.index.segment import graph_file, rows_file
-from protclip.manifest import FILE_NAME, CheckpointRecord, read_manifest, write_manifest
+from protclip.manifest import FILE_NAME, CheckpointRecord, path_inside, read_manifest, write_manifest
 
 KIND = "index"
 _SEGMENT = re.compile(r"segment-\d{5,}")
@@ -138,6 +138,27 @@ def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
     manifest = read_manifest(folder, "checkpoint", verify=verify, error=CheckpointError)
     where = files.join(folder, FILE_NAME)
     return checked(CheckpointRecord, manifest, where, error=CheckpointError).fingerprint
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSizes:
+    """What a job has to know of a model beforehand; all of config.json is checked where the model is loaded."""
+
+    projection_dim: Size
+    max_protein_tokens: Size
+
+
+def read_model_sizes(folder: str) -> ModelSizes:
+    """The sizes in a checkpoint's config.json, without loading the model.
+
+    Raises:
+        CheckpointError: if they are not there.
+    """
+    path = path_inside(folder, "config.json", error=CheckpointError)
+    try:
+        return checked(ModelSizes, files.read_json(path), path, error=CheckpointError)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _digest(value: Mapping[str, Any]) -> str:
