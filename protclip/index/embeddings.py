@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from protclip.manifest import read_manifest
 
 KIND = "embeddings"
 CONTENTS = ("protein", "text")
+Dtype = Literal["float32", "bfloat16"]
+"""Of the matrix products and the attention of the model that made vectors. Vectors themselves are float32."""
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 METADATA = pa.schema(
     [
@@ -60,6 +63,8 @@ class Embeddings:
         )
         self.settings: Mapping[str, Any] = manifest.get("settings") or {}
         """How they were made; see ``protclip embed``."""
+        self.dtype: Dtype = self.settings.get("dtype", "float32")
+        """In which the model computed; queries are to be made in the same."""
         self._files = frozenset(manifest["files"])
         self._num_rows = int(manifest["rows"])
 
@@ -140,6 +145,8 @@ def read_embeddings(folder: str, *, verify: bool = True) -> Embeddings:
     manifest = read_manifest(folder, KIND, verify=verify)
     if manifest.get("content") not in CONTENTS:
         raise DataError(f"{folder}: content is {manifest.get('content')!r}; allowed are {', '.join(CONTENTS)}.")
+    if (dtype := (manifest.get("settings") or {}).get("dtype", "float32")) not in DTYPES:
+        raise DataError(f"{folder}: its dtype is {dtype!r}; allowed are {', '.join(DTYPES)}.")
     if not manifest["rows"]:
         raise DataError(f"{folder}: holds no embeddings; there is nothing to search.")
     return Embeddings(folder, manifest)

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from protclip.errors import CheckpointError, DataError, IndexMismatchError
-from protclip.index.embeddings import CONTENTS
+from protclip.index.embeddings import CONTENTS, DTYPES, Dtype
 from protclip.index.hnsw import SPACE
 from protclip.index.segment import graph_file, rows_file
 from protclip.manifest import read_manifest, write_manifest
 
 KIND = "index"
-FORMAT = 2
-"""1 was a single graph beside a metadata.parquet."""
+FORMAT = 3
+"""1 was a single graph beside a metadata.parquet; 2 did not say in which dtype the model computed."""
 
 Recalls = Mapping[str, Mapping[str, Any]]
 """Kind of queries → ``queries`` (their number), ``at_10``, ``at_100``."""
@@ -51,6 +51,8 @@ class IndexManifest:
     """Always ``cosine``."""
     model_fingerprint: str
     """Of the model that made the vectors; queries must be made by the same."""
+    dtype: Dtype
+    """In which that model computed, and computes the queries, on whatever processor."""
     count: int
     """Rows that answer."""
     m: int
@@ -115,6 +117,7 @@ def read_index_manifest(folder: str, *, verify: bool = False) -> IndexManifest:
         fits = (
             manifest.space == SPACE
             and manifest.content in CONTENTS
+            and manifest.dtype in DTYPES
             and min(manifest.count, manifest.dimension, manifest.ef_search) >= 1
             and manifest.count == sum(segment.live for segment in segments)
             and all(0 <= segment.live <= segment.rows >= 1 for segment in segments)
