@@ -107,6 +107,12 @@ def resume_folder(folder: str, own_files: Sequence[str], claim: Mapping[str, Any
     return files.join(folder, WORK_FOLDER, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
+def read_claim(folder: str) -> Any:
+    """The claim of the unfinished run that ``resume_folder`` would take up; None where there is none."""
+    path = files.join(folder, WORK_FOLDER, CLAIM_FILE)
+    return None if files.exists(files.join(folder, FILE_NAME)) or not files.exists(path) else files.read_json(path)
+
+
 def finish_folder(folder: str) -> None:
     """Remove what the units of work left on the way; the manifest is written."""
     files.remove(files.join(folder, WORK_FOLDER))

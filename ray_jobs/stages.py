@@ -17,7 +17,7 @@ from protclip import files
 from protclip.embedding import LongPolicy, ProtCLIP
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
-from protclip.index.embeddings import LONG, read_embeddings, read_part
+from protclip.index.embeddings import LONG, Dtype, read_embeddings, read_part
 from protclip.index.parts import Format, Precision, write_part, write_residues
 from protclip.index.previous import Lookup, write_lookup
 from protclip.uniprot.entry import BadEntry, RefusedError
@@ -33,12 +33,12 @@ TOO_LONG = "longer than the model sees"
 class EmbedSettings:
     """What decides on the bytes of a part, beside its rows and the model; all fields are JSON values."""
 
+    dtype: Dtype
+    """Of the model's matrix products and attention. The driver decides, for all workers."""
     content: Content = "protein"
     long: LongPolicy | None = "truncate"
     """None where texts are embedded."""
     device: Literal["cpu", "cuda"] = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of matrix products and attention."""
     threads: int = 1
     """Of torch in an actor: sums depend on it in their last bits."""
     format: Format = "parquet"
@@ -69,7 +69,7 @@ class EmbedChunk:
         self, checkpoint: str, output: str, work: str, settings: EmbedSettings, *, previous: str | None = None
     ) -> None:
         torch.set_num_threads(settings.threads)
-        self.model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=getattr(torch, settings.dtype))
+        self.model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=settings.dtype)
         self.output, self.work, self.settings = output, work, settings
         self.lookup: Lookup | None = None
         if previous is not None:
@@ -239,7 +239,7 @@ def copy_repeats(item: Mapping[str, Any], *, output: str, work: str, settings: E
         if i not in vector_of_row
     ]
     kept = sorted(vector_of_row)
-    rows = rows.append_column(LONG, pa.array(long, LONG.type)).take(kept)
+    rows = rows.append_column(LONG, pa.array(long, LONG.type)).take(pa.array(kept, pa.int64()))
     written = {}
     if kept:
         vectors_ND = np.stack([vector_of_row[i] for i in kept])

@@ -78,12 +78,13 @@ def main(
     allowed = None if where is None else parse_filter(where)
     # Before the model is loaded, so that the wrong pair fails at once.
     fingerprint = read_checkpoint_fingerprint(checkpoint)
-    read_index_manifest(index).check_model(fingerprint, index)
+    manifest = read_index_manifest(index)
+    manifest.check_model(fingerprint, index)
     loaded = Index.load(index, expect_fingerprint=fingerprint)
 
     from protclip.embedding import ProtCLIP
 
-    model = ProtCLIP.from_pretrained(checkpoint)
+    model = ProtCLIP.from_pretrained(checkpoint, dtype=manifest.dtype)
 
     nucleotides = Nucleotides()
 

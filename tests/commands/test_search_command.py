@@ -14,16 +14,17 @@ from tiny_model import random_sequences, random_texts, tiny_model, write_protein
 from protclip.commands import search
 from protclip.commands.search import HITS, main
 from protclip.errors import ConfigError, DataError, IndexMismatchError
+from protclip.index.embeddings import DTYPES
 from protclip.index.exact import exact_search
 
 pytestmark = pytest.mark.unit
 SEQUENCES = random_sequences(40)
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+@pytest.fixture(scope="module", params=DTYPES)
+def folders(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("search")
-    model = tiny_model()
+    model = tiny_model(dtype=request.param)
     model.save_pretrained(str(folder / "checkpoint"))
     return model, write_protein_index(folder, model, SEQUENCES), str(folder / "checkpoint")
 
@@ -39,6 +40,15 @@ def test_a_sequence_finds_itself_in_an_aligned_table(folders):
     assert lines[0].split() == ["rank", "score", "accession", "name", "organism"] and len(lines) == 4
     assert lines[1].split() == ["1", "1.0000", "P00012", "Protein", "12", "Homo", "sapiens"]
     assert {line.index("Homo") for line in lines[1:]} == {lines[0].index("organism")}
+
+
+def test_a_sequence_scores_1_against_itself_in_the_dtype_of_the_index(folders):
+    for i in (3, 12):
+        hit = json.loads(ask(folders, "--sequence", SEQUENCES[i], "-k", "1", "--json").stdout)["hits"][0]
+        assert (hit["accession"], hit["score"]) == (f"P{i:05d}", pytest.approx(1, abs=1e-6))
+    text, model = random_texts(1, seed=5)[0], folders[0]
+    score = json.loads(ask(folders, "--text", text, "-k", "1", "--json").stdout)["hits"][0]["score"]
+    assert score == pytest.approx((model.embed_proteins(SEQUENCES) @ model.embed_texts([text])[0]).max(), abs=1e-6)
 
 
 def test_a_text_finds_what_exact_search_finds(folders):
