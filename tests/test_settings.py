@@ -58,7 +58,7 @@ GOOD: dict[type, dict[str, Any]] = {
     SplitConfig: {},
     IndexConfig: {},
     HnswConfig: {},
-    EmbedSettings: {},
+    EmbedSettings: {"dtype": "float32"},
     AppArgs: {"index": "/index", "checkpoint": "/checkpoint"},
     Limits: {},
 }
@@ -217,4 +217,4 @@ def test_what_may_be_switched_off_may() -> None:
     PretrainConfig(**GOOD[PretrainConfig], early_stop_epochs=None, max_skipped_steps=0, max_failures=0, trackers=())
     SplitConfig(valid_fraction=0.0, test_fraction=0.0)
     SplitConfig(method="uniref50", uniref50="clusters.tsv")
-    EmbedSettings(content="text", long=None)
+    EmbedSettings(dtype="float32", content="text", long=None)
