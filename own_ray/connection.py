@@ -6,6 +6,9 @@ import atexit
 import contextlib
 import logging
 import os
+import signal
+import sys
+from types import FrameType
 
 from own_ray import environment
 from own_ray.cluster_address import checked_address
@@ -52,6 +55,8 @@ def start_or_join(
     except (ConnectionError, RuntimeError, TimeoutError) as error:
         leave()
         raise ConfigError(f"the Ray at {address} does not take this process: {str(error).splitlines()[0]}") from error
+    # Ray's handler aborts the process, which leaves its folder behind.
+    signal.signal(signal.SIGTERM, _exit)
 
 
 def leave(*, exiting: bool = False) -> None:
@@ -64,6 +69,10 @@ def leave(*, exiting: bool = False) -> None:
 
     ray.shutdown(_exiting_interpreter=exiting)
     _started.close()
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: bool) -> str:
