@@ -6,7 +6,10 @@ import atexit
 import contextlib
 import logging
 import os
+import signal
+import sys
 from pathlib import Path
+from types import FrameType
 
 from own_ray import environment
 from own_ray.cluster_address import checked_address
@@ -61,6 +64,8 @@ def start_or_join(
             raise ConfigError(
                 f"the Ray at {address} does not take this process: {str(error).splitlines()[0]}"
             ) from error
+    # Ray's handler aborts the process, which leaves its folder behind.
+    signal.signal(signal.SIGTERM, _exit)
     require_worker()
 
 
@@ -117,6 +122,10 @@ def _last_words() -> str:
         return ""
     latest = max(logs, key=lambda path: path.stat().st_mtime)
     return f" ({latest.name} ends: {latest.read_text(errors='replace').strip().splitlines()[-1][:MAX_LOG_CHARS]})"
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: bool) -> str:

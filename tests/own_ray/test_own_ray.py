@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +32,8 @@ sys.stdin.read()
 """.replace("MARK", MARK_VARIABLE)
 
 
-def test_our_own_ray_listens_on_free_ports_of_the_loopback_and_a_kill_leaves_nothing() -> None:
+@pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGKILL])
+def test_our_own_ray_listens_on_free_ports_of_the_loopback_and_leaves_nothing(ended_by: signal.Signals) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     process = subprocess.Popen(
         [sys.executable, "-c", RUN], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -49,10 +51,15 @@ def test_our_own_ray_listens_on_free_ports_of_the_loopback_and_a_kill_leaves_not
         folder = find_folder(mark)
         assert folder is not None
         assert os.path.isdir(folder.temp_dir)
+        process.send_signal(ended_by)
+        process.wait(timeout=60)
     finally:
         process.kill()
         process.communicate()
-    while marked(mark):
-        time.sleep(0.1)
-    make_folder().remove()
+    if ended_by == signal.SIGKILL:
+        while marked(mark):
+            time.sleep(0.1)
+        make_folder().remove()  # the next start
+    else:
+        assert process.returncode == 128 + ended_by
     assert find_folder(mark) is None
