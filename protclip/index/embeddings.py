@@ -270,7 +270,8 @@ def _vectors(column: pa.ChunkedArray, dimension: int | None, path: str) -> NDArr
         )
     if column.null_count:
         raise DataError(f"{path}: {column.null_count} rows have no embedding; make the embeddings again.")
-    values: Any = pa.concat_arrays([chunk.flatten() for chunk in column.chunks]) if column.num_chunks else pa.array([])
+    empty = pa.array([], column.type.value_type)
+    values: Any = pa.concat_arrays([empty, *(chunk.flatten() for chunk in column.chunks)])
     if values.null_count:
         raise DataError(f"{path}: {values.null_count} numbers inside embeddings are null; make them again.")
     return values.to_numpy().astype(np.float32, copy=False).reshape(-1, dimension)  # type: ignore[no-any-return]

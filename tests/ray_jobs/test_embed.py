@@ -17,11 +17,12 @@ from click.testing import CliRunner, Result
 from tiny_model import random_sequences, tiny_model
 
 import protclip
+from protclip import files
 from protclip.errors import ConfigError, DataError
 from protclip.index.embeddings import DTYPES, Dtype
 from protclip.manifest import read_manifest
 from ray_jobs.__main__ import cli
-from ray_jobs.embed_chunks import cut, file_chunks
+from ray_jobs.embed_chunks import cut, file_chunks, record_path
 from ray_jobs.embed_inputs import find_inputs, read_rows
 from ray_jobs.stages import EmbedChunk, EmbedSettings, copy_repeats
 
@@ -127,6 +128,23 @@ def test_deduplicated_parts_hold_each_row_with_the_vector_of_its_first(tmp_path:
     assert np.abs(np.array([found[f"A{i}"] for i in range(len(order))]) - wanted).max() <= 1e-6
     long = dict(zip(table["accession"].to_pylist(), table["long"].to_pylist(), strict=True))
     assert all((long[f"A{i}"] is not None) == (len(sequences[number]) > 62) for i, number in enumerate(order))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("content", ["protein", "text"])
+def test_a_chunk_of_repeats_of_refused_rows_alone_leaves_no_part(tmp_path: Path, model: str, content: Any) -> None:
+    lines = "".join(f">A{i}\n{sequence}\n" for i, sequence in enumerate([TITIN[:90], "MKV", TITIN[:90], TITIN[:90]]))
+    (tmp_path / "some.fasta").write_text(lines)
+    items = cut_files(tmp_path / "some.fasta", tmp_path / "work", deduplicate=True)
+    settings = EmbedSettings(dtype="float32", deduplicate=True, long="error", content=content)
+    folders = {"output": str(tmp_path / "out"), "work": str(tmp_path / "work")}
+    if content == "protein":
+        EmbedChunk(model, *folders.values(), settings)(items[0])
+    else:
+        files.write_json(record_path(folders["work"], 0), {"files": {}})  # of a part of which no row was embedded
+    record = copy_repeats(items[1], **folders, settings=settings)
+    assert (record["read"], record["rows"], record["files"], record["long"]) == (2, 0, {}, 0)
+    assert [entry["accession"] for entry in record["refused"]] == ["A2", "A3"]
 
 
 def run(*arguments: str) -> Result:
