@@ -8,14 +8,18 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
 from own_ray import environment
 from own_ray.cluster_address import checked_address
-from own_ray.folders import make_folder
+from own_ray.folders import make_folder, private_root
 from own_ray.ports import free_ports
 from own_ray.processes import MARK_VARIABLE
 from protclip.errors import ConfigError
+
+MAX_LOG_CHARS = 200
+"""Of a line of Ray's logs that is told."""
 
 _started = contextlib.ExitStack()
 """What ends the Ray that this process started."""
@@ -41,22 +45,55 @@ def start_or_join(
     if ray.is_initialized():
         return
     environment.auth_mode()  # refuses what is none
-    if named := environment.address():
-        address = checked_address(named)
-    else:
-        address = _start(num_cpus, object_store_bytes, dashboard=state_service)
-    try:
-        ray.init(
-            address=address,
-            runtime_env={"env_vars": {environment.ADDRESS: address}} if state_service else None,
-            logging_level=logging.WARNING,
-            log_to_driver=True,
-        )
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
-        leave()
-        raise ConfigError(f"the Ray at {address} does not take this process: {str(error).splitlines()[0]}") from error
+    # Ray puts the working directory first on its workers' import path, and a file of the user's there may have the
+    # name of any module.
+    with contextlib.chdir(private_root()):
+        if named := environment.address():
+            address = checked_address(named)
+        else:
+            address = _start(num_cpus, object_store_bytes, dashboard=state_service)
+        try:
+            ray.init(
+                address=address,
+                runtime_env={"env_vars": {environment.ADDRESS: address}} if state_service else None,
+                logging_level=logging.WARNING,
+                log_to_driver=True,
+            )
+        except (ConnectionError, RuntimeError, TimeoutError) as error:
+            leave()
+            raise ConfigError(
+                f"the Ray at {address} does not take this process: {str(error).splitlines()[0]}"
+            ) from error
     # Ray's handler aborts the process, which leaves its folder behind.
     signal.signal(signal.SIGTERM, _exit)
+    require_worker()
+
+
+def require_worker(timeout_s: float = 60.0) -> None:
+    """Wait until a worker has started and found our packages: Ray starts those that fail again and again, in silence.
+
+    Args:
+        timeout_s: how long it may take; Ray gives a worker as long.
+
+    Raises:
+        ConfigError: if none did, with the last that Ray's logs say; Ray is left.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+
+    try:
+        ray.get(ray.remote(num_cpus=0, max_retries=0)(_nothing).remote(), timeout=timeout_s)
+        return
+    except GetTimeoutError as error:
+        cause: Exception = error
+        problem = f"no worker of Ray started within {timeout_s:.0f} s{_last_words()}"
+    except RayError as error:
+        cause = error
+        problem = f"Ray's workers cannot run protclip ({str(error).strip().splitlines()[-1]})"
+    leave()
+    raise ConfigError(
+        f"{problem}. Every node needs protclip with its dependencies, and nothing on PYTHONPATH that hides them."
+    ) from cause
 
 
 def leave(*, exiting: bool = False) -> None:
@@ -73,6 +110,22 @@ def leave(*, exiting: bool = False) -> None:
 
 def _exit(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
+
+
+def _nothing() -> None:
+    """What a worker imports this module for."""
+
+
+def _last_words() -> str:
+    """The last line that a process of this Ray wrote to its standard error, in parentheses."""
+    import ray
+
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path())  # type: ignore[attr-defined]
+    logs = [path for path in folder.glob("*.err") if path.stat().st_size]
+    if not logs:
+        return ""
+    latest = max(logs, key=lambda path: path.stat().st_mtime)
+    return f" ({latest.name} ends: {latest.read_text(errors='replace').strip().splitlines()[-1][:MAX_LOG_CHARS]})"
 
 
 def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: bool) -> str:

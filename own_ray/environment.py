@@ -19,6 +19,9 @@ LOOPBACK = "127.0.0.1"
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Makes 127.0.0.1 a node's address, so that Ray listens there and nowhere else; read when Ray is imported."""
 
+FAIL_ALOUD = {"RAY_prestart_worker_first_driver": "0"}
+"""Otherwise ``ray.init`` waits for a worker, without end where none can start; read when Ray is started."""
+
 
 def setting(name: str) -> str | None:
     """The value of a variable; None where it is unset or empty."""
@@ -78,6 +81,9 @@ def prepare_environment() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of find_unused_parameters, which we mean
+    os.environ.update(FAIL_ALOUD)
+    if path := setting(AUTH_TOKEN_PATH):
+        os.environ[AUTH_TOKEN_PATH] = str(Path(path).absolute())  # Ray is started in another folder
     named = address()
     if named is None:
         os.environ.pop(ADDRESS, None)

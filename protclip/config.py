@@ -37,7 +37,8 @@ class EncoderConfig:
     """One encoder: published weights, or random ones of a given shape."""
 
     pretrained: str | None = None
-    """Folder or hub name of an ESM-2 or BERT model in HuggingFace's format; a text encoder with one is frozen."""
+    """Folder or hub name of an ESM-2 or BERT model in HuggingFace's format, whole, with its tokenizer; a text encoder
+    with one is frozen."""
     config: dict[str, Any] | None = None
     """Fields of HuggingFace's EsmConfig or BertConfig, for random weights."""
     max_tokens: int

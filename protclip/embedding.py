@@ -20,6 +20,7 @@ from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.data.windows import window_starts, window_weights
 from protclip.errors import ConfigError, DataError
 from protclip.explanation import WINDOW, has_prototypes, occlusion, segments
+from protclip.index.embeddings import DTYPES, Dtype
 from protclip.model.checkpoint import (
     Checkpoint,
     architecture_fields,
@@ -28,6 +29,7 @@ from protclip.model.checkpoint import (
 )
 from protclip.model.dual_encoder import DualEncoder, scale
 from protclip.model.encoders import Kind
+from protclip.model.inference import inference
 from protclip.model.packed import pack_rows
 from protclip.model.tensors import MAX_SHARD_BYTES
 from protclip.model.weights import model_fingerprint
@@ -41,13 +43,6 @@ GPU_TOKENS_PER_BATCH = 32_768
 """Of one forward pass on a GPU: 2 GB of activations at the width of ESM-2 650M."""
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies matrices faster in bfloat16 than in float32: avx512_bf16, AMX or Arm's bf16."""
-    if torch.backends.cpu.get_cpu_capability() in ("SVE", "SVE256", "NEON"):
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 class ProtCLIP:
     """A dual encoder with its tokenizers. It is for inference; training works on ``DualEncoder``."""
 
@@ -59,29 +54,30 @@ class ProtCLIP:
         *,
         fingerprint: str | None = None,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: Dtype | torch.dtype = "float32",
     ) -> None:
-        if dtype not in (torch.float32, torch.bfloat16):
-            raise ConfigError(f"dtype={dtype}: allowed are torch.float32 and torch.bfloat16.")
+        if str(dtype).removeprefix("torch.") not in DTYPES:
+            raise ConfigError(f"dtype={dtype}: allowed are {', '.join(DTYPES)}.")
         self.model = model.to(device).eval()
         self.device = torch.device(device)
-        self.dtype = dtype
+        self.dtype: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         self.protein_tokenizer = protein_tokenizer
         self.text_tokenizer = text_tokenizer
         self._fingerprint = fingerprint
 
     @classmethod
     def from_pretrained(
-        cls, path: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        cls, path: str, *, device: str | torch.device = "cpu", dtype: Dtype | torch.dtype = "float32"
     ) -> ProtCLIP:
         """Load a checkpoint folder.
 
         Args:
             path: local path or fsspec URL, such as ``runs/tiny/best``.
             device: where it computes.
-            dtype: of its matrix products and attention. ``torch.bfloat16`` is faster on GPUs, and on processors with
-                avx512_bf16 or AMX; embeddings stay fp32 and turn by a cosine of 0.9999 or more. The weights, and so
-                the fingerprint, stay as they are.
+            dtype: of its matrix products and attention: for queries that of the index (``Index.manifest.dtype``) or
+                of the embeddings (``Embeddings.dtype``). "bfloat16" is faster on GPUs, and on processors with
+                avx512_bf16 or AMX, and slow on others; embeddings stay fp32 and turn by a cosine of 0.9999 or more.
+                The weights, and so the fingerprint, stay as they are.
 
         Raises:
             CheckpointError: if the folder is unfinished or damaged.
@@ -116,7 +112,7 @@ class ProtCLIP:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 hex of all that makes embeddings: equal fingerprints, equal embeddings."""
+        """SHA-256 hex of all that makes embeddings but the dtype: where both are equal, the embeddings are."""
         if self._fingerprint is None:
             config = architecture_fields(self.model.architecture)
             state = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
@@ -148,8 +144,8 @@ class ProtCLIP:
     ) -> np.ndarray:
         """Embeddings of amino-acid sequences, (n, D) float32 of unit length.
 
-        A sequence has the same embedding alone and in any company, to about 1e-6. ``protclip.uniprot.residues`` says
-        which letters are taken, and how.
+        A sequence has the same embedding alone and in any company, to about 1e-6; on GPUs in float32 alone.
+        ``protclip.uniprot.residues`` says which letters are taken, and how.
 
         Args:
             sequences: in one-letter code.
@@ -209,7 +205,7 @@ class ProtCLIP:
             for i, token_LD in zip(batch, torch.split(token_TD, [len(ids[i]) for i in batch]), strict=True):
                 residues[i] = token_LD[1:-1].numpy().copy()  # between <cls> and <eos>
 
-        with torch.inference_mode(), self._autocast():
+        with inference(self.device, self.dtype):
             run_batches([len(row) for row in ids], self.tokens_per_batch, compute, refuse=refuse)
         return out_ND, residues
 
@@ -244,7 +240,7 @@ class ProtCLIP:
             encoded_BD = self.model.encode_properties(ids_BL.to(self.device), mask_BL.to(self.device))
             out_ND[batch] = encoded_BD.cpu().numpy()
 
-        with torch.inference_mode(), self._autocast():
+        with inference(self.device, self.dtype):
             run_batches([len(row) for row in ids], self.tokens_per_batch, compute)
         return out_ND
 
@@ -363,9 +359,6 @@ class ProtCLIP:
                 out_ND[i] = mean_D / np.linalg.norm(mean_D)
         return out_ND
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
-
     def _forward(self, ids: Rows, kind: Kind, refuse: Refuse | None = None) -> np.ndarray:
         out_ND = np.full((len(ids), self.dimension), np.nan, dtype=np.float32)
 
@@ -373,6 +366,6 @@ class ProtCLIP:
             packed = pack_rows([ids[i] for i in batch], self.device)
             out_ND[batch] = self.model.encode_packed(kind, *packed).cpu().numpy()
 
-        with torch.inference_mode(), self._autocast():
+        with inference(self.device, self.dtype):
             run_batches([len(row) for row in ids], self.tokens_per_batch, compute, refuse=refuse)
         return out_ND

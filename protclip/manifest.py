@@ -21,12 +21,19 @@ from fsspec.implementations.local import LocalFileSystem
 from protclip import files
 from protclip.checked import Count, Sha256, checked
 from protclip.errors import ConfigError, DataError, ProtclipError
+from protclip.foreign import HEAD_BYTES, foreign_kind
 from protclip.version import __version__
 
 FILE_NAME = "manifest.json"
 SCHEMA_VERSION = 1
 WORK_FOLDER = ".work"
 CLAIM_FILE = "claim.json"
+_KINDS = {
+    "pairs": "a folder of pairs (made by curate)",
+    "checkpoint": "a checkpoint (made by pretrain)",
+    "embeddings": "a folder of embeddings (made by embed)",
+    "index": "an index (made by index)",
+}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)?")
 
 
@@ -100,6 +107,12 @@ def resume_folder(folder: str, own_files: Sequence[str], claim: Mapping[str, Any
     return files.join(folder, WORK_FOLDER, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
+def read_claim(folder: str) -> Any:
+    """The claim of the unfinished run that ``resume_folder`` would take up; None where there is none."""
+    path = files.join(folder, WORK_FOLDER, CLAIM_FILE)
+    return None if files.exists(files.join(folder, FILE_NAME)) or not files.exists(path) else files.read_json(path)
+
+
 def finish_folder(folder: str) -> None:
     """Remove what the units of work left on the way; the manifest is written."""
     files.remove(files.join(folder, WORK_FOLDER))
@@ -155,10 +168,7 @@ def read_manifest(
     """
     path = files.join(folder, FILE_NAME)
     if not files.exists(path):
-        state = (
-            "exists but has no manifest.json: it is unfinished or not ours" if files.exists(folder) else "is missing"
-        )
-        raise error(f"{folder}: {state}; a finished folder of this kind ({kind}) has one. Check the path.")
+        raise error(f"{folder}: {what_is_there(folder)}; {_KINDS[kind]} is needed here.")
     try:
         manifest: dict[str, Any] = files.read_json(path)
     except DataError as cause:
@@ -166,7 +176,7 @@ def read_manifest(
     if not isinstance(manifest, dict):
         raise error(f"{path}: is not a manifest; make the folder again.")
     if manifest.get("kind") != kind:
-        raise error(f"{folder}: its kind is {manifest.get('kind')!r:.60}, but {kind!r} is needed here.")
+        raise error(f"{folder}: is {kind_of_folder(manifest)}, and {_KINDS[kind]} is needed here.")
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise error(
             f"{folder}: format version {manifest.get('schema_version')!r:.60}, this software reads {SCHEMA_VERSION}; "
@@ -203,6 +213,29 @@ def path_inside(folder: str, name: Any, *, error: type[ProtclipError] = DataErro
         if os.path.exists(real) and not stat.S_ISREG(os.stat(real).st_mode):
             raise error(f"{path}: is no regular file, but a folder, device or pipe; restore it or make it again.")
     return path
+
+
+def kind_of_folder(manifest: Any) -> str:
+    """What a manifest's folder is, for messages."""
+    kind = manifest.get("kind") if isinstance(manifest, dict) else None
+    return _KINDS.get(str(kind), f"a folder of another kind ({kind!r:.40})")
+
+
+def what_is_there(path: str) -> str:
+    """What stands at a path instead of a finished folder, to follow the path and a colon."""
+    if not files.exists(path):
+        return "is missing"
+    if not files.is_folder(path):
+        with files.open_read(path) as stream:
+            what = foreign_kind(stream.read(HEAD_BYTES))
+        return f"is {what}" if what else "is a file"
+    names = files.list_folder(path)
+    if WORK_FOLDER in names:
+        return "is unfinished: run the command that makes it again, and it goes on where it was"
+    finished = [name for name in names if files.exists(files.join(path, name, FILE_NAME))]
+    if finished:
+        return f"is no finished folder itself but holds such ({', '.join(finished[:5])})"
+    return "has no manifest.json: it is unfinished or not ours"
 
 
 def _refuse_finished(folder: str, overwrite: bool) -> None:

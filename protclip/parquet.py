@@ -46,7 +46,7 @@ def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
                     f"bytes or more, the file has {num_bytes:,} bytes; it is damaged. Restore it or make it again."
                 )
             yield file
-        except (pa.ArrowException, OSError, OverflowError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
             why = " ".join(str(error).split())
             raise DataError(f"{path}: is not a readable parquet file ({why}); restore it or make it again.") from error
 

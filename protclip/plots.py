@@ -110,7 +110,7 @@ def composition_figure(
             heights = [100 * by_dataset.get(name, 0.0) for by_dataset in by_category.values()]
             places = np.arange(len(by_category)) + (i - (len(datasets) - 1) / 2) * width
             ax.bar(places, heights, width, label=name, color=DATASET_COLORS[i])
-        ax.set_xticks(range(len(by_category)), list(by_category))
+        ax.set_xticks(range(len(by_category)), list(by_category), parse_math=False)
         ax.set_xlabel(label)
         ax.set_ylabel("% of entries")
     figure.legend(*above[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)

@@ -6,6 +6,7 @@ Commands are named by strings and imported when called, so that ``protclip --hel
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 
 import click
@@ -67,7 +68,8 @@ def main() -> None:
     try:
         cli(prog_name="protclip", windows_expand_args=False)
     except ProtclipError as error:
-        echo(f"{type(error).__name__}: {error}", err=True)
+        # A message of several lines has them indented: a line end in a name begins no line of its own.
+        echo(re.sub(r"\n(?! )", "\n  ", f"{type(error).__name__}: {error}"), err=True)
         sys.exit(1)
     except Exception as error:
         from protclip import files

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from protclip import files
 from protclip.errors import ConfigError, DataError
+from protclip.fields import check_number
 from protclip.manifest import FILE_NAME, read_manifest, resume_folder
 from protclip.protanno import curation, splits
 from protclip.protanno.changes import CHANGES_FILE
@@ -147,9 +148,10 @@ def main(
 ) -> None:
     """UniProtKB files into ProtAnno pairs.
 
-    INPUT is a UniProtKB flat file (.dat), XML (.xml), a table with the columns of the website's exports (.tsv, .csv), a
-    FASTA file with UniProt headers, or ProtAnno's published JSON lines (.jsonl), plain or gzip: a path, a quoted glob
-    or an fsspec URL.
+    INPUT is a UniProtKB flat file (.dat), XML (.xml) or JSON of the REST service (.json, .jsonl), a table with the
+    columns of the website's exports (.tsv, .csv), a FASTA file with UniProt headers, or ProtAnno's published JSON lines
+    (.jsonl), plain or gzip: a path, a quoted glob or an fsspec URL. Its content decides where that is certain, else its
+    ending.
     Unusable rows are listed in quarantine.jsonl, with the reason.
 
     A run that was interrupted goes on where it was when the same command is given again.
@@ -159,6 +161,7 @@ def main(
         for name in _SAMPLING_OPTIONS:
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise ConfigError(f"--{name.replace('_', '-')} is of --dataset D, not of {dataset}; leave one out.")
+    check_number("max_bad_fraction", max_bad_fraction, at_least=0, at_most=1)
     method, clusters = split_by
     if method == "mmseqs":
         splits.require_mmseqs()

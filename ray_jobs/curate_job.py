@@ -22,6 +22,7 @@ from protclip.protanno.sampling import expectation
 from protclip.protanno.shards import KIND
 from protclip.protanno.splits import SplitReport
 from protclip.uniprot.entry import BadEntry
+from protclip.uniprot.residues import Nucleotides
 from ray_jobs.pipelines import progress, run_cut, run_tasks
 
 
@@ -57,6 +58,12 @@ class Curation:
         self.gather_quarantine(units)
         _check_quality(reports, files.join(self.folder, QUARANTINE_FILE), max_bad_fraction)
         _check_texts(reports, max_textless_fraction)
+        for path, read in zip(self.paths, units, strict=True):
+            nucleotides = Nucleotides()
+            for report in read.values():
+                nucleotides.add(report.first_nucleotides, report.nucleotides)
+            if nucleotides.number:
+                click.echo(f"curate: {nucleotides.warning(path)}", err=True)
         sampling = self.sampling(reports)
         kept = [stem for read in units for stem, report in read.items() if report.num_kept]
         num_shards = self.config.num_shards(sum(report.num_chars for report in reports))
@@ -175,15 +182,19 @@ def _cut(item: Mapping[str, Any], *, folder: str) -> Iterator[tuple[dict[str, An
     for block in cut_blocks(item["path"]):
         number += 1
         if block.ordinal not in done:
-            place = {"path": block.path, "ordinal": block.ordinal, "line": block.line, "whole": block.data is None}
-            yield {**place, "stem": f"{item['input']:06d}-{block.ordinal:06d}"}, block.data or b""
+            place = {"path": block.path, "ending": block.ending, "ordinal": block.ordinal, "line": block.line}
+            yield (
+                {**place, "whole": block.data is None, "stem": f"{item['input']:06d}-{block.ordinal:06d}"},
+                block.data or b"",
+            )
     files.write_json(files.join(folder, f"{item['input']:06d}.json"), {"blocks": number})
 
 
 def _read(item: Mapping[str, Any], data: bytes, *, folder: str, config: CurationConfig) -> dict[str, Any]:
     stem = files.join(folder, item["stem"])
     data_or_none = None if item["whole"] else data
-    block = Block(path=item["path"], ordinal=item["ordinal"], line=item["line"], data=data_or_none)
+    place = {name: item[name] for name in ("path", "ending", "ordinal", "line")}
+    block = Block(**place, data=data_or_none)
     return _commit(f"{stem}.json", curation.read_unit(block, stem, config))
 
 

@@ -16,11 +16,11 @@ import click
 
 from protclip import files
 from protclip.errors import ConfigError
-from protclip.index.embeddings import read_embeddings
-from protclip.index.manifest import read_checkpoint_fingerprint
+from protclip.index.embeddings import DTYPES, Dtype, Embeddings, read_embeddings
+from protclip.index.manifest import read_checkpoint_fingerprint, read_model_sizes
 from protclip.index.parts import require_h5
 from protclip.index.previous import check_reusable
-from protclip.manifest import FILE_NAME, resume_folder
+from protclip.manifest import FILE_NAME, read_claim, resume_folder
 from protclip.terminal import echo
 from protclip.uniprot.formats import describe_unused_columns
 from protclip.version import __version__
@@ -89,7 +89,9 @@ class _Workers(click.ParamType[tuple[int, int], str]):
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16"]),
-    help="Of the model's matrix products. Default: bfloat16 on GPUs, and on processors that have instructions for it.",
+    help="Of the model's matrix products, on all workers; the index and its queries follow it. Default: that of the "
+    "run that is resumed, or of --previous; else bfloat16 on GPUs and where this machine's processor has instructions "
+    "for it.",
 )
 @click.option(
     "--deduplicate",
@@ -136,9 +138,10 @@ def main(
     """Proteins or texts into L2-normalised embeddings, as parquet keyed by accession.
 
     INPUT is a folder of pairs; or FASTA files with headers of any kind (.fasta, .fa, .faa), UniProtKB files (.dat,
-    .xml, .tsv, .csv), parquet files or a folder of them, or text files with a text a line (.txt), keyed line-1, line-2
-    and so on. Files are plain or gzip: paths, quoted globs or fsspec URLs. Unusable rows are listed in
-    quarantine.jsonl, with the reason. A row's column "long" says how a protein longer than the model sees was read.
+    .xml, .json, .tsv, .csv), parquet files or a folder of them, or text files with a text a line (.txt), keyed line-1,
+    line-2 and so on. Files are plain or gzip: paths, quoted globs or fsspec URLs; their content decides where that is
+    certain. Unusable rows are listed in quarantine.jsonl, with the reason. A row's column "long" says how a protein
+    longer than the model sees was read.
 
     A run that was interrupted goes on where it was when the same command is given again.
 
@@ -152,11 +155,14 @@ def main(
     content = resolve_content(found.kind, content)
     for line in describe_unused_columns(found.paths) if found.kind == "entries" else ():
         echo(f"embed: {line}", err=True)
+    checkpoint, folder = resolve_input(checkpoint), resolve_output(output)
+    previous = resolve_input(previous) if previous else None
+    before = None if previous is None else _open_previous(previous, folder)
     settings = EmbedSettings(
         content=content,
         long=_long(content, long, residues),
         device="cuda" if use_gpu else "cpu",
-        dtype=dtype or _dtype(use_gpu),
+        dtype=dtype or _default_dtype(None if overwrite else folder, before, use_gpu),
         format=form,
         precision=precision,
         deduplicate=deduplicate,
@@ -166,15 +172,13 @@ def main(
         raise ConfigError(f"--deduplicate does not go with --{'residues' if residues else 'previous'}; leave one out.")
     if form == "h5":
         require_h5()
-    checkpoint, folder = resolve_input(checkpoint), resolve_output(output)
-    previous = resolve_input(previous) if previous else None
     part_rows = part_rows or (GPU_PART_ROWS if use_gpu else PART_ROWS)
     fingerprint = read_checkpoint_fingerprint(checkpoint, verify=True)
-    if previous is not None:
-        _check_previous(previous, folder, fingerprint, settings)
-    architecture = files.read_json(files.join(checkpoint, "config.json"))
+    if before is not None:
+        _check_previous(before, fingerprint, settings)
+    sizes = read_model_sizes(checkpoint)
     if dry_run:
-        _estimate(found, checkpoint, settings, part_rows, workers, architecture["projection_dim"])
+        _estimate(found, checkpoint, settings, part_rows, workers, sizes.projection_dim)
         return
     claim = {
         "software": __version__,
@@ -188,9 +192,9 @@ def main(
     connect()
     job = EmbedJob(found, checkpoint, folder, work, settings, part_rows=part_rows, previous=previous)
     with files.telling_what_cannot_be_written(folder):
-        manifest = job.run(workers, model_fingerprint=fingerprint, dimension=architecture["projection_dim"])
-    facts = _facts(manifest, longest=architecture["max_protein_tokens"] - 2)
-    echo(f"embed: {', '.join(facts)}, {time.monotonic() - started:.1f} s → {folder}")
+        manifest = job.run(workers, model_fingerprint=fingerprint, dimension=sizes.projection_dim)
+    facts = _facts(manifest, longest=sizes.max_protein_tokens - 2)
+    echo(f"embed: {', '.join(facts)}, {settings.dtype}, {time.monotonic() - started:.1f} s → {folder}")
 
 
 def _estimate(
@@ -245,26 +249,42 @@ def _long(content: str, asked: Any, residues: bool) -> Any:
     return None if content == "text" else asked or "truncate"
 
 
-def _check_previous(previous: str, folder: str, fingerprint: str, settings: Any) -> None:
+def _open_previous(previous: str, folder: str) -> Embeddings:
+    if previous == folder:
+        raise ConfigError(f"--previous {previous} is the output itself; give the new embeddings a folder of their own.")
+    return read_embeddings(previous, verify=False)
+
+
+def _check_previous(previous: Embeddings, fingerprint: str, settings: Any) -> None:
     """Refuse previous embeddings whose vectors cannot stand beside new ones.
 
     Raises:
         ConfigError: saying what differs.
     """
-    if previous == folder:
-        raise ConfigError(f"--previous {previous} is the output itself; give the new embeddings a folder of their own.")
     if settings.residues:
         raise ConfigError("--previous has no residues to take over; leave --residues or --previous out.")
     compared = {
         name: value for name, value in asdict(settings).items() if name not in ("content", "format", "deduplicate")
     }
-    check_reusable(read_embeddings(previous, verify=False), fingerprint, settings.content, compared)
+    check_reusable(previous, fingerprint, settings.content, compared)
 
 
-def _dtype(use_gpu: bool) -> Any:
-    """bfloat16 where it is faster: on a processor without instructions for it it takes several times as long."""
-    if use_gpu:
-        return "bfloat16"
-    from protclip.embedding import has_fast_bfloat16
+def _default_dtype(folder: str | None, previous: Embeddings | None, use_gpu: bool) -> Dtype:
+    """In which dtype the model computes where nobody says: as the vectors that are there, else as is fast here.
 
-    return "bfloat16" if has_fast_bfloat16() else "float32"
+    On a processor without instructions for bfloat16 it takes several times as long as float32.
+
+    Args:
+        folder: the output, where an unfinished run may be resumed.
+        previous: embeddings from which vectors are taken.
+        use_gpu: whether GPUs compute.
+    """
+    claim = None if folder is None else read_claim(folder)
+    claimed = claim.get("settings") if isinstance(claim, dict) else None  # of what other command there may be
+    if isinstance(claimed, dict) and claimed.get("dtype") in DTYPES:
+        return claimed["dtype"]  # type: ignore[no-any-return]
+    if previous is not None:
+        return previous.dtype
+    from protclip.model.inference import has_fast_bfloat16
+
+    return "bfloat16" if use_gpu or has_fast_bfloat16() else "float32"

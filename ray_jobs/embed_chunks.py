@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -26,6 +27,7 @@ from protclip.index.embeddings import METADATA
 from protclip.protanno import shards
 from protclip.protanno.shards import RowGroup, read_metadata, read_row_group
 from protclip.uniprot.entry import BadEntry, RefusedError
+from protclip.uniprot.residues import Nucleotides, looks_like_nucleotides
 from ray_jobs.embed_inputs import Content, Inputs, read_rows
 
 CHUNK_SCHEMA = pa.schema(
@@ -128,6 +130,16 @@ def read_chunk(item: Mapping[str, Any], content: Content) -> pa.Table:
 
 def place_of(rows: pa.Table, i: int) -> dict[str, Any]:
     return {name: rows.column(name)[i].as_py() for name in ("source", "line", "accession")}
+
+
+def count_nucleotides(rows: pa.Table) -> dict[str, dict[str, Any]]:
+    """The proteins that look like DNA or RNA, as the fields of Nucleotides by source."""
+    found: dict[str, Nucleotides] = {}
+    names = ("source", "accession", "name", "sequence")
+    for source, accession, name, sequence in zip(*(rows.column(column).to_pylist() for column in names), strict=True):
+        if looks_like_nucleotides(sequence, name):
+            found.setdefault(source, Nucleotides()).add(accession)
+    return {source: asdict(nucleotides) for source, nucleotides in found.items()}
 
 
 def items_of_pairs(pairs: pa.Table, groups: Sequence[RowGroup], content: Content) -> pa.Table:

@@ -80,7 +80,7 @@ class MeasureRate:
         from protclip.embedding import ProtCLIP
 
         torch.set_num_threads(settings.threads)
-        self.model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=getattr(torch, settings.dtype))
+        self.model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=settings.dtype)
         self.settings = settings
 
     def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:

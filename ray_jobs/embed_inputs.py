@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -12,28 +14,31 @@ import pyarrow.parquet as pq
 from protclip import files
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
-from protclip.manifest import FILE_NAME
+from protclip.manifest import FILE_NAME, WORK_FOLDER, read_manifest, what_is_there
 from protclip.protanno import shards
 from protclip.protanno.biotext import biotext
 from protclip.uniprot import cells
 from protclip.uniprot.cells import means_nothing
 from protclip.uniprot.columns import COLUMNS, find_column
 from protclip.uniprot.entry import BadEntry, Entry, RefusedError, is_utf8, not_utf8
-from protclip.uniprot.fasta import Record, read_records
-from protclip.uniprot.formats import READERS, open_entries
+from protclip.uniprot.fasta import Record, read_fasta, read_records
+from protclip.uniprot.formats import READERS, ending_of, named_ending, open_entries
 from protclip.uniprot.residues import bare_residues, find_invalid_residue, invalid_residue_message
+from protclip.uniprot.sniffing import sniff
 from protclip.uniprot.streams import open_stream, read_lines
 
 Kind = Literal["pairs", "fasta", "entries", "parquet", "lines"]
 Content = Literal["protein", "text"]
 
-_FASTA_ENDINGS = (".fasta", ".fa", ".faa")
 _ENDINGS: dict[str, Kind] = {
     **dict.fromkeys(READERS, "entries"),
-    **dict.fromkeys(_FASTA_ENDINGS, "fasta"),
+    **dict.fromkeys([ending for ending, reader in READERS.items() if reader is read_fasta], "fasta"),
     ".txt": "lines",
     ".parquet": "parquet",
 }
+"""By the ending of the name, or that which the content would have."""
+_SEQUENCE_LINE = re.compile(r"[A-Z]{20,}\*?")
+_LOOKED_AT = 20
 _ID_COLUMNS = ("accession", "id", "Entry")
 _READ_ROWS = 8192
 # What an answer shows: the columns that parquet files may have it in, and how a cell is read.
@@ -128,10 +133,9 @@ def _expand(path: str) -> list[str]:
         raise DataError(f"{path}: does not exist; check the path.")
     if files.is_folder(path) and not files.exists(files.join(path, FILE_NAME)):
         names = [name for name in files.list_folder(path) if name.endswith(".parquet")]
-        if not names:
+        if not names or WORK_FOLDER in files.list_folder(path):  # what an unfinished folder holds is a part
             raise DataError(
-                f"{path}: is a folder without manifest.json; give a finished folder of pairs, a folder of parquet "
-                "files, or a file."
+                f"{path}: {what_is_there(path)}; give a finished folder of pairs, a folder of parquet files, or a file."
             )
         return [files.join(path, name) for name in names]
     return [path]
@@ -139,14 +143,35 @@ def _expand(path: str) -> list[str]:
 
 def _kind(path: str) -> Kind:
     if files.is_folder(path):
+        read_manifest(path, shards.KIND)
         return "pairs"
-    name = path.rsplit("/", 1)[-1].lower().removesuffix(".gz")
-    for ending, kind in _ENDINGS.items():
-        if name.endswith(ending):
-            return kind
-    raise ConfigError(
-        f"{path}: is neither a folder of pairs nor a file of known kind; known: {', '.join(_ENDINGS)}, plain or .gz."
-    )
+    if path.lower().endswith(".parquet"):
+        return "parquet"
+    if named_ending(path) is None and sniff(path) is None:
+        raise ConfigError(
+            f"{path}: is neither a folder of pairs nor a file of known kind; known: {', '.join(_ENDINGS)}, plain or "
+            ".gz."
+        )
+    kind = _ENDINGS[ending_of(path)]
+    if kind == "lines":
+        _refuse_sequences(path)
+    return kind
+
+
+def _refuse_sequences(path: str) -> None:
+    """Refuse lines of sequences, which would be embedded as texts.
+
+    Raises:
+        DataError: if the first lines are such.
+    """
+    with open_stream(path) as stream:
+        numbered = ((number, line.strip()) for number, line in read_lines(stream, path, "a file of texts"))
+        first = list(islice(((number, line) for number, line in numbered if line), _LOOKED_AT))
+    if first and all(_SEQUENCE_LINE.fullmatch(line.decode(errors="replace")) for _, line in first):
+        raise DataError(
+            f"{path}, line {first[0][0]}: looks like a sequence, and lines of a .txt file are embedded as texts; write "
+            "FASTA, with a line '>name' before each sequence."
+        )
 
 
 def _read_pairs(folder: str, content: Content) -> Iterator[dict[str, Any] | BadEntry]:

@@ -9,11 +9,14 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import click
+
 from protclip import files
 from protclip.errors import ConfigError, DataError
 from protclip.index.embeddings import KIND
 from protclip.index.previous import KEYS_FILE
 from protclip.manifest import finish_folder, read_manifest, write_manifest
+from protclip.uniprot.residues import Nucleotides
 from ray_jobs.embed_chunks import chunk_stem, cut, file_chunks, pairs_chunks
 from ray_jobs.embed_inputs import Inputs
 from ray_jobs.embed_progress import show_progress
@@ -153,6 +156,9 @@ class EmbedJob:
             where = files.join(self.folder, QUARANTINE_FILE)
             said = f"; all {reasons.total():,} are bad ({detail}), each is listed in {where}" if reasons else ""
             raise DataError(f"{source}: holds nothing that can be embedded{said}.")
+        nucleotides = _nucleotides(records)
+        for path, found in nucleotides.items():
+            click.echo(f"embed: {found.warning(path)}", err=True)
         num_long, long = sum(record["long"] for record in records), self.settings.long
         manifest = write_manifest(
             self.folder,
@@ -169,6 +175,7 @@ class EmbedJob:
                 "window_mean": num_long if long == "window-mean" else 0,
                 "mapped_letters": dict(_total(record["mapped"] for record in records)),
                 "quarantined_by_reason": dict(sorted(reasons.items())),
+                **({"nucleotides": sum(found.number for found in nucleotides.values())} if nucleotides else {}),
                 **self.reused(records),
             },
             **facts,
@@ -223,6 +230,15 @@ def available(device: str) -> tuple[int, int]:
 def _small(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record without what the refused rows are: the driver keeps those of all parts."""
     return {**record, "refused": len(record["refused"])}
+
+
+def _nucleotides(records: Iterable[Mapping[str, Any]]) -> dict[str, Nucleotides]:
+    """What looks like DNA or RNA, by source."""
+    total: dict[str, Nucleotides] = {}
+    for record in records:
+        for source, found in record.get("nucleotides", {}).items():
+            total.setdefault(source, Nucleotides()).add(found["first"], found["number"])
+    return total
 
 
 def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:

@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from own_ray.environment import LOOPBACK, LOOPBACK_ONLY
+from own_ray.environment import FAIL_ALOUD, LOOPBACK, LOOPBACK_ONLY
 from own_ray.folders import RayFolder, find_folder, is_private, make_folder
 from own_ray.ports import free_ports
 from own_ray.processes import MARK_VARIABLE, is_alive, marked
@@ -228,6 +228,7 @@ def _outer_environment() -> dict[str, str]:
         "no_proxy": direct,
         "RAY_USAGE_STATS_ENABLED": "0",
         **LOOPBACK_ONLY,
+        **FAIL_ALOUD,
     }
 
 

@@ -99,16 +99,18 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     from protclip.train.checks import check_pairs, check_words
     from protclip.train.estimate import estimate
     from protclip.train.report import write_report
+    from protclip.train.trackers import require_trackers
     from ray_jobs.lanes import LanePlan, count_drawn
     from ray_jobs.worker import TrainJob
 
     settings = _with_absolute_paths(settings)
+    require_trackers(settings.trackers)
     train, valid = (tuple(row_groups(settings.data.pairs, split)) for split in ("train", "valid"))
     if not valid:
         raise ConfigError(
             f"{settings.data.pairs}: has no validation pairs to measure on; curate with --valid-fraction above 0."
         )
-    check_pairs(settings.data.pairs, train, valid, valid_pairs=settings.valid_pairs)
+    check_pairs(settings.data.pairs, train, valid, settings.objectives, valid_pairs=settings.valid_pairs)
     drawn_EG = None
     if draws_each_epoch(settings.data.pairs):
         drawn_EG = count_drawn(train, seed=settings.seed, epochs=settings.epochs)

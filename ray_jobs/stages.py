@@ -17,12 +17,12 @@ from protclip import files
 from protclip.embedding import LongPolicy, ProtCLIP
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
-from protclip.index.embeddings import LONG, read_embeddings, read_part
+from protclip.index.embeddings import LONG, Dtype, read_embeddings, read_part
 from protclip.index.parts import Format, Precision, write_part, write_residues
 from protclip.index.previous import Lookup, write_lookup
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.uniprot.residues import bare_residues, count_mapped
-from ray_jobs.embed_chunks import place_of, read_chunk, record_path
+from ray_jobs.embed_chunks import count_nucleotides, place_of, read_chunk, record_path
 from ray_jobs.embed_inputs import Content
 
 TOO_LONG = "longer than the model sees"
@@ -33,12 +33,12 @@ TOO_LONG = "longer than the model sees"
 class EmbedSettings:
     """What decides on the bytes of a part, beside its rows and the model; all fields are JSON values."""
 
+    dtype: Dtype
+    """Of the model's matrix products and attention. The driver decides, for all workers."""
     content: Content = "protein"
     long: LongPolicy | None = "truncate"
     """None where texts are embedded."""
     device: Literal["cpu", "cuda"] = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of matrix products and attention."""
     threads: int = 1
     """Of torch in an actor: sums depend on it in their last bits."""
     format: Format = "parquet"
@@ -69,7 +69,7 @@ class EmbedChunk:
         self, checkpoint: str, output: str, work: str, settings: EmbedSettings, *, previous: str | None = None
     ) -> None:
         torch.set_num_threads(settings.threads)
-        self.model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=getattr(torch, settings.dtype))
+        self.model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=settings.dtype)
         self.output, self.work, self.settings = output, work, settings
         self.lookup: Lookup | None = None
         if previous is not None:
@@ -167,7 +167,7 @@ class EmbedChunk:
     def _counts(self, rows: pa.Table) -> dict[str, Any]:
         if self.settings.content == "text":
             num_tokens = pc.sum(pc.utf8_length(rows.column("text"))).as_py()
-            return {"rows": len(rows), "residues": num_tokens or 0, "long": 0, "mapped": {}}
+            return {"rows": len(rows), "residues": num_tokens or 0, "long": 0, "mapped": {}, "nucleotides": {}}
         sequences = rows.column("sequence").to_pylist()
         seen = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
         if self.settings.long != "window-mean":
@@ -177,6 +177,7 @@ class EmbedChunk:
             "residues": int(seen.sum()),
             "long": len(rows) - rows.column(LONG.name).null_count,
             "mapped": count_mapped(sequences),
+            "nucleotides": count_nucleotides(rows),
         }
 
     def _write(
@@ -238,14 +239,14 @@ def copy_repeats(item: Mapping[str, Any], *, output: str, work: str, settings: E
         if i not in vector_of_row
     ]
     kept = sorted(vector_of_row)
-    rows = rows.append_column(LONG, pa.array(long, LONG.type)).take(kept)
+    rows = rows.append_column(LONG, pa.array(long, LONG.type)).take(pa.array(kept, pa.int64()))
     written = {}
     if kept:
         vectors_ND = np.stack([vector_of_row[i] for i in kept])
         form = settings.format
         with files.telling_what_cannot_be_written(output):
             written = write_part(output, item["number"], rows, vectors_ND, form=form, precision=settings.precision)
-    mapped = count_mapped(rows["sequence"].to_pylist()) if settings.content == "protein" else {}
+    is_protein = settings.content == "protein"
     record = {
         "number": item["number"],
         "read": len(wanted),
@@ -253,7 +254,8 @@ def copy_repeats(item: Mapping[str, Any], *, output: str, work: str, settings: E
         "reused": 0,
         "residues": 0,
         "long": len(kept) - rows[LONG.name].null_count,
-        "mapped": mapped,
+        "mapped": count_mapped(rows["sequence"].to_pylist()) if is_protein else {},
+        "nucleotides": count_nucleotides(rows) if is_protein else {},
         "refused": [entry.record() for entry in refused],
         "files": written,
     }

@@ -21,7 +21,8 @@ def build_app(args: AppArgs) -> Application:
         CheckpointError, DataError: if the checkpoint or the index is unfinished or damaged.
         IndexMismatchError: if another model made the index.
     """
-    fingerprint = check_args(args)
+    index = check_args(args)
+    fingerprint = index.model_fingerprint
     deploy = serve.deployment(
         ray_actor_options={"num_cpus": args.replica_cpus},
         max_queued_requests=args.max_queued_requests,
@@ -33,7 +34,7 @@ def build_app(args: AppArgs) -> Application:
     return api.bind(
         args,
         fingerprint,
-        deploy(ProteinEncoder).bind(args, fingerprint),
-        deploy(TextEncoder).bind(args, fingerprint),
+        deploy(ProteinEncoder).bind(args, fingerprint, index.dtype),
+        deploy(TextEncoder).bind(args, fingerprint, index.dtype),
         deploy(IndexShard).bind(args, fingerprint),
     )

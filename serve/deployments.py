@@ -20,6 +20,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from protclip.errors import CheckpointError, DataError
+from protclip.index.embeddings import Dtype
 from serve.api import make_api
 from serve.errors import OverloadedError, UnavailableError
 from serve.loopback import keep_to_loopback
@@ -37,13 +38,13 @@ class Refusal:
 
 
 class Encoder:
-    """One half of the model, which embeds the items of all waiting requests together."""
+    """One half of the model, which embeds the items of all waiting requests together, in the dtype of the index."""
 
-    def __init__(self, args: AppArgs, fingerprint: str) -> None:
+    def __init__(self, args: AppArgs, fingerprint: str, dtype: Dtype) -> None:
         from protclip.embedding import ProtCLIP
 
         keep_to_loopback()
-        self.model = ProtCLIP.from_pretrained(args.checkpoint)
+        self.model = ProtCLIP.from_pretrained(args.checkpoint, dtype=dtype)
         if self.model.fingerprint != fingerprint:
             raise CheckpointError(
                 f"{args.checkpoint}: is the model {self.model.fingerprint}, and was {fingerprint} when the application "
@@ -117,6 +118,7 @@ class IndexShard:
             content=manifest.content,
             count=manifest.count,
             dimension=manifest.dimension,
+            dtype=manifest.dtype,
             recall_at_10=manifest.recall_at_10,
         )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from protclip.errors import RequestError
+from protclip.index.embeddings import Dtype
 from serve.settings import Limits
 
 
@@ -109,6 +110,7 @@ class IndexInfo(BaseModel):
     content: Literal["protein", "text"]
     count: int
     dimension: int
+    dtype: Dtype = Field(description="In which the model computed, and computes questions.")
     recall_at_10: float | None
 
 

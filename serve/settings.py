@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from protclip import files
 from protclip.errors import ConfigError
-from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
 
 
 class Limits(BaseModel):
@@ -46,8 +46,8 @@ class AppArgs(BaseModel):
     """Requests that wait for one deployment; further ones are answered 503 at once."""
 
 
-def check_args(args: AppArgs, *, verify: bool = False) -> str:
-    """The model's fingerprint, after everything was checked that can be without loading model or index.
+def check_args(args: AppArgs, *, verify: bool = False) -> IndexManifest:
+    """The index's manifest, with model and dtype, after all was checked that can be without loading model or index.
 
     Args:
         args: the settings.
@@ -62,5 +62,6 @@ def check_args(args: AppArgs, *, verify: bool = False) -> str:
         if not files.is_absolute(path):
             raise ConfigError(f"{name} {path!r} is relative, and replicas run in other folders; give an absolute path.")
     fingerprint = read_checkpoint_fingerprint(args.checkpoint, verify=verify)
-    read_index_manifest(args.index, verify=verify).check_model(fingerprint, args.index)
-    return fingerprint
+    manifest = read_index_manifest(args.index, verify=verify)
+    manifest.check_model(fingerprint, args.index)
+    return manifest

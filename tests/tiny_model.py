@@ -15,7 +15,7 @@ from protclip.data.tokenize import TOKENIZED_COLUMNS, tokenize_pairs
 from protclip.embedding import ProtCLIP
 from protclip.hashing import hash64
 from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.index.embeddings import Dtype, read_embeddings
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.protanno.shards import SCHEMA
 
@@ -23,7 +23,7 @@ RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 WORDS = ("kinase", "binds", "membrane", "hydrolyses", "ATP", "transports", "nucleus", "ribosome", "the", "of")
 
 
-def tiny_model(seed: int = 0, objectives: ObjectivesConfig = GC_ALONE) -> ProtCLIP:
+def tiny_model(seed: int = 0, objectives: ObjectivesConfig = GC_ALONE, *, dtype: Dtype = "float32") -> ProtCLIP:
     """A dual encoder of one layer a side; another seed is another model."""
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     config = ModelConfig(
@@ -33,7 +33,7 @@ def tiny_model(seed: int = 0, objectives: ObjectivesConfig = GC_ALONE) -> ProtCL
     )
     tokenizer = build_text_tokenizer(config, random_texts(50))
     model = build_model(config, build_architecture(config, tokenizer, objectives), seed=seed)
-    return ProtCLIP(model, build_protein_tokenizer(config), tokenizer)
+    return ProtCLIP(model, build_protein_tokenizer(config), tokenizer, dtype=dtype)
 
 
 def random_sequences(count: int, seed: int = 0) -> list[str]:
@@ -80,6 +80,7 @@ def make_batch(model: ProtCLIP, tokens: pa.Table, *, seed: int = 0, epoch: int =
 def write_protein_index(folder: Path, model: ProtCLIP, sequences: list[str]) -> str:
     """An index of the sequences: row i is P0000i."""
     vectors = model.embed_proteins(sequences)
-    embeddings = write_embeddings(folder / "embeddings", vectors, fingerprint=model.fingerprint)
+    settings = {"dtype": str(model.dtype).removeprefix("torch.")}
+    embeddings = write_embeddings(folder / "embeddings", vectors, fingerprint=model.fingerprint, settings=settings)
     build_index(read_embeddings(embeddings), str(folder / "index"), IndexConfig())
     return str(folder / "index")

@@ -22,6 +22,7 @@ from protclip.index.manifest import read_checkpoint_fingerprint, read_index_mani
 from protclip.terminal import json_text, printable
 from protclip.uniprot.entry import BadEntry
 from protclip.uniprot.fasta import read_records
+from protclip.uniprot.residues import Nucleotides, bare_residues, looks_like_nucleotides
 from protclip.uniprot.streams import open_stream, read_lines
 
 COLUMN_WIDTH = 60
@@ -77,21 +78,27 @@ def main(
     allowed = None if where is None else parse_filter(where)
     # Before the model is loaded, so that the wrong pair fails at once.
     fingerprint = read_checkpoint_fingerprint(checkpoint)
-    read_index_manifest(index).check_model(fingerprint, index)
+    manifest = read_index_manifest(index)
+    manifest.check_model(fingerprint, index)
     loaded = Index.load(index, expect_fingerprint=fingerprint)
 
     from protclip.embedding import ProtCLIP
 
-    model = ProtCLIP.from_pretrained(checkpoint)
+    model = ProtCLIP.from_pretrained(checkpoint, dtype=manifest.dtype)
+
+    nucleotides = Nucleotides()
 
     def answers() -> Iterator[Answer]:
         ask: Any = {"where": allowed, "exact": exact or None}
         if text is not None:
             yield None, loaded.hits(model.embed_texts([text])[0], k, **ask)
         elif fasta is None:
+            letters = bare_residues(sequence or "").upper()
+            if looks_like_nucleotides(letters):
+                nucleotides.add(f"{letters[:12]}…")
             yield None, loaded.hits(model.embed_proteins([sequence or ""])[0], k, **ask)
         else:
-            records = _progress(fasta)
+            records = _progress(fasta, nucleotides)
             while batch := list(islice(records, BATCH_QUERIES)):
                 vectors = model.embed_proteins([residues for _, residues in batch])
                 hits = loaded.hits_of_each(vectors, k, **ask)
@@ -105,6 +112,8 @@ def main(
     else:
         with _no_os_error(output), _open_output(output) as stream:
             write(answers(), record, stream)
+    if nucleotides.number:
+        click.echo(f"search: {nucleotides.warning(fasta or '--sequence')}", err=True)
 
 
 def format_table(hits: Sequence[dict[str, Any]]) -> str:
@@ -183,8 +192,8 @@ def _cell(value: Any) -> str:
     return printable(" ".join(text.split()))
 
 
-def _records(path: str) -> Iterator[tuple[str, str]]:
-    """Name and sequence of each record of a FASTA file.
+def _records(path: str, nucleotides: Nucleotides) -> Iterator[tuple[str, str]]:
+    """Name and sequence of each record of a FASTA file; what looks like DNA or RNA is counted.
 
     Raises:
         DataError: for a record that is no protein; all is refused, so that no question goes without an answer unseen.
@@ -193,19 +202,21 @@ def _records(path: str) -> Iterator[tuple[str, str]]:
         for record in read_records(stream, path):
             if isinstance(record, BadEntry):
                 raise DataError(f"{record}; mend or remove it.")
+            if looks_like_nucleotides(record.sequence, record.header.name):
+                nucleotides.add(record.header.accession)
             yield record.header.accession, record.sequence
 
 
-def _progress(path: str) -> Iterator[tuple[str, str]]:
+def _progress(path: str, nucleotides: Nucleotides) -> Iterator[tuple[str, str]]:
     """The records, with a bar and an ETA on a terminal."""
     from tqdm import tqdm
 
     if not sys.stderr.isatty():
-        yield from _records(path)
+        yield from _records(path, nucleotides)
         return
     with open_stream(path) as stream:
         total = sum(line.startswith(b">") for _, line in read_lines(stream, path, "a FASTA file"))
-    yield from tqdm(_records(path), desc="searching", unit="query", total=total)
+    yield from tqdm(_records(path, nucleotides), desc="searching", unit="query", total=total)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def check_variety(identity_N2: Tensor, where: str) -> None:
             raise DataError(
                 f"{where}: {distinct:,} distinct {what}{'s' if distinct > 1 else ''} of {len(hash_N):,} pairs are too "
                 f"uniform to measure anything on: a random order puts a right answer first for {share:.0%} of them "
-                f"(at most {MAX_CHANCE:.0%} make sense); curate more varied entries, or more of them."
+                f"(less than {MAX_CHANCE:.0%} make sense); curate more varied entries, or more of them."
             )
 
 

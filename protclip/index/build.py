@@ -147,6 +147,7 @@ class _Build:
             dimension=self.embeddings.dimension,
             space=SPACE,
             model_fingerprint=self.embeddings.model_fingerprint,
+            dtype=self.embeddings.dtype,
             count=sum(segment["live"] for segment in segments),
             m=self.config.graph.m,
             ef_construction=self.config.graph.ef_construction,
@@ -278,9 +279,10 @@ def _check_queries(queries: Embeddings, embeddings: Embeddings) -> None:
     for what, theirs, ours in (
         ("model", queries.model_fingerprint, embeddings.model_fingerprint),
         ("dimension", queries.dimension, embeddings.dimension),
+        ("dtype", queries.dtype, embeddings.dtype),
     ):
         if theirs != ours:
             raise IndexMismatchError(
                 f"queries {queries.folder}: their {what} is {theirs}, that of {embeddings.folder} is {ours}; embed "
-                "both with one model."
+                "both with one model in one dtype."
             )

@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,13 @@ from protclip.checked import Count, Size, checked
 from protclip.errors import DataError, IndexMismatchError
 from protclip.manifest import FILE_NAME, read_manifest
 from protclip.parquet import open_parquet, valid
+from protclip.terminal import printable
 
 KIND = "embeddings"
 CONTENTS = ("protein", "text")
+Dtype = Literal["float32", "bfloat16"]
+"""Of the matrix products and the attention of the model that made vectors. Vectors themselves are float32."""
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 METADATA = pa.schema(
     [
@@ -74,6 +78,8 @@ class Embeddings:
         )
         self.settings: Mapping[str, Any] = manifest.get("settings") or {}
         """How they were made; see ``protclip embed``."""
+        self.dtype: Dtype = self.settings.get("dtype", "float32")
+        """In which the model computed; queries are to be made in the same."""
         self._files = frozenset(manifest["files"])
         self._num_rows = int(manifest["rows"])
 
@@ -160,6 +166,8 @@ def read_embeddings(folder: str, *, verify: bool = True) -> Embeddings:
     if manifest.get("content") not in CONTENTS:
         raise DataError(f"{folder}: content is {manifest.get('content')!r:.60}; allowed are {', '.join(CONTENTS)}.")
     record = checked(_Record, manifest, files.join(folder, FILE_NAME))
+    if (dtype := (record.settings or {}).get("dtype", "float32")) not in DTYPES:
+        raise DataError(f"{folder}: its dtype is {dtype!r:.60}; allowed are {', '.join(DTYPES)}.")
     if not record.rows:
         raise DataError(f"{folder}: holds no embeddings; there is nothing to search.")
     return Embeddings(folder, manifest)
@@ -286,7 +294,7 @@ def _metadata(table: pa.Table, path: str) -> pa.Table:
 
 def _column(table: pa.Table, name: str, path: str) -> pa.ChunkedArray:
     if name not in table.column_names:
-        raise DataError(f"{path}: has no column {name!r}; columns are {', '.join(table.column_names)}.")
+        raise DataError(f"{path}: has no column {name!r}; columns are {printable(', '.join(table.column_names))}.")
     return table[name]
 
 

@@ -16,14 +16,15 @@ from typing import Any, Literal
 from protclip import files
 from protclip.checked import Count, Size, checked
 from protclip.errors import CheckpointError, DataError, IndexMismatchError
+from protclip.index.embeddings import Dtype
 from protclip.index.hnsw import SPACE
 from protclip.index.segment import graph_file, rows_file
-from protclip.manifest import FILE_NAME, CheckpointRecord, read_manifest, write_manifest
+from protclip.manifest import FILE_NAME, CheckpointRecord, path_inside, read_manifest, write_manifest
 
 KIND = "index"
 _SEGMENT = re.compile(r"segment-\d{5,}")
-FORMAT = 2
-"""1 was a single graph beside a metadata.parquet."""
+FORMAT = 3
+"""1 was a single graph beside a metadata.parquet; 2 did not say in which dtype the model computed."""
 
 Recalls = Mapping[str, Mapping[str, int | float]]
 """Kind of queries → ``queries`` (their number), ``at_10``, ``at_100``."""
@@ -54,6 +55,8 @@ class IndexManifest:
     """Always ``cosine``."""
     model_fingerprint: str
     """Of the model that made the vectors; queries must be made by the same."""
+    dtype: Dtype
+    """In which that model computed, and computes the queries, on whatever processor."""
     count: Size
     """Rows that answer."""
     m: int
@@ -138,6 +141,27 @@ def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
     manifest = read_manifest(folder, "checkpoint", verify=verify, error=CheckpointError)
     where = files.join(folder, FILE_NAME)
     return checked(CheckpointRecord, manifest, where, error=CheckpointError).fingerprint
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSizes:
+    """What a job has to know of a model beforehand; all of config.json is checked where the model is loaded."""
+
+    projection_dim: Size
+    max_protein_tokens: Size
+
+
+def read_model_sizes(folder: str) -> ModelSizes:
+    """The sizes in a checkpoint's config.json, without loading the model.
+
+    Raises:
+        CheckpointError: if they are not there.
+    """
+    path = path_inside(folder, "config.json", error=CheckpointError)
+    try:
+        return checked(ModelSizes, files.read_json(path), path, error=CheckpointError)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _digest(value: Mapping[str, Any]) -> str:

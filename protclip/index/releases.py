@@ -65,7 +65,7 @@ def read_previous(folder: str, embeddings: Embeddings, graph: HnswConfig) -> Ind
     """The verified manifest of the previous index.
 
     Raises:
-        IndexMismatchError: if it is of another model or content than the embeddings.
+        IndexMismatchError: if it is of another model, dtype or content than the embeddings.
         ConfigError: if its graphs were built with other settings.
     """
     manifest = read_index_manifest(folder, verify=True)
@@ -73,11 +73,12 @@ def read_previous(folder: str, embeddings: Embeddings, graph: HnswConfig) -> Ind
         ("model", manifest.model_fingerprint, embeddings.model_fingerprint),
         ("dimension", manifest.dimension, embeddings.dimension),
         ("content", manifest.content, embeddings.content),
+        ("dtype", manifest.dtype, embeddings.dtype),
     ):
         if theirs != ours:
             raise IndexMismatchError(
                 f"{folder}: its {what} is {theirs}, that of the embeddings {embeddings.folder} is {ours}; a release "
-                "keeps both. Build an index without --previous."
+                "keeps it. Build an index without --previous."
             )
     for name in ("m", "ef_construction", "seed"):
         if (theirs := getattr(manifest, name)) != getattr(graph, name):

@@ -25,6 +25,7 @@ from protclip.index.embeddings import METADATA
 from protclip.index.exact import exact_search
 from protclip.index.hnsw import check_unit_vectors, load_graph, search_graph, stored_vectors
 from protclip.parquet import open_parquet, valid
+from protclip.terminal import printable
 
 ROWS = METADATA.append(pa.field("live", pa.bool_(), nullable=False)).append(
     pa.field("vector_hash", pa.uint64(), nullable=False)
@@ -70,7 +71,7 @@ def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     with open_parquet(path) as file:
         schema = file.schema_arrow
         if schema.names != ROWS.names or schema.types != ROWS.types:
-            raise DataError(f"{path}: has the columns {', '.join(schema.names)}, not those of an index.")
+            raise DataError(f"{path}: has the columns {printable(', '.join(schema.names))}, not those of an index.")
         return valid(file.read(columns if columns is None else list(columns)))
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from protclip import files
-from protclip.checked import Size, checked
+from protclip.checked import Count, Size, checked
 from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import CheckpointError, ProtclipError
@@ -29,7 +29,7 @@ from protclip.model.card import model_card
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.encoders import Kind, config_fields, encoder_config
 from protclip.model.tensors import MAX_SHARD_BYTES, open_weights, save_weights
-from protclip.model.weights import check_sizes, digest_of, fill, model_fingerprint, shapes
+from protclip.model.weights import build, check_sizes, digest_of, fill, model_fingerprint, shapes
 
 KIND = "checkpoint"
 MODEL_TYPE = "protclip"
@@ -48,6 +48,18 @@ class _Config:
     max_protein_tokens: Size
     max_text_tokens: Size
     attention: Literal["packed", "padded"] = "packed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Encoder:
+    """The sizes of an encoder's configuration, which its library would have defaults for, or none."""
+
+    vocab_size: Size
+    hidden_size: Size
+    num_hidden_layers: Count
+    num_attention_heads: Size
+    intermediate_size: Size
+    max_position_embeddings: Size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +134,7 @@ def load_checkpoint(folder: str) -> Checkpoint:
         raise CheckpointError(f"{where}{error}") from error
     with open_weights(files.join(folder, "model.safetensors")) as readers:
         check_sizes(architecture, shapes(readers), folder)
-        model = DualEncoder(architecture)
+        model = build(architecture, folder)
         digest = digest_of(config, protein_tokenizer, text_state)
         fill(model.state_dict(), readers, digest)
     if digest.hexdigest() != fingerprint:
@@ -195,13 +207,19 @@ def read_encoder(kind: Kind, fields: Mapping[str, Any]) -> Any:
     """An encoder's configuration from a file.
 
     Raises:
-        CheckpointError: for a number beyond what any encoder has.
+        CheckpointError: for a number beyond what any encoder has, or what the library cannot make sense of.
         ConfigError: as ``encoder_config``.
     """
+    checked(_Encoder, fields, f"config.json, {kind} encoder", error=CheckpointError)
     for name, value in fields.items():
         if isinstance(value, int) and not -(2**31) <= value < 2**31:
             raise CheckpointError(f"config.json: {kind} encoder: {name} is {value!r:.60}; restore the file.")
-    return encoder_config(kind, _without_type(fields))
+    try:
+        return encoder_config(kind, _without_type(fields))
+    except ProtclipError:
+        raise
+    except Exception as error:  # the library checks some fields, and uses the others as they come
+        raise CheckpointError(f"config.json: {kind} encoder: {error}; restore the file.") from error
 
 
 def _without_type(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -108,13 +108,12 @@ class DualEncoder(nn.Module):
 
     def encode_packed(self, kind: Kind, ids_T: Tensor, packing: Packing) -> Tensor:
         """Global embeddings (S, D) of proteins or texts in one row: means over tokens, projected, unit length, fp32."""
-        project = self.protein_projection if kind == "protein" else self.text_projection
-        return _unit(project(mean_pool(self._hidden(kind, ids_T, packing), packing.length_S)))
+        return _unit(self._project_mean(kind, self._hidden(kind, ids_T, packing), packing))
 
     def encode_packed_residues(self, ids_T: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
         """Global embeddings (S, D) of proteins, and their projected tokens (T, D), special ones among them; fp32."""
         hidden_TH = self._hidden("protein", ids_T, packing)
-        protein_SD = _unit(self.protein_projection(mean_pool(hidden_TH, packing.length_S)))
+        protein_SD = _unit(self._project_mean("protein", hidden_TH, packing))
         return protein_SD, at_least_fp32(self.protein_projection(hidden_TH))
 
     def encode_properties(self, ids_PL: Tensor, mask_PL: Tensor) -> Tensor:
@@ -123,9 +122,9 @@ class DualEncoder(nn.Module):
         Without noise. Where PDA is off there are no prototypes, and the projected texts stay as they are.
         """
         hidden_TH, packing = self._text_hidden([(ids_PL, mask_PL)])
-        property_PD: Tensor = self.text_projection(mean_pool(hidden_TH, packing.length_S))
+        property_PD = self._project_mean("text", hidden_TH, packing)
         if self.architecture.objectives.pda == 0:
-            return at_least_fp32(property_PD)
+            return property_PD
         return self.heads.property_queries(property_PD, None)
 
     def forward(self, batch: Batch) -> Outputs:
@@ -147,9 +146,9 @@ class DualEncoder(nn.Module):
         text_TH, packing = self._text_hidden(texts)
         biotexts = packing.first(num_pairs)
         # The biotexts, and the properties behind them.
-        text_SD = self.text_projection(mean_pool(text_TH, packing.length_S))
+        text_SD = self._project_mean("text", text_TH, packing)
         outputs = Outputs(
-            protein_BD=_unit(self.protein_projection(mean_pool(unmasked_TH, unmasked.length_S))),
+            protein_BD=_unit(self._project_mean("protein", unmasked_TH, unmasked)),
             text_BD=_unit(text_SD[:num_pairs]),
             # Not the parameter itself: DDP would think that nothing was computed with it.
             logit_scale=self.logit_scale.clone(),
@@ -193,6 +192,16 @@ class DualEncoder(nn.Module):
             text_hash_BK=text_hash_S.view(len(mask_BL), len(PROPERTIES)),
             logit_scale=self.heads.segment_logit_scale.clone(),
         )
+
+    def _project_mean(self, kind: Kind, hidden_TH: Tensor, packing: Packing) -> Tensor:
+        """Means over the tokens of each sequence, projected, (S, D), in fp32 whatever the autocast.
+
+        In bf16 the kernel that projects a single row may round otherwise than the one for many, by 1e-3.
+        """
+        project = self.protein_projection if kind == "protein" else self.text_projection
+        with torch.autocast(hidden_TH.device.type, enabled=False):
+            projected_SD: Tensor = project(mean_pool(hidden_TH, packing.length_S))
+        return projected_SD
 
     def _protein_hidden(self, ids_and_masks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Packing]:
         ids_T, packing = pack(ids_and_masks)

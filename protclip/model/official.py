@@ -24,11 +24,11 @@ from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest
 from protclip.model.checkpoint import KIND, load_checkpoint, read_encoder, save_checkpoint
-from protclip.model.dual_encoder import Architecture, DualEncoder
+from protclip.model.dual_encoder import Architecture
 from protclip.model.encoders import Kind, known_fields
 from protclip.model.official_names import LOCAL_SCALE, Plan, make_plan
 from protclip.model.tensors import open_tensors, read_header, write_data, write_header, write_tensors
-from protclip.model.weights import empty_model
+from protclip.model.weights import build, empty_model
 
 MODEL_TYPE = "FST"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -96,7 +96,7 @@ def import_official(
         # The plan needs shapes alone: what the file does not hold gets no memory.
         empty = empty_model(architecture, most_layers=len(entries), path=folder).state_dict()
         plan = make_plan({name: tuple(entry.shape) for name, entry in entries.items()}, empty, config, weights)
-        model = DualEncoder(architecture, freeze_text=True)
+        model = build(architecture, folder, freeze_text=True)
         _fill(model.state_dict(), plan, reader, weights)
         kept = {name: reader.get_tensor(name) for name in plan.beside}
     record = {

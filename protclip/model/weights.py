@@ -67,12 +67,7 @@ def empty_model(architecture: Architecture, *, most_layers: int, path: str) -> D
                 f"{path}: config.json asks for {encoder.num_hidden_layers} layers of the {kind} encoder, and there are "
                 f"{most_layers} tensors in all; one of the files was altered."
             )
-    try:
-        with torch.device("meta"):
-            model = DualEncoder(architecture)
-    except Exception as error:  # the libraries check little, and raise whatever comes of it
-        why = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: no model can be built from config.json ({why}); restore the file.") from error
+    model = build(architecture, path, device="meta")
     stored = set(model.state_dict())
     beside = sum(table.numel() for name, table in model.named_buffers() if name not in stored)
     if beside > MAX_TABLE:
@@ -81,6 +76,20 @@ def empty_model(architecture: Architecture, *, most_layers: int, path: str) -> D
             f"allowed are {MAX_TABLE:,}; restore the file."
         )
     return model
+
+
+def build(architecture: Architecture, path: str, *, device: str = "cpu", freeze_text: bool = False) -> DualEncoder:
+    """The network that a file describes, with weights of no meaning.
+
+    Raises:
+        CheckpointError: if it cannot be built.
+    """
+    try:
+        with torch.device(device):
+            return DualEncoder(architecture, freeze_text=freeze_text)
+    except Exception as error:  # the libraries check little, and raise whatever comes of it
+        why = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: no model can be built from config.json ({why}); restore the file.") from error
 
 
 def shapes(readers: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

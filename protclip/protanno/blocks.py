@@ -19,8 +19,10 @@ from protclip.uniprot.dialect import TAB, read_layout
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.flat_file import read_flat_file
-from protclip.uniprot.formats import Reader, open_batches, read_batches, reader_of
+from protclip.uniprot.formats import READERS, Reader, ending_of, open_batches, read_batches
+from protclip.uniprot.json_entries import read_json
 from protclip.uniprot.json_lines import read_json_lines
+from protclip.uniprot.json_objects import ENTRY_START, opens_list, refuse_cut, without_head
 from protclip.uniprot.streams import num_lines, open_stream, read_blocks
 from protclip.uniprot.table import read_table
 
@@ -29,7 +31,7 @@ BLOCK_BYTES = 16 << 20
 MAX_ENTRY_BYTES = 64 << 20
 """More without an end of an entry is another kind of file."""
 
-_END_BYTES = 64  # an end of an entry, at most
+_END_BYTES = 128  # an end of an entry, at most
 
 # Reader → (what every end of an entry starts with, the whole end). A file of another kind is one block.
 _ENDS: dict[Reader, tuple[bytes, re.Pattern[bytes]]] = {
@@ -37,6 +39,7 @@ _ENDS: dict[Reader, tuple[bytes, re.Pattern[bytes]]] = {
     read_fasta: (b"\n>", re.compile(rb"\n(?=>)")),
     read_table: (b"\n", re.compile(rb"\n")),
     read_json_lines: (b"\n", re.compile(rb"\n")),
+    read_json: (b"{", re.compile(rb"(?=" + ENTRY_START.pattern + rb")")),
 }
 
 
@@ -45,6 +48,8 @@ class Block:
     """Whole entries that stand together in a file."""
 
     path: str
+    ending: str
+    """That tells what the file is; see ``formats.ending_of``."""
     ordinal: int
     """From 0, in the order of the file."""
     line: int
@@ -60,20 +65,23 @@ def cut_blocks(path: str) -> Iterator[Block]:
     Raises:
         DataError: if the file cannot be read to its end, or has no ends of entries.
     """
-    if reader_of(path) not in _ENDS:
-        yield Block(path=path, ordinal=0, line=1, data=None)
+    ending = ending_of(path)
+    reader = READERS[ending]
+    if reader not in _ENDS:
+        yield Block(path=path, ending=ending, ordinal=0, line=1, data=None)
         return
-    mark, end = _ENDS[reader_of(path)]
+    mark, end = _ENDS[reader]
     pieces: list[bytes] = []
     num_bytes = 0
     header = b""
+    is_list = False  # of JSON, whose end is missed where the file was cut short
     ordinal, line = 0, 1
     with open_stream(path) as stream:
         read = read_blocks(stream, path)
-        if reader_of(path) is read_table:
+        if reader is read_table:
             layout, read = read_layout(read, path)
             if layout.delimiter != TAB:  # a quoted cell may hold a line end
-                yield Block(path=path, ordinal=0, line=1, data=None)
+                yield Block(path=path, ending=ending, ordinal=0, line=1, data=None)
                 return
             header, line = layout.header_line, layout.first_line
         for piece in read:
@@ -86,16 +94,21 @@ def cut_blocks(path: str) -> Iterator[Block]:
                 num_bytes -= cut
                 if not cut:
                     break
+                if ordinal == 0 and reader is read_json:
+                    head, text = without_head(text)
+                    is_list, line, cut = opens_list(head), line + num_lines(head), cut - len(head)
                 line -= bool(header)
                 data = b"".join((header, memoryview(text)[:cut]))
                 del text  # a block is large
-                yield Block(path=path, ordinal=ordinal, line=line, data=data)
+                yield Block(path=path, ending=ending, ordinal=ordinal, line=line, data=data)
                 ordinal, line = ordinal + 1, line + num_lines(data)
             if num_bytes > BLOCK_BYTES + MAX_ENTRY_BYTES:
                 raise DataError(f"{path}: no end of an entry in {MAX_ENTRY_BYTES >> 20} MB from line {line}.")
     rest = b"".join(pieces)
+    if is_list:
+        refuse_cut(rest, path)
     if ordinal == 0 or rest.strip():
-        yield Block(path=path, ordinal=ordinal, line=line - bool(header), data=header + rest)
+        yield Block(path=path, ending=ending, ordinal=ordinal, line=line - bool(header), data=header + rest)
 
 
 def read_block(block: Block) -> Iterator[Batch]:
@@ -107,7 +120,7 @@ def read_block(block: Block) -> Iterator[Batch]:
     if block.data is None:
         yield from open_batches(block.path)
         return
-    for batch in read_batches(io.BytesIO(block.data), block.path):
+    for batch in read_batches(io.BytesIO(block.data), block.path, block.ending):
         yield replace(
             batch,
             entry=partial(_entry_in_file, batch, block),
@@ -129,7 +142,7 @@ def _last_end(buffer: bytes, mark: bytes, end: re.Pattern[bytes]) -> int:
     start = BLOCK_BYTES
     while (start := buffer.rfind(mark, 0, start)) >= 0:
         match = end.match(buffer, start)
-        if match is not None and match.end() <= BLOCK_BYTES:
+        if match is not None and 0 < match.end() <= BLOCK_BYTES:
             return match.end()
     match = end.search(buffer, max(0, BLOCK_BYTES - _END_BYTES))
     return match.end() if match is not None else 0

@@ -42,6 +42,7 @@ from protclip.protanno.sampling import (
 from protclip.protanno.shards import PROPERTIES, SCHEMA
 from protclip.protanno.splits import SplitConfig
 from protclip.uniprot.entry import BadEntry, Entry
+from protclip.uniprot.residues import Nucleotides, looks_like_nucleotides
 
 QUARANTINE_FILE = "quarantine.jsonl"
 ROW_SCHEMA = SCHEMA.append(pa.field("order", pa.uint64(), nullable=False))
@@ -98,6 +99,10 @@ class ReadReport:
     """Unreviewed entries that may be drawn, by ``properties/existence``."""
     drawn: dict[str, int] = field(default_factory=Counter)
     """Those of them that were kept."""
+    nucleotides: int = 0
+    """Kept entries whose sequences look like DNA or RNA."""
+    first_nucleotides: str = ""
+    """Accession of the first of them."""
 
 
 def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
@@ -113,6 +118,7 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
     """
     report = ReadReport()
     rows, refused = [], []
+    nucleotides = Nucleotides()
     probabilities = np.array([sampling_probability(group, config.sampling) for group in GROUPS])
     num_good, num_drawn = np.zeros((2, len(GROUPS)), np.int64)
     for batch in read_block(block):
@@ -130,6 +136,8 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
                     num_good[numbers[i]] -= 1
                     continue
                 num_drawn[numbers[i]] += 1
+                if looks_like_nucleotides(entry.sequence):
+                    nucleotides.add(entry.accession)
                 row = _row(entry, probability, config.seed)
                 num_text_chars = sum(len(row[name] or "") for name in PROPERTIES)
                 report.num_chars += len(row["sequence"]) + num_text_chars
@@ -140,6 +148,7 @@ def read_unit(block: Block, stem: str, config: CurationConfig) -> ReadReport:
             refused.append(json.dumps(entry.record(), sort_keys=True).encode() + b"\n")
     _count(report, num_good, num_drawn, config.sampling)
     report.num_kept = len(rows)
+    report.nucleotides, report.first_nucleotides = nucleotides.number, nucleotides.first
     if rows:
         table = pa.Table.from_pylist(rows, schema=ROW_SCHEMA).sort_by(SORT_KEYS)
         with files.atomic_write(f"{stem}.parquet") as stream:

@@ -67,6 +67,7 @@ def pairs_record(
             "not_sampled_by_reason": dict(total([report.not_sampled for report in reports])),
             "repeated_accession": sum(report.num_repeated for report in merged),
             "merged_sequence": split.num_merged,
+            "nucleotides": sum(report.nucleotides for report in reports),
         },
         # Shares as the paper's Figure 2 and Table 1 give them; before sampling a repeated accession counts each time.
         "composition": {

@@ -258,7 +258,7 @@ def _members(path: str) -> Iterator[tuple[str, str]]:
             fields = text.split("\t") if "\t" in text else re.split("[,;]", text)
             if len(fields) not in _CLUSTER_COLUMNS or (len(fields) != 2 and "\t" not in text):
                 raise DataError(
-                    f"{path}, line {number}: {line[:80]!r} has {len(fields)} column{'s'[: len(fields) > 1]}; "
+                    f"{path}, line {number}: {text[:80]!r} has {len(fields)} column{'s'[: len(fields) > 1]}; "
                     f"{_CLUSTER_FILES}."
                 )
             cluster = unquoted(fields[_CLUSTER_COLUMNS[len(fields)]])

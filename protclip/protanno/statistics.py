@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from protclip import files
 from protclip.checked import Count, checked
+from protclip.errors import DataError
 from protclip.manifest import FILE_NAME, read_manifest
 from protclip.parquet import open_parquet
 from protclip.protanno.shards import KIND, PROPERTIES
@@ -108,6 +109,8 @@ def pairs_statistics(folder: str) -> dict[str, Any]:
             lengths.add(_lengths(batch["sequence"]))
             text_lengths.add(text_length)
             organisms.add(batch["organism_id"], batch["organism"])
+    if not rows:
+        raise DataError(f"{folder}: holds no pairs; there is nothing to describe.")
     return {
         "rows": dict(rows),
         "reviewed": dict(reviewed),

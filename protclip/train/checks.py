@@ -6,31 +6,41 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
+from protclip.config import ObjectivesConfig
 from protclip.data.collate import identity
 from protclip.data.tokenize import TextTokenizer, biotexts, text_hashes
 from protclip.errors import ConfigError, DataError
 from protclip.evaluation.retrieval import check_variety
 from protclip.protanno.shards import PROPERTIES, RowGroup, first_rows
 
-SAMPLE_TEXTS = 2000
-"""Training texts, at most, whose words are looked up in a published tokenizer."""
+SAMPLE_PAIRS = 2000
+"""Training pairs, at most, that are looked at for what a sample shows."""
 MAX_UNKNOWN_SHARE = 0.1
 """Of their words; PubMedBERT's vocabulary and others of English know all but a few in a thousand."""
 IDENTITY_COLUMNS = [*PROPERTIES, "sequence_hash"]
 
 
-def check_pairs(pairs: str, train: Sequence[RowGroup], valid: Sequence[RowGroup], *, valid_pairs: int) -> None:
+def check_pairs(
+    pairs: str,
+    train: Sequence[RowGroup],
+    valid: Sequence[RowGroup],
+    objectives: ObjectivesConfig,
+    *,
+    valid_pairs: int,
+) -> None:
     """Refuse pairs that teach nothing, or on which nothing can be measured.
 
     Args:
         pairs: their folder, for the message.
         train: the row groups that are trained on; they are read until two proteins and two texts are found.
         valid: those that are measured on.
+        objectives: which terms the loss has.
         valid_pairs: how many of their rows are, at most.
 
     Raises:
         DataError: if the training pairs are of one protein or one text, so that a contrast has no negatives; or if the
             validation pairs are too uniform (``check_variety``).
+        ConfigError: if PDA contrasts the properties of a protein, and none of the first pairs has two.
     """
     proteins: set[int] = set()
     texts: set[int] = set()
@@ -45,8 +55,23 @@ def check_pairs(pairs: str, train: Sequence[RowGroup], valid: Sequence[RowGroup]
             f"{pairs}: all training pairs have one {what}, so that a contrast has no negatives and nothing can be "
             "learned; curate more varied entries."
         )
+    if objectives.pda > 0 and objectives.pda_negatives == "properties":
+        _check_properties(pairs, train, objectives)
     rows = pa.concat_tables(_identities(valid, valid_pairs))
     check_variety(identity(rows), f"{pairs}, validation pairs")
+
+
+def _check_properties(pairs: str, train: Sequence[RowGroup], objectives: ObjectivesConfig) -> None:
+    looked_at = 0
+    for rows in first_rows(train, SAMPLE_PAIRS, list(PROPERTIES)):
+        if any(sum(map(bool, texts.values())) > 1 for texts in rows.to_pylist()):
+            return
+        looked_at += len(rows)
+    raise ConfigError(
+        f"{pairs}: objectives.pda={objectives.pda} contrasts the properties of a protein, and none of {looked_at:,} "
+        "training pairs has two, so that its loss would be 0; set objectives.pda=0, or "
+        "objectives.pda_negatives=proteins."
+    )
 
 
 def check_words(tokenizer: TextTokenizer, train: Sequence[RowGroup], *, name: str) -> None:
@@ -54,13 +79,13 @@ def check_words(tokenizer: TextTokenizer, train: Sequence[RowGroup], *, name: st
 
     Args:
         tokenizer: of the text encoder.
-        train: the row groups that are trained on; the first SAMPLE_TEXTS biotexts are looked at.
+        train: the row groups that are trained on; the first SAMPLE_PAIRS are looked at.
         name: of the encoder, for the message.
 
     Raises:
         ConfigError: with the share of words that it knows no tokens for, if that is above MAX_UNKNOWN_SHARE.
     """
-    texts = [text for rows in first_rows(train, SAMPLE_TEXTS, list(PROPERTIES)) for text in biotexts(rows)]
+    texts = [text for rows in first_rows(train, SAMPLE_PAIRS, list(PROPERTIES)) for text in biotexts(rows)]
     if (share := tokenizer.unknown_share(texts)) > MAX_UNKNOWN_SHARE:
         raise ConfigError(
             f"model.text.pretrained={name!r}: its tokenizer does not know {share:.0%} of the words of {len(texts):,} "

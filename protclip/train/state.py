@@ -130,7 +130,7 @@ def load_trainer(folder: str, state: TrainState) -> None:
         state.skipped = [SkippedStep(**fields) for fields in progress["skipped"]]
         if best := progress["best"]:
             state.best_loss, state.best_epoch = best["loss"], best["epoch"]
-    except (IndexError, KeyError, ValueError, TypeError) as error:
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{folder}: the trainer's state does not fit this run ({error}).") from error
 
 

@@ -7,6 +7,7 @@ sees to it that none of them stands there twice.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import tempfile
@@ -60,6 +61,19 @@ def open_trackers(names: Sequence[str], run_dir: str, config: Mapping[str, Any])
     if unknown := sorted(set(names) - set(_OPEN)):
         raise ConfigError(f"trackers {', '.join(unknown)}: unknown; allowed are {', '.join(_OPEN)}.")
     return [_OPEN[name](run_dir, config) for name in dict.fromkeys(names)]
+
+
+def require_trackers(names: Sequence[str]) -> None:
+    """See that the trackers' packages are there, before workers need them.
+
+    Raises:
+        ConfigError: naming one that is not, and how it is installed.
+    """
+    for name in names:
+        try:
+            importlib.import_module(_PACKAGES[name])
+        except ImportError as error:
+            raise _not_installed(name) from error
 
 
 def step_scalars(row: Mapping[str, float]) -> dict[str, float]:
@@ -222,6 +236,9 @@ _OPEN: dict[str, Callable[[str, Mapping[str, Any]], Tracker]] = {
     "mlflow": MLflowTracker,
     "wandb": WandbTracker,
 }
+
+
+_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 def _not_installed(name: str) -> ConfigError:

@@ -24,13 +24,6 @@ _REQUIRED = ("accession", "sequence")
 _SKIPPED = re.compile(rb'\s*(?:"?#.*)?|"?sep=."?\s*', re.IGNORECASE)
 _SHOWN_BYTES = 1000
 _KINDS = (
-    (re.compile(rb"ID   "), "a UniProtKB flat file; name it .dat"),
-    (re.compile(rb">"), "a FASTA file; name it .fasta"),
-    (
-        re.compile(rb"\s*<(?:!doctype )?html", re.IGNORECASE),
-        "an HTML page, such as a server's answer to a wrong address",
-    ),
-    (re.compile(rb"\s*<"), "XML; name UniProtKB's .xml"),
     (re.compile(rb"\s*[{\[]"), "JSON; name JSON lines .jsonl"),
     (re.compile(rb"[^\n]*\0"), "no text"),
 )
@@ -79,7 +72,7 @@ def read_layout(blocks: Iterator[bytes], source: str) -> tuple[Layout, Iterator[
             continue
         line, begin, place = start[place : end or None], place, end or len(start)
         number += 1
-        found = _layout(line, number + 1)
+        found = layout_of_header(line, number + 1)
         if _SKIPPED.fullmatch(line.rstrip(b"\n")) and line:
             commented = found or commented
         elif found is not None:
@@ -88,6 +81,17 @@ def read_layout(blocks: Iterator[bytes], source: str) -> tuple[Layout, Iterator[
             return replace(commented, first_line=number), chain([start[begin:]], blocks)
         else:
             raise _no_header(line, source)
+
+
+def layout_of_header(line: bytes, first_line: int) -> Layout | None:
+    """The layout that a line is the header of, where the first row is in line ``first_line``; None if it is none."""
+    for delimiter in _DELIMITERS:
+        header = _cells(line, delimiter)
+        index = find_columns(header)
+        if all(field in index for field in _REQUIRED):
+            header[0] = header[0].lstrip("# ")
+            return Layout(header=header, index=index, delimiter=delimiter, first_line=first_line)
+    return None
 
 
 def cut_cells(line: str, delimiter: str) -> list[str]:
@@ -105,17 +109,6 @@ def cut_cells(line: str, delimiter: str) -> list[str]:
 def csv_reader(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
     """The rows of lines with quoting."""
     return csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
-
-
-def _layout(line: bytes, first_line: int) -> Layout | None:
-    """The layout that the line is the header of, if it is one."""
-    for delimiter in _DELIMITERS:
-        header = _cells(line, delimiter)
-        index = find_columns(header)
-        if all(field in index for field in _REQUIRED):
-            header[0] = header[0].lstrip("# ")
-            return Layout(header=header, index=index, delimiter=delimiter, first_line=first_line)
-    return None
 
 
 def _cells(line: bytes, delimiter: str) -> list[str]:

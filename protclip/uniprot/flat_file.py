@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from protclip.errors import DataError
+from protclip.uniprot.comments import TOPICS
 from protclip.uniprot.crc64 import crc64
 from protclip.uniprot.entry import UTF8, BadEntry, Entry, RefusedError, checked_sequence
 from protclip.uniprot.protein_names import parse_names, unwrap
@@ -21,7 +22,6 @@ MAX_ENTRY_BYTES = 64 << 20
 """The largest entries of UniProtKB have a few MB; more without a ``//`` line is another kind of file."""
 
 _RUN_END = {code: re.compile(rb"\n(?!" + code + rb"   )") for code in (b"ID", b"AC", b"DE", b"OS", b"OX", b"PE")}
-TOPICS = ("FUNCTION", "SUBCELLULAR LOCATION", "SIMILARITY")
 # All that is looked for in a whole entry is found in one pass.
 _MARK = re.compile(rb"\n(?:(?:ID|AC|PE|SQ)   |CC   -!- (?:" + "|".join(TOPICS).encode() + rb"):|//[ \t]*(?=\n))")
 _LONGEST_MARK = 64

@@ -26,8 +26,9 @@ from itertools import accumulate
 from typing import IO
 
 from protclip.uniprot.batch import Batch, columns
+from protclip.uniprot.comments import TOPICS
 from protclip.uniprot.entry import BadEntry, Entry, is_utf8
-from protclip.uniprot.flat_file import MAX_ENTRY_BYTES, STATUS, TOPICS, no_entry, no_terminator, read_flat_file
+from protclip.uniprot.flat_file import MAX_ENTRY_BYTES, STATUS, no_entry, no_terminator, read_flat_file
 from protclip.uniprot.streams import num_lines, read_blocks
 
 _END = b"\n//\n"

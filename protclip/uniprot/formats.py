@@ -7,6 +7,7 @@ from typing import IO
 
 from protclip import files
 from protclip.errors import DataError
+from protclip.manifest import FILE_NAME, kind_of_folder
 from protclip.uniprot.batch import Batch, batches_of
 from protclip.uniprot.columns import describe_unused
 from protclip.uniprot.dialect import read_layout
@@ -14,7 +15,9 @@ from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
 from protclip.uniprot.flat_file import read_flat_file
 from protclip.uniprot.flat_file_batches import read_flat_file_batches
+from protclip.uniprot.json_entries import read_json
 from protclip.uniprot.json_lines import read_json_lines
+from protclip.uniprot.sniffing import sniff
 from protclip.uniprot.streams import open_stream, read_blocks
 from protclip.uniprot.table import read_table, read_table_batches
 from protclip.uniprot.xml_entries import read_xml
@@ -33,21 +36,40 @@ READERS: dict[str, Reader] = {
     ".csv": read_table,
     ".xml": read_xml,
     ".jsonl": read_json_lines,
+    ".json": read_json,
 }
 """By the file name's ending, ``.gz`` set aside."""
 
 
 def reader_of(path: str) -> Reader:
-    """The reader of a file by its name.
+    """The reader of a file.
 
     Raises:
-        DataError: if the ending is unknown.
+        DataError: as ending_of.
     """
+    return READERS[ending_of(path)]
+
+
+def ending_of(path: str) -> str:
+    """The ending in READERS that tells what a file is: by its content where that is certain, else its name's.
+
+    Raises:
+        DataError: if it cannot be read, is certainly of another kind, or neither content nor name tells.
+    """
+    found, named = sniff(path), named_ending(path)
+    if found is not None:
+        return found
+    if named is None:
+        raise DataError(
+            f"{path}: unknown kind of file; known endings are {', '.join(READERS)}, each with or without .gz."
+        )
+    return named
+
+
+def named_ending(path: str) -> str | None:
+    """The ending in READERS that a file's name has."""
     name = path.rsplit("/", 1)[-1].lower().removesuffix(".gz")
-    for ending, reader in READERS.items():
-        if name.endswith(ending):
-            return reader
-    raise DataError(f"{path}: unknown kind of file; known endings are {', '.join(READERS)}, each with or without .gz.")
+    return next((ending for ending in READERS if name.endswith(ending)), None)
 
 
 def open_entries(path: str) -> Iterator[Entry | BadEntry]:
@@ -67,17 +89,23 @@ def open_batches(path: str) -> Iterator[Batch]:
     Raises:
         DataError: as open_entries.
     """
+    ending = ending_of(path)
     with open_stream(path) as stream:
-        yield from read_batches(stream, path)
+        yield from read_batches(stream, path, ending)
 
 
-def read_batches(stream: IO[bytes], path: str) -> Iterator[Batch]:
+def read_batches(stream: IO[bytes], path: str, ending: str) -> Iterator[Batch]:
     """The same of the decompressed bytes of a file, or of a part of it that could stand alone.
+
+    Args:
+        stream: the bytes.
+        path: of the file, for messages.
+        ending: that tells what it is; see ``ending_of``.
 
     Raises:
         DataError: as open_entries.
     """
-    reader = reader_of(path)
+    reader = READERS[ending]
     if reader is read_table:
         yield from read_table_batches(stream, path)
     elif reader is read_flat_file:
@@ -126,8 +154,15 @@ def expand_inputs(patterns: Iterable[str]) -> list[str]:
         elif fs.isfile(inner):
             found.add(path)
         else:
-            what = "is a folder; name its files, for example by a glob" if fs.isdir(inner) else "does not exist"
-            raise DataError(f"{pattern}: {what}.")
-    for path in found:
-        reader_of(path)
+            raise DataError(f"{pattern}: {_why_no_file(path)}.")
+    files.in_threads(ending_of, sorted(found))
     return sorted(found)
+
+
+def _why_no_file(path: str) -> str:
+    if not files.is_folder(path):
+        return "does not exist"
+    manifest = files.join(path, FILE_NAME)
+    if files.exists(manifest):
+        return f"is {kind_of_folder(files.read_json(manifest))}, and files of UniProtKB are needed here"
+    return "is a folder; name its files, for example by a glob"

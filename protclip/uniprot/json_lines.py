@@ -1,4 +1,7 @@
-"""ProtAnno as its authors publish it: JSON lines ``{"seq": …, "text": …}`` without accession, existence or status.
+"""JSON lines: entries of UniProtKB's REST service, or ProtAnno as its authors publish it, an object a line.
+
+    {"seq": …, "text": …}        without accession, existence or status
+    {"primaryAccession": …}      see json_entries.py
 
 The text is the biotext, so its properties are cut out of it again, at their labels in the paper's order.
 """
@@ -6,7 +9,6 @@ The text is the biotext, so its properties are cut out of it again, at their lab
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,6 +17,8 @@ from typing import IO
 from protclip.errors import DataError
 from protclip.uniprot.cells import means_nothing, text_or_none
 from protclip.uniprot.entry import BadEntry, Entry, RefusedError, checked_sequence
+from protclip.uniprot.json_entries import entry_of, is_entry
+from protclip.uniprot.json_objects import parse_object
 from protclip.uniprot.protein_names import parse_name_cell
 from protclip.uniprot.streams import read_lines
 
@@ -24,9 +28,9 @@ _BRACES = re.compile(r"\{[^{}]*\}")
 
 
 def read_json_lines(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
-    """The lines of a published ProtAnno file, in its order, in the memory of one line.
+    """The lines of a file, in its order, in the memory of one line.
 
-    The accession is ``seq-`` and 16 hexadecimal digits of the SHA-256 of the sequence.
+    The accession of a published pair is ``seq-`` and 16 hexadecimal digits of the SHA-256 of the sequence.
 
     Args:
         stream: decompressed bytes.
@@ -49,19 +53,14 @@ def read_json_lines(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry
 
 
 def _entry(line: bytes) -> Entry:
-    try:
-        pair = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(
-            "not a JSON line", line.decode(errors="replace"), f"one JSON object a line ({error})"
-        ) from None
+    pair, behind = parse_object(line)
+    if behind.strip():
+        raise RefusedError("not JSON", line.decode(errors="replace"), "one JSON object a line")
+    if is_entry(pair):
+        return entry_of(pair)
     if not isinstance(pair, dict) or not all(isinstance(pair.get(key), str) for key in ("seq", "text")):
         raise RefusedError("no pair", line.decode(errors="replace"), 'an object with "seq" and "text", both strings')
-    try:
-        sequence = checked_sequence(pair["seq"].encode())
-        pair["text"].encode()
-    except UnicodeEncodeError:
-        raise RefusedError("not UTF-8", line.decode(errors="replace"), "text without lone surrogates") from None
+    sequence = checked_sequence(pair["seq"].encode())
     name, comments = _split(pair["text"])
     names = parse_name_cell(text_or_none(name or "") or "")
     comments = {label: text for label, text in comments.items() if not means_nothing(text[len(label) :].rstrip("."))}

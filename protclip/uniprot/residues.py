@@ -12,18 +12,21 @@ What a user gives to the model is mapped so; the FASTA reader does the same:
                                      remove them) or unknown residues (then write X)
     anything else                    refused, with its place
 
-``count_mapped`` counts what was mapped.
+``count_mapped`` counts what was mapped. DNA and RNA are written in letters that are amino acids too, so they pass;
+``looks_like_nucleotides`` tells them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYBJOUXZ"
 """The 20 amino acids, then B, J, O, U, X, Z: ambiguous, rare or unknown residues."""
 
 _INVALID = re.compile(f"[^{RESIDUES}{RESIDUES.lower()}]")
+_PDB_NUCLEOTIDES = re.compile(r"(?:^|\s)mol:na(?:\s|$)")
 _REMEDIES = {
     "*": "; a stop inside means that this is no protein",
     "-": "; remove the gaps of an alignment, write unknown residues as X",
@@ -51,6 +54,19 @@ def invalid_residue_message(sequence: str, position: int) -> str:
     )
 
 
+def looks_like_nucleotides(sequence: str, description: str | None = None) -> bool:
+    """Whether upper-case letters are DNA or RNA rather than a protein.
+
+    Args:
+        sequence: at least 90 % of more than 100 letters are A, C, G, T or U in hardly any protein.
+        description: of a FASTA header; PDB's says ``mol:na``.
+    """
+    if description and _PDB_NUCLEOTIDES.search(description):
+        return True
+    length = len(sequence)
+    return length > 100 and 10 * sum(map(sequence.count, "ACGTU")) >= 9 * length
+
+
 def count_mapped(sequences: Iterable[str]) -> dict[str, int]:
     """How much the mapping above changes: letters, over all sequences, by kind."""
     counts = dict.fromkeys(("lower_case", "white_space", "end_stop", "unknown_token"), 0)
@@ -61,6 +77,27 @@ def count_mapped(sequences: Iterable[str]) -> dict[str, int]:
         counts["lower_case"] += sum(letter in _LOWER for letter in letters)
         counts["unknown_token"] += letters.count("J") + letters.count("j")
     return counts
+
+
+@dataclass(kw_only=True, slots=True)
+class Nucleotides:
+    """The sequences of one input that look like DNA or RNA."""
+
+    number: int = 0
+    first: str = ""
+    """Name of the first."""
+
+    def add(self, name: str, number: int = 1) -> None:
+        """Count some whose first has this name."""
+        self.first = self.first or name
+        self.number += number
+
+    def warning(self, source: str) -> str:
+        """One line for all of an input."""
+        what = f"a sequence looks like DNA or RNA ({self.first})"
+        if self.number > 1:
+            what = f"{self.number:,} sequences look like DNA or RNA (the first is {self.first})"
+        return f"warning: {source}: {what}; what is expected is proteins: translate it, or leave it out."
 
 
 _LOWER = frozenset(RESIDUES.lower())

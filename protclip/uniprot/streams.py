@@ -16,12 +16,14 @@ from isal import isal_zlib
 
 from protclip import files
 from protclip.errors import DataError
+from protclip.foreign import HEAD_BYTES, foreign_kind
 from protclip.uniprot.encodings import Utf8Stream
 
 BLOCK_BYTES = 512 << 10
 """What is worked on at once; it stays in a processor's cache."""
 _NEWLINE = ord("\n")
 _PACKED_BYTES = 64 << 10
+_HEAD_BYTES = 8 << 10  # of a gzip file; they unpack to more than HEAD_BYTES
 _GZIP = 16 + isal_zlib.MAX_WBITS
 _DAMAGED = cast(type[Exception], isal_zlib.error)
 GZIP_MAGIC = b"\x1f\x8b"
@@ -36,16 +38,21 @@ def open_stream(path: str) -> Iterator[IO[bytes]]:
     """Open a file for reading, decompressed if its first two bytes are gzip's, whatever its name says, and as UTF-8.
 
     Raises:
-        DataError: if it cannot be opened.
+        DataError: if it cannot be opened, or is an archive or another kind of binary file.
     """
     with files.open_read(path) as raw:
         try:
-            magic = raw.read(len(GZIP_MAGIC))
+            head = raw.read(_HEAD_BYTES)
             raw.seek(0)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error}); check the path and its permissions.") from error
-        unpacked = cast(IO[bytes], _Gunzip(raw)) if magic == GZIP_MAGIC else raw
-        yield cast(IO[bytes], Utf8Stream(unpacked))
+        is_gzip = head.startswith(GZIP_MAGIC)
+        if is_gzip:
+            with contextlib.suppress(_DAMAGED):  # which reading will tell
+                head = isal_zlib.decompressobj(_GZIP).decompress(head, HEAD_BYTES)
+        if (what := foreign_kind(head)) is not None:
+            raise DataError(f"{path}: is {what}.")
+        yield cast(IO[bytes], Utf8Stream(cast(IO[bytes], _Gunzip(raw)) if is_gzip else raw))
 
 
 class _Gunzip:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from protclip.errors import DataError
+from protclip.uniprot.comments import TOPICS, Comments, evidence_tag, sentence
 from protclip.uniprot.crc64 import crc64
 from protclip.uniprot.entry import BadEntry, Entry, RefusedError, checked_sequence
 from protclip.uniprot.protein_names import Names, ProteinNames, compose_names
@@ -41,11 +42,6 @@ _EXISTENCE = {
     "inferred from homology": 3,
     "predicted": 4,
     "uncertain": 5,
-}
-_TOPICS = {
-    "function": "FUNCTION",
-    "subcellular location": "SUBCELLULAR LOCATION",
-    "similarity": "SIMILARITY",
 }
 _NAME_KINDS = {
     "fullName": "Full",
@@ -178,7 +174,6 @@ def _entry(entry: Element) -> Entry:
     names = _protein_names(children.get("protein", []), sequences[0])
     organism, organism_id = _organism(children.get("organism", []))
     evidence = {item.get("key", ""): _evidence(item) for item in children.get("evidence", [])}
-    comments = _comments(children.get("comment", []), evidence)
     return Entry(
         accession=accession,
         entry_name=entry_name or None,
@@ -186,13 +181,11 @@ def _entry(entry: Element) -> Entry:
         sequence=_sequence(sequences[0]),
         existence=_existence(children.get("proteinExistence", [])),
         name=names.name,
-        function=comments.get("FUNCTION"),
-        subcellular_location=comments.get("SUBCELLULAR LOCATION"),
-        similarity=comments.get("SIMILARITY"),
         display_name=names.display_name,
         organism=organism,
         organism_id=organism_id,
         ec=names.ec,
+        **_comments(children.get("comment", []), evidence),
     )
 
 
@@ -262,35 +255,24 @@ def _evidence(item: Element) -> str:
 
 
 def _evidence_tag(elements: list[Element], evidence: dict[str, str]) -> str:
-    """`` {ECO:…, ECO:…}`` of what the elements refer to, each once; empty where they refer to nothing."""
-    keys = dict.fromkeys(key for element in elements for key in element.get("evidence", "").split())
+    """The tag of what the elements refer to; empty where they refer to nothing."""
+    keys = [key for element in elements for key in element.get("evidence", "").split()]
     for key in keys:
         if key not in evidence:
             raise RefusedError("unknown evidence key", key, "the key of an <evidence> element of the entry")
-    return f" {{{', '.join(evidence[key] for key in keys)}}}" if keys else ""
+    return evidence_tag(evidence[key] for key in keys)
 
 
-def _comments(comments: list[Element], evidence: dict[str, str]) -> dict[str, str]:
-    """The topics that the entry has: their blocks, each with its label, joined as UniProt's exports join them."""
-    blocks: dict[str, list[str]] = {}
+def _comments(comments: list[Element], evidence: dict[str, str]) -> dict[str, Any]:
+    found = Comments()
     for comment in comments:
-        topic = _TOPICS.get(comment.get("type", ""))
-        if topic is None:
-            continue
-        note = " ".join(_sentence(text, evidence) for text in _children(comment, "text") if _text(text))
-        locations = [_location(place, evidence) for place in _children(comment, "subcellularLocation")]
-        if topic == "SUBCELLULAR LOCATION":
-            note = " ".join([*(f"{place}." for place in locations if place), *([f"Note={note}"] if note else [])])
-        if note:
-            molecule = "".join(f"[{_text(element)}]: " for element in _children(comment, "molecule")[:1])
-            blocks.setdefault(topic, []).append(f"{topic}: {molecule}{note}")
-    return {topic: "; ".join(texts) for topic, texts in blocks.items()}
-
-
-def _sentence(element: Element, evidence: dict[str, str]) -> str:
-    tag = _evidence_tag([element], evidence)
-    text = _text(element).removesuffix(".") + "."
-    return f"{text}{tag}." if tag else text
+        topic = comment.get("type", "").upper()
+        if topic in TOPICS:
+            texts = [text for text in _children(comment, "text") if _text(text)]
+            notes = [sentence(_text(text), _evidence_tag([text], evidence)) for text in texts]
+            places = [_location(place, evidence) for place in _children(comment, "subcellularLocation")]
+            found.add(topic, "".join(map(_text, _children(comment, "molecule")[:1])), places, notes)
+    return found.fields()
 
 
 def _location(place: Element, evidence: dict[str, str]) -> str:

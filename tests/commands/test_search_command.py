@@ -14,16 +14,17 @@ from tiny_model import random_sequences, random_texts, tiny_model, write_protein
 from protclip.commands import search
 from protclip.commands.search import HITS, main
 from protclip.errors import ConfigError, DataError, IndexMismatchError
+from protclip.index.embeddings import DTYPES
 from protclip.index.exact import exact_search
 
 pytestmark = pytest.mark.unit
 SEQUENCES = random_sequences(40)
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+@pytest.fixture(scope="module", params=DTYPES)
+def folders(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("search")
-    model = tiny_model()
+    model = tiny_model(dtype=request.param)
     model.save_pretrained(str(folder / "checkpoint"))
     return model, write_protein_index(folder, model, SEQUENCES), str(folder / "checkpoint")
 
@@ -39,6 +40,15 @@ def test_a_sequence_finds_itself_in_an_aligned_table(folders):
     assert lines[0].split() == ["rank", "score", "accession", "name", "organism"] and len(lines) == 4
     assert lines[1].split() == ["1", "1.0000", "P00012", "Protein", "12", "Homo", "sapiens"]
     assert {line.index("Homo") for line in lines[1:]} == {lines[0].index("organism")}
+
+
+def test_a_sequence_scores_1_against_itself_in_the_dtype_of_the_index(folders):
+    for i in (3, 12):
+        hit = json.loads(ask(folders, "--sequence", SEQUENCES[i], "-k", "1", "--json").stdout)["hits"][0]
+        assert (hit["accession"], hit["score"]) == (f"P{i:05d}", pytest.approx(1, abs=1e-6))
+    text, model = random_texts(1, seed=5)[0], folders[0]
+    score = json.loads(ask(folders, "--text", text, "-k", "1", "--json").stdout)["hits"][0]["score"]
+    assert score == pytest.approx((model.embed_proteins(SEQUENCES) @ model.embed_texts([text])[0]).max(), abs=1e-6)
 
 
 def test_a_text_finds_what_exact_search_finds(folders):
@@ -109,6 +119,16 @@ def test_each_sequence_of_a_file_is_answered_in_every_format_as_it_is_alone(
 def test_a_file_of_sequences_without_an_output_is_a_table_each(folders, fasta):
     lines = ask(folders, "--fasta", fasta, "-k", "2").stdout.splitlines()
     assert [line for line in lines if line.startswith("Q")] == [f"Q{i:05d}" for i in range(7)] and len(lines) == 35
+
+
+def test_a_question_in_nucleotides_is_answered_with_a_warning(folders, tmp_path):
+    result = ask(folders, "--sequence", "acgt" * 30)
+    assert "warning: --sequence: a sequence looks like DNA or RNA (ACGTACGTACGT…);" in result.stderr
+    source = tmp_path / "dna.fasta"
+    source.write_text(f">protein\nMKV\n>1abc_B\tmol:na length:3\nACG\n>gene\n{'ACGT' * 30}\n")
+    result = ask(folders, "--fasta", str(source))
+    assert f"warning: {source}: 2 sequences look like DNA or RNA (the first is 1abc_B);" in result.stderr
+    assert "warning" not in ask(folders, "--sequence", "MKV").stderr
 
 
 def test_a_filter_narrows_the_answers(folders):

@@ -73,4 +73,4 @@ def test_the_picture_is_drawn_and_an_unknown_ending_refused_first(pairs: Path) -
 def test_another_folder_is_refused(pairs: Path) -> None:
     error = ask(pairs.parent).exception
     assert isinstance(error, DataError)
-    assert "no manifest.json" in str(error)
+    assert "is no finished folder itself but holds such (pairs)" in str(error)

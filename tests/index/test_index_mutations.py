@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -169,5 +171,31 @@ def test_damaged_indexes_are_refused_or_answer_as_before(folders):
 @pytest.mark.prove
 def test_ten_thousand_damaged_indexes_are_refused_or_answer_as_before(folders):
     outcomes = run(folders, 10_000, seed=1)
+    print(json.dumps(outcomes, indent=1, sort_keys=True))
+    assert outcomes.total() == 10_000
+
+
+def damaged_with_checksums(index: Path, *, seed: int, count: int, ending: str) -> Counter[str]:
+    """Run damaged_graphs.py; a process that ends by a signal fails the test, and says at which damage."""
+    script = Path(__file__).with_name("damaged_graphs.py")
+    command = [sys.executable, str(script), str(index), str(seed), str(count), ending]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr.splitlines()[-12:])
+    return Counter(json.loads(done.stdout))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("ending", "kinds"), [(".hnsw", ("cut", "grow", "head", "upper")), (".parquet", ("bytes",))])
+def test_damage_under_a_checksum_that_fits_never_ends_the_process(folders, ending, kinds):
+    outcomes = damaged_with_checksums(folders["good"], seed=0, count=300, ending=ending)
+    for kind in kinds:
+        assert outcomes[f"{kind}: refused"] > 5, outcomes
+    assert not outcomes["cut: answered"] and not outcomes["grow: answered"]
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("ending", [".hnsw", ".parquet"])
+def test_ten_thousand_damages_under_checksums_that_fit_never_end_the_process(folders, ending):
+    outcomes = damaged_with_checksums(folders["good"], seed=1, count=10_000, ending=ending)
     print(json.dumps(outcomes, indent=1, sort_keys=True))
     assert outcomes.total() == 10_000

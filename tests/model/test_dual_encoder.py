@@ -142,7 +142,10 @@ def test_a_checkpoint_that_is_not_there_or_of_another_kind_is_refused(tmp_path: 
     with pytest.raises(CheckpointError, match="is missing"):
         ProtCLIP.from_pretrained(str(tmp_path / "nothing"))
     (tmp_path / "manifest.json").write_text(json.dumps({"kind": "pairs", "schema_version": 1, "files": {}}))
-    with pytest.raises(CheckpointError, match="its kind is 'pairs'"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"is a folder of pairs \(made by curate\), and a checkpoint \(made by pretrain\) is needed here",
+    ):
         ProtCLIP.from_pretrained(str(tmp_path))
 
 

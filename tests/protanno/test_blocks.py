@@ -37,6 +37,17 @@ TEXTS = {
     "pairs.jsonl": "".join(
         json.dumps({"seq": text, "text": f"PROTEIN NAME: Number {i}."}) + "\n" for i, text in enumerate(PROTEINS)
     ),
+    "page.json": '{"results": ['
+    + ",".join(
+        json.dumps(
+            {"entryType": "UniProtKB reviewed (Swiss-Prot)", "primaryAccession": f"P{i}", "sequence": {"value": s}}
+        )
+        for i, s in enumerate(PROTEINS)
+    )
+    + "]}",
+    "list.json": json.dumps(
+        [{"primaryAccession": f"P{i}", "sequence": {"value": s}} for i, s in enumerate(PROTEINS)], indent=1
+    ),
     "rows.csv": "Entry,Reviewed,Sequence\n" + "".join(f"P{i:05d},reviewed,{text}\n" for i, text in enumerate(PROTEINS)),
 }
 
@@ -65,6 +76,17 @@ def test_the_entries_and_their_lines_do_not_depend_on_the_cut(
     assert good == [entry for entry in whole if not isinstance(entry, BadEntry)]
     assert bad == [entry for entry in whole if isinstance(entry, BadEntry)]
     assert len(bad) in {12, 40}
+
+
+@pytest.mark.parametrize("name", ["page.json", "list.json"])
+def test_a_list_of_json_that_is_cut_between_two_entries_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(TEXTS[name][: TEXTS[name].rindex(",")].rsplit("}", 1)[0] + "},")
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4000)
+    with pytest.raises(DataError, match=rf"{name}: the file ends before its list"):
+        list(cut_blocks(str(path)))
 
 
 def test_cuts_do_not_depend_on_how_the_stream_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

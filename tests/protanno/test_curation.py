@@ -269,3 +269,12 @@ def test_the_real_sample_gives_1216_pairs_from_one_file_or_three(tmp_path: Path,
     assert one.rows == three.rows
     assert len(all_rows(one)) == 1216
     assert Counter(one.finished[0].existence) == {"1": 1008, "2": 62, "3": 82, "4": 64}
+
+
+def test_a_block_tells_which_of_its_entries_look_like_nucleotides(tmp_path: Path) -> None:
+    path = tmp_path / "x.fasta"
+    sequences = {"P1": "MKV", "P2": "ACGT" * 30, "P3": "GGAUC" * 30}
+    path.write_text("".join(f">sp|{name}|A_B Name\n{text}\n" for name, text in sequences.items()))
+    (block,) = cut_blocks(str(path))
+    report = read_unit(block, str(tmp_path / "unit"), KEEP_ALL)
+    assert (report.num_kept, report.nucleotides, report.first_nucleotides) == (3, 2, "P2")

@@ -119,10 +119,11 @@ def test_the_sampling_says_what_was_expected_and_what_was_drawn(tmp_path: Path) 
 @pytest.mark.usefixtures("ray_cluster")
 def test_every_format_goes_through_curate_and_one_entry_is_one_row(tmp_path: Path) -> None:
     uniprot = Path(__file__).parents[1] / "uniprot"
-    # P00001 and Q00009 come as flat file and as XML; the row kept is that of either, for they are the same.
+    # P00001 and Q00009 come as flat file, XML and JSON; the row kept is that of any, for they are the same.
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.dat").write_bytes((uniprot / "golden.dat").read_bytes())
     (tmp_path / "in/b.xml.gz").write_bytes(gzip.compress((uniprot / "golden.xml").read_bytes()))
+    (tmp_path / "in/h.json").write_bytes((uniprot / "golden_rest.json").read_bytes())
     cells = ("reviewed", "Predicted", "Name, (EC 1.1.1.1)", "FUNCTION: Does.", "SIMILARITY: Belongs to it.", "MKV")
     header = ("Reviewed", "Protein existence", "Protein names", "Function [CC]", "Sequence similarities", "Sequence")
     for name, separator in (("c.tsv", "\t"), ("d.tab", "\t"), ("e.csv", ",")):
@@ -131,16 +132,23 @@ def test_every_format_goes_through_curate_and_one_entry_is_one_row(tmp_path: Pat
         (tmp_path / "in" / name).write_text(text)
     pair = {"seq": "MKVA", "text": "PROTEIN NAME: Name, (EC 1.1.1.1). FUNCTION: Does. SIMILARITY: Belongs to it."}
     (tmp_path / "in/f.jsonl").write_text(json.dumps(pair) + "\n")
-    (tmp_path / "in/g.fasta").write_text(">sp|G00001|G_TEST Name OS=X OX=1 PE=4 SV=1\nMKV\n")
+    # A name that says another thing, and DNA in it.
+    fasta = f">sp|G00001|G_TEST Name OS=X OX=1 PE=4 SV=1\nMKV\n>sp|G00002|G_DNA Name\n{'ACGT' * 30}\n"
+    (tmp_path / "in/g.txt").write_text(fasta)
+    (tmp_path / "clusters.tsv.gz").write_bytes(gzip.compress(b"P00001\tUniRef50_1\nG00001\tUniRef50_1\n"))
     options = ("--max-bad-fraction", 0.5, "--valid-fraction", 0.5, "--dataset", "all")
-    run(tmp_path / "in/*", "--output", tmp_path / "pairs", *options)
+    options = (*options, "--split-by", f"uniref50={tmp_path}/clusters.tsv.gz")
+    result = run(tmp_path / "in/*", "--output", tmp_path / "pairs", *options)
     manifest = read_manifest(str(tmp_path / "pairs"), "pairs", verify=True)
     counts = manifest["counts"]
-    assert (counts["read"], counts["kept"], counts["repeated_accession"]) == (12, 7, 2)
+    assert (counts["read"], counts["kept"], counts["repeated_accession"]) == (15, 8, 4)
+    assert counts["nucleotides"] == 1
+    assert f"curate: warning: {tmp_path}/in/g.txt: a sequence looks like DNA or RNA (G00002);" in result.stderr
+    assert (manifest["clusters"]["number"], manifest["clusters"]["rows_without_one"]) == (3, 6)
     assert counts["quarantined_by_reason"] == {"no accession": 3}
     kept = {row["accession"]: row for split in rows(tmp_path / "pairs").values() for row in split}
     (published,) = (accession for accession in kept if accession.startswith("seq-"))
-    assert set(kept) == {"P00001", "Q00009", "C00001", "D00001", "E00001", "G00001", published}
+    assert set(kept) == {"P00001", "Q00009", "C00001", "D00001", "E00001", "G00001", "G00002", published}
     for accession in ("C00001", "D00001", "E00001", published):
         assert kept[accession]["display_name"] == "Name,"
         assert kept[accession]["ec"] == ["1.1.1.1"]
@@ -260,8 +268,26 @@ def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         run(path, "--output", tmp_path / "pairs", "--dataset", "S", "--min-coverage", 0.5)
     with pytest.raises(ConfigError, match="leave nothing to train on"):
         run(path, "--output", tmp_path / "pairs", "--valid-fraction", 0.5, "--test-fraction", 0.5)
+    for option in ("max-bad-fraction", "valid-fraction", "min-coverage", "shard-mb", "coverage-exponent"):
+        with pytest.raises(ConfigError, match=f"{option.replace('-', '.')}=nan must be"):
+            run(path, "--output", tmp_path / "pairs", f"--{option}", "nan")
     for method in ("uniref50", "uniref50=", "minhash=x", "chance"):
         assert "is none of" in run(path, "--output", tmp_path / "pairs", "--split-by", method).output
+    assert not (tmp_path / "pairs").exists()
+
+
+@pytest.mark.unit
+def test_what_cannot_be_read_is_refused_before_ray_starts_and_leaves_no_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "some.dat", ENTRIES)
+    clusters = write(tmp_path / "clusters.tsv", ["P00001\n"])
+    packed = write(tmp_path / "packed.dat", ["BZh91AY"])
+    for arguments, message in (
+        ((path, "--split-by", f"uniref50={clusters}"), r"clusters\.tsv, line 1: 'P00001' has 1 column"),
+        ((path, "--split-by", f"uniref50={tmp_path}/nothing"), "nothing: cannot be read"),
+        ((path, packed), r"packed\.dat: is compressed by bzip2"),
+    ):
+        with pytest.raises(DataError, match=message):
+            run(*arguments, "--output", tmp_path / "pairs")
     assert not (tmp_path / "pairs").exists()
 
 

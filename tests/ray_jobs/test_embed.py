@@ -18,6 +18,7 @@ from tiny_model import random_sequences, tiny_model
 
 import protclip
 from protclip.errors import ConfigError, DataError
+from protclip.index.embeddings import DTYPES, Dtype
 from protclip.manifest import read_manifest
 from ray_jobs.__main__ import cli
 from ray_jobs.embed_chunks import cut, file_chunks
@@ -113,7 +114,7 @@ def test_deduplicated_parts_hold_each_row_with_the_vector_of_its_first(tmp_path:
     (tmp_path / "some.fasta").write_text(fasta)
     items = cut_files(tmp_path / "some.fasta", tmp_path / "work", deduplicate=True)
     assert [(item["number"], item["repeats"]) for item in items] == [(0, False), (1, False), (2, False), (3, True)]
-    settings = EmbedSettings(deduplicate=True)
+    settings = EmbedSettings(dtype="float32", deduplicate=True)
     folders = {"output": str(tmp_path / "out"), "work": str(tmp_path / "work")}
     embed = EmbedChunk(model, *folders.values(), settings)
     records = [embed(item) for item in items[:3]] + [copy_repeats(items[3], **folders, settings=settings)]
@@ -135,11 +136,13 @@ def run(*arguments: str) -> Result:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, model: str, dtype: Dtype) -> None:
     fasta, output = tmp_path / "some.fasta.gz", tmp_path / "out"
     with gzip.open(fasta, "wt") as stream:
         stream.writelines(f">A{i}\n{sequence}\n" for i, sequence in enumerate(random_sequences(50)))
-    arguments = ["embed", str(fasta), "--checkpoint", model, "--part-rows", "10", "--workers", "1", "--output"]
+    arguments = ["embed", str(fasta), "--checkpoint", model, "--part-rows", "10", "--workers", "1", "--dtype", dtype]
+    arguments.append("--output")
     run(*arguments, str(tmp_path / "calm"))
     calm = read_manifest(str(tmp_path / "calm"), "embeddings", verify=True)
     assert (calm["rows"], len(calm["files"]), calm["counts"]["quarantined_by_reason"]) == (50, 5, {})
@@ -147,7 +150,7 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
     # The folder as a run leaves it that was killed when all was cut, and parts 0, 1 and 3 were committed.
     job = _started(arguments, output)
     items = list(cut([], **job))
-    embed = EmbedChunk(model, str(output), job["work"], EmbedSettings())
+    embed = EmbedChunk(model, str(output), job["work"], EmbedSettings(dtype=dtype))
     for number in (0, 1, 3):
         embed(items[number])
     before = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}

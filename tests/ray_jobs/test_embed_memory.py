@@ -46,7 +46,7 @@ def test_what_a_worker_holds_after_a_part_is_the_same_after_a_hundred(tmp_path: 
     ]
     path = str(tmp_path / "train-00000-of-00001.parquet")
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, row_group_size=PART_ROWS)
-    worker = EmbedChunk(str(tmp_path / "model"), str(tmp_path), str(tmp_path / "work"), EmbedSettings())
+    worker = EmbedChunk(str(tmp_path / "model"), str(tmp_path), str(tmp_path / "work"), EmbedSettings(dtype="float32"))
     held = []
     for number in range(PARTS):
         worker({"path": path, "row_groups": [number], "number": number, "pairs": True})

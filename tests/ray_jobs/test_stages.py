@@ -16,7 +16,7 @@ from tiny_model import RESIDUES, tiny_model
 
 from protclip.embedding import ProtCLIP
 from protclip.errors import DataError
-from protclip.index.embeddings import METADATA, read_embeddings
+from protclip.index.embeddings import DTYPES, METADATA, Dtype, read_embeddings
 from protclip.manifest import write_manifest
 from protclip.model.dual_encoder import DualEncoder
 from protclip.model.packed import Packing
@@ -44,10 +44,12 @@ def pairs(tmp_path: Path) -> tuple[str, dict[str, str]]:
     return path, sequences
 
 
-def embed(pairs: str, row_groups: list[int], **settings: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def embed(
+    pairs: str, row_groups: list[int], *, dtype: Dtype = "float32", **settings: Any
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The record and the rows of the part."""
     folder = Path(pairs).parent
-    stage = EmbedChunk(str(folder / "model"), str(folder), str(folder / "work"), EmbedSettings(**settings))
+    stage = EmbedChunk(str(folder / "model"), str(folder), str(folder / "work"), EmbedSettings(dtype=dtype, **settings))
     item = {"path": pairs, "row_groups": row_groups, "number": 7, "pairs": True}
     record = stage(item)
     assert record == json.loads((folder / "work" / "parts" / "00007.json").read_text())
@@ -69,15 +71,16 @@ def test_long_pairs_are_refused_by_their_place_in_the_shard(pairs: tuple[str, di
     assert (report["read"], report["rows"], report["long"]) == (5, 2, 0)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("policy", ["truncate", "window-mean"])
 def test_a_part_says_which_proteins_were_longer_than_the_model_sees(
-    pairs: tuple[str, dict[str, str]], policy: Any
+    pairs: tuple[str, dict[str, str]], policy: Any, dtype: Dtype
 ) -> None:
     path, sequences = pairs
-    report, rows = embed(path, [0, 1, 2], long=policy)
+    report, rows = embed(path, [0, 1, 2], long=policy, dtype=dtype)
     assert [row["long"] for row in rows] == [policy if length > LONGEST else None for length in LENGTHS]
     assert (report["read"], report["rows"], report["long"], report["refused"]) == (8, 8, 4, [])
-    wanted = tiny_model().embed_proteins(list(sequences.values()), long=policy)
+    wanted = tiny_model(dtype=dtype).embed_proteins(list(sequences.values()), long=policy)
     assert np.abs(np.array([row["embedding"] for row in rows]) - wanted).max() <= 1e-6
     part = pq.read_schema(Path(path).parent / "part-00007.parquet")
     assert part.names == [*METADATA.names, "long", "embedding"]
@@ -95,6 +98,15 @@ def test_texts_have_no_policy(pairs: tuple[str, dict[str, str]]) -> None:
     report, rows = embed(pairs[0], [0], content="text", long=None)
     assert {row["long"] for row in rows} == {None}
     assert (report["rows"], report["long"], report["mapped"]) == (3, 0, {})
+
+
+def test_a_part_tells_which_of_its_rows_look_like_nucleotides(pairs: tuple[str, dict[str, str]]) -> None:
+    path, _ = pairs
+    rows = pq.read_table(path).to_pylist()
+    rows[3]["sequence"] = rows[5]["sequence"] = "ACGT" * 30
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, row_group_size=3)
+    report, _ = embed(path, [0, 1, 2])
+    assert report["nucleotides"] == {path: {"number": 2, "first": "A3"}}
 
 
 def test_the_same_sequence_is_computed_once(pairs: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +158,7 @@ def test_every_format_gives_the_same_vectors(
         str(tmp_path / "model"),
         str(tmp_path / "out"),
         str(tmp_path / "work"),
-        EmbedSettings(format=form, precision=precision, residues=True),
+        EmbedSettings(dtype="float32", format=form, precision=precision, residues=True),
     )
     record = stage({"path": pairs[0], "row_groups": [0, 1, 2], "number": 0, "pairs": True})
     facts = {"content": "protein", "dimension": 24, "model_fingerprint": "f", "rows": 8}

@@ -16,6 +16,7 @@ from tiny_model import tiny_model
 
 from protclip import ProtCLIP
 from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
+from protclip.index.embeddings import DTYPES, Dtype, read_embeddings
 from protclip.manifest import read_manifest
 from protclip.protanno.shards import SPLITS, read_row_group, row_groups
 from ray_jobs.__main__ import cli
@@ -153,9 +154,13 @@ def test_pretraining_refuses_what_cannot_work(folders: Folders, tmp_path: Path) 
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-def test_embedded_pairs_equal_the_python_api_and_keep_their_columns(folders: Folders, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_embedded_pairs_equal_the_python_api_and_keep_their_columns(
+    folders: Folders, tmp_path: Path, dtype: Dtype
+) -> None:
     output = tmp_path / "embeddings"
-    run("embed", folders.pairs, "--checkpoint", folders.checkpoint, "--output", str(output), "--workers", "2")
+    options = ["--checkpoint", folders.checkpoint, "--output", str(output), "--workers", "2", "--dtype", dtype]
+    run("embed", folders.pairs, *options)
     found = embeddings(output)
     rows = [
         row
@@ -164,7 +169,7 @@ def test_embedded_pairs_equal_the_python_api_and_keep_their_columns(folders: Fol
         for row in read_row_group(group).to_pylist()
     ]
     assert len(found) == len(rows) == 240
-    model = ProtCLIP.from_pretrained(folders.checkpoint)
+    model = ProtCLIP.from_pretrained(folders.checkpoint, dtype=dtype)
     wanted = model.embed_proteins([row["sequence"] for row in rows])
     assert max(np.abs(found[row["accession"]] - wanted[i]).max() for i, row in enumerate(rows)) <= 1e-5
     manifest = read_manifest(str(output), "embeddings", verify=True)
@@ -175,24 +180,29 @@ def test_embedded_pairs_equal_the_python_api_and_keep_their_columns(folders: Fol
     assert first["name"] == source["display_name"]
     assert first["length"] == len(source["sequence"])
     assert first["organism_id"] == source["organism_id"]
-    message = refused(ConfigError, "embed", folders.pairs, "--checkpoint", folders.checkpoint, "--output", str(output))
+    assert manifest["settings"]["dtype"] == read_embeddings(str(output)).dtype == dtype
+    message = refused(ConfigError, "embed", folders.pairs, *options)
     assert "already finished" in message
 
     index = tmp_path / "index"
     run("index", str(output), "--output", str(index))
     answer = run("search", str(index), "--checkpoint", folders.checkpoint, "--sequence", rows[7]["sequence"], "--json")
-    assert rows[7]["accession"] in answer.output
+    hit = json.loads(answer.output)["hits"][0]
+    assert (hit["accession"], hit["score"]) == (rows[7]["accession"], pytest.approx(1, abs=1e-5))
 
 
 def test_anybodys_fasta_and_text_lines_are_embedded(folders: Folders, tmp_path: Path) -> None:
     fasta = tmp_path / "mine.fasta"
     albumin = ">sp|P02769|ALBU_BOVIN Albumin OS=Bos taurus OX=9913 PE=1 SV=4\nMKWV\n"
-    fasta.write_text(f">a my first\nMKTAYIAK\nQRQ\n>b\nMK7\n>c\nMKV\n>a again\nMKV\n{albumin}")
+    dna = ">1abc_B\tmol:na length:4\nACGT\n"
+    fasta.write_text(f">a my first\nMKTAYIAK\nQRQ\n>b\nMK7\n>c\nMKV\n>a again\nMKV\n{albumin}{dna}")
     output = tmp_path / "proteins"
-    result = run("embed", str(fasta), "--checkpoint", folders.checkpoint, "--output", str(output))
-    assert "3 rows embedded, 2 quarantined" in result.output
+    result = run("embed", str(fasta), "--checkpoint", folders.checkpoint, "--output", str(output), "--dtype", "float32")
+    assert "4 rows embedded, 2 quarantined" in result.output
+    assert f"embed: warning: {fasta}: a sequence looks like DNA or RNA (1abc_B);" in result.stderr
+    assert read_manifest(str(output), "embeddings")["counts"]["nucleotides"] == 1
     found = embeddings(output)
-    assert set(found) == {"a", "c", "P02769"}
+    assert set(found) == {"a", "c", "P02769", "1abc_B"}
     model = ProtCLIP.from_pretrained(folders.checkpoint)
     assert np.abs(found["a"] - model.embed_proteins(["MKTAYIAKQRQ"])[0]).max() <= 1e-5
     refusals = [json.loads(line) for line in (output / "quarantine.jsonl").read_text().splitlines()]
@@ -200,9 +210,11 @@ def test_anybodys_fasta_and_text_lines_are_embedded(folders: Folders, tmp_path: 
 
     lines = tmp_path / "queries.txt"
     lines.write_text("binds ATP\n\nhydrolase\n")
-    run("embed", str(lines), "--checkpoint", folders.checkpoint, "--output", str(tmp_path / "texts"))
+    arguments = ["--checkpoint", folders.checkpoint, "--output", str(tmp_path / "texts"), "--dtype", "bfloat16"]
+    run("embed", str(lines), *arguments)
     texts = embeddings(tmp_path / "texts")
     assert set(texts) == {"line-1", "line-3"}
+    model = ProtCLIP.from_pretrained(folders.checkpoint, dtype="bfloat16")
     assert np.abs(texts["line-3"] - model.embed_texts(["hydrolase"])[0]).max() <= 1e-5
 
 
@@ -210,8 +222,9 @@ LONGEST = 62  # residues that the tiny model sees
 LONG_SEQUENCE = "MKTAYIAKQR" * 9
 
 
-def test_each_row_tells_how_a_long_protein_was_read(tmp_path: Path) -> None:
-    model = tiny_model()
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_each_row_tells_how_a_long_protein_was_read(tmp_path: Path, dtype: Dtype) -> None:
+    model = tiny_model(dtype=dtype)
     model.save_pretrained(str(tmp_path / "model"))
     short, fits = "MJKVJ", "M" * LONGEST
     fasta = tmp_path / "mine.fasta"
@@ -219,7 +232,7 @@ def test_each_row_tells_how_a_long_protein_was_read(tmp_path: Path) -> None:
 
     def embed(name: str, *arguments: str) -> tuple[Result, dict[str, Any], dict[str, Any]]:
         output = tmp_path / name
-        options = ["--checkpoint", str(tmp_path / "model"), "--output", str(output), *arguments]
+        options = ["--checkpoint", str(tmp_path / "model"), "--output", str(output), "--dtype", dtype, *arguments]
         result = run("embed", str(fasta), *options)
         rows = pq.read_table(sorted(output.glob("part-*.parquet"))).to_pylist()
         return result, {row["accession"]: row for row in rows}, read_manifest(str(output), "embeddings", verify=True)

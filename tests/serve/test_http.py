@@ -31,7 +31,7 @@ def test_health_says_what_is_loaded(server):
     assert answer.json() == {
         "status": "ok",
         "model": server.model.fingerprint,
-        "index": {"content": "protein", "count": 60, "dimension": 24, "recall_at_10": recall},
+        "index": {"content": "protein", "count": 60, "dimension": 24, "dtype": "float32", "recall_at_10": recall},
         "version": __version__,
     }
 

@@ -106,7 +106,7 @@ def test_a_checkpoint_that_changed_since_the_deployment_is_refused(folders):
     from serve.deployments import ProteinEncoder
 
     with pytest.raises(CheckpointError, match="deploy again"):
-        ProteinEncoder(folders.args, "0" * 64)
+        ProteinEncoder(folders.args, "0" * 64, "float32")
 
 
 @pytest.mark.serve

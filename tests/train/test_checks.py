@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pairs_folders import row, write_pairs
 
-from protclip.errors import DataError
+from protclip.config import GC_ALONE, ObjectivesConfig
+from protclip.errors import ConfigError, DataError
 from protclip.protanno.shards import row_groups
 from protclip.train.checks import check_pairs
 from protclip.uniprot.entry import Entry
@@ -22,11 +26,17 @@ def entries(count: int, *, texts: int, proteins: int) -> list[Entry]:
     ]
 
 
-def check(folder: Path, train: list[Entry], valid: list[Entry], valid_pairs: int = 100) -> None:
+def check(
+    folder: Path,
+    train: list[Entry],
+    valid: list[Entry],
+    valid_pairs: int = 100,
+    objectives: ObjectivesConfig = GC_ALONE,
+) -> None:
     shards = {"train-00000-of-00001": train, "valid-00000-of-00001": valid}
     write_pairs(folder, {name: [row(entry) for entry in some] for name, some in shards.items()})
     groups = [row_groups(str(folder), split) for split in ("train", "valid")]
-    check_pairs(str(folder), groups[0], groups[1], valid_pairs=valid_pairs)
+    check_pairs(str(folder), groups[0], groups[1], objectives, valid_pairs=valid_pairs)
 
 
 @pytest.mark.parametrize(("texts", "proteins", "what"), [(1, 9, "text"), (9, 1, "protein"), (1, 1, "protein")])
@@ -40,6 +50,17 @@ def test_training_pairs_without_negatives_are_refused(tmp_path: Path, texts: int
 def test_validation_pairs_too_uniform_are_refused(tmp_path: Path, texts: int, proteins: int, words: str) -> None:
     with pytest.raises(DataError, match=f"pairs, validation pairs: {words}"):
         check(tmp_path / "pairs", entries(9, texts=2, proteins=2), entries(9, texts=texts, proteins=proteins))
+
+
+@pytest.mark.parametrize(("negatives", "refused"), [("properties", True), ("proteins", False)])
+def test_an_objective_with_nothing_to_compare_is_refused(tmp_path: Path, negatives: Any, refused: bool) -> None:
+    varied = entries(9, texts=9, proteins=9)
+    objectives = ObjectivesConfig(pda_negatives=negatives)
+    with pytest.raises(ConfigError, match="none of 9 training pairs has two") if refused else nullcontext():
+        check(tmp_path / "names", varied, varied, objectives=objectives)
+    check(tmp_path / "off", varied, varied, objectives=replace(objectives, pda=0.0))
+    described = replace(varied[0], function="FUNCTION: Binds ATP.")
+    check(tmp_path / "described", [*varied[1:], described], varied, objectives=objectives)
 
 
 def test_the_validation_pairs_that_are_measured_count(tmp_path: Path) -> None:

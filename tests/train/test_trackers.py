@@ -21,6 +21,7 @@ from protclip.train.trackers import (
     WandbTracker,
     epoch_scalars,
     open_trackers,
+    require_trackers,
     step_scalars,
 )
 
@@ -130,8 +131,11 @@ def test_an_unknown_tracker_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=rf"{name} is not installed; pip install 'protclip\[{name}\]'"):
+    message = rf"{name} is not installed; pip install 'protclip\[{name}\]'"
+    with pytest.raises(ConfigError, match=message):
         open_trackers([name], str(tmp_path), CONFIG)
+    with pytest.raises(ConfigError, match=message):  # what the driver asks before there are workers
+        require_trackers(["tensorboard", name])
 
 
 def test_mlflow_goes_on_with_the_same_run_and_keeps_each_step_once(

@@ -54,6 +54,11 @@ def json_line(accession: str) -> bytes:
     return json.dumps({"seq": "MKV", "text": f"PROTEIN NAME: {accession}. FUNCTION: F."}).encode() + b"\n"
 
 
+def rest_json(accession: str) -> bytes:
+    entry = json.loads((HERE / "golden_rest.json").read_text())["results"][0]
+    return json.dumps({**entry, "primaryAccession": accession}).encode() + b",\n"
+
+
 XML_HEAD = b'<?xml version="1.0" encoding="UTF-8"?>\n<uniprot xmlns="http://uniprot.org/uniprot">\n'
 FORMATS: dict[str, tuple[bytes, Callable[[str], bytes], bytes]] = {
     "dat": (b"", flat_file, b""),
@@ -62,6 +67,7 @@ FORMATS: dict[str, tuple[bytes, Callable[[str], bytes], bytes]] = {
     "tsv": ("\t".join(COLUMNS).encode() + b"\n", tsv, b""),
     "csv": (",".join(COLUMNS).encode() + b"\n", comma_separated, b""),
     "jsonl": (b"", json_line, b""),
+    "json": (b'{"results": [\n', rest_json, b"{}]}\n"),
 }
 MARKS = [
     b"\n",

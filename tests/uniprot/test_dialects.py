@@ -222,6 +222,14 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, column: str, cell: st
     assert (bad.reason, bad.value) == (reason, cell)
 
 
+def test_row_names_without_a_column_in_the_header_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    for delimiter in ("\t", ","):  # R's write.table as it is by default
+        (bad,) = read(tmp_path / "a.tsv", quoted([ROW, ["1", *ROW.values()]], delimiter, csv.QUOTE_ALL))
+        assert isinstance(bad, BadEntry)
+        assert (bad.reason, bad.line) == ("wrong number of cells", 2)
+        assert "row.names=FALSE" in bad.allowed
+
+
 def test_blanks_round_a_cell_do_not_matter(tmp_path: Path) -> None:
     for blank in (" ", "  ", "\u00a0", "\u3000"):
         row = {name: f"{blank}{cell}{blank}" for name, cell in ROW.items()}
@@ -286,7 +294,7 @@ def test_batches_are_the_rows_whatever_stands_in_the_cells(rows: list[tuple[str,
     for entry in entries:
         if isinstance(entry, Entry):
             assert entry.accession in ("Q00009", "A", "Entry")
-            assert entry.function in (None, "FUNCTION: Does.", "β", "Äh", "x")
+            assert entry.function in (None, "FUNCTION: Does.", "FUNCTION: β", "FUNCTION: Äh", "FUNCTION: x")
 
 
 @pytest.mark.parametrize(
@@ -294,12 +302,11 @@ def test_batches_are_the_rows_whatever_stands_in_the_cells(rows: list[tuple[str,
     [
         ("Accession_number;Seq\nQ00009;MKV\n", r"no column 'Entry'.*'Accession_number'"),
         ("Entry,Sequense\nQ00009,MKV\n", r"no column 'Sequence'.*'Sequense'"),
-        (">sp|Q00009|A_B Name\nMKV\n", r"a FASTA file.*\.fasta"),
-        ("ID   A_B    Reviewed;    3 AA.\n", r"a UniProtKB flat file.*\.dat"),
         ('<?xml version="1.0"?>\n<uniprot>\n', r"XML"),
         ("<!DOCTYPE html>\n<html>\n", r"HTML"),
         ('{"results": []}\n', r"JSON"),
-        (b"PAR1\x00\x01\n", r"no text"),
+        (b"PAR1\x00\x01\n", r"parquet"),
+        (b"\x7fELF\x00\x01\n", r"no text"),
     ],
 )
 def test_a_file_that_is_no_such_table_is_said_to_be_what_it_is(tmp_path: Path, text: str | bytes, message: str) -> None:

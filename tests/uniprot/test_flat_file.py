@@ -173,6 +173,7 @@ def test_gzip_is_told_by_its_bytes_not_its_name(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_or_holds_nothing_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "empty.dat").write_bytes(b"\n\n")
+    (tmp_path / "some.doc").write_bytes(b"Dear all,\n")
     for name, message in (
         ("empty.dat", "holds no entry"),
         ("missing.dat", "cannot be read"),

@@ -75,9 +75,9 @@ def test_properties_are_cut_at_their_labels(
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{", "not a JSON line"),
-        ("[" * 100_000, "not a JSON line"),
-        ("\udcff", "not a JSON line"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("\udcff", "not JSON"),
         ('["seq", "text"]', "no pair"),
         ({"seq": "MKV"}, "no pair"),
         ({"seq": "MKV", "text": 5}, "no pair"),
@@ -99,6 +99,11 @@ def test_a_bad_line_is_given_with_reason_and_place_and_its_neighbours_are_kept(l
     assert isinstance(bad, BadEntry)
     assert (bad.reason, bad.line) == (reason, 2)
     assert bad.allowed
+
+
+def test_blanks_and_a_byte_order_mark_round_a_line_do_not_matter() -> None:
+    line = json.dumps({"seq": "MKV", "text": "PROTEIN NAME: A."})
+    assert read(f"\ufeff{line}", f" {line}\t ") == read(line, line)
 
 
 def test_a_file_without_lines_is_an_error() -> None:
