@@ -108,6 +108,10 @@ def leave(*, exiting: bool = False) -> None:
     _started.close()
 
 
+def _exit(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
 def _nothing() -> None:
     """What a worker imports this module for."""
 
@@ -122,10 +126,6 @@ def _last_words() -> str:
         return ""
     latest = max(logs, key=lambda path: path.stat().st_mtime)
     return f" ({latest.name} ends: {latest.read_text(errors='replace').strip().splitlines()[-1][:MAX_LOG_CHARS]})"
-
-
-def _exit(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: bool) -> str:

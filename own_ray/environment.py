@@ -82,6 +82,8 @@ def prepare_environment() -> None:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of find_unused_parameters, which we mean
     os.environ.update(FAIL_ALOUD)
+    if path := setting(AUTH_TOKEN_PATH):
+        os.environ[AUTH_TOKEN_PATH] = str(Path(path).absolute())  # Ray is started in another folder
     named = address()
     if named is None:
         os.environ.pop(ADDRESS, None)

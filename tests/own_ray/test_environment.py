@@ -49,6 +49,8 @@ def test_an_empty_variable_is_an_unset_one_and_our_own_ray_has_a_token(prepared,
 
 def test_what_is_set_stays(prepared) -> None:
     assert prepared(RAY_ADDRESS="10.0.0.1:6379") == {"RAY_ADDRESS": "10.0.0.1:6379"}
+    there = {"RAY_ADDRESS": "10.0.0.1:6379", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "token"}
+    assert prepared(**there) == {**there, "RAY_AUTH_TOKEN_PATH": str(Path("token").absolute())}
     assert prepared(RAY_AUTH_MODE="disabled") == {"RAY_AUTH_MODE": "disabled", **environment.LOOPBACK_ONLY}
 
 

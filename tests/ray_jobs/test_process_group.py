@@ -10,31 +10,29 @@ import pytest
 import torch
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from sockets import open_to_others
 
 from ray_jobs.process_group import ProcessGroupConfig
-
-
-def _work(config: dict[str, str]) -> None:
-    """Sum the ranks, and write down where this process listens."""
-    import torch.distributed as dist
-
-    total = torch.tensor(float(dist.get_rank() + 1))
-    dist.all_reduce(total)
-    sockets = [one.laddr for one in psutil.Process().net_connections("inet") if one.status == psutil.CONN_LISTEN]
-    text = json.dumps({"total": total.item(), "sockets": sockets})
-    Path(config["folder"], f"rank-{dist.get_rank()}").write_text(text)
-    dist.barrier()
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_train_workers_of_our_own_ray_listen_on_the_loopback_alone(tmp_path: Path) -> None:
-    from sockets import open_to_others  # workers import this file, and not what lies beside it
+    def work(config: dict[str, str]) -> None:
+        """Sum the ranks, and write down where this process listens."""
+        import torch.distributed as dist
+
+        total = torch.tensor(float(dist.get_rank() + 1))
+        dist.all_reduce(total)
+        sockets = [one.laddr for one in psutil.Process().net_connections("inet") if one.status == psutil.CONN_LISTEN]
+        text = json.dumps({"total": total.item(), "sockets": sockets})
+        Path(config["folder"], f"rank-{dist.get_rank()}").write_text(text)
+        dist.barrier()
 
     told = tmp_path / "told"
     told.mkdir()
     TorchTrainer(
-        _work,
+        work,
         train_loop_config={"folder": str(told)},
         torch_config=ProcessGroupConfig(backend="gloo"),
         scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.5}),
