@@ -36,6 +36,9 @@ MAX_JSON_DEPTH = 64
 STORE_THREADS = 16
 """Calls that wait for storage at once; an object store answers each after some tens of milliseconds."""
 
+_WITHOUT_LISTINGS = ("sftp", "ssh")
+"""Kinds of URL whose file system keeps no listings, and takes a setting of them for one of the connection."""
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -52,13 +55,16 @@ def in_threads(call: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a path or URL, and the path inside it.
 
+    It remembers no listings: what other processes write or remove is seen at once. Nothing else opens URLs.
+
     Raises:
         ConfigError: for an empty path, or a URL of a kind that no installed package reads.
     """
     if not path:
         raise ConfigError("a path is empty; give the path or URL of a file or folder.")
+    keeps_listings = is_url(path) and path.split("://", 1)[0] not in _WITHOUT_LISTINGS
     try:
-        fs, inner = fsspec.core.url_to_fs(path)
+        fs, inner = fsspec.core.url_to_fs(path, **({"use_listings_cache": False} if keeps_listings else {}))
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{path}: no file system for this kind of URL ({error}).") from error
     return fs, inner
@@ -119,7 +125,6 @@ def identity(path: str) -> str:
 def list_folder(path: str) -> list[str]:
     """The names in a folder, sorted; none where there is no folder."""
     fs, inner = filesystem(path)
-    fs.invalidate_cache(inner)
     if not fs.isdir(inner):
         return []
     return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(inner, detail=False))

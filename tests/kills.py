@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
+
+from protclip import files
 
 ROOT = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "ray_jobs")
@@ -26,6 +29,21 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
         root = psutil.Process(process.pid)
         return [root, *root.children(recursive=True)]
     return []
+
+
+def names_below(folder: str) -> set[str]:
+    """The files below a folder or URL, by their paths in it."""
+    if files.is_url(folder):
+        fs, inner = files.filesystem(folder)
+        return {str(path).removeprefix(inner).strip("/") for path in fs.find(inner)}
+    # os.walk passes over folders that go while it looks.
+    return {os.path.relpath(os.path.join(at, name), folder) for at, _, names in os.walk(folder) for name in names}
+
+
+def is_finished(folder: str) -> bool:
+    """Whether a run has written its manifest, and removed what it left on the way."""
+    names = names_below(folder)
+    return "manifest.json" in names and not any(name.startswith(".work/") for name in names)
 
 
 def kill(victims: Sequence[psutil.Process]) -> None:

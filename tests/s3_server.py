@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -49,6 +50,14 @@ def s3() -> Iterator[str]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
         server.terminate()
         server.wait()
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder on this machine, and a URL on the server."""
+    if request.param == "local":
+        return str(tmp_path)
+    return f"{request.getfixturevalue('s3')}/{tmp_path.parent.name}-{tmp_path.name}"
 
 
 def _wait(url: str, server: subprocess.Popen[bytes]) -> None:

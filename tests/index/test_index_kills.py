@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 from index_folders import unit_vectors, write_embeddings
-from kills import COMMAND, finish_despite_kills
+from kills import COMMAND, finish_despite_kills, is_finished, names_below
+from s3_server import place, s3  # noqa: F401
 
+from protclip import files
 from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
 from protclip.index.index import Index
@@ -19,33 +22,43 @@ NUM_UNITS = 3 * NUM_SEGMENTS
 """Each segment is built, sampled and measured."""
 
 
-def check(tmp_path: Path, *, rows: int, moments: Sequence[int], victims: Sequence[str], seed: int) -> None:
+def check(tmp_path: Path, there: str, *, rows: int, moments: Sequence[int], victims: Sequence[str], seed: int) -> None:
     embeddings = write_embeddings(tmp_path / "e", unit_vectors(rows, 64))
     config = IndexConfig(shard_rows=rows // NUM_SEGMENTS, recall=0.95)
-    folder, calm = tmp_path / "killed", tmp_path / "calm"
-    options = ["--shard-rows", str(config.shard_rows), "--recall", str(config.recall), "--output", str(folder)]
+    folder, calm = files.join(there, "killed"), str(tmp_path / "calm")
+    options = ["--shard-rows", str(config.shard_rows), "--recall", str(config.recall), "--output", folder]
     log = finish_despite_kills(
         [*COMMAND, "index", embeddings, *options],
-        progress=lambda: sum(1 for _ in folder.glob(".work/*/*/segment-*.json")),
+        progress=lambda: sum(fnmatchcase(name, ".work/*/*/segment-*.json") for name in names_below(folder)),
         moments=moments,
         victims=victims,
         seed=seed,
-        is_done=lambda: (folder / "manifest.json").exists() and not (folder / ".work").exists(),
+        is_done=lambda: is_finished(folder),
     )
-    build_index(read_embeddings(embeddings), str(calm), config)
-    one, two = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (folder, calm))
+    build_index(read_embeddings(embeddings), calm, config)
+    one, two = ({name: files.sha256(files.join(at, name)) for name in names_below(at)} for at in (folder, calm))
     assert one == two and len(one) == 2 * NUM_SEGMENTS + 1
-    assert len(Index.load(str(folder))) == rows
+    assert len(Index.load(folder)) == rows
     print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}")
     assert len(log) == len(victims)
 
 
 @pytest.mark.ray
-def test_a_killed_build_given_again_ends_with_the_files_of_an_undisturbed_one(tmp_path: Path) -> None:
-    check(tmp_path, rows=1200, moments=[4], victims=["run"], seed=0)
+def test_a_killed_build_given_again_ends_with_the_files_of_an_undisturbed_one(
+    tmp_path: Path,
+    place: str,  # noqa: F811
+) -> None:
+    check(tmp_path, place, rows=1200, moments=[4], victims=["run"], seed=0)
 
 
 @pytest.mark.prove
 def test_ten_kills_of_builds_drivers_nodes_and_tasks_lose_and_change_nothing(tmp_path: Path) -> None:
     moments = sorted(random.Random(0).sample(range(1, NUM_UNITS), 10))
-    check(tmp_path, rows=60_000, moments=moments, victims=["worker", "run", "driver", "node", "run"] * 2, seed=0)
+    check(
+        tmp_path,
+        str(tmp_path),
+        rows=60_000,
+        moments=moments,
+        victims=["worker", "run", "driver", "node", "run"] * 2,
+        seed=0,
+    )

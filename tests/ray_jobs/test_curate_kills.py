@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from kills import COMMAND, finish_despite_kills
+from kills import COMMAND, finish_despite_kills, is_finished, names_below
+from s3_server import place, s3  # noqa: F401
 
+from protclip import files
 from protclip.manifest import read_manifest
 from protclip.protanno.synthetic import synthetic_proteome
 from ray_jobs.curate import main
@@ -28,27 +29,22 @@ def write_inputs(folder: Path) -> list[str]:
     return [str(folder / f"{i}.dat") for i in range(NUM_INPUTS)]
 
 
-def num_files(folder: Path) -> int:
-    return sum(len(names) for _, _, names in os.walk(folder))  # os.walk passes over folders that go while it looks
-
-
-def check(tmp_path: Path, *, victims: Sequence[str], seed: int) -> None:
+def check(tmp_path: Path, there: str, *, victims: Sequence[str], seed: int) -> None:
     paths = write_inputs(tmp_path)
-    folder = tmp_path / "killed"
+    folder = files.join(there, "killed")
     log = finish_despite_kills(
-        [*COMMAND, "curate", *paths, "--output", str(folder), *OPTIONS],
-        progress=lambda: num_files(folder),
+        [*COMMAND, "curate", *paths, "--output", folder, *OPTIONS],
+        progress=lambda: len(names_below(folder)),
         moments=random.Random(seed).sample(range(1, NUM_FILES), len(victims)),
         victims=victims,
         seed=seed,
-        is_done=lambda: (folder / "manifest.json").exists() and not (folder / ".work").exists(),
+        is_done=lambda: is_finished(folder),
     )
     main.main([*paths, "--output", str(tmp_path / "calm"), *OPTIONS], standalone_mode=False)
-    folders = [tmp_path / name for name in ("killed", "calm")]
-    killed, calm = (read_manifest(str(folder), "pairs", verify=True) for folder in folders)
+    folders = [folder, str(tmp_path / "calm")]
+    killed, calm = (read_manifest(folder, "pairs", verify=True) for folder in folders)
     assert killed == calm
-    names = [{path.name for path in folder.rglob("*")} for folder in folders]
-    assert names[0] == names[1] == {*calm["files"], "manifest.json"}
+    assert names_below(folders[0]) == names_below(folders[1]) == {*calm["files"], "manifest.json"}
     assert calm["counts"]["quarantined"] == NUM_INPUTS
     print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}")
     assert len(log) == len(victims)
@@ -56,11 +52,19 @@ def check(tmp_path: Path, *, victims: Sequence[str], seed: int) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_killed_run_given_again_ends_with_the_files_of_an_undisturbed_one(tmp_path: Path) -> None:
-    check(tmp_path, victims=["run"], seed=4)
+def test_a_killed_run_given_again_ends_with_the_files_of_an_undisturbed_one(
+    tmp_path: Path,
+    place: str,  # noqa: F811
+) -> None:
+    check(tmp_path, place, victims=["run"], seed=4)
 
 
 @pytest.mark.prove
 @pytest.mark.usefixtures("ray_cluster")
 def test_ten_kills_of_runs_nodes_and_workers_change_no_byte(tmp_path: Path) -> None:
-    check(tmp_path, victims=["run", "node", "worker", "run", "run", "worker", "run", "node", "run", "run"], seed=0)
+    check(
+        tmp_path,
+        str(tmp_path),
+        victims=["run", "node", "worker", "run", "run", "worker", "run", "node", "run", "run"],
+        seed=0,
+    )

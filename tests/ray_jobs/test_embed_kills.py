@@ -5,45 +5,53 @@ from __future__ import annotations
 import gzip
 import random
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-from kills import COMMAND, finish_despite_kills
+from kills import COMMAND, finish_despite_kills, is_finished, names_below
+from s3_server import place, s3  # noqa: F401
 from tiny_model import random_sequences, tiny_model
 
+from protclip import files
+from protclip.index.embeddings import read_embeddings
 from protclip.manifest import read_manifest
 from ray_jobs.embed import main
 
 
-def num_committed(folder: Path) -> int:
-    return sum(1 for _ in folder.glob(".work/*/parts/*.json"))
+def num_committed(folder: str) -> int:
+    return sum(fnmatchcase(name, ".work/*/parts/*.json") for name in names_below(folder))
 
 
 def check(
-    tmp_path: Path, fasta: Path, *, part_rows: int, moments: Sequence[int], victims: Sequence[str], seed: int
+    tmp_path: Path,
+    there: str,
+    fasta: Path,
+    *,
+    part_rows: int,
+    moments: Sequence[int],
+    victims: Sequence[str],
+    seed: int,
 ) -> None:
     tiny_model().save_pretrained(str(tmp_path / "model"))
-    folder = tmp_path / "killed"
+    folder = files.join(there, "killed")
     arguments = [str(fasta), "--checkpoint", str(tmp_path / "model"), "--part-rows", str(part_rows), "--workers", "2"]
     log = finish_despite_kills(
-        [*COMMAND, "embed", *arguments, "--output", str(folder)],
+        [*COMMAND, "embed", *arguments, "--output", folder],
         progress=lambda: num_committed(folder),
         moments=moments,
         victims=victims,
         seed=seed,
-        is_done=lambda: (folder / "manifest.json").exists() and not (folder / ".work").exists(),
+        is_done=lambda: is_finished(folder),
     )
     main.main([*arguments, "--output", str(tmp_path / "calm")], standalone_mode=False)
-    folders = [tmp_path / name for name in ("killed", "calm")]
-    killed, calm = (read_manifest(str(folder), "embeddings", verify=True) for folder in folders)
+    folders = [folder, str(tmp_path / "calm")]
+    killed, calm = (read_manifest(folder, "embeddings", verify=True) for folder in folders)
     assert killed == calm
-    names = [{path.name for path in folder.rglob("*")} for folder in folders]
-    assert names[0] == names[1] == {*calm["files"], "manifest.json"}
+    assert names_below(folders[0]) == names_below(folders[1]) == {*calm["files"], "manifest.json"}
     with gzip.open(fasta, "rt") as lines:
         accessions = [line.split("|")[1] for line in lines if line.startswith(">")]
-    embedded = [pq.read_table(part, columns=["accession"]) for part in sorted(folder.glob("part-*.parquet"))]
-    assert [accession for part in embedded for accession in part["accession"].to_pylist()] == accessions
+    assert read_embeddings(folder).ids.tolist() == accessions
     print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}")
     assert len(log) == len(victims)
 
@@ -57,9 +65,12 @@ def write_fasta(path: Path, count: int) -> Path:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_killed_run_given_again_ends_with_the_files_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_killed_run_given_again_ends_with_the_files_of_an_undisturbed_one(
+    tmp_path: Path,
+    place: str,  # noqa: F811
+) -> None:
     fasta = write_fasta(tmp_path / "some.fasta.gz", 600)
-    check(tmp_path, fasta, part_rows=30, moments=[6], victims=["run"], seed=5)
+    check(tmp_path, place, fasta, part_rows=30, moments=[6], victims=["run"], seed=5)
 
 
 @pytest.mark.prove
@@ -71,6 +82,7 @@ def test_twenty_kills_of_runs_drivers_nodes_and_actors_lose_and_change_nothing(t
     victims = ["worker", "run", "driver", "node", "worker"] * 4
     check(
         tmp_path,
+        str(tmp_path),
         real_data / "uniprot" / "sequences_20000.fasta.gz",
         part_rows=part_rows,
         moments=moments,

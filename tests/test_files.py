@@ -1,0 +1,41 @@
+"""Paths and URLs: what is there now is what is seen."""
+
+from __future__ import annotations
+
+import pytest
+from s3_server import s3  # noqa: F401
+
+from protclip import files
+
+
+def test_what_another_process_writes_or_removes_after_a_listing_is_seen(s3: str) -> None:  # noqa: F811
+    import s3fs
+
+    other = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+    folder = f"{s3}/listed"
+    files.write_json(f"{folder}/old.json", 1)
+    assert files.list_folder(folder) == ["old.json"]
+    fs, inner = files.filesystem(folder)
+    assert len(fs.find(inner)) == len(fs.ls(inner)) == len(fs.glob(f"{inner}/*.json")) == 1
+    other.pipe(f"{folder}/new.json", b"2")
+    other.pipe(f"{folder}/below/new.json", b"3")
+    assert files.exists(f"{folder}/new.json")
+    assert files.size(f"{folder}/new.json") == 1
+    assert files.read_json(f"{folder}/new.json") == 2
+    assert files.is_folder(f"{folder}/below")
+    assert len(fs.glob(f"{inner}/*.json")) == 2
+    assert files.list_folder(folder) == ["below", "new.json", "old.json"]
+    other.rm(f"{folder}/old.json")
+    assert not files.exists(f"{folder}/old.json")
+    other.pipe(f"{folder}/new.json", b"12345")
+    assert files.size(f"{folder}/new.json") == 5
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("url", ["memory://bucket", "file:///tmp", "http://localhost", "ftp-no-such://x"])
+def test_every_kind_of_url_has_its_file_system_or_is_refused(url: str) -> None:
+    if url.startswith("ftp-"):
+        with pytest.raises(files.ConfigError, match="no file system"):
+            files.filesystem(url)
+    else:
+        assert files.filesystem(url)[0]
