@@ -49,7 +49,7 @@ from train_step import (
     tokenised_pairs,
 )
 
-from own_ray.environment import prepare_environment
+from cluster.environment import prepare_environment
 from protclip.data.collate import Batch, Masking, collate
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer, biotexts, tokenize_pairs
 from protclip.hashing import hash64

@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from own_ray.environment import prepare_environment
+from cluster.environment import prepare_environment
 from protclip.errors import ProtclipError
 from protclip.terminal import echo
 from protclip.version import __version__

@@ -1,7 +1,7 @@
 """How a batch command connects to Ray, and what a path means inside a submitted job.
 
 A command joins the cluster that RAY_ADDRESS names, which ``ray job submit`` sets for what it starts. Otherwise it
-starts a Ray of its own on this machine, never joining another that happens to run there; see ``own_ray``.
+starts a Ray of its own on this machine, never joining another that happens to run there; see ``cluster``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import logging
 import os
 
-from own_ray.connection import start_or_join
+from cluster.connection import start_or_join
 from protclip import files
 from protclip.errors import ConfigError
 

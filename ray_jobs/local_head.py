@@ -26,10 +26,10 @@ from pathlib import Path
 import psutil
 import requests
 
-from own_ray.environment import FAIL_ALOUD, LOOPBACK, LOOPBACK_ONLY
-from own_ray.folders import RayFolder, find_folder, is_private, make_folder
-from own_ray.ports import free_ports
-from own_ray.processes import MARK_VARIABLE, is_alive, marked
+from cluster.environment import FAIL_ALOUD, LOOPBACK, LOOPBACK_ONLY
+from cluster.folders import RayFolder, find_folder, is_private, make_folder
+from cluster.ports import free_ports
+from cluster.processes import MARK_VARIABLE, is_alive, marked
 from protclip import files
 from protclip.errors import ConfigError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from own_ray import environment
+from cluster import environment
 from protclip import files
 from protclip.config import EncoderConfig, PretrainConfig, config_yaml, forbidden_changes, load_config
 from protclip.errors import ConfigError, ProtclipError

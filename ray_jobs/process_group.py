@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from own_ray.environment import LOOPBACK, is_loopback
+from cluster.environment import LOOPBACK, is_loopback
 
 _hosted: list[TCPStore] = []
 """Rank 0's store: it serves the others for as long as it is kept."""

@@ -25,8 +25,8 @@ from typing import Any
 import click
 import requests
 
-from own_ray.ports import free_ports
-from own_ray.processes import MARK_VARIABLE
+from cluster.ports import free_ports
+from cluster.processes import MARK_VARIABLE
 from protclip import files
 from protclip.config import load_config
 from protclip.errors import ConfigError, ProtclipError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from own_ray.environment import is_loopback
+from cluster.environment import is_loopback
 
 
 def keep_to_loopback() -> None:

@@ -11,8 +11,8 @@ from types import FrameType
 
 import click
 
-from own_ray import environment
-from own_ray.connection import leave, start_or_join
+from cluster import environment
+from cluster.connection import leave, start_or_join
 from protclip import files
 from protclip.errors import ConfigError
 from serve.settings import AppArgs, check_args

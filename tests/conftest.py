@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 import torch
 
-from own_ray.environment import prepare_environment
+from cluster.environment import prepare_environment
 
 
 def pytest_configure() -> None:
@@ -37,7 +37,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray of this session with 4 logical CPUs, which commands called in this process find initialised."""
-    from own_ray.connection import leave, start_or_join
+    from cluster.connection import leave, start_or_join
 
     start_or_join(num_cpus=4)
     yield

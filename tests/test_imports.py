@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[1]
-CODE = ("own_ray", "protclip", "ray_jobs", "serve", "cluster", "tests", "benchmarks")
+CODE = ("cluster", "protclip", "ray_jobs", "serve", "tests", "benchmarks")
 HEAVY = ("click", "fastapi", "hnswlib", "matplotlib", "pydantic", "ray")
 
 
@@ -64,10 +64,10 @@ def test_ray_and_fastapi_stay_in_their_folders() -> None:
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
-        ("protclip", ("own_ray", "ray_jobs", "serve", "cluster", "tests", "benchmarks")),
-        ("own_ray", ("ray_jobs", "serve", "cluster", "tests", "benchmarks")),
-        ("ray_jobs", ("serve", "cluster", "tests", "benchmarks")),
-        ("serve", ("ray_jobs", "cluster", "tests", "benchmarks")),
+        ("protclip", ("cluster", "ray_jobs", "serve", "tests", "benchmarks")),
+        ("cluster", ("ray_jobs", "serve", "tests", "benchmarks")),
+        ("ray_jobs", ("serve", "tests", "benchmarks")),
+        ("serve", ("ray_jobs", "tests", "benchmarks")),
     ],
 )
 def test_imports_go_one_way(folder: str, forbidden: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from own_ray.folders import find_folder
+from cluster.folders import find_folder
 from protclip.errors import ConfigError
 from ray_jobs import local_head
 from ray_jobs.local_head import Head, start_head, stop_head
@@ -101,7 +101,7 @@ def test_joining_with_a_token_that_is_not_its_own_is_one_line(
     monkeypatch.setenv("RAY_ADDRESS", head.address)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / ".ray" / "auth_token"))
     script = (
-        "from own_ray.environment import *; prepare_environment(); from own_ray.connection import *; start_or_join()"
+        "from cluster.environment import *; prepare_environment(); from cluster.connection import *; start_or_join()"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr.splitlines()[-1] == (

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from uniprot_server import UniProtServer, serving
 from urllib3.util.retry import Retry
 
-from own_ray.folders import private_root
+from cluster.folders import private_root
 from protclip.errors import ConfigError
 from protclip.protanno.synthetic import synthetic_proteome
 from protclip.uniprot.formats import open_entries

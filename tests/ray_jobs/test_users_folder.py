@@ -36,7 +36,7 @@ def test_a_file_of_the_user_is_no_module_of_the_workers(tmp_path: Path) -> None:
     ("spoiler", "timeout_s", "said"),
     [
         ("raise SystemExit('no worker today')", 10.0, "no worker of Ray started within 10 s (raylet.err ends: "),
-        ("sys.modules['own_ray'] = None", 60.0, "Ray's workers cannot run protclip (ModuleNotFoundError: "),
+        ("sys.modules['cluster'] = None", 60.0, "Ray's workers cannot run protclip (ModuleNotFoundError: "),
     ],
 )
 def test_workers_that_cannot_run_are_told_of_once(tmp_path: Path, spoiler: str, timeout_s: float, said: str) -> None:
@@ -44,8 +44,8 @@ def test_workers_that_cannot_run_are_told_of_once(tmp_path: Path, spoiler: str, 
         f"import sys\nif any('default_worker' in word for word in sys.orig_argv):\n    {spoiler}\n"
     )
     script = (
-        "from own_ray import connection\n"
-        "from own_ray.environment import prepare_environment\n"
+        "from cluster import connection\n"
+        "from cluster.environment import prepare_environment\n"
         "prepare_environment()\n"
         f"connection.require_worker.__defaults__ = ({timeout_s},)\n"
         "connection.start_or_join(num_cpus=1)\n"

@@ -18,8 +18,8 @@ from ports import free_port
 from sockets import family, listening, open_to_others
 from tiny_model import tiny_model
 
-from own_ray.folders import private_root
-from own_ray.processes import MARK_VARIABLE
+from cluster.folders import private_root
+from cluster.processes import MARK_VARIABLE
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
 from ray_jobs.local_head import start_head, stop_head
 from serve.main import main

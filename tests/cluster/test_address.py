@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from own_ray import cluster_address
-from own_ray.cluster_address import checked_address
+from cluster import address
+from cluster.address import checked_address
 from protclip.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture(autouse=True)
 def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_address, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(address, "TIMEOUT_S", 0.5)
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
 

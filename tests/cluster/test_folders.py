@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from own_ray.folders import RayFolder, find_folder, make_folder, private_root
-from own_ray.processes import MARK_VARIABLE
+from cluster.folders import RayFolder, find_folder, make_folder, private_root
+from cluster.processes import MARK_VARIABLE
 
 pytestmark = pytest.mark.unit
 
@@ -39,7 +39,7 @@ def _start(script: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-HOLD = "import time; from own_ray.folders import make_folder; print(make_folder().name, flush=True); time.sleep(60)"
+HOLD = "import time; from cluster.folders import make_folder; print(make_folder().name, flush=True); time.sleep(60)"
 
 
 def test_all_of_it_is_private_and_short(base: Path) -> None:

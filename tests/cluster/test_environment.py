@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from own_ray import environment
-from own_ray.connection import start_or_join
+from cluster import environment
+from cluster.connection import start_or_join
 from protclip.errors import ConfigError
 
 pytestmark = pytest.mark.unit

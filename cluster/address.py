@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from own_ray import environment
+from cluster import environment
 from protclip.errors import ConfigError
 
 TIMEOUT_S = 8.0

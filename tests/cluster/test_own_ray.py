@@ -12,16 +12,16 @@ import time
 import pytest
 from sockets import family, listening, open_to_others
 
-from own_ray.folders import find_folder, make_folder
-from own_ray.processes import MARK_VARIABLE, marked
+from cluster.folders import find_folder, make_folder
+from cluster.processes import MARK_VARIABLE, marked
 
 pytestmark = pytest.mark.ray
 
 RUN = """
 import json, os, sys
-from own_ray.environment import prepare_environment
+from cluster.environment import prepare_environment
 prepare_environment()
-from own_ray.connection import start_or_join
+from cluster.connection import start_or_join
 start_or_join(num_cpus=1, object_store_bytes=80_000_000, state_service=True)
 import ray
 node = ray._private.worker._global_node

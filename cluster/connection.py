@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from own_ray import environment
-from own_ray.cluster_address import checked_address
-from own_ray.folders import make_folder, private_root
-from own_ray.ports import free_ports
-from own_ray.processes import MARK_VARIABLE
+from cluster import environment
+from cluster.address import checked_address
+from cluster.folders import make_folder, private_root
+from cluster.ports import free_ports
+from cluster.processes import MARK_VARIABLE
 from protclip.errors import ConfigError
 
 MAX_LOG_CHARS = 200

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from own_ray.processes import marked
+from cluster.processes import marked
 from protclip.errors import ConfigError
 
 _NAME = re.compile(r"[0-9a-f]{8}")
