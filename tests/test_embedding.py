@@ -96,5 +96,6 @@ def test_bf16_turns_embeddings_hardly_and_fp16_is_refused() -> None:
         assert (found * wanted).sum(1).min() >= 0.9999
         assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-6
     assert half.fingerprint == exact.fingerprint
-    with pytest.raises(ConfigError, match=r"dtype=torch\.float16: allowed are"):
-        ProtCLIP(exact.model, exact.protein_tokenizer, exact.text_tokenizer, dtype=torch.float16)
+    for other in (torch.float16, "float16", "bf16"):
+        with pytest.raises(ConfigError, match=r"dtype=(torch\.float16|float16|bf16): allowed are float32, bfloat16"):
+            ProtCLIP(exact.model, exact.protein_tokenizer, exact.text_tokenizer, dtype=other)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from protclip import files
 from protclip.errors import ConfigError, DataError, IndexMismatchError
 from protclip.index import building, hnsw, recall, segment
 from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.index.embeddings import DTYPES, read_embeddings
 from protclip.index.exact import exact_search
 from protclip.index.hnsw import HnswConfig
 from protclip.index.index import Index
@@ -259,6 +259,9 @@ def test_a_folder_without_manifest_is_unfinished(tmp_path):
         {"dimension": 8},
         {"count": 19},
         {"space": "l2"},
+        {"dtype": "float16"},
+        {"dtype": None},
+        {"index_format": 2},
         {"content": "image"},
         {"count": "20"},
         {"ef_search": 0},
@@ -282,6 +285,24 @@ def test_another_models_index_is_refused_with_both_fingerprints(tmp_path):
         Index.load(folder, expect_fingerprint="a" * 64)
     assert FINGERPRINT in str(caught.value) and "a" * 64 in str(caught.value)
     assert len(Index.load(folder, expect_fingerprint=FINGERPRINT)) == 20
+
+
+def test_an_index_has_the_dtype_of_its_embeddings_and_takes_no_other_beside_it(tmp_path):
+    folders = {
+        dtype: read_embeddings(write_embeddings(tmp_path / dtype, unit_vectors(20), settings={"dtype": dtype}))
+        for dtype in DTYPES
+    }
+    for dtype, embeddings in folders.items():
+        assert build_index(embeddings, str(tmp_path / f"i-{dtype}"), IndexConfig()).dtype == dtype
+        assert Index.load(str(tmp_path / f"i-{dtype}")).manifest.dtype == dtype
+    mixed = (folders["bfloat16"], str(tmp_path / "mixed"), IndexConfig())
+    with pytest.raises(IndexMismatchError, match=r"its dtype is float32, that of the embeddings .* is bfloat16"):
+        build_index(*mixed, previous=str(tmp_path / "i-float32"))
+    with pytest.raises(IndexMismatchError, match=r"their dtype is float32, that of .* is bfloat16"):
+        build_index(*mixed, queries=folders["float32"])
+    assert read_embeddings(write_embeddings(tmp_path / "unsaid", unit_vectors(2))).dtype == "float32"
+    with pytest.raises(DataError, match="its dtype is 'float16'; allowed are float32, bfloat16"):
+        read_embeddings(write_embeddings(tmp_path / "half", unit_vectors(2), settings={"dtype": "float16"}))
 
 
 def test_queries_that_the_index_cannot_answer_are_refused(tmp_path):

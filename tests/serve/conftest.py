@@ -63,3 +63,17 @@ def server(ray_cluster: None, folders: Folders) -> Iterator[Server]:  # noqa: AR
     serve.run(build_app(folders.args), name="protclip-test", route_prefix="/")
     yield Server(**vars(folders), url=f"http://127.0.0.1:{port}")
     serve.shutdown()
+
+
+@pytest.fixture(scope="session")
+def bfloat16_server(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """Another application beside it, over an index whose embeddings were made in bfloat16."""
+    from ray import serve
+
+    from serve.app import build_app
+
+    model = tiny_model(dtype="bfloat16")
+    index = write_protein_index(tmp_path_factory.mktemp("bfloat16"), model, server.sequences)
+    args = server.args.model_copy(update={"index": index})
+    serve.run(build_app(args), name="bfloat16", route_prefix="/bfloat16")
+    return Server(model=model, sequences=server.sequences, args=args, url=f"{server.url}/bfloat16")

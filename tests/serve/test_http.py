@@ -47,6 +47,15 @@ def test_a_served_embedding_is_the_models_own(server):
     np.testing.assert_allclose(server.embed(texts=TEXTS), server.model.embed_texts(TEXTS), atol=1e-5)
 
 
+def test_over_an_index_of_bfloat16_it_is_the_models_own_in_bfloat16(bfloat16_server):
+    server = bfloat16_server
+    assert requests.get(f"{server.url}/health", timeout=60).json()["index"]["dtype"] == "bfloat16"
+    np.testing.assert_allclose(server.embed(proteins=PROTEINS), server.model.embed_proteins(PROTEINS), atol=1e-6)
+    np.testing.assert_allclose(server.embed(texts=TEXTS), server.model.embed_texts(TEXTS), atol=1e-6)
+    (hit,) = server.post("/v1/search", {"sequence": server.sequences[5], "k": 1}).json()["hits"]
+    assert (hit["accession"], hit["score"]) == ("P00005", pytest.approx(1, abs=1e-6))
+
+
 def test_hits_are_those_of_exact_search(server):
     vectors = server.model.embed_proteins(server.sequences)
     for body, query in (
