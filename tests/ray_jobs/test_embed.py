@@ -136,7 +136,8 @@ def test_a_chunk_of_repeats_of_refused_rows_alone_leaves_no_part(tmp_path: Path,
     lines = "".join(f">A{i}\n{sequence}\n" for i, sequence in enumerate([TITIN[:90], "MKV", TITIN[:90], TITIN[:90]]))
     (tmp_path / "some.fasta").write_text(lines)
     items = cut_files(tmp_path / "some.fasta", tmp_path / "work", deduplicate=True)
-    settings = EmbedSettings(dtype="float32", deduplicate=True, long="error", content=content)
+    long: Any = "error" if content == "protein" else None
+    settings = EmbedSettings(dtype="float32", deduplicate=True, long=long, content=content)
     folders = {"output": str(tmp_path / "out"), "work": str(tmp_path / "work")}
     if content == "protein":
         EmbedChunk(model, *folders.values(), settings)(items[0])
