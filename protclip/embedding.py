@@ -74,7 +74,7 @@ class ProtCLIP:
         Args:
             path: local path or fsspec URL, such as ``runs/tiny/best``.
             device: where it computes.
-            dtype: of its matrix products and attention: for queries that of the index (``Index.manifest.dtype``) or
+            dtype: of its matrix products and attention: for queries that of the index (``IndexManifest.dtype``) or
                 of the embeddings (``Embeddings.dtype``). "bfloat16" is faster on GPUs, and on processors with
                 avx512_bf16 or AMX, and slow on others; embeddings stay fp32 and turn by a cosine of 0.9999 or more.
                 The weights, and so the fingerprint, stay as they are.

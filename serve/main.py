@@ -28,7 +28,7 @@ OBJECT_STORE_BYTES = 256 * 2**20
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
-    """Serve embedding and search in the INDEX over HTTP.
+    """Serve embedding and search in the INDEX over HTTP, in the dtype of the index.
 
     It starts a Ray of its own on this machine, or joins the one that RAY_ADDRESS names:
 

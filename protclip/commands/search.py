@@ -70,7 +70,8 @@ def main(
         protclip search my-index --checkpoint runs/tiny/best --text "FUNCTION: Involved in oxygen transport."
         protclip search my-index --checkpoint runs/tiny/best --fasta new.fasta --output answers.tsv
 
-    Small indexes, and what a narrow filter leaves, are searched exactly. docs/index.md has the language of filters.
+    Questions are embedded in the dtype of the index, on any processor. Small indexes, and what a narrow filter leaves,
+    are searched exactly. docs/index.md has the language of filters.
     """
     if sum(question is not None for question in (text, sequence, fasta)) != 1:
         raise ConfigError("search needs one question: give one of --text, --sequence and --fasta.")
