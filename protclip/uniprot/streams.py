@@ -52,7 +52,10 @@ def open_stream(path: str) -> Iterator[IO[bytes]]:
         if is_gzip:
             with contextlib.suppress(_DAMAGED):  # which reading will tell
                 head = isal_zlib.decompressobj(_GZIP).decompress(head, HEAD_BYTES)
-        if (what := foreign_kind(head)) is not None:
+        what = foreign_kind(head)
+        if is_gzip and head.startswith(GZIP_MAGIC):
+            what = "compressed by gzip twice: unpack it once (gunzip FILE)"
+        if what is not None:
             raise DataError(f"{path}: is {what}.")
         yield cast(IO[bytes], Utf8Stream(cast(IO[bytes], _Gunzip(raw)) if is_gzip else raw))
 
