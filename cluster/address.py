@@ -7,10 +7,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import click
-
 from cluster import environment
 from protclip.errors import ConfigError
+from protclip.terminal import echo
 
 TIMEOUT_S = 8.0
 """For each of connecting, the first answer and the second."""
@@ -55,7 +54,7 @@ def checked_address(named: str) -> str:
         raise ConfigError(f"{where}: runs Ray {alive.ray_version}, and here is {ray.__version__}; use the same.")
     _check_nodes(listed.node_info_list, where)
     if token is None and not environment.is_loopback(host):
-        click.echo(
+        echo(
             f"warning: {where} takes calls without a token: whoever reaches it runs code as its user; see "
             "docs/operations.md",
             err=True,

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import click
-
 from protclip import files
 from protclip.errors import DataError
 from protclip.manifest import finish_folder, write_manifest
@@ -21,6 +19,7 @@ from protclip.protanno.record import pairs_record
 from protclip.protanno.sampling import expectation
 from protclip.protanno.shards import KIND
 from protclip.protanno.splits import SplitReport
+from protclip.terminal import echo
 from protclip.uniprot.entry import BadEntry
 from protclip.uniprot.residues import Nucleotides
 from ray_jobs.pipelines import progress, run_cut, run_tasks
@@ -63,7 +62,7 @@ class Curation:
             for report in read.values():
                 nucleotides.add(report.first_nucleotides, report.nucleotides)
             if nucleotides.number:
-                click.echo(f"curate: {nucleotides.warning(path)}", err=True)
+                echo(f"curate: {nucleotides.warning(path)}", err=True)
         sampling = self.sampling(reports)
         kept = [stem for read in units for stem, report in read.items() if report.num_kept]
         num_shards = self.config.num_shards(sum(report.num_chars for report in reports))
@@ -157,12 +156,12 @@ class Curation:
         candidates, drawn = (total([getattr(report, name) for report in reports]) for name in ("candidates", "drawn"))
         expected, deviation = expectation(curation.sampling_groups(candidates), self.config.sampling)
         if self.config.sampling.draw == "once":
-            click.echo(
+            echo(
                 f"curate: of {candidates.total():,} unreviewed candidates {drawn.total():,} were drawn; expected are "
                 f"{expected:,.0f} ± {deviation:,.0f}"
             )
         else:
-            click.echo(
+            echo(
                 f"curate: {candidates.total():,} unreviewed candidates, all kept; an epoch over all of them draws "
                 f"{expected:,.0f} ± {deviation:,.0f}"
             )

@@ -37,7 +37,8 @@ _ENDINGS: dict[str, Kind] = {
     ".parquet": "parquet",
 }
 """By the ending of the name, or that which the content would have."""
-_SEQUENCE_LINE = re.compile(r"[A-Z]{20,}\*?")
+# In lower case the 20 amino acids alone: names of chemicals are that long.
+_SEQUENCE_LINE = re.compile(r"(?:[A-Z]{20,}|[acdefghiklmnpqrstvwy]{20,})\*?")
 _LOOKED_AT = 20
 _ID_COLUMNS = ("accession", "id", "Entry")
 _READ_ROWS = 8192

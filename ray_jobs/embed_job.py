@@ -9,13 +9,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import click
-
 from protclip import files
 from protclip.errors import ConfigError, DataError
 from protclip.index.embeddings import KIND
 from protclip.index.previous import KEYS_FILE
 from protclip.manifest import finish_folder, read_manifest, write_manifest
+from protclip.terminal import echo
 from protclip.uniprot.residues import Nucleotides
 from ray_jobs.embed_chunks import chunk_stem, cut, file_chunks, pairs_chunks
 from ray_jobs.embed_inputs import Inputs
@@ -158,7 +157,7 @@ class EmbedJob:
             raise DataError(f"{source}: holds nothing that can be embedded{said}.")
         nucleotides = _nucleotides(records)
         for path, found in nucleotides.items():
-            click.echo(f"embed: {found.warning(path)}", err=True)
+            echo(f"embed: {found.warning(path)}", err=True)
         num_long, long = sum(record["long"] for record in records), self.settings.long
         manifest = write_manifest(
             self.folder,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import click
+from protclip.terminal import echo
 
 SAY_EVERY_S = 30.0
 """Between two lines where no terminal shows a bar."""
@@ -48,7 +48,7 @@ def show_progress(
                     residues, new = residues + report["residues"], new + report["read"]
                     bar.set_postfix_str(f"{residues / max(now - first, 1e-9):,.0f} residues/s")
                     if bar.disable and said is not None and now - said >= SAY_EVERY_S:
-                        click.echo(_line(done, total, residues, new, now - first), err=True)
+                        echo(_line(done, total, residues, new, now - first), err=True)
                         said = now
             yield report
 

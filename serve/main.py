@@ -15,6 +15,7 @@ from cluster import environment
 from cluster.connection import leave, start_or_join
 from protclip import files
 from protclip.errors import ConfigError
+from protclip.terminal import echo
 from serve.settings import AppArgs, check_args
 
 APP_NAME = "protclip"
@@ -44,7 +45,7 @@ def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
     try:
         _run(args, host, port)
     except KeyboardInterrupt:
-        click.echo("stopped")
+        echo("stopped")
 
 
 def _run(args: AppArgs, host: str, port: int) -> None:
@@ -72,7 +73,7 @@ def _run(args: AppArgs, host: str, port: int) -> None:
         except RuntimeError as error:
             raise ConfigError(f"the application did not start: {error}") from error
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        click.echo(f"ready: {url}  (routes and forms: {url}/docs; Ctrl-C stops it)")
+        echo(f"ready: {url}  (routes and forms: {url}/docs; Ctrl-C stops it)")
         threading.Event().wait()
     finally:
         # A second signal must not leave processes behind.

@@ -64,3 +64,13 @@ def test_an_error_that_quotes_a_name_shows_its_control_characters(tmp_path: Path
     done = subprocess.run([*command, "--text", "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("DataError: ") and harmless(done.stderr)
+
+
+def test_only_one_function_prints() -> None:
+    """So that no line for people is forgotten, such as a warning that names a row."""
+    root = Path(__file__).parents[1]
+    modules = [
+        path for folder in ("cluster", "protclip", "ray_jobs", "serve") for path in (root / folder).rglob("*.py")
+    ]
+    printing = [path.relative_to(root).as_posix() for path in modules if "click.echo(" in path.read_text()]
+    assert printing == ["protclip/terminal.py"]

@@ -86,7 +86,7 @@ def main(
             "stride": stride,
             **{name: scores_by_method[name].tolist() if name in scores_by_method else None for name in MEANINGS},
         }
-        click.echo(json_text(answer))
+        echo(json_text(answer))
         return
     if len(seen) < len(residues):
         echo(f"The model sees the first {len(seen)} of {len(residues)} residues.")

@@ -19,7 +19,7 @@ from protclip.index.embeddings import METADATA
 from protclip.index.filters import parse_filter
 from protclip.index.index import NOT_SHOWN, Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
-from protclip.terminal import json_text, printable
+from protclip.terminal import echo, json_text, printable
 from protclip.uniprot.entry import BadEntry
 from protclip.uniprot.fasta import read_records
 from protclip.uniprot.residues import Nucleotides, bare_residues, looks_like_nucleotides
@@ -114,7 +114,7 @@ def main(
         with _no_os_error(output), _open_output(output) as stream:
             write(answers(), record, stream)
     if nucleotides.number:
-        click.echo(f"search: {nucleotides.warning(fasta or '--sequence')}", err=True)
+        echo(f"search: {nucleotides.warning(fasta or '--sequence')}", err=True)
 
 
 def format_table(hits: Sequence[dict[str, Any]]) -> str:

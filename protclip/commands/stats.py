@@ -41,7 +41,7 @@ def main(*, pairs: str, plot: str | None, as_json: bool) -> None:
     if plot is not None:
         save(_figure(statistics, pairs), plot)
     if as_json:
-        click.echo(json_text(statistics, indent=2))
+        echo(json_text(statistics, indent=2))
     else:
         echo(format_statistics(statistics, pairs))
 

@@ -25,7 +25,8 @@ _SKIPPED = re.compile(rb'\s*(?:"?#.*)?|"?sep=."?\s*', re.IGNORECASE)
 _SHOWN_BYTES = 1000
 _KINDS = (
     (re.compile(rb"\s*[{\[]"), "JSON; name JSON lines .jsonl"),
-    (re.compile(rb"[^\n]*\0"), "no text"),
+    (re.compile(rb"[^\n]*\0"), "binary data"),
+    (re.compile(rb"\Z"), "empty, or comments alone"),
 )
 
 
@@ -61,6 +62,14 @@ def read_layout(blocks: Iterator[bytes], source: str) -> tuple[Layout, Iterator[
     Raises:
         DataError: if there is no header with the columns of accession and sequence.
     """
+    found, rows = find_layout(blocks)
+    if isinstance(found, bytes):
+        raise _no_header(found, source)
+    return found, rows
+
+
+def find_layout(blocks: Iterator[bytes]) -> tuple[Layout | bytes, Iterator[bytes]]:
+    """The layout of a table and the rows below its header; or the line that should be the header and is none."""
     start, place, number = b"", 0, 0
     commented: Layout | None = None
     while True:
@@ -68,11 +77,11 @@ def read_layout(blocks: Iterator[bytes], source: str) -> tuple[Layout, Iterator[
         if not end and (block := next(blocks, b"")):
             start, place = start[place:] + block, 0
             if len(start) > MAX_LINE_BYTES:
-                raise _no_header(start[:_SHOWN_BYTES], source)
+                return start[:_SHOWN_BYTES], blocks
             continue
         line, begin, place = start[place : end or None], place, end or len(start)
         number += 1
-        found = layout_of_header(line, number + 1)
+        found = _layout_of_header(line, number + 1)
         if _SKIPPED.fullmatch(line.rstrip(b"\n")) and line:
             commented = found or commented
         elif found is not None:
@@ -80,10 +89,10 @@ def read_layout(blocks: Iterator[bytes], source: str) -> tuple[Layout, Iterator[
         elif commented is not None:
             return replace(commented, first_line=number), chain([start[begin:]], blocks)
         else:
-            raise _no_header(line, source)
+            return line, blocks
 
 
-def layout_of_header(line: bytes, first_line: int) -> Layout | None:
+def _layout_of_header(line: bytes, first_line: int) -> Layout | None:
     """The layout that a line is the header of, where the first row is in line ``first_line``; None if it is none."""
     for delimiter in _DELIMITERS:
         header = _cells(line, delimiter)

@@ -7,11 +7,12 @@ import re
 from typing import Any
 
 from protclip.errors import DataError
-from protclip.uniprot.dialect import layout_of_header
+from protclip.uniprot.dialect import find_layout
 from protclip.uniprot.json_objects import ENTRY_START
 from protclip.uniprot.streams import open_stream, read_blocks
 
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
+_COMMENTS = re.compile(rb"(?:[#;][^\n]*\n\s*)*")
 _FLAT_FILE = re.compile(rb"ID   \S+ +(?:Reviewed|Unreviewed|STANDARD|PRELIMINARY);")
 _ROOT = re.compile(
     rb"(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!DOCTYPE[^<>\[]*>\s*)*+<([A-Za-z_][\w.:-]*)", re.DOTALL | re.IGNORECASE
@@ -38,14 +39,6 @@ def sniff(path: str) -> str | None:
     """
     with open_stream(path) as stream:
         head = next(read_blocks(stream, path), b"").lstrip(_BLANKS)
-    if head.startswith(b">"):
-        return ".fasta"
-    if _FLAT_FILE.match(head):
-        return ".dat"
-    if head.startswith(b"<"):
-        return _markup(head, path)
-    if head.startswith((b"{", b"[")):
-        return _json(head, path)
     what = (
         "an EMBL file"
         if _EMBL.match(head)
@@ -53,7 +46,19 @@ def sniff(path: str) -> str | None:
     )
     if what is not None:
         raise DataError(f"{path}: is {what}; {_INSTEAD}.")
-    return ".tsv" if layout_of_header(head.partition(b"\n")[0], 2) is not None else None
+    match = _COMMENTS.match(head)
+    assert match is not None
+    text = head[match.end() :]
+    if text.startswith(b">"):
+        return ".fasta"
+    if _FLAT_FILE.match(text):
+        return ".dat"
+    if text.startswith(b"<"):
+        return _markup(text, path)
+    if text.startswith((b"{", b"[")):
+        return _json(text, path)
+    layout, _ = find_layout(iter([head]))  # its header may be a comment
+    return None if isinstance(layout, bytes) else ".tsv"
 
 
 def _markup(head: bytes, path: str) -> str | None:

@@ -1,11 +1,12 @@
 """Files as streams of text: local or fsspec URL, plain or gzip, with errors that name the file.
 
-What is behind ``open_stream`` is UTF-8 without a byte order mark, and behind ``read_blocks`` every line ends with LF
-alone, so that readers know nothing else.
+What is behind ``open_stream`` is UTF-8, and behind ``read_blocks`` every line ends with LF alone and begins without a
+byte order mark, so that readers know nothing else.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import re
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,7 @@ _DAMAGED = cast(type[Exception], isal_zlib.error)
 GZIP_MAGIC = b"\x1f\x8b"
 # CR CR LF is what a program leaves that writes CRLF as text: one end of a line, not two.
 _LINE_END = re.compile(rb"\r\r?\n|\r")
+_MARK = codecs.BOM_UTF8
 MAX_LINE_BYTES = 64 << 20
 """No file of ours has a longer line; more without a line end is another kind of file."""
 
@@ -50,7 +52,10 @@ def open_stream(path: str) -> Iterator[IO[bytes]]:
         if is_gzip:
             with contextlib.suppress(_DAMAGED):  # which reading will tell
                 head = isal_zlib.decompressobj(_GZIP).decompress(head, HEAD_BYTES)
-        if (what := foreign_kind(head)) is not None:
+        what = foreign_kind(head)
+        if is_gzip and head.startswith(GZIP_MAGIC):
+            what = "compressed by gzip twice: unpack it once (gunzip FILE)"
+        if what is not None:
             raise DataError(f"{path}: is {what}.")
         yield cast(IO[bytes], Utf8Stream(cast(IO[bytes], _Gunzip(raw)) if is_gzip else raw))
 
@@ -85,11 +90,29 @@ class _Gunzip:
 def read_blocks(stream: IO[bytes], source: str) -> Iterator[bytes]:
     """The stream in blocks of about BLOCK_BYTES, with LF for every CRLF and CR, in quoted cells too.
 
-    Everything before a damage is given before the error.
+    Lines begin without a byte order mark: files that were put together have them inside. Everything before a damage is
+    given before the error.
 
     Raises:
         DataError: if the stream ends early or is damaged.
     """
+    held, begins_line = b"", True
+    for read in _read_lf_blocks(stream, source):
+        block = held + read if held else read
+        held = b""
+        if b"\xef" in block:
+            num_held = next((size for size in (2, 1) if block.endswith(_MARK[:size])), 0)  # a mark that was cut
+            block, held = block[: len(block) - num_held], block[len(block) - num_held :]
+            block = block.replace(b"\n" + _MARK, b"\n")
+            block = block.removeprefix(_MARK) if begins_line else block
+        if block:
+            begins_line = block.endswith(b"\n")
+            yield block
+    if held:
+        yield held
+
+
+def _read_lf_blocks(stream: IO[bytes], source: str) -> Iterator[bytes]:
     held = b""  # at the end of a block, until the next one shows whether an LF follows
     for read in _read_blocks(stream, source):
         block = held + read if held else read

@@ -51,11 +51,13 @@ def test_fasta_tables_and_lines_of_text_are_told_apart_under_one_ending(tmp_path
 
 
 def test_lines_of_sequences_are_not_embedded_as_texts(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "x.txt", b"\nMVLSPADKTNVKAAWGKVGAHAGEYGAEALERMFLSF\nMRSLLILVLCFLPLAALGKVFGRCELAAAMKRHGLDN*\n"
-    )
-    with pytest.raises(DataError, match=r"x\.txt, line 2: looks like a sequence.*'>name' before each sequence"):
-        inputs(path)
+    sequences = b"\nMVLSPADKTNVKAAWGKVGAHAGEYGAEALERMFLSF\nMRSLLILVLCFLPLAALGKVFGRCELAAAMKRHGLDN*\n"
+    for text in (sequences, sequences.lower()):
+        path = write(tmp_path / "x.txt", text)
+        with pytest.raises(DataError, match=r"x\.txt, line 2: looks like a sequence.*'>name' before each sequence"):
+            inputs(path)
+    names = write(tmp_path / "names.txt", b"glycerophosphocholine\nribonucleosidediphosphate\n")
+    assert inputs(names) == ("lines", ["line-1", "line-2"])
 
 
 def test_a_folder_that_is_no_folder_of_pairs_is_told_before_anything_starts(tmp_path: Path) -> None:

@@ -306,7 +306,9 @@ def test_batches_are_the_rows_whatever_stands_in_the_cells(rows: list[tuple[str,
         ("<!DOCTYPE html>\n<html>\n", r"HTML"),
         ('{"results": []}\n', r"JSON"),
         (b"PAR1\x00\x01\n", r"parquet"),
-        (b"\x7fELF\x00\x01\n", r"no text"),
+        (b"\x7fELF\x00\x01\n", r"is no table but binary data"),
+        ("", r"is no table but empty"),
+        ("# Only a comment\n\n", r"is no table but empty, or comments alone"),
     ],
 )
 def test_a_file_that_is_no_such_table_is_said_to_be_what_it_is(tmp_path: Path, text: str | bytes, message: str) -> None:

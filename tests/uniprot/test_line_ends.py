@@ -45,12 +45,19 @@ def in_turns(text: str) -> str:
     return "".join(line + next(ends) for line in text.removesuffix("\n").split("\n"))
 
 
+def marked(text: str) -> str:
+    """The text with a byte order mark before each line, as files leave one inside that are put together."""
+    return "".join(f"\ufeff{line}" for line in text.splitlines(keepends=True))
+
+
 DIALECTS: dict[str, Callable[[str], bytes]] = {
     "CR": lambda text: text.replace("\n", "\r").encode(),
     "CRLF": lambda text: text.replace("\n", "\r\n").encode(),
     "several in one file": lambda text: in_turns(text).encode(),
     "CRLF written as text once more": lambda text: text.replace("\n", "\r\r\n").encode(),
     "byte order mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
+    "byte order marks inside": lambda text: in_turns(marked(text)).encode(),
+    "UTF-16, marks inside": lambda text: marked(text).encode("utf-16"),
     "UTF-16": lambda text: in_turns(text).encode("utf-16"),
     "UTF-16, big endian": lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
     "UTF-16 without a mark": lambda text: text.encode("utf-16-le"),

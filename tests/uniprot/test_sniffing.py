@@ -93,6 +93,8 @@ FOREIGN = {
         archive(lambda stream: pq.write_table(pa.table({"a": [1]}), stream)),
         r"is parquet: .*ending \.parquet",
     ),
+    "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504), "is an old workbook of Excel.*save it as CSV"),
+    "gzip in gzip.gz": (gzip.compress(gzip.compress(GOLDEN["dat"])), "is compressed by gzip twice: unpack it once"),
     "npy": (archive(lambda stream: np.save(stream, np.zeros(3))), "is an array of numpy"),
 }
 OTHER_TEXTS = {
@@ -130,15 +132,23 @@ def test_a_file_of_clusters_that_is_an_archive_is_told(tmp_path: Path, kind: str
 @pytest.mark.parametrize(
     ("text", "name", "ending"),
     [
-        (b"; an old comment\n>a\nMKV\n", "x.fa", ".fa"),
+        (b"; an old comment\n>a\nMKV\n", "x.fa", ".fasta"),
         (b"Entry\tLength\n", "x.tab", ".tab"),
         (b"ID   X   PRELIMINARY;      PRT;   3 AA.\n", "x.txt", ".dat"),
         (b'{"entryType":"' + b"A" * (1 << 20) + b'"}\n', "x.jsonl", ".jsonl"),
         (b'{"facets": [' + b" " * (1 << 20) + b"]}", "x.json", ".json"),
         (b"", "x.dat", ".dat"),
+        (b"# mine\n\n; old\n>a\nMKV\n", "x.txt", ".fasta"),
+        (b"# mine\nID   X   PRELIMINARY;      PRT;   3 AA.\n", "x.txt", ".dat"),
+        (b"# mine, with commas\n\nEntry;Sequence\nA;MKV\n", "x.txt", ".tsv"),
+        (b"sep=,\nEntry,Sequence\nA,MKV\n", "x.txt", ".tsv"),
+        (b"# mine\n# Entry\tSequence\nA\tMKV\n", "x.txt", ".tsv"),
+        (b"# Entry and sequence\nbinds DNA\n", "x.txt", ".txt"),
         (b"Any text, of which nobody can say what it is.\n", "x.txt", ".txt"),
     ],
 )
-def test_where_the_content_is_not_certain_the_name_decides(tmp_path: Path, text: bytes, name: str, ending: str) -> None:
+def test_comments_are_passed_over_and_where_nothing_is_certain_the_name_decides(
+    tmp_path: Path, text: bytes, name: str, ending: str
+) -> None:
     (tmp_path / name).write_bytes(text)
     assert ending_of(str(tmp_path / name)) == ending
