@@ -1,4 +1,4 @@
-"""Parquet files of our own folders, opened after their footer was compared with their size.
+"""Parquet files, of our own folders and given to embed, opened after their footer was compared with their size.
 
 A footer is believed when memory is reserved; one of a few bytes may speak of 10^12 rows. What a page holds is known
 only when it is unpacked, at most 2 GB each; that is left to Arrow.

@@ -11,10 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from protclip import files
 from protclip.errors import DataError
+from protclip.parquet import open_parquet
 from protclip.uniprot.entry import BadEntry
 from ray_jobs.embed_chunks import pairs_chunks, read_chunk
 from ray_jobs.embed_inputs import Content, Inputs, read_rows
@@ -59,8 +58,8 @@ def take_sample(inputs: Inputs, content: Content) -> Sample:
         rows = [row for row in islice(read_rows(inputs, content), SAMPLE_ROWS) if not isinstance(row, BadEntry)]
         num_rows = 0
         for path in inputs.paths:
-            with files.open_read(path) as stream:
-                num_rows += pq.ParquetFile(stream).metadata.num_rows
+            with open_parquet(path) as file:
+                num_rows += file.metadata.num_rows
         return _checked(Sample(values=[row[column] for row in rows], num_rows=num_rows, is_exact=True), inputs)
     values, count, is_exact = [], 0.0, True
     for path in inputs.paths:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from protclip import files
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
 from protclip.manifest import FILE_NAME, WORK_FOLDER, read_manifest, what_is_there
+from protclip.parquet import open_parquet
 from protclip.protanno import shards
 from protclip.protanno.biotext import biotext
 from protclip.uniprot import cells
@@ -246,11 +244,7 @@ def _read_lines(path: str) -> Iterator[dict[str, Any] | BadEntry]:
 
 
 def _read_parquet(path: str, inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
-    with files.open_read(path) as stream:
-        try:
-            file = pq.ParquetFile(stream)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path}: is not a parquet file ({error}).") from error
+    with open_parquet(path) as file:
         names = file.schema_arrow.names
         key = _column(path, names, [inputs.id_column] if inputs.id_column else _ID_COLUMNS)
         value = _column(path, names, [inputs.value_column or ("text" if content == "text" else "sequence")])
@@ -259,6 +253,7 @@ def _read_parquet(path: str, inputs: Inputs, content: Content) -> Iterator[dict[
         number = 0
         columns = sorted({key, value, *shown.values()})
         for batch in file.iter_batches(batch_size=_READ_ROWS, columns=columns):
+            batch.validate(full=True)
             for row in batch.to_pylist():
                 number += 1
                 facts = {field: row[column] for field, column in shown.items()}
@@ -306,7 +301,9 @@ def _fact(field: str, value: Any) -> Any:
     Raises:
         RefusedError: if the cell cannot be understood.
     """
-    if isinstance(value, bool | list):
+    if field == "reviewed" and isinstance(value, bool):
         return value
-    found = _SHOWN[field][1](str(value))
-    return list(found) if isinstance(found, tuple) else found
+    if field == "ec":
+        items = value if isinstance(value, list) else [value]
+        return [number for item in items if item is not None for number in cells.ec_numbers(str(item))]
+    return _SHOWN[field][1](str(value))

@@ -120,7 +120,8 @@ def describe_unused_columns(paths: Sequence[str]) -> Iterator[str]:
     Raises:
         DataError: if a table lacks the columns of accession and sequence.
     """
-    tables = [path for path in paths if reader_of(path) is read_table]
+    readers = files.in_threads(reader_of, paths)
+    tables = [path for path, reader in zip(paths, readers, strict=True) if reader is read_table]
     by_columns: dict[str | None, list[str]] = {}
     for path, columns in zip(tables, files.in_threads(_unused_columns, tables), strict=True):
         by_columns.setdefault(columns, []).append(path)

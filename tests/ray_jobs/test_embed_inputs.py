@@ -5,11 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from protclip.errors import ConfigError, DataError
 from protclip.manifest import write_manifest
+from protclip.uniprot.entry import BadEntry
+from ray_jobs.embed_chunks import CHUNK_SCHEMA
 from ray_jobs.embed_inputs import find_inputs, read_rows, resolve_content
 
 pytestmark = pytest.mark.unit
@@ -80,3 +85,41 @@ def test_the_pages_of_a_search_in_json_are_entries(tmp_path: Path) -> None:
         write(tmp_path / f"{i}.json.gz", json.dumps({"results": [entry]}).encode()) for i, entry in enumerate(entries)
     ]
     assert inputs(*paths) == ("entries", ["P00001", "Q00009"])
+
+
+def test_cells_of_parquet_of_any_type_are_what_an_answer_shows_or_refused(tmp_path: Path) -> None:
+    def read(**columns: list[Any]) -> dict[str, Any] | BadEntry:
+        path = str(tmp_path / "x.parquet")
+        pq.write_table(pa.table({"accession": ["A"], "sequence": ["MKV"], **columns}), path)
+        (row,) = read_rows(find_inputs([path], id_column=None, value_column=None), "protein")
+        if isinstance(row, dict):
+            pa.Table.from_pylist([row], schema=CHUNK_SCHEMA)
+        return row
+
+    row = read(reviewed=[True], ec=[["1.1.1.1", "NA", None]], organism_id=[9606.0], name=["β"], organism=["NA"])
+    assert isinstance(row, dict)
+    assert [row[name] for name in ("reviewed", "ec", "organism_id", "name", "organism")] == [
+        True,
+        ["1.1.1.1"],
+        9606,
+        "β",
+        None,
+    ]
+    assert isinstance(read(name=[["a", "b"]], ec=[True]), dict)
+    for value in (True, [9606], 10**10):
+        bad = read(organism_id=[value])
+        assert isinstance(bad, BadEntry) and bad.reason == "unreadable taxonomy identifier"
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    table = pa.table({"id": [f"A{i}" for i in range(2000)], "sequence": ["MKV" * (1 + i % 9) for i in range(2000)]})
+    pq.write_table(table, path, compression="zstd")
+    whole = path.read_bytes()
+    (tmp_path / "zeros.parquet").write_bytes(whole[:100] + bytes(len(whole) // 2) + whole[len(whole) // 2 + 100 :])
+    no_text = pa.array([b"A\xff"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"id": no_text, "sequence": ["MKV"]}), tmp_path / "latin.parquet")
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    for name in ("zeros", "latin", "empty"):
+        with pytest.raises(DataError, match=rf"{name}\.parquet: is not a readable parquet file"):
+            inputs(str(tmp_path / f"{name}.parquet"))

@@ -234,7 +234,7 @@ def test_an_empty_sequence_is_refused_without_a_column_of_lengths_too() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "no column 'Entry' or 'accession'"),
+        (b"", "is no table but empty"),
         (tsv(without("Sequence")), "no column 'Sequence'"),
         (tsv(ROW).partition(b"\n")[0], "no row below its header"),
         (tsv(ROW).replace(b"\t", b"/"), "no column 'Entry'"),
