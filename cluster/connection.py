@@ -61,9 +61,7 @@ def start_or_join(
             )
         except (ConnectionError, RuntimeError, TimeoutError) as error:
             leave()
-            raise ConfigError(
-                f"the Ray at {address} does not take this process: {str(error).splitlines()[0]}"
-            ) from error
+            raise ConfigError(f"the Ray at {address} does not take this process: {_lines(error)[0]}") from error
     # Ray's handler aborts the process, which leaves its folder behind.
     signal.signal(signal.SIGTERM, _exit)
     require_worker()
@@ -89,7 +87,7 @@ def require_worker(timeout_s: float = 60.0) -> None:
         problem = f"no worker of Ray started within {timeout_s:.0f} s{_last_words()}"
     except RayError as error:
         cause = error
-        problem = f"Ray's workers cannot run protclip ({str(error).strip().splitlines()[-1]})"
+        problem = f"Ray's workers cannot run protclip ({_lines(error)[-1]})"
     leave()
     raise ConfigError(
         f"{problem}. Every node needs protclip with its dependencies, and nothing on PYTHONPATH that hides them."
@@ -121,11 +119,15 @@ def _last_words() -> str:
     import ray
 
     folder = Path(ray._private.worker._global_node.get_logs_dir_path())  # type: ignore[attr-defined]
-    logs = [path for path in folder.glob("*.err") if path.stat().st_size]
-    if not logs:
-        return ""
-    latest = max(logs, key=lambda path: path.stat().st_mtime)
-    return f" ({latest.name} ends: {latest.read_text(errors='replace').strip().splitlines()[-1][:MAX_LOG_CHARS]})"
+    for path in sorted(folder.glob("*.err"), key=lambda path: path.stat().st_mtime, reverse=True):
+        if lines := path.read_text(errors="replace").strip().splitlines():
+            return f" ({path.name} ends: {lines[-1][:MAX_LOG_CHARS]})"
+    return ""
+
+
+def _lines(error: Exception) -> list[str]:
+    """What an exception says, at least its name."""
+    return str(error).strip().splitlines() or [type(error).__name__]
 
 
 def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: bool) -> str:
@@ -160,6 +162,6 @@ def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: b
         node = Node(settings, head=True, shutdown_at_exit=False, spawn_reaper=True)
     except Exception as error:
         leave()
-        raise ConfigError(f"Ray does not start on this machine: {str(error).strip().splitlines()[0]}") from error
+        raise ConfigError(f"Ray does not start on this machine: {_lines(error)[0]}") from error
     _started.callback(node.kill_all_processes, check_alive=False, allow_graceful=True)
     return str(node.gcs_address)

@@ -226,7 +226,7 @@ def what_is_there(path: str) -> str:
     if not files.exists(path):
         return "is missing"
     if not files.is_folder(path):
-        with files.open_read(path) as stream:
+        with files.open_regular(path) as stream:
             what = foreign_kind(stream.read(HEAD_BYTES))
         return f"is {what}" if what else "is a file"
     names = files.list_folder(path)

@@ -111,6 +111,13 @@ def test_a_link_within_the_folder_and_a_link_to_it_are_as_good_as_files(folder: 
 
 
 @pytest.mark.unit
+def test_a_pipe_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="is no regular file"):
+        read_manifest(str(tmp_path / "pipe"), "pairs")
+
+
+@pytest.mark.unit
 def test_a_manifest_that_is_no_regular_file_is_refused(folder: Path) -> None:
     path = folder / "manifest.json"
     for make in (lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"), path.mkdir):

@@ -106,7 +106,11 @@ def _entry_or_bad(row: Sequence[str], source: str, line: int, layout: Layout) ->
             accession = cell if ACCESSION.fullmatch(cell) and not means_nothing(cell) else None
         if len(row) != layout.width:
             hint = "; in R write it with row.names=FALSE" if len(row) == layout.width + 1 and row[0].isdigit() else ""
-            raise RefusedError("wrong number of cells", f"{len(row)} cells", f"{layout.width}, as in the header{hint}")
+            raise RefusedError(
+                "wrong number of cells",
+                f"{len(row)} cell{'s'[: len(row) != 1]}",
+                f"{layout.width}, as in the header{hint}",
+            )
         return _entry(row, accession, layout)
     except RefusedError as refusal:
         return refusal.at(source=source, line=line, accession=accession)
