@@ -162,6 +162,7 @@ def main(
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise ConfigError(f"--{name.replace('_', '-')} is of --dataset D, not of {dataset}; leave one out.")
     check_number("max_bad_fraction", max_bad_fraction, at_least=0, at_most=1)
+    check_number("max_textless_fraction", max_textless_fraction, at_least=0, at_most=1)
     method, clusters = split_by
     if method == "mmseqs":
         splits.require_mmseqs()

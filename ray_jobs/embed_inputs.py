@@ -20,7 +20,7 @@ from protclip.uniprot.cells import means_nothing
 from protclip.uniprot.columns import COLUMNS, find_column
 from protclip.uniprot.entry import BadEntry, Entry, RefusedError, is_utf8, not_utf8
 from protclip.uniprot.fasta import Record, read_fasta, read_records
-from protclip.uniprot.formats import READERS, ending_of, named_ending, open_entries
+from protclip.uniprot.formats import READERS, named_ending, open_entries
 from protclip.uniprot.residues import bare_residues, find_invalid_residue, invalid_residue_message
 from protclip.uniprot.sniffing import sniff
 from protclip.uniprot.streams import open_stream, read_lines
@@ -80,7 +80,7 @@ def find_inputs(patterns: Sequence[str], *, id_column: str | None, value_column:
         ConfigError: if they are of unknown kind or of several.
     """
     found = [path for pattern in patterns for path in _expand(files.absolute(pattern))]
-    kinds = {path: _kind(path) for path in found}
+    kinds = dict(zip(found, files.in_threads(_kind, found), strict=True))
     if len(set(kinds.values())) > 1 or (len(found) > 1 and "pairs" in kinds.values()):
         named = ", ".join(f"{path} ({kind})" for path, kind in list(kinds.items())[:4])
         raise ConfigError(f"inputs of one kind are embedded together, or one folder of pairs; given are {named}.")
@@ -146,12 +146,13 @@ def _kind(path: str) -> Kind:
         return "pairs"
     if path.lower().endswith(".parquet"):
         return "parquet"
-    if named_ending(path) is None and sniff(path) is None:
+    ending = sniff(path) or named_ending(path)
+    if ending is None:
         raise ConfigError(
             f"{path}: is neither a folder of pairs nor a file of known kind; known: {', '.join(_ENDINGS)}, plain or "
             ".gz."
         )
-    kind = _ENDINGS[ending_of(path)]
+    kind = _ENDINGS[ending]
     if kind == "lines":
         _refuse_sequences(path)
     return kind

@@ -56,14 +56,12 @@ def ending_of(path: str) -> str:
     Raises:
         DataError: if it cannot be read, is certainly of another kind, or neither content nor name tells.
     """
-    found, named = sniff(path), named_ending(path)
-    if found is not None:
-        return found
-    if named is None:
+    ending = sniff(path) or named_ending(path)
+    if ending is None:
         raise DataError(
             f"{path}: unknown kind of file; known endings are {', '.join(READERS)}, each with or without .gz."
         )
-    return named
+    return ending
 
 
 def named_ending(path: str) -> str | None:
@@ -120,10 +118,8 @@ def describe_unused_columns(paths: Sequence[str]) -> Iterator[str]:
     Raises:
         DataError: if a table lacks the columns of accession and sequence.
     """
-    readers = files.in_threads(reader_of, paths)
-    tables = [path for path, reader in zip(paths, readers, strict=True) if reader is read_table]
     by_columns: dict[str | None, list[str]] = {}
-    for path, columns in zip(tables, files.in_threads(_unused_columns, tables), strict=True):
+    for path, columns in zip(paths, files.in_threads(_unused_columns, paths), strict=True):
         by_columns.setdefault(columns, []).append(path)
     for columns, named in by_columns.items():
         if columns is not None:
@@ -132,6 +128,8 @@ def describe_unused_columns(paths: Sequence[str]) -> Iterator[str]:
 
 
 def _unused_columns(path: str) -> str | None:
+    if reader_of(path) is not read_table:
+        return None
     with open_stream(path) as stream:
         layout, _ = read_layout(read_blocks(stream, path), path)
         return describe_unused(layout.header, layout.index)

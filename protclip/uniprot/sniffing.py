@@ -11,7 +11,6 @@ from protclip.uniprot.dialect import find_layout
 from protclip.uniprot.json_objects import ENTRY_START
 from protclip.uniprot.streams import open_stream, read_blocks
 
-_BLANKS = b"\xef\xbb\xbf \t\r\n"
 _COMMENTS = re.compile(rb"(?:[#;][^\n]*\n\s*)*")
 _FLAT_FILE = re.compile(rb"ID   \S+ +(?:Reviewed|Unreviewed|STANDARD|PRELIMINARY);")
 _ROOT = re.compile(
@@ -38,7 +37,7 @@ def sniff(path: str) -> str | None:
         DataError: if it cannot be read, or is of a kind that is certainly none of ours.
     """
     with open_stream(path) as stream:
-        head = next(read_blocks(stream, path), b"").lstrip(_BLANKS)
+        head = next(read_blocks(stream, path), b"").lstrip()
     what = (
         "an EMBL file"
         if _EMBL.match(head)

@@ -268,7 +268,14 @@ def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         run(path, "--output", tmp_path / "pairs", "--dataset", "S", "--min-coverage", 0.5)
     with pytest.raises(ConfigError, match="leave nothing to train on"):
         run(path, "--output", tmp_path / "pairs", "--valid-fraction", 0.5, "--test-fraction", 0.5)
-    for option in ("max-bad-fraction", "valid-fraction", "min-coverage", "shard-mb", "coverage-exponent"):
+    for option in (
+        "max-bad-fraction",
+        "max-textless-fraction",
+        "valid-fraction",
+        "min-coverage",
+        "shard-mb",
+        "coverage-exponent",
+    ):
         with pytest.raises(ConfigError, match=f"{option.replace('-', '.')}=nan must be"):
             run(path, "--output", tmp_path / "pairs", f"--{option}", "nan")
     for method in ("uniref50", "uniref50=", "minhash=x", "chance"):
