@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from protclip.errors import ConfigError
+from protclip.errors import RequestError
 from protclip.losses.segment_alignment import segment_weights
 
 if TYPE_CHECKING:
@@ -52,13 +52,13 @@ def occlusion(
         long: as in ``ProtCLIP.embed_residues``; of a truncated protein there are the residues that the model sees.
 
     Raises:
-        ConfigError: for an even or smaller window than 1, or a stride below 1.
+        RequestError: for an even or smaller window than 1, or a stride below 1.
         DataError: for a sequence or a text that cannot be embedded.
     """
     if window < 1 or window % 2 == 0:
-        raise ConfigError(f"window={window}: an odd number of residues is needed, 1 or more, such as {WINDOW}.")
+        raise RequestError(f"window={window}: an odd number of residues is needed, 1 or more, such as {WINDOW}.")
     if stride < 1:
-        raise ConfigError(f"stride={stride}: 1 or more residues are needed from one window to the next.")
+        raise RequestError(f"stride={stride}: 1 or more residues are needed from one window to the next.")
     text_TD = model.embed_texts(texts)
     ids_L = model.prepare_proteins([sequence], long=long)[0]
     num_residues = len(ids_L) - 2

@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import MutableSequence, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 from fastapi import FastAPI
-from numpy.typing import NDArray
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from protclip.errors import PayloadTooLargeError
+from protclip.retrieval import Answer, Asked, Options, Question
 from protclip.version import __version__
-from serve.errors import STATUSES, envelope, install_error_handlers
+from serve.errors import envelope, install_error_handlers, status_of
 from serve.schemas import (
     EmbedRequest,
     EmbedResponse,
     ErrorResponse,
     Health,
-    Hit,
     IndexInfo,
     SearchRequest,
-    SearchResponse,
 )
 from serve.settings import Limits
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorResponse, "description": "The body is larger than the server takes."},
+    404: {"model": ErrorResponse, "description": "What the request names is not in the index."},
     422: {"model": ErrorResponse, "description": "The request is malformed or passes a limit."},
     503: {"model": ErrorResponse, "description": "Too many requests wait, or a part does not answer; try later."},
 }
@@ -37,14 +35,11 @@ class Backend(Protocol):
 
     fingerprint: str
 
-    async def embed_proteins(self, sequences: Sequence[str]) -> NDArray[np.float32]:
-        """(n, dimension); DataError for what is no sequence."""
+    async def embed(self, questions: Sequence[Question]) -> list[Asked]:
+        """Texts, or sequences, as vectors."""
 
-    async def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, dimension); DataError for what is no text."""
-
-    async def search(self, query: NDArray[np.float32], k: int) -> list[dict[str, Any]]:
-        """Hits of one query (dimension,), best first."""
+    async def search(self, question: Question, options: Options) -> Answer:
+        """The answer to one question."""
 
     async def describe_index(self) -> IndexInfo:
         """What the index holds."""
@@ -66,24 +61,14 @@ def make_api(backend: Backend, limits: Limits) -> FastAPI:
     @app.post("/v1/embed", responses=ERRORS)
     async def embed(request: EmbedRequest) -> EmbedResponse:
         """Embed proteins or texts."""
-        request.check(limits)
-        if request.proteins is not None:
-            vectors = await backend.embed_proteins(request.proteins)
-        else:
-            vectors = await backend.embed_texts(request.texts or [])
-        return EmbedResponse(model=backend.fingerprint, dimension=vectors.shape[1], embeddings=vectors.tolist())
+        asked = await backend.embed(request.questions(limits))
+        embeddings = [one.vector.tolist() for one in asked]
+        return EmbedResponse(model=backend.fingerprint, dimension=len(embeddings[0]), embeddings=embeddings)
 
     @app.post("/v1/search", responses=ERRORS)
-    async def search(request: SearchRequest) -> SearchResponse:
-        """Find what lies nearest to a text or a sequence."""
-        request.check(limits)
-        if request.text is not None:
-            query = await backend.embed_texts([request.text])
-        else:
-            query = await backend.embed_proteins([request.sequence or ""])
-        hits = await backend.search(query[0], request.k)
-        content = (await backend.describe_index()).content
-        return SearchResponse(model=backend.fingerprint, content=content, hits=[Hit(**hit) for hit in hits])
+    async def search(request: SearchRequest) -> Answer:
+        """Find what lies nearest to a text, a sequence, an accession or an embedding."""
+        return await backend.search(request.question(limits), request.options(limits))
 
     @app.get("/health", responses={503: ERRORS[503]})
     async def health() -> Health:
@@ -129,4 +114,4 @@ class BodyLimit:
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = PayloadTooLargeError(f"body: is larger than {self.max_bytes} bytes; split the request.")
-        await envelope(STATUSES[type(error)], type(error).__name__, str(error))(scope, receive, send)
+        await envelope(status_of(error), type(error).__name__, str(error))(scope, receive, send)

@@ -6,7 +6,7 @@
 from ray import serve
 from ray.serve import Application
 
-from serve.deployments import Api, IndexShard, ProteinEncoder, TextEncoder
+from serve.deployments import Api, Encoder, IndexShard
 from serve.settings import AppArgs, check_args
 
 API_REQUESTS = 1_000
@@ -34,7 +34,7 @@ def build_app(args: AppArgs) -> Application:
     return api.bind(
         args,
         fingerprint,
-        deploy(ProteinEncoder).bind(args, fingerprint, index.dtype),
-        deploy(TextEncoder).bind(args, fingerprint, index.dtype),
+        deploy(Encoder).options(name="ProteinEncoder").bind(args, fingerprint, index.dtype),
+        deploy(Encoder).options(name="TextEncoder").bind(args, fingerprint, index.dtype),
         deploy(IndexShard).bind(args, fingerprint),
     )

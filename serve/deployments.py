@@ -1,6 +1,6 @@
 """The processes behind the routes: one that speaks HTTP, one for each encoder, one for the index.
 
-A request's items join those of other requests in one batch. What is wrong with an item is found before it joins, so
+A request's items join those of other requests in one batch. What is wrong with an item is found before it travels, so
 that a bad request fails alone.
 """
 
@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI
-from numpy.typing import NDArray
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from protclip.errors import CheckpointError, DataError
+from protclip.errors import CheckpointError, RequestError
 from protclip.index.embeddings import Dtype
+from protclip.index.index import Index
+from protclip.retrieval import Answer, Asked, Options, Question, Retriever
 from serve.api import make_api
 from serve.errors import OverloadedError, UnavailableError
 from serve.loopback import keep_to_loopback
@@ -30,86 +29,52 @@ from serve.settings import AppArgs
 HEALTH_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """What is wrong with a request's items. A value, since an exception would be logged as the server's failure."""
-
-    message: str
-
-
 class Encoder:
-    """One half of the model, which embeds the items of all waiting requests together, in the dtype of the index."""
+    """One half of the model, which embeds the questions of all waiting requests together, in the dtype of the index."""
 
     def __init__(self, args: AppArgs, fingerprint: str, dtype: Dtype) -> None:
-        from protclip.embedding import ProtCLIP
-
         keep_to_loopback()
-        self.model = ProtCLIP.from_pretrained(args.checkpoint, dtype=dtype)
-        if self.model.fingerprint != fingerprint:
+        self.retriever = Retriever.load(checkpoint=args.checkpoint, dtype=dtype)
+        assert self.retriever.model is not None
+        if self.retriever.model.fingerprint != fingerprint:
             raise CheckpointError(
-                f"{args.checkpoint}: is the model {self.model.fingerprint}, and was {fingerprint} when the application "
-                "was deployed; deploy again."
+                f"{args.checkpoint}: is the model {self.retriever.model.fingerprint}, and was {fingerprint} when the "
+                "application was deployed; deploy again."
             )
         self._embed_one.set_max_batch_size(args.max_batch_size)  # type: ignore[attr-defined]
         self._embed_one.set_batch_wait_timeout_s(args.batch_wait_s)  # type: ignore[attr-defined]
 
-    async def embed(self, items: list[str]) -> NDArray[np.float32] | Refusal:
-        """Embeddings (n, dimension) of a request's items."""
-        try:
-            self.check_items(items)
-        except DataError as error:
-            return Refusal(str(error))
-        return np.stack(await asyncio.gather(*(self._embed_one(item) for item in items)))
+    async def embed(self, questions: list[Question]) -> list[Asked]:
+        """A request's questions, all texts or all sequences, as vectors."""
+        return await asyncio.gather(*(self._embed_one(question) for question in questions))
 
     async def ping(self) -> None:
         """Answer, to show that the model is loaded."""
 
     # No batch_size_fn: an exception in it hangs all later requests (ray#66140).
     @serve.batch
-    async def _embed_one(self, items: list[str]) -> list[NDArray[np.float32]]:
-        return list(await asyncio.to_thread(self.embed_items, items))
-
-    def check_items(self, items: list[str]) -> None:
-        """Raise DataError for an item that cannot be embedded."""
-        raise NotImplementedError
-
-    def embed_items(self, items: list[str]) -> NDArray[np.float32]:
-        """Embeddings of items of any number of requests."""
-        raise NotImplementedError
-
-
-class ProteinEncoder(Encoder):
-    """Embeds sequences."""
-
-    def check_items(self, items: list[str]) -> None:
-        self.model.protein_tokenizer.encode_checked(items)
-
-    def embed_items(self, items: list[str]) -> NDArray[np.float32]:
-        return self.model.embed_proteins(items)
-
-
-class TextEncoder(Encoder):
-    """Embeds texts."""
-
-    def check_items(self, items: list[str]) -> None:
-        self.model.text_tokenizer.encode_checked(items)
-
-    def embed_items(self, items: list[str]) -> NDArray[np.float32]:
-        return self.model.embed_texts(items)
+    async def _embed_one(self, questions: list[Question]) -> list[Asked]:
+        return await asyncio.to_thread(self.retriever.embed, questions)
 
 
 class IndexShard:
     """Searches a loaded index."""
 
     def __init__(self, args: AppArgs, fingerprint: str) -> None:
-        from protclip.index.index import Index
-
         keep_to_loopback()
         self.index = Index.load(args.index, expect_fingerprint=fingerprint)
+        self.retriever = Retriever(None, self.index)
 
-    async def search(self, query: NDArray[np.float32], k: int) -> list[dict[str, Any]]:
-        """Hits of one query (dimension,)."""
-        return await asyncio.to_thread(self.index.hits, query, k)
+    async def search(self, question: Question | Asked, options: Options) -> Answer | RequestError:
+        """The answer; what is wrong with the question as a value, since an exception would be logged as our failure."""
+        return await asyncio.to_thread(self._search, question, options)
+
+    def _search(self, question: Question | Asked, options: Options) -> Answer | RequestError:
+        try:
+            asked = self.retriever.embed([question]) if isinstance(question, Question) else [question]
+            return self.retriever.find(asked, options)[0]
+        except RequestError as error:
+            return error
 
     async def describe(self) -> IndexInfo:
         """What the index holds."""
@@ -145,18 +110,20 @@ class Api:
     def __serve_build_asgi_app__(self) -> FastAPI:  # Ray Serve calls it by this name, after __init__
         return make_api(self, self.args.limits)
 
-    async def embed_proteins(self, sequences: Sequence[str]) -> NDArray[np.float32]:
-        """Embeddings of sequences."""
-        return _accepted(await _call(self._proteins.embed, list(sequences)))
+    async def embed(self, questions: Sequence[Question]) -> list[Asked]:
+        """Texts, or sequences, as vectors."""
+        encoder = self._proteins if questions[0].text is None else self._texts
+        asked: list[Asked] = await _call(encoder.embed, list(questions))
+        return asked
 
-    async def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embeddings of texts."""
-        return _accepted(await _call(self._texts.embed, list(texts)))
-
-    async def search(self, query: NDArray[np.float32], k: int) -> list[dict[str, Any]]:
-        """Hits of one query."""
-        hits: list[dict[str, Any]] = await _call(self._index.search, query, k)
-        return hits
+    async def search(self, question: Question, options: Options) -> Answer:
+        """The answer to one question."""
+        wants_a_model = question.text is not None or question.sequence is not None
+        asked = (await self.embed([question]))[0] if wants_a_model else question
+        answer: Answer | RequestError = await _call(self._index.search, asked, options)
+        if isinstance(answer, RequestError):
+            raise answer
+        return answer
 
     async def describe_index(self) -> IndexInfo:
         """What the index holds; asked for once, since an index never changes."""
@@ -176,13 +143,10 @@ class Api:
 async def _call(method: Any, *args: Any) -> Any:
     try:
         return await method.remote(*args)
+    except RayTaskError as error:
+        # It is of the class of its cause too, with a traceback for a text; what counts is the cause.
+        raise error.cause from error
     except BackPressureError as error:
         raise OverloadedError("too many requests are waiting; ask again in a moment.") from error
     except (DeploymentUnavailableError, RayActorError) as error:
         raise UnavailableError("a part of the server is being restarted; ask again in a moment.") from error
-
-
-def _accepted(result: NDArray[np.float32] | Refusal) -> NDArray[np.float32]:
-    if isinstance(result, Refusal):
-        raise DataError(result.message)
-    return result

@@ -12,26 +12,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from protclip.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    IndexMismatchError,
-    PayloadTooLargeError,
-    ProtclipError,
-    RequestError,
-)
+from protclip.errors import NotFoundError, PayloadTooLargeError, ProtclipError, RequestError
 
 STATUSES: dict[type[ProtclipError], int] = {
-    RequestError: 422,
+    NotFoundError: 404,
     PayloadTooLargeError: 413,
-    DataError: 422,  # a sequence or text of the request: the server's own files were checked when it started
-    ConfigError: 500,
-    CheckpointError: 500,
-    IndexMismatchError: 500,
+    RequestError: 422,
     ProtclipError: 500,
 }
-"""A request can cause the first three; the others mean that the server is set up wrongly."""
+"""By the nearest ancestor. A request can cause the first three; the last means that the server is set up wrongly."""
 
 SHOWN_PROBLEMS = 3
 """Of a request with many wrong fields, so many are named."""
@@ -54,12 +43,17 @@ def envelope(status: int, kind: str, message: str, headers: Mapping[str, str] | 
     return JSONResponse({"error": {"type": kind, "message": message}}, status, headers=headers)
 
 
+def status_of(error: ProtclipError) -> int:
+    """The HTTP status of an error of ours, that of its nearest ancestor in STATUSES."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Answer every exception of the app in the envelope."""
 
     @app.exception_handler(ProtclipError)
     async def protclip_error(_: Request, error: ProtclipError) -> JSONResponse:
-        status = STATUSES[type(error)]
+        status = status_of(error)
         if status >= 500:
             logger.error("request failed: %s", error)
         return envelope(status, type(error).__name__, str(error))

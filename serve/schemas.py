@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from protclip.errors import RequestError
-from protclip.index.embeddings import Dtype
+from protclip.index.embeddings import Content, Dtype
+from protclip.retrieval import COLUMNS, Answer, Hit, Options, Question
 from serve.settings import Limits
 
 
@@ -22,6 +24,9 @@ def _encodable(value: str) -> str:
 
 
 Item = Annotated[str, StringConstraints(min_length=1), AfterValidator(_encodable)]
+Number = Annotated[float, Field(allow_inf_nan=False, strict=False)]
+
+Hit.__pydantic_config__ = Answer.__pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[attr-defined]
 
 
 class _Request(BaseModel):
@@ -43,34 +48,81 @@ class EmbedRequest(_Request):
             raise ValueError("give either 'proteins' or 'texts'")
         return self
 
-    def check(self, limits: Limits) -> None:
-        """Raise RequestError, naming the field, where a limit is passed."""
+    def questions(self, limits: Limits) -> list[Question]:
+        """What is embedded.
+
+        Raises:
+            RequestError: for what cannot be embedded, or where a limit is passed; the item is named.
+        """
         for field, items, longest in (
             ("proteins", self.proteins, limits.max_sequence_length),
             ("texts", self.texts, limits.max_text_length),
         ):
             _check_items(field, items or [], limits.max_items, longest)
+        if self.proteins is not None:
+            return [Question(sequence=item, name=f"proteins[{i}]") for i, item in enumerate(self.proteins)]
+        return [Question(text=item, name=f"texts[{i}]") for i, item in enumerate(self.texts or [])]
 
 
 class SearchRequest(_Request):
-    """One question: a text or a sequence."""
+    """One question: exactly one of text, sequence, accession and embedding."""
 
     text: Item | None = Field(default=None, description="A description of the proteins that are sought.")
     sequence: Item | None = Field(default=None, description="Amino acids in one-letter code.")
+    accession: Item | None = Field(default=None, description="A row of the index, by its own vector.")
+    embedding: list[Number] | None = Field(default=None, description="A vector by the model of the index.")
+    embedding_kind: Content | None = Field(default=None, description="What the vector was made from, for percentiles.")
     k: int = Field(default=10, ge=1, description="Answers wanted; fewer come where the index holds fewer.")
+    offset: int = Field(default=0, ge=0, description="Answers left out at the beginning: the next page.")
+    filter: Item | None = Field(
+        default=None, description="Which rows may answer, such as 'organism_id = 9606 and (reviewed or ec = 3.6)'."
+    )
+    min_score: Number | None = Field(default=None, ge=-1, le=1, description="Cosine below which nothing is an answer.")
+    exact: bool = Field(default=False, description="Compare with every vector, whatever the index's size.")
+    exclude_self: bool = Field(
+        default=False, description="Leave out rows of the question's accession, very sequence or very text."
+    )
+    columns: list[Item] | None = Field(
+        default=None, description=f"What is shown beside score and accession: {', '.join(COLUMNS)}. Unsaid: all."
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if (self.text is None) == (self.sequence is None):
-            raise ValueError("give either 'text' or 'sequence'")
+        if sum(value is not None for value in (self.text, self.sequence, self.accession, self.embedding)) != 1:
+            raise ValueError("give exactly one of 'text', 'sequence', 'accession' and 'embedding'")
         return self
 
-    def check(self, limits: Limits) -> None:
-        """Raise RequestError, naming the field, where a limit is passed."""
+    def question(self, limits: Limits) -> Question:
+        """What is asked.
+
+        Raises:
+            RequestError: where it cannot be asked, or a limit is passed; the field is named.
+        """
         _check_length("text", self.text or "", limits.max_text_length)
         _check_length("sequence", self.sequence or "", limits.max_sequence_length)
-        if self.k > limits.max_k:
-            raise RequestError(f"k: {self.k} answers are wanted; at most {limits.max_k} are given.")
+        vector = None if self.embedding is None else np.array(self.embedding)
+        return Question(
+            text=self.text, sequence=self.sequence, accession=self.accession, vector=vector, kind=self.embedding_kind
+        )
+
+    def options(self, limits: Limits) -> Options:
+        """How it is answered.
+
+        Raises:
+            RequestError: for what cannot be, or where a limit is passed; the field is named.
+        """
+        if self.offset + self.k > limits.max_k:
+            asked = f"k: {self.k} answers are wanted" + (f" after the first {self.offset}" if self.offset else "")
+            raise RequestError(f"{asked}; at most {limits.max_k} are given.")
+        return Options(
+            k=self.k,
+            offset=self.offset,
+            where=self.filter,
+            min_score=self.min_score,
+            exact=self.exact,
+            exclude_self=self.exclude_self,
+            columns=self.columns,
+        )
 
 
 class EmbedResponse(BaseModel):
@@ -81,33 +133,10 @@ class EmbedResponse(BaseModel):
     embeddings: list[list[float]] = Field(description="Unit vectors: a dot product is a cosine.")
 
 
-class Hit(BaseModel):
-    """One answer; what is not known of it is null."""
-
-    rank: int
-    score: float = Field(description="Cosine with the question.")
-    accession: str
-    name: str | None
-    organism: str | None
-    organism_id: int | None
-    reviewed: bool | None
-    length: int | None
-    ec: list[str] | None
-    text: str | None = Field(description="The embedded text, where the index holds texts.")
-
-
-class SearchResponse(BaseModel):
-    """Answers, best first."""
-
-    model: str = Field(description="Fingerprint of the model.")
-    content: Literal["protein", "text"] = Field(description="What the index holds.")
-    hits: list[Hit]
-
-
 class IndexInfo(BaseModel):
     """What the loaded index holds."""
 
-    content: Literal["protein", "text"]
+    content: Content
     count: int
     dimension: int
     dtype: Dtype = Field(description="In which the model computed, and computes questions.")

@@ -11,7 +11,7 @@ from tiny_model import make_batch, pairs_table, random_sequences, random_texts, 
 
 from protclip import ProtCLIP, explanation
 from protclip.config import ObjectivesConfig
-from protclip.errors import ConfigError, DataError
+from protclip.errors import ConfigError, DataError, RequestError
 from protclip.explanation import occlusion, segments
 from protclip.losses.segment_alignment import segment_weights
 from protclip.model.packed import pack_rows
@@ -183,10 +183,10 @@ def test_a_long_protein_has_the_residues_that_were_seen_or_is_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"window": 4}, ConfigError, "window=4: an odd number"),
-        ({"window": 0}, ConfigError, "window=0: an odd number"),
-        ({"window": -3}, ConfigError, "window=-3: an odd number"),
-        ({"stride": 0}, ConfigError, "stride=0: 1 or more"),
+        ({"window": 4}, RequestError, "window=4: an odd number"),
+        ({"window": 0}, RequestError, "window=0: an odd number"),
+        ({"window": -3}, RequestError, "window=-3: an odd number"),
+        ({"stride": 0}, RequestError, "stride=0: 1 or more"),
         ({"method": "attention"}, ConfigError, "method='attention': allowed are 'occlusion', 'segments'"),
         ({"long": "window-mean"}, ConfigError, "long='window-mean': allowed are 'truncate', 'error'"),
         ({"text": " "}, DataError, "text 1 of 1 is empty"),

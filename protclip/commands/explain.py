@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
 
 import click
+import numpy as np
 
 from protclip.errors import ConfigError, DataError
+from protclip.index.embeddings import DTYPES, Dtype
 from protclip.plots import check_plot, residue_figure, save
+from protclip.retrieval import Question, Retriever
 from protclip.terminal import echo, json_text
-
-if TYPE_CHECKING:
-    import numpy as np
+from protclip.uniprot.entry import BadEntry
+from protclip.uniprot.fasta import Record, read_records
+from protclip.uniprot.streams import open_stream
 
 COLUMN_WIDTH = 60
 """Longer stretches are cut in the table."""
@@ -30,6 +33,8 @@ MEANINGS = {"occlusion": "drop of the cosine when masked", "segments": "weight i
 @click.option("--stride", default=1, show_default=True, help="Residues between windows: 5 is five times as fast.")
 @click.option("--plot", help="Draw the numbers along the sequence: a .png, .svg or .pdf file to write.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with every residue instead of the table.")
+@click.option("--device", default="cpu", show_default=True, help="Where the model computes, such as cuda.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="In which it computes. Default: float32.")
 def main(
     *,
     checkpoint: str,
@@ -41,6 +46,8 @@ def main(
     stride: int,
     plot: str | None,
     as_json: bool,
+    device: str,
+    dtype: Dtype | None,
 ) -> None:
     """Show which residues of a protein make it match a text, as the model sees it.
 
@@ -62,36 +69,23 @@ def main(
         accession, sequence = read_protein(fasta, accession)
     assert sequence is not None
 
-    from protclip.embedding import ProtCLIP
-    from protclip.explanation import WINDOW, has_prototypes, occlusion, segments
-
-    model = ProtCLIP.from_pretrained(checkpoint)
-    window = WINDOW if window is None else window
-    (residues,) = model.protein_tokenizer.residues_checked([sequence])
-    scores_by_method = {"occlusion": occlusion(model, sequence, [text], window=window, stride=stride)[0]}
-    if has_prototypes(model):
-        scores_by_method["segments"] = segments(model, sequence, [text])[0]
-    seen = residues[: len(scores_by_method["occlusion"])]
+    # Made before the model is loaded, so that what is wrong with them is said at once.
+    Question(text=text), Question(sequence=sequence, name=accession)
+    retriever = Retriever.load(checkpoint=checkpoint, device=device, dtype=dtype)
+    answer = retriever.explain(sequence, text, accession=accession, window=window, stride=stride)
+    scores_by_method = {
+        method: np.array(scores) for method in MEANINGS if (scores := getattr(answer, method)) is not None
+    }
     if plot is not None:
         panels = {f"{method}:\n{MEANINGS[method]}": scores_R for method, scores_R in scores_by_method.items()}
-        save(residue_figure(seen, panels, title=f"{accession}: {text}" if accession else text), plot)
+        save(residue_figure(answer.residues, panels, title=f"{accession}: {text}" if accession else text), plot)
     if as_json:
-        answer = {
-            "model": model.fingerprint,
-            "accession": accession,
-            "text": text,
-            "residues": seen,
-            "length": len(residues),
-            "window": window,
-            "stride": stride,
-            **{name: scores_by_method[name].tolist() if name in scores_by_method else None for name in MEANINGS},
-        }
-        echo(json_text(answer))
+        echo(json_text(asdict(answer)))
         return
-    if len(seen) < len(residues):
-        echo(f"The model sees the first {len(seen)} of {len(residues)} residues.")
-    echo(format_table(seen, scores_by_method))
-    if "segments" not in scores_by_method:
+    if len(answer.residues) < answer.length:
+        echo(f"The model sees the first {len(answer.residues)} of {answer.length} residues.")
+    echo(format_table(answer.residues, scores_by_method))
+    if answer.segments is None:
         echo("The model was trained without PDA and has no segments.")
 
 
@@ -102,10 +96,6 @@ def read_protein(path: str, accession: str | None) -> tuple[str, str]:
         ConfigError: if the file holds several and none is chosen.
         DataError: if there is no such protein, or it holds letters that are no residues.
     """
-    from protclip.uniprot.entry import BadEntry
-    from protclip.uniprot.fasta import Record, read_records
-    from protclip.uniprot.streams import open_stream
-
     found: Record | BadEntry | None = None
     with open_stream(path) as stream:
         for record in read_records(stream, path):

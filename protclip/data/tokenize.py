@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 
 from protclip import files
 from protclip.checked import checked
-from protclip.errors import CheckpointError, ConfigError, DataError
+from protclip.errors import CheckpointError, ConfigError, RequestError
 from protclip.hashing import hash64
 from protclip.protanno.biotext import biotext, property_texts
 from protclip.protanno.shards import PROPERTIES
-from protclip.uniprot.residues import bare_residues, find_invalid_residue, invalid_residue_message
+from protclip.uniprot.residues import checked_residues
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -105,7 +105,7 @@ class ProteinTokenizer:
         """Token ids of sequences that a user gave.
 
         Raises:
-            DataError: for an empty sequence or a letter that is no residue, naming its place.
+            RequestError: for an empty sequence or a letter that is no residue, naming its place.
         """
         return [self.encode(sequence) for sequence in self.residues_checked(sequences)]
 
@@ -113,18 +113,12 @@ class ProteinTokenizer:
         """The residues of sequences that a user gave, mapped as ``protclip.uniprot.residues`` says; not cut.
 
         Raises:
-            DataError: for an empty sequence or a letter that is no residue, naming its place.
+            RequestError: for an empty sequence or a letter that is no residue, naming its place.
         """
-        checked = []
-        for number, sequence in enumerate(sequences, start=1):
-            residues = bare_residues(sequence)
-            if not residues:
-                raise DataError(f"sequence {number} of {len(sequences)} is empty; remove it.")
-            if (position := find_invalid_residue(residues)) is not None:
-                message = invalid_residue_message(residues, position)
-                raise DataError(f"sequence {number} of {len(sequences)}: {message}")
-            checked.append(residues.upper())
-        return checked
+        count = len(sequences)
+        return [
+            checked_residues(text, f"sequence {number} of {count}") for number, text in enumerate(sequences, start=1)
+        ]
 
     def save(self, folder: str) -> list[str]:
         """Write it so that ``transformers.EsmTokenizer`` reads it too; returns the file names."""
@@ -238,12 +232,16 @@ class TextTokenizer:
         """Token ids of texts that a user gave.
 
         Raises:
-            DataError: for an empty text, naming its place.
+            RequestError: for an empty text, naming its place.
         """
         for number, text in enumerate(texts, start=1):
             if not text.strip():
-                raise DataError(f"text {number} of {len(texts)} is empty; remove it.")
+                raise RequestError(f"text {number} of {len(texts)} is empty; remove it.")
         return self.encode(texts)
+
+    def cuts(self, text: str) -> bool:
+        """Whether a text has more than ``max_tokens`` tokens, so that its end is not seen."""
+        return bool(self._tokenizer.encode(text).overflowing)
 
     def save(self, folder: str) -> list[str]:
         """Write it as HuggingFace's fast tokenizers are; returns the file names."""

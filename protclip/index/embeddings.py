@@ -25,7 +25,9 @@ from protclip.parquet import open_parquet, valid
 from protclip.terminal import printable
 
 KIND = "embeddings"
-CONTENTS = ("protein", "text")
+Content = Literal["protein", "text"]
+"""What vectors were made from."""
+CONTENTS: tuple[Content, ...] = get_args(Content)
 Dtype = Literal["float32", "bfloat16"]
 """Of the matrix products and the attention of the model that made vectors. Vectors themselves are float32."""
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -68,7 +70,7 @@ class Embeddings:
 
     def __init__(self, folder: str, manifest: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.content: Literal["protein", "text"] = manifest["content"]
+        self.content: Content = manifest["content"]
         """What was embedded."""
         self.dimension = int(manifest["dimension"])
         self.model_fingerprint: str = manifest["model_fingerprint"]

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from protclip.errors import ConfigError
+from protclip.errors import RequestError
 
 Mask = Any
 """Arrow's: true, false or null for each row."""
@@ -68,7 +68,7 @@ def parse_filter(text: str) -> Filter:
     """Parse a filter.
 
     Raises:
-        ConfigError: naming the place in the text, and what is allowed there.
+        RequestError: naming the place in the text, and what is allowed there.
     """
     return Filter(text, _Parser(text).parse())
 
@@ -178,7 +178,7 @@ class _Parser:
 
     def fail(self, token: _Token, allowed: str) -> NoReturn:
         found = "the end" if token.kind == "end" else repr(token.value)
-        raise ConfigError(
+        raise RequestError(
             f"filter {self.text!r}, character {token.place + 1}: found {found}, where {allowed} is expected. "
             'An example: organism_id = 9606 and (reviewed or name contains "kinase")'
         )

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from protclip import files
-from protclip.errors import DataError, IndexMismatchError
+from protclip.errors import DataError, IndexMismatchError, RequestError
+from protclip.index.embeddings import METADATA
 from protclip.index.filters import Filter
 from protclip.index.hnsw import check_unit_vectors
 from protclip.index.manifest import IndexManifest, SegmentRecord, read_index_manifest
@@ -93,7 +95,7 @@ class Index:
                 "use the model that made it."
             )
         if k < 1:
-            raise DataError(f"k={k}; 1 or more answers can be asked for.")
+            raise RequestError(f"k={k}; 1 or more answers can be asked for.")
         if len(queries):
             check_unit_vectors(queries, "queries")
         answers = []
@@ -120,9 +122,45 @@ class Index:
             for line in scores.tolist()
         ]
 
-    def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> list[dict[str, Any]]:
-        """What an answer shows of the given rows, in their order: the columns of METADATA but the sequence hash."""
-        return self._table(np.asarray(rows, np.int64)).drop_columns(list(NOT_SHOWN)).to_pylist()  # type: ignore[no-any-return]
+    def rows(self, rows: Sequence[int] | NDArray[np.int64], columns: Sequence[str] | None = None) -> list[Any]:
+        """What an answer shows of the given rows, in their order.
+
+        Args:
+            rows: their numbers.
+            columns: of METADATA, beside the accession; None for all but the sequence hash.
+        """
+        shown = [
+            name
+            for name in METADATA.names
+            if name == "accession" or (name not in NOT_SHOWN if columns is None else name in columns)
+        ]
+        return self._table(np.asarray(rows, np.int64)).select(shown).to_pylist()  # type: ignore[no-any-return]
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of the given rows, (n, dimension)."""
+        vectors_ND = np.empty((len(rows), self.manifest.dimension), np.float32)
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(numbers):
+            mine = numbers == number
+            vectors_ND[mine] = self.segments[number].vectors[rows[mine] - self._starts[number]]
+        return vectors_ND
+
+    def find(self, column: str, values: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows whose column is one of some values, and the number of that value, (n,) each; by one pass over all.
+
+        Args:
+            column: of METADATA, not a list.
+            values: each once.
+        """
+        wanted = pa.array(values, METADATA.field(column).type)
+        rows, numbers = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        if len(wanted):
+            for start, segment in zip(self._starts, self.segments, strict=False):
+                number = pc.fill_null(pc.index_in(segment.metadata[column], value_set=wanted), -1).to_numpy()
+                found = np.flatnonzero((number >= 0) & segment.live)
+                rows.append(found + start)
+                numbers.append(number[found].astype(np.int64))
+        return np.concatenate(rows), np.concatenate(numbers)
 
     def _table(self, rows: NDArray[np.int64]) -> pa.Table:
         numbers = np.searchsorted(self._starts, rows, side="right") - 1

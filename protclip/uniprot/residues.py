@@ -22,6 +22,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from protclip.errors import RequestError
+
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYBJOUXZ"
 """The 20 amino acids, then B, J, O, U, X, Z: ambiguous, rare or unknown residues."""
 
@@ -52,6 +54,24 @@ def invalid_residue_message(sequence: str, position: int) -> str:
         f"holds {letter!r} at residue {position + 1}; allowed are the 20 amino acids and BJOUXZ"
         f"{_REMEDIES.get(letter, '')}"
     )
+
+
+def checked_residues(sequence: str, what: str) -> str:
+    """The residues of a sequence that a user gave, mapped as above.
+
+    Args:
+        sequence: in one-letter code.
+        what: names it in a message.
+
+    Raises:
+        RequestError: if it is empty or holds a letter that is no residue, naming its place.
+    """
+    residues = bare_residues(sequence)
+    if not residues:
+        raise RequestError(f"{what} is empty; remove it.")
+    if (position := find_invalid_residue(residues)) is not None:
+        raise RequestError(f"{what}: {invalid_residue_message(residues, position)}")
+    return residues.upper()
 
 
 def looks_like_nucleotides(sequence: str, description: str | None = None) -> bool:

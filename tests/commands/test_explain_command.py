@@ -13,7 +13,7 @@ from tiny_model import tiny_model
 from protclip import ProtCLIP
 from protclip.commands.explain import main
 from protclip.config import ObjectivesConfig
-from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
+from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError, RequestError
 from protclip.explanation import WINDOW, occlusion, segments
 
 pytestmark = pytest.mark.unit
@@ -121,8 +121,8 @@ def test_a_long_protein_is_said_to_be_cut(folder: Path) -> None:
         (["--sequence", "MK", "--fasta", "a.fasta"], ConfigError, "one protein: give either"),
         (["--sequence", "MK", "--accession", "a"], ConfigError, "--accession a names a protein of a FASTA"),
         (["--sequence", "MK7"], DataError, "'7' at residue 3"),
-        (["--sequence", "MK", "--window", "4"], ConfigError, "window=4"),
-        (["--sequence", "MK", "--stride", "0"], ConfigError, "stride=0"),
+        (["--sequence", "MK", "--window", "4"], RequestError, "window=4"),
+        (["--sequence", "MK", "--stride", "0"], RequestError, "stride=0"),
         (["--sequence", "MK", "--plot", "a.jpg"], ConfigError, "a.jpg: pictures are written as .png, .svg, .pdf"),
     ],
 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from protclip.errors import ConfigError
+from protclip.errors import RequestError
 from protclip.index.embeddings import METADATA
 from protclip.index.filters import OPERATORS, parse_filter
 
@@ -80,7 +80,7 @@ def test_a_filter_finds_its_rows_and_unknown_values_meet_nothing(text, found, ch
     ],
 )
 def test_an_error_names_the_place_and_what_is_allowed(text, place, allowed):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(RequestError) as caught:
         parse_filter(text)
     assert f"character {place}:" in str(caught.value) and allowed in str(caught.value)
 

@@ -1,0 +1,522 @@
+"""``Retriever``: a model and the indexes that it made, asked in one way by Python, command line and server.
+
+    question ── embed ──→ asked (a vector, and what it was made from) ── find ──→ answer
+
+``search`` does both. A server embeds the questions of many requests together and finds for each under its own options.
+What is wrong with a question is a RequestError, and found when the question or its options are made where that is
+possible: before a model is loaded.
+
+Shapes: n questions, D width of an embedding, T texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Required, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import TypedDict
+
+from protclip.errors import IndexMismatchError, NotFoundError, RequestError
+from protclip.hashing import hash64
+from protclip.index.embeddings import METADATA, Content, Dtype
+from protclip.index.filters import parse_filter
+from protclip.index.index import NOT_SHOWN, Index
+from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.uniprot.residues import checked_residues
+
+if TYPE_CHECKING:
+    import torch
+
+    from protclip.embedding import ProtCLIP
+
+COLUMNS = tuple(name for name in METADATA.names if name not in (*NOT_SHOWN, "accession"))
+"""What an answer may show of a row beside its accession."""
+
+
+class Hit(TypedDict, total=False):
+    """One answer to a question; what is not known of it is null."""
+
+    rank: Required[int]
+    """From 1, over all pages."""
+    score: Required[float]
+    """Cosine with the question."""
+    percentile: Required[float | None]
+    """Share of random questions, in %, whose best answer scores lower; null where the index has no such background."""
+    accession: Required[str]
+    name: str | None
+    gene: list[str] | None
+    """Names of the gene, the primary one first."""
+    organism: str | None
+    organism_id: int | None
+    """NCBI taxonomy identifier."""
+    reviewed: bool | None
+    """Whether it is of Swiss-Prot."""
+    length: int | None
+    """Residues."""
+    ec: list[str] | None
+    """EC numbers."""
+    text: str | None
+    """The embedded text, where the index holds texts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """The answer to one question."""
+
+    model: str
+    """Fingerprint of the model that made the vectors; ``external:NAME`` where it is not one of ours."""
+    index: str
+    """Fingerprint of the index."""
+    content: Content
+    """What the index holds."""
+    query: str | None
+    """Name of the question, where it has one."""
+    truncated: bool
+    """Whether the model saw the beginning of the question alone."""
+    hits: list[Hit]
+    """Best first, equal scores by accession."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One question: exactly one of text, sequence, accession and vector.
+
+    Raises:
+        RequestError: if it cannot be asked.
+    """
+
+    text: str | None = None
+    """A description, such as ``FUNCTION: Hydrolyses ATP.``"""
+    sequence: str | None = None
+    """In one-letter code; kept as ``protclip.uniprot.residues`` maps it."""
+    accession: str | None = None
+    """Of a row of the index, whose own vector is asked."""
+    vector: NDArray[np.float32] | None = None
+    """(D,) of any length but 0, made by the model that made the index."""
+    kind: Content | None = None
+    """What the vector was made from; its percentiles need it."""
+    name: str | None = None
+    """Such as the accession in a FASTA file."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("text", "sequence", "accession", "vector") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise RequestError(
+                f"a question holds exactly one of text, sequence, accession and vector; this one holds "
+                f"{', '.join(given) or 'none'}."
+            )
+        what = given[0] if self.name is None else f"{given[0]} {self.name!r:.80}"
+        value = getattr(self, given[0])
+        if self.vector is not None:
+            object.__setattr__(self, "vector", _unit_vector(value, what))
+            return
+        if not isinstance(value, str):
+            raise RequestError(f"{what}: is {value!r:.60}; a string is needed.")
+        if self.sequence is not None:
+            object.__setattr__(self, "sequence", checked_residues(value, what))
+        elif not value.strip():
+            raise RequestError(f"{what} is empty; remove it.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How questions are answered.
+
+    Raises:
+        RequestError: for an option that cannot be.
+    """
+
+    k: int = 10
+    """Answers wanted, 1 or more."""
+    offset: int = 0
+    """Answers left out at the beginning: the next page."""
+    where: str | None = None
+    """A filter: which rows may answer (docs/index.md)."""
+    min_score: float | None = None
+    """Cosine below which nothing is an answer."""
+    exact: bool = False
+    """Compare with every vector, whatever the index's size."""
+    exclude_self: bool = False
+    """Leave out the question's own rows: those of its accession or name, of its very sequence, or of its very text."""
+    columns: Sequence[str] | None = None
+    """Which of COLUMNS are shown; None for all."""
+    content: Content | None = None
+    """What answers, where both an index of proteins and one of texts are loaded. Unsaid: proteins."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 1), ("offset", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise RequestError(f"{name}={value!r:.60}: a whole number of {least} or more is needed.")
+        if self.where is not None:
+            parse_filter(self.where)
+        if self.min_score is not None and not -1 <= self.min_score <= 1:
+            raise RequestError(f"min_score={self.min_score}: a cosine lies between -1 and 1.")
+        for column in self.columns or ():
+            if column not in (*COLUMNS, "accession"):
+                raise RequestError(
+                    f"column {column!r:.60}: there is none; those of an answer are {', '.join(COLUMNS)}."
+                )
+        if self.content not in (None, "protein", "text"):
+            raise RequestError(f"content={self.content!r:.60}: allowed are protein and text.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A question as a vector."""
+
+    question: Question
+    vector: NDArray[np.float32]
+    """(D,), of unit length."""
+    kind: Content | None
+    """What the vector was made from, where it is known."""
+    truncated: bool = False
+    """Whether the model saw the beginning of the question alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explanation:
+    """What each residue of a protein has to do with a text (``protclip.explanation``)."""
+
+    model: str
+    """Fingerprint."""
+    accession: str | None
+    text: str
+    residues: str
+    """Those that the model sees; the numbers below are theirs."""
+    length: int
+    """Of the whole protein."""
+    window: int
+    stride: int
+    occlusion: list[float]
+    """Drop of the cosine when the residues round this one are masked."""
+    segments: list[float] | None
+    """Weight of the residue in PDA's segment; null of a model without PDA."""
+
+
+class Retriever:
+    """A model with an index of proteins, of texts, or both, that were checked to belong together."""
+
+    def __init__(self, model: ProtCLIP | None = None, *indexes: Index) -> None:
+        """Without a model, questions are accessions and vectors; without an index, nothing can be searched.
+
+        Raises:
+            IndexMismatchError: if model and indexes do not belong together, or two indexes hold the same.
+        """
+        self.model = model
+        self.indexes: dict[Content, Index] = {}
+        for index in indexes:
+            manifest = index.manifest
+            if manifest.content in self.indexes:
+                raise IndexMismatchError(f"two indexes of {manifest.content}s; one of each kind can be asked.")
+            self.indexes[manifest.content] = index
+            if model is not None:
+                manifest.check_model(model.fingerprint, f"the index of {manifest.content}s")
+            first = indexes[0].manifest
+            for what in ("model_fingerprint", "dimension", "dtype"):
+                if getattr(manifest, what) != getattr(first, what):
+                    raise IndexMismatchError(
+                        f"{what} of the index of {first.content}s is {getattr(first, what)}, that of "
+                        f"{manifest.content}s {getattr(manifest, what)}; embed both with one model in one dtype."
+                    )
+
+    @classmethod
+    def load(
+        cls,
+        *indexes: str,
+        checkpoint: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: Dtype | None = None,
+    ) -> Retriever:
+        """Load a model and its indexes, after all was checked that can be without loading them.
+
+        Args:
+            indexes: paths or URLs; of proteins, of texts, or one of each.
+            checkpoint: path or URL of the model that made them; None where accessions and vectors are asked alone.
+            device: where the model computes.
+            dtype: in which it computes; None for that of the indexes.
+
+        Raises:
+            CheckpointError, DataError: if a folder is unfinished, damaged, or something else.
+            IndexMismatchError: if they do not belong together.
+        """
+        fingerprint = None if checkpoint is None else read_checkpoint_fingerprint(checkpoint)
+        manifests = [read_index_manifest(path) for path in indexes]
+        if fingerprint is not None:
+            for path, manifest in zip(indexes, manifests, strict=True):
+                manifest.check_model(fingerprint, path)
+        loaded = [Index.load(path) for path in indexes]
+        model = None
+        if checkpoint is not None:
+            from protclip.embedding import ProtCLIP
+
+            dtype = dtype or (manifests[0].dtype if manifests else "float32")
+            model = ProtCLIP.from_pretrained(checkpoint, device=device, dtype=dtype)
+        return cls(model, *loaded)
+
+    def search(
+        self,
+        *,
+        text: str | None = None,
+        sequence: str | None = None,
+        accession: str | None = None,
+        vector: NDArray[np.float32] | None = None,
+        **options: Any,
+    ) -> Answer:
+        """The answer to one question, such as ``search(text="hydrolyses ATP", k=5, where="reviewed")``.
+
+        Args:
+            text, sequence, accession, vector: as of ``Question``; one of them.
+            options: as of ``Options``.
+
+        Raises:
+            RequestError: if the question or an option cannot be; NotFoundError for an unknown accession.
+        """
+        question = Question(text=text, sequence=sequence, accession=accession, vector=vector)
+        return self.search_all([question], Options(**options))[0]
+
+    def search_all(self, questions: Sequence[Question], options: Options = Options()) -> list[Answer]:
+        """The answers to several questions, embedded and searched together; the same as of each alone.
+
+        Raises:
+            RequestError: as ``embed`` and ``find``.
+        """
+        return self.find(self.embed(questions), options)
+
+    def embed(self, questions: Sequence[Question]) -> list[Asked]:
+        """Questions as vectors.
+
+        Raises:
+            NotFoundError: for an accession that no index holds.
+            RequestError: for a text or a sequence where there is no model.
+        """
+        sequences = [question.sequence for question in questions if question.sequence is not None]
+        texts = [question.text for question in questions if question.text is not None]
+        proteins, worded = iter(self._embed_sequences(sequences)), iter(self._embed_texts(texts))
+        accessions = iter(self._look_up([q.accession for q in questions if q.accession is not None]))
+        asked = []
+        for question in questions:
+            if question.vector is not None:
+                asked.append(Asked(question=question, vector=question.vector, kind=question.kind))
+            elif question.accession is not None:
+                vector, kind = next(accessions)
+                asked.append(Asked(question=question, vector=vector, kind=kind))
+            else:
+                vector, truncated = next(proteins if question.text is None else worded)
+                kind = "protein" if question.text is None else "text"
+                asked.append(Asked(question=question, vector=vector, kind=kind, truncated=truncated))
+        return asked
+
+    def find(self, asked: Sequence[Asked], options: Options = Options()) -> list[Answer]:
+        """The answer to each question.
+
+        Raises:
+            RequestError: where no index of the wanted kind is loaded, a vector has another width than the index, or
+                the question's own row is to be left out and cannot be told.
+        """
+        index = self._index(options.content)
+        dimension = index.manifest.dimension
+        for one in asked:
+            if one.vector.shape != (dimension,):
+                raise RequestError(f"vector: has {one.vector.size} numbers, and those of the index {dimension}.")
+        if not asked:
+            return []
+        own = self._own_rows(index, asked) if options.exclude_self else [np.empty(0, np.int64)] * len(asked)
+        wanted = options.offset + options.k
+        scores_NK, rows_NK = index.search(
+            np.stack([one.vector for one in asked]),
+            wanted + max(map(len, own)),
+            where=None if options.where is None else parse_filter(options.where),
+            exact=options.exact or None,
+        )
+        page = slice(options.offset, wanted)
+        found = []
+        for scores, rows, mine in zip(scores_NK, rows_NK, own, strict=True):
+            kept = ~np.isin(rows, mine)
+            if options.min_score is not None:
+                kept &= scores >= np.float32(options.min_score)
+            found.append((scores[kept][page], rows[kept][page]))
+        known = iter(index.rows(np.concatenate([rows for _, rows in found]), options.columns))
+        answers = []
+        for one, (scores, _) in zip(asked, found, strict=True):
+            numbers = zip(scores.tolist(), _percentiles(index, scores, one.kind), strict=True)
+            hits = [
+                cast(Hit, {"rank": rank, "score": score, "percentile": percentile, **next(known)})
+                for rank, (score, percentile) in enumerate(numbers, start=options.offset + 1)
+            ]
+            answers.append(
+                Answer(
+                    model=index.manifest.model_fingerprint,
+                    index=index.fingerprint,
+                    content=index.manifest.content,
+                    query=one.question.name,
+                    truncated=one.truncated,
+                    hits=hits,
+                )
+            )
+        return answers
+
+    def score(self, sequences: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
+        """Cosine of each pair, (n,): sequence i with text i, as the score of a hit.
+
+        Raises:
+            RequestError: for what cannot be embedded, or lists of different lengths.
+        """
+        if len(sequences) != len(texts):
+            raise RequestError(
+                f"{len(sequences)} sequences and {len(texts)} texts make no pairs; give as many of each."
+            )
+        model = self._model()
+        cosines: NDArray[np.float32] = (model.embed_proteins(sequences) * model.embed_texts(texts)).sum(1)
+        return cosines
+
+    def classify(self, sequences: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
+        """Zero-shot: how likely each of the given texts is that of each sequence, (n, T); rows sum to 1.
+
+        It is the softmax over the texts of cosines by the model's own scale, exp(logit_scale), as in training. The
+        texts compete: a number says nothing of a text alone.
+
+        Raises:
+            RequestError: for what cannot be embedded.
+        """
+        model = self._model()
+        logits_NT = model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)).astype(np.float64)
+        exp_NT = np.exp(logits_NT - logits_NT.max(axis=1, keepdims=True))
+        shares: NDArray[np.float32] = (exp_NT / exp_NT.sum(axis=1, keepdims=True)).astype(np.float32)
+        return shares
+
+    def explain(
+        self, sequence: str, text: str, *, accession: str | None = None, window: int | None = None, stride: int = 1
+    ) -> Explanation:
+        """Which residues make a protein match a text, by both methods of ``protclip.explanation``.
+
+        Args:
+            sequence: in one-letter code; of one longer than the model sees, the beginning.
+            text: such as ``FUNCTION: Hydrolyses ATP.``
+            accession: whose sequence it is, for the answer alone.
+            window: residues masked together; None for the default.
+            stride: residues from one window to the next.
+
+        Raises:
+            RequestError: for a sequence or text that cannot be embedded, or a window or stride that cannot be.
+        """
+        from protclip.explanation import WINDOW, has_prototypes, occlusion, segments
+
+        model = self._model()
+        residues = checked_residues(sequence, "sequence")
+        window = WINDOW if window is None else window
+        occlusion_R = occlusion(model, residues, [text], window=window, stride=stride)[0]
+        return Explanation(
+            model=model.fingerprint,
+            accession=accession,
+            text=text,
+            residues=residues[: len(occlusion_R)],
+            length=len(residues),
+            window=window,
+            stride=stride,
+            occlusion=occlusion_R.tolist(),
+            segments=segments(model, residues, [text])[0].tolist() if has_prototypes(model) else None,
+        )
+
+    def _model(self) -> ProtCLIP:
+        if self.model is not None:
+            return self.model
+        for index in self.indexes.values():
+            if (name := index.manifest.external_model) is not None:
+                raise RequestError(
+                    f"the index holds vectors of {name!r}, which this software does not compute; ask by accession or "
+                    "vector."
+                )
+        raise RequestError("no model is loaded, so only accessions and vectors can be asked; load its checkpoint too.")
+
+    def _index(self, content: Content | None) -> Index:
+        if content is None and self.indexes:
+            content = "protein" if "protein" in self.indexes else "text"
+        if content not in self.indexes:
+            held = " and ".join(f"{kind}s" for kind in self.indexes) or "nothing"
+            raise RequestError(f"no index of {content or 'protein'}s is loaded, which holds {held}.")
+        return self.indexes[content]
+
+    def _embed_sequences(self, sequences: Sequence[str]) -> list[tuple[NDArray[np.float32], bool]]:
+        if not sequences:
+            return []
+        model = self._model()
+        vectors_ND = model.forward_proteins(model.prepare_proteins(sequences))
+        seen = model.max_protein_tokens - 2
+        return [(vector, len(sequence) > seen) for vector, sequence in zip(vectors_ND, sequences, strict=True)]
+
+    def _embed_texts(self, texts: Sequence[str]) -> list[tuple[NDArray[np.float32], bool]]:
+        if not texts:
+            return []
+        model = self._model()
+        ids = model.text_tokenizer.encode_checked(texts)
+        full = model.max_text_tokens
+        return [
+            (vector, len(row) == full and model.text_tokenizer.cuts(text))
+            for vector, row, text in zip(model.forward_texts(ids), ids, texts, strict=True)
+        ]
+
+    def _look_up(self, accessions: Sequence[str]) -> list[tuple[NDArray[np.float32], Content]]:
+        """The vector of each accession, of the index of proteins if it is there."""
+        found: dict[str, tuple[NDArray[np.float32], Content]] = {}
+        names = list(dict.fromkeys(accessions))
+        for content in ("text", "protein"):
+            if names and content in self.indexes:
+                index = self.indexes[content]
+                rows, numbers = index.find("accession", names)
+                found |= {
+                    names[number]: (vector, content)
+                    for vector, number in zip(index.vectors(rows), numbers, strict=True)
+                }
+        if missing := [accession for accession in accessions if accession not in found]:
+            raise NotFoundError(f"accession {missing[0]!r:.80}: the index does not hold it; ask by its sequence.")
+        return [found[accession] for accession in accessions]
+
+    def _own_rows(self, index: Index, asked: Sequence[Asked]) -> list[NDArray[np.int64]]:
+        """Rows of the index that are each question itself."""
+        keys: dict[str, list[tuple[int, Any]]] = {"accession": [], "sequence_hash": [], "text": []}
+        for i, question in enumerate(one.question for one in asked):
+            if question.accession is not None or question.name is not None:
+                keys["accession"].append((i, question.accession or question.name))
+            elif question.vector is not None:
+                raise RequestError("a vector without a name cannot be left out of its answers (exclude_self).")
+            if question.sequence is not None:
+                keys["sequence_hash"].append((i, hash64(question.sequence)))
+            if question.text is not None:
+                keys["text"].append((i, question.text))
+        own: list[list[int]] = [[] for _ in asked]
+        for column, wanted in keys.items():
+            owners: dict[Any, list[int]] = {}
+            for i, value in wanted:
+                owners.setdefault(value, []).append(i)
+            values = list(owners)
+            for row, number in zip(*index.find(column, values), strict=True):
+                for i in owners[values[number]]:
+                    own[i].append(int(row))
+        return [np.unique(np.array(rows, np.int64)) for rows in own]
+
+
+def _percentiles(index: Index, scores: NDArray[np.float32], kind: Content | None) -> list[float | None]:
+    percentiles = None if kind is None else index.percentiles(scores, kind)
+    return [None] * len(scores) if percentiles is None else [round(value, 2) for value in percentiles.tolist()]
+
+
+def _unit_vector(value: Any, what: str) -> NDArray[np.float32]:
+    """A vector as float32 of unit length.
+
+    Raises:
+        RequestError: if it is none.
+    """
+    try:
+        vector = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{what}: is no list of numbers ({error}).") from error
+    length = float(np.linalg.norm(vector)) if vector.ndim == 1 and len(vector) else 0.0
+    if not 0 < length < np.inf:
+        raise RequestError(
+            f"{what}: has shape {vector.shape} and length {length}; one list of finite numbers is needed, not all 0."
+        )
+    return (vector / length).astype(np.float32)
