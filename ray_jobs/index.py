@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
+import numpy as np
 
 from protclip.errors import ConfigError
 from protclip.index.build import IndexConfig, build_index
@@ -29,7 +30,12 @@ SMALL_BYTES = 2 << 30
     "--recall", default=0.99, show_default=True, help="At 10: the smallest ef_search that reaches it is used."
 )
 @click.option("--ef-search", type=int, help="Candidates kept while searching, instead of --recall.")
-@click.option("--queries", help="Folder of embeddings, of texts for instance, to measure the recall with as well.")
+@click.option(
+    "--queries",
+    multiple=True,
+    help="Folder of embeddings of questions, of texts for instance: the recall is measured with them as well, and what "
+    "they score is the background of their kind. Once for each kind.",
+)
 @click.option("--shard-rows", default=1_000_000, show_default=True, help="Rows of a segment at most.")
 @click.option("--m", default=16, show_default=True, help="Links of a vector per level.")
 @click.option("--ef-construction", default=200, show_default=True, help="Candidates kept while building.")
@@ -48,7 +54,7 @@ def main(
     previous: str | None,
     recall: float,
     ef_search: int | None,
-    queries: str | None,
+    queries: tuple[str, ...],
     shard_rows: int,
     m: int,
     ef_construction: int,
@@ -67,7 +73,7 @@ def main(
     A run that was interrupted goes on where it was when the same command is given again.
     """
     embeddings, output = resolve_input(embeddings), resolve_output(output)
-    previous, queries = (None if path is None else resolve_input(path) for path in (previous, queries))
+    previous = None if previous is None else resolve_input(previous)
     config = IndexConfig(
         graph=HnswConfig(m=m, ef_construction=ef_construction, seed=seed),
         shard_rows=shard_rows,
@@ -82,7 +88,7 @@ def main(
         output,
         config,
         previous=previous,
-        queries=None if queries is None else read_embeddings(queries),
+        queries=[read_embeddings(resolve_input(folder)) for folder in queries],
         overwrite=overwrite,
         run=run_here_or_on_ray,
     )
@@ -90,6 +96,12 @@ def main(
         echo(
             f"index: {kind} queries ({measured['queries']:,}): recall@10 {measured['at_10']:.4f}, "
             f"recall@100 {measured['at_100']:.4f}"
+        )
+    for kind, best in manifest.background.items():
+        middle, high = np.quantile(best, [0.5, 0.95])
+        echo(
+            f"index: random {kind} questions ({len(best):,}): the best answer scores {middle:.4f} in the median, below "
+            f"{high:.4f} for 95 %"
         )
     reached = 1.0 if manifest.recall_at_10 is None else manifest.recall_at_10
     if manifest.wanted_recall is not None and reached < manifest.wanted_recall:

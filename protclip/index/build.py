@@ -16,19 +16,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from protclip import files
-from protclip.errors import ConfigError, DataError, IndexMismatchError
+from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
 from protclip.index import recall, releases
 from protclip.index.building import build_segment, measure_segment, sample_segment
 from protclip.index.embeddings import Embeddings, refuse_duplicates
-from protclip.index.hnsw import SPACE, HnswConfig, check_unit_vectors, graph_bytes
+from protclip.index.hnsw import SPACE, HnswConfig, graph_bytes
 from protclip.index.manifest import IndexManifest, SegmentRecord, write_index_manifest
-from protclip.index.units import Item, Run, in_turn, read_arrays, run_units, write_arrays
+from protclip.index.queries import background_of, check_queries, sample_queries
+from protclip.index.units import Item, Run, in_turn, read_arrays, run_units
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder
 from protclip.parquet import open_parquet, valid
 from protclip.version import __version__
@@ -67,7 +66,7 @@ def build_index(
     config: IndexConfig,
     *,
     previous: str | None = None,
-    queries: Embeddings | None = None,
+    queries: Sequence[Embeddings] = (),
     overwrite: bool = False,
     run: Run = in_turn,
 ) -> IndexManifest:
@@ -78,24 +77,25 @@ def build_index(
         folder: path or URL; hnswlib writes to the local disk alone, so a URL's files pass through a local folder.
         config: settings; with a previous index, those of its graphs must be the same.
         previous: path or URL of the index of an earlier release: what did not change since is taken from it.
-        queries: embeddings to measure recall with, beside vectors of the index.
+        queries: embeddings of questions, one folder a kind: recall is measured with them too, beside vectors of the
+            index, and they are the background of their kind.
         overwrite: replace an index that is there.
         run: how units of work are run.
 
     Raises:
-        ConfigError: if it cannot be written there, or the previous index was built with other settings.
+        ConfigError: if it cannot be written there, the previous index was built with other settings, or two folders of
+            queries are of one kind.
         DataError: for vectors that are not finite and of unit length, accessions that come twice, or damaged input.
         IndexMismatchError: if previous index, embeddings and queries are not of one model.
     """
     before = None if previous is None else releases.read_previous(previous, embeddings, config.graph)
-    if queries is not None:
-        _check_queries(queries, embeddings)
+    check_queries(queries, embeddings)
     claim = {
         "software": __version__,
         "config": dataclasses.asdict(config),
         "embeddings": files.sha256(files.join(embeddings.folder, FILE_NAME)),
         "previous": before and files.sha256(files.join(previous or "", FILE_NAME)),
-        "queries": queries and files.sha256(files.join(queries.folder, FILE_NAME)),
+        "queries": {asked.content: files.sha256(files.join(asked.folder, FILE_NAME)) for asked in queries},
     }
     with files.telling_what_cannot_be_written(folder):
         if previous is not None and files.absolute(previous).rstrip("/") == files.absolute(folder).rstrip("/"):
@@ -104,7 +104,7 @@ def build_index(
             )
         work = resume_folder(folder, OWN_FILES, claim, overwrite=overwrite)
         manifest, described = _Build(embeddings, folder, work, config, run).run(previous, before, queries)
-        write_index_manifest(folder, manifest, described)
+        manifest = write_index_manifest(folder, manifest, described)
         finish_folder(folder)
     return manifest
 
@@ -121,7 +121,7 @@ class _Build:
         self.memory_bytes = build_bytes(min(config.shard_rows, len(embeddings)), embeddings.dimension, config.graph.m)
 
     def run(
-        self, previous: str | None, before: IndexManifest | None, queries: Embeddings | None
+        self, previous: str | None, before: IndexManifest | None, queries: Sequence[Embeddings]
     ) -> tuple[IndexManifest, dict[str, Any]]:
         """All units; gives the manifest and the description of the files."""
         part_rows = self.plan()
@@ -137,8 +137,9 @@ class _Build:
         segments = [*carried, *built]
         if not segments:
             raise DataError(f"{self.embeddings.folder}: holds no embeddings; there is nothing to search.")
-        given = self.given_queries(queries)
-        scores = self.measure(segments, given)
+        for asked in queries:
+            sample_queries(asked, self.work, self.config.graph.seed)
+        scores = self.measure(segments, [asked.content for asked in queries])
         totals = {kind: recall.merged([of_segment[kind] for of_segment in scores]) for kind in scores[0]}
         place = recall.choose(totals, self.efs, None if self.config.ef_search else self.config.recall)
         overall = recall.report(totals, place, len(self.efs))
@@ -166,6 +167,7 @@ class _Build:
                 for segment, of_segment in zip(segments, scores, strict=True)
             ),
             release=None if match is None else match.counts(carried),
+            background=background_of(totals, self.embeddings.content),
         )
         return manifest, {name: entry for segment in segments for name, entry in segment["files"].items()}
 
@@ -213,25 +215,7 @@ class _Build:
         )
         return run_units(unit, items, self.work, "building", self.memory_bytes, self._run)
 
-    def given_queries(self, queries: Embeddings | None) -> str | None:
-        """The kind of the given queries; a sample of them is stored."""
-        if queries is None:
-            return None
-        path = files.join(self.work, "queries.npz")
-        if not files.exists(path):
-            rng = np.random.default_rng(self.config.graph.seed)
-            vectors: list[NDArray[np.float32]] = []
-            for place in rng.permutation(len(queries.part_names)):
-                vectors.append(queries.part(queries.part_names[place])[0])
-                check_unit_vectors(vectors[-1], files.join(queries.folder, queries.part_names[place]))
-                if sum(map(len, vectors)) >= recall.NUM_QUERIES:
-                    break
-            found = np.concatenate(vectors)
-            chosen = rng.choice(len(found), min(len(found), recall.NUM_QUERIES), replace=False)
-            write_arrays(path, {"vectors": found[np.sort(chosen)]})
-        return queries.content
-
-    def measure(self, segments: Sequence[Item], given: str | None) -> list[dict[str, recall.Scores]]:
+    def measure(self, segments: Sequence[Item], given: Sequence[str]) -> list[dict[str, recall.Scores]]:
         """For each segment the scores of each kind of queries."""
         total = sum(segment["live"] for segment in segments)
         sampled = [
@@ -252,7 +236,7 @@ class _Build:
         run_units(unit, sampled, self.work, "sampling", self.memory_bytes, self._run)
         unit = partial(measure_segment, names=[segment["name"] for segment in segments], given=given, **common)
         run_units(unit, sampled, self.work, "measuring", self.memory_bytes, self._run)
-        kinds = ["inside", "outside", *([given] if given else [])]
+        kinds = ["inside", "outside", *given]
         return [
             {
                 kind: recall.Scores.of(arrays, kind, len(self.efs))
@@ -273,16 +257,3 @@ def _accessions(path: str) -> pa.Array:
         raise DataError(f"{path}: {column.null_count} rows have no accession.")
     chunked = column.cast(pa.large_string()).combine_chunks()
     return chunked if isinstance(chunked, pa.Array) else pa.concat_arrays(chunked.chunks)
-
-
-def _check_queries(queries: Embeddings, embeddings: Embeddings) -> None:
-    for what, theirs, ours in (
-        ("model", queries.model_fingerprint, embeddings.model_fingerprint),
-        ("dimension", queries.dimension, embeddings.dimension),
-        ("dtype", queries.dtype, embeddings.dtype),
-    ):
-        if theirs != ours:
-            raise IndexMismatchError(
-                f"queries {queries.folder}: their {what} is {theirs}, that of {embeddings.folder} is {ours}; embed "
-                "both with one model in one dtype."
-            )

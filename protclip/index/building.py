@@ -22,6 +22,7 @@ from protclip import files
 from protclip.index import recall, releases
 from protclip.index.embeddings import Embeddings
 from protclip.index.hnsw import HnswConfig, check_unit_vectors, insert, save_graph, start_graph
+from protclip.index.queries import queries_path
 from protclip.index.segment import Segment, graph_file, rows_file, vector_hashes, write_rows
 from protclip.index.units import Item, read_arrays, write_arrays
 from protclip.manifest import describe
@@ -109,7 +110,7 @@ def measure_segment(
     dimension: int,
     efs: Sequence[int],
     names: Sequence[str],
-    given: str | None,
+    given: Sequence[str],
 ) -> dict[str, Any]:
     """The scores of all queries in a segment, as it was saved."""
     own = item["name"]
@@ -135,9 +136,9 @@ def measure_segment(
         if not outside:
             outside.append(recall.measure(segment, np.empty((0, dimension), np.float32), efs))
         arrays.update(recall.joined(outside).arrays("outside"))
-        if given:
-            vectors = read_arrays(files.join(work, "queries.npz"))["vectors"]
-            arrays.update(recall.measure(segment, vectors, efs).arrays(given))
+        for kind in given:
+            vectors = read_arrays(queries_path(work, kind))["vectors"]
+            arrays.update(recall.measure(segment, vectors, efs).arrays(kind))
     write_arrays(files.join(work, "measuring", f"{own}.npz"), arrays)
     return {}
 

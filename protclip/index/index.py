@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from protclip import files
 from protclip.errors import DataError, IndexMismatchError, RequestError
+from protclip.index import background
 from protclip.index.embeddings import METADATA
 from protclip.index.filters import Filter
 from protclip.index.hnsw import check_unit_vectors
@@ -64,6 +65,26 @@ class Index:
 
     def __len__(self) -> int:
         return self.manifest.count
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity of the index, 64 hexadecimal digits: the digest in its manifest."""
+        return self.manifest.fingerprint
+
+    def percentiles(
+        self, scores: NDArray[np.float32], question: Literal["protein", "text"]
+    ) -> NDArray[np.float64] | None:
+        """How rare scores are: the share of random questions, in %, whose best answer in the whole index scores lower.
+
+        Args:
+            scores: cosines of answers, of any shape.
+            question: what was asked with.
+
+        Returns:
+            from 0 to 100, of the shape of the scores; None where the index has no background of that kind.
+        """
+        best = self.manifest.background.get(question)
+        return None if best is None else background.percentiles(scores, best)
 
     def search(
         self,

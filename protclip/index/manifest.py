@@ -10,12 +10,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from protclip import files
-from protclip.checked import Count, Size, checked
+from protclip.checked import Count, Sha256, Size, checked
 from protclip.errors import CheckpointError, DataError, IndexMismatchError
+from protclip.index.background import check_background
 from protclip.index.embeddings import Dtype
 from protclip.index.hnsw import SPACE
 from protclip.index.segment import graph_file, rows_file
@@ -78,6 +79,16 @@ class IndexManifest:
     segments: tuple[SegmentRecord, ...]
     release: Mapping[str, Any] | None
     """What the last release changed; None where the index was built from its embeddings alone."""
+    background: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Kind of question → what the best answers of random ones score (protclip.index.background); a kind is missing
+    where too few were asked, all are in an index of before there was a background."""
+    digest: Sha256 | None = None
+    """Of all of the above and the files' checksums; None before it is written."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity of the index: its digest, or where it was never written one of what it says of itself."""
+        return self.digest or _digest(dataclasses.asdict(self))
 
     def check_model(self, fingerprint: str, where: str) -> None:
         """Refuse the queries of another model.
@@ -93,10 +104,19 @@ class IndexManifest:
             )
 
 
-def write_index_manifest(folder: str, manifest: IndexManifest, described: Mapping[str, Mapping[str, Any]]) -> None:
-    """Commit an index; ``described`` has what ``protclip.manifest.describe`` said of each of its files."""
+def write_index_manifest(
+    folder: str, manifest: IndexManifest, described: Mapping[str, Mapping[str, Any]]
+) -> IndexManifest:
+    """Commit an index; ``described`` has what ``protclip.manifest.describe`` said of each of its files.
+
+    Returns:
+        the manifest with its digest.
+    """
     body = {**dataclasses.asdict(manifest), "index_format": FORMAT}
-    write_manifest(folder, KIND, [], described=described, digest=_digest({**body, "files": described}), **body)
+    del body["digest"]
+    digest = _digest({**body, "files": described})
+    write_manifest(folder, KIND, [], described=described, digest=digest, **body)
+    return dataclasses.replace(manifest, digest=digest)
 
 
 def read_index_manifest(folder: str, *, verify: bool = False) -> IndexManifest:
@@ -111,11 +131,13 @@ def read_index_manifest(folder: str, *, verify: bool = False) -> IndexManifest:
             f"{folder}: its index format is {stored.get('index_format')!r}, this software reads {FORMAT}; make the "
             "index again from its embeddings."
         )
-    names = [field.name for field in dataclasses.fields(IndexManifest)]
-    body: dict[str, Any] = {name: stored.get(name) for name in [*names, "index_format", "files"]}
-    if stored.get("digest") != _digest(body):
+    names = {of.name for of in dataclasses.fields(IndexManifest)} - {"digest"} | {"index_format", "files"}
+    # Of what is there: fields that came later are not in the digest of an earlier version's index.
+    if stored.get("digest") != _digest({name: stored[name] for name in names if name in stored}):
         raise DataError(f"{folder}: its manifest.json was altered; restore it or make the index again.")
-    manifest = checked(IndexManifest, stored, files.join(folder, FILE_NAME))
+    where = files.join(folder, FILE_NAME)
+    manifest = checked(IndexManifest, stored, where)
+    check_background(manifest.background, where)
     segments = manifest.segments
     own = {file(segment.name) for segment in segments for file in (graph_file, rows_file)}
     if not (

@@ -98,11 +98,11 @@ def test_the_smallest_ef_that_reaches_the_wanted_recall_is_chosen(tmp_path, monk
 def test_given_queries_are_measured_as_a_kind_of_their_own(tmp_path):
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(600)))
     texts = read_embeddings(write_embeddings(tmp_path / "t", unit_vectors(80, seed=4), content="text"))
-    manifest = build_index(embeddings, str(tmp_path / "i"), IndexConfig(shard_rows=250), queries=texts)
+    manifest = build_index(embeddings, str(tmp_path / "i"), IndexConfig(shard_rows=250), queries=[texts])
     assert manifest.recall["text"]["queries"] == 80 and set(manifest.recall) == {"inside", "outside", "text"}
     other = read_embeddings(write_embeddings(tmp_path / "o", unit_vectors(80), fingerprint="a" * 64))
     with pytest.raises(IndexMismatchError, match="model"):
-        build_index(embeddings, str(tmp_path / "j"), IndexConfig(), queries=other)
+        build_index(embeddings, str(tmp_path / "j"), IndexConfig(), queries=[other])
 
 
 def test_a_row_answers_with_its_own_columns(tmp_path):
@@ -299,7 +299,7 @@ def test_an_index_has_the_dtype_of_its_embeddings_and_takes_no_other_beside_it(t
     with pytest.raises(IndexMismatchError, match=r"its dtype is float32, that of the embeddings .* is bfloat16"):
         build_index(*mixed, previous=str(tmp_path / "i-float32"))
     with pytest.raises(IndexMismatchError, match=r"their dtype is float32, that of .* is bfloat16"):
-        build_index(*mixed, queries=folders["float32"])
+        build_index(*mixed, queries=[folders["float32"]])
     assert read_embeddings(write_embeddings(tmp_path / "unsaid", unit_vectors(2))).dtype == "float32"
     with pytest.raises(DataError, match="its dtype is 'float16'; allowed are float32, bfloat16"):
         read_embeddings(write_embeddings(tmp_path / "half", unit_vectors(2), settings={"dtype": "float16"}))
