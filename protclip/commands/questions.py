@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from protclip import files
@@ -15,61 +15,64 @@ from protclip.uniprot.fasta import read_records
 from protclip.uniprot.residues import Nucleotides, looks_like_nucleotides
 from protclip.uniprot.streams import open_stream, read_lines
 
+Read = Callable[[str, Nucleotides], Iterator[Question]]
 
-@dataclass(kw_only=True, slots=True)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Questions:
-    """Where questions come from. All of a file is checked before its first question, unless it is a pipe."""
+    """Where questions come from."""
 
-    source: str
-    """Names it in messages."""
     read: Callable[[], Iterator[Question]]
     total: int | None
-    """None of a pipe."""
-    nucleotides: Nucleotides = field(default_factory=Nucleotides)
-    """What looks like DNA or RNA among those that were read."""
+    """None of a pipe, which is read once."""
+    nucleotides: Nucleotides
+    """Those that look like DNA or RNA: of all that were read so far, and where the total is known of all."""
 
     def __iter__(self) -> Iterator[Question]:
         """Each in turn, with a bar and an ETA on a terminal where there are several."""
-        questions = map(self._counted, self.read())
         if self.total == 1 or not sys.stderr.isatty():
-            return questions
+            return self.read()
         from tqdm import tqdm
 
-        return iter(tqdm(questions, desc="searching", unit="query", total=self.total))
-
-    def _counted(self, question: Question) -> Question:
-        letters = question.sequence or ""
-        if looks_like_nucleotides(letters):
-            self.nucleotides.add(question.name or f"{letters[:12]}…")
-        return question
+        return iter(tqdm(self.read(), desc="searching", unit="query", total=self.total))
 
 
-def one_question(question: Question, source: str) -> Questions:
+def one_question(question: Question) -> Questions:
     """A question of the command line."""
-    return Questions(source=source, read=lambda: iter([question]), total=1)
+    nucleotides = Nucleotides()
+    if looks_like_nucleotides(question.sequence or ""):
+        nucleotides.add(f"{(question.sequence or '')[:12]}…")
+    return Questions(read=lambda: iter([question]), total=1, nucleotides=nucleotides)
 
 
-def questions_of_file(path: str, read: Callable[[str], Iterator[Question]]) -> Questions:
+def questions_of_file(path: str, read: Read) -> Questions:
     """The questions of a file, a path or URL, by ``read_fasta`` or ``read_texts``.
+
+    All of it is read and checked before the first is asked, so that no model is loaded for a file that is refused;
+    a pipe is checked as it is read.
 
     Raises:
         DataError: if one of them cannot be asked: no question goes without an answer unseen.
     """
-    again = files.is_url(path) or Path(path).is_file()
-    total = sum(1 for _ in read(path)) if again else None
-    return Questions(source=path, read=lambda: read(path), total=total)
+    nucleotides = Nucleotides()
+    if not files.is_url(path) and Path(path).exists() and not Path(path).is_file():
+        return Questions(read=lambda: read(path, nucleotides), total=None, nucleotides=nucleotides)
+    total = sum(1 for _ in read(path, nucleotides))
+    return Questions(read=lambda: read(path, Nucleotides()), total=total, nucleotides=nucleotides)
 
 
-def read_fasta(path: str) -> Iterator[Question]:
-    """Each record, named by its accession."""
+def read_fasta(path: str, nucleotides: Nucleotides) -> Iterator[Question]:
+    """Each record, named by its accession; what looks like DNA or RNA is counted."""
     with open_stream(path) as stream:
         for record in read_records(stream, path):
             if isinstance(record, BadEntry):
                 raise DataError(f"{record}; mend or remove it.")
+            if looks_like_nucleotides(record.sequence, record.header.name):
+                nucleotides.add(record.header.accession)
             yield Question(sequence=record.sequence, name=record.header.accession)
 
 
-def read_texts(path: str) -> Iterator[Question]:
+def read_texts(path: str, _nucleotides: Nucleotides) -> Iterator[Question]:
     """Each line that is not blank, named by itself."""
     found = False
     with open_stream(path) as stream:

@@ -100,7 +100,7 @@ def main(
     elif texts is not None:
         questions = questions_of_file(texts, read_texts)
     else:
-        questions = one_question(Question(text=text, sequence=sequence, accession=accession), name)
+        questions = one_question(Question(text=text, sequence=sequence, accession=accession))
     retriever = Retriever.load(index, checkpoint=checkpoint if accession is None else None, device=device, dtype=dtype)
 
     cut: list[str] = []
@@ -122,12 +122,10 @@ def main(
         with _no_os_error(output), open_output(output) as stream:
             write(answers(), stream)
     if questions.nucleotides.number:
-        echo(f"search: {questions.nucleotides.warning(questions.source)}", err=True)
+        echo(f"search: {questions.nucleotides.warning(fasta or name)}", err=True)
     if cut:
-        what = "the question is longer than the model sees"
-        if not alone:
-            what = f"{len(cut):,} questions are longer than the model sees, the first is {cut[0]!r:.80}"
-        echo(f"search: warning: {what}; the end was not seen.", err=True)
+        which = "" if alone else f" ({len(cut):,} of them, the first is {cut[0]!r:.80})"
+        echo(f"search: warning: a question is longer than the model sees, and was cut at the end{which}.", err=True)
 
 
 @contextlib.contextmanager

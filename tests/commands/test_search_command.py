@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
 from protclip.commands import search
-from protclip.commands.search import HITS, main
-from protclip.errors import ConfigError, DataError, IndexMismatchError
+from protclip.commands.answers import answer_schema
+from protclip.commands.search import main
+from protclip.errors import ConfigError, DataError, IndexMismatchError, RequestError
 from protclip.index.embeddings import DTYPES
 from protclip.index.exact import exact_search
 
@@ -37,8 +38,9 @@ def ask(folders, *arguments: str) -> Result:
 def test_a_sequence_finds_itself_in_an_aligned_table(folders):
     result = ask(folders, "--sequence", SEQUENCES[12], "-k", "3")
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["rank", "score", "accession", "name", "organism"] and len(lines) == 4
-    assert lines[1].split() == ["1", "1.0000", "P00012", "Protein", "12", "Homo", "sapiens"]
+    columns = ["rank", "score", "percentile", "accession", "name", "organism"]
+    assert lines[0].split() == columns and len(lines) == 4
+    assert lines[1].split() == ["1", "1.0000", "100.0", "P00012", "Protein", "12", "Homo", "sapiens"]
     assert {line.index("Homo") for line in lines[1:]} == {lines[0].index("organism")}
 
 
@@ -94,15 +96,17 @@ def test_each_sequence_of_a_file_is_answered_in_every_format_as_it_is_alone(
     for ending in ("parquet", "tsv", "json", "jsonl"):
         path = tmp_path / f"out.{ending}"
         result = ask(folders, "--fasta", fasta, "-k", "4", "--output", str(path))
-        assert result.exit_code == 0 and not result.output
+        assert result.exit_code == 0 and not result.stdout
+        assert "(1 of them, the first is 'Q00000')" in result.stderr  # of 90 residues
         found[ending] = path
     table = pq.read_table(found["parquet"])
-    assert table.schema.equals(HITS) and len(table) == 28
+    assert table.schema.equals(answer_schema(None)) and len(table) == 28
     assert table.schema.metadata[b"model"].decode() == folders[0].fingerprint
     with found["tsv"].open() as stream:
         lines = list(csv.DictReader(stream, delimiter="\t"))
-    queries = json.loads(found["json"].read_text())["queries"]
-    assert queries == [json.loads(line) for line in found["jsonl"].read_text().splitlines()]
+    whole = json.loads(found["json"].read_text())
+    queries = whole.pop("queries")
+    assert [{**whole, **query} for query in queries] == [json.loads(line) for line in found["jsonl"].open()]
     for i in range(7):
         alone = json.loads(ask(folders, "--sequence", SEQUENCES[i], "-k", "4", "--json").stdout)["hits"]
         rows = table.slice(4 * i, 4).to_pylist()
@@ -112,7 +116,7 @@ def test_each_sequence_of_a_file_is_answered_in_every_format_as_it_is_alone(
             assert queries[i]["hits"][j]["accession"] == rows[j]["accession"] == hit["accession"]
             assert rows[j]["score"] == pytest.approx(hit["score"], abs=1e-5)
             assert lines[4 * i + j]["accession"] == hit["accession"]
-            assert float(lines[4 * i + j]["score"]) == pytest.approx(hit["score"], abs=1e-5)
+            assert float(lines[4 * i + j]["score"]) == pytest.approx(hit["score"], abs=6e-5)  # of four digits
             assert lines[4 * i + j]["ec"] == "; ".join(hit["ec"])
 
 
@@ -138,7 +142,7 @@ def test_a_filter_narrows_the_answers(folders):
     assert sorted(hit["accession"] for hit in hits) == [f"P{i:05d}" for i in range(0, 20, 2)]
     assert "rank" in ask(folders, "--text", "kinase", "--filter", "length > 9999").stdout  # nothing is an answer too
     error = ask(folders, "--text", "kinase", "--filter", "size > 3").exception
-    assert isinstance(error, ConfigError) and "character 1" in str(error)
+    assert isinstance(error, RequestError) and "character 1" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ def test_a_damaged_file_of_sequences_leaves_no_output(folders, tmp_path, content
 def test_an_output_that_cannot_be_written_is_one_clear_error(folders, tmp_path):
     (tmp_path / "file").write_text("")
     for output, words in (
-        ("out.csv", "allowed are .parquet"),
+        ("out.xlsx", "allowed are .parquet"),
         (str(tmp_path / "file" / "out.tsv"), "cannot be written"),
     ):
         error = ask(folders, "--text", "a", "--output", output).exception
