@@ -93,6 +93,7 @@ class Hit(BaseModel):
     reviewed: bool | None
     length: int | None
     ec: list[str] | None
+    gene: list[str] | None
     text: str | None = Field(description="The embedded text, where the index holds texts.")
 
 
