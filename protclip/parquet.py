@@ -57,6 +57,11 @@ def valid(table: pa.Table) -> pa.Table:
     return table
 
 
+def with_column(table: pa.Table, field: pa.Field) -> pa.Table:
+    """The table; with nulls where it is of a version that did not have the column yet."""
+    return table if field.name in table.column_names else table.append_column(field, pa.nulls(len(table), field.type))
+
+
 def _row_bytes(schema: pa.Schema) -> int:
     """Of the vectors of a row."""
     lists = [field.type for field in schema if pa.types.is_fixed_size_list(field.type)]

@@ -24,6 +24,7 @@ from protclip import files
 from protclip.data.seen import DistinctKeys
 from protclip.data.tokenize import biotexts
 from protclip.index.embeddings import METADATA
+from protclip.parquet import with_column
 from protclip.protanno import shards
 from protclip.protanno.shards import RowGroup, read_metadata, read_row_group
 from protclip.uniprot.entry import BadEntry, RefusedError
@@ -41,6 +42,7 @@ CHUNK_SCHEMA = pa.schema(
         pa.field("same_as", pa.int64()),
     ]
 )
+_TAKEN_OVER = ("accession", "sequence", "organism", "organism_id", "reviewed", "ec", "gene")
 CUT_FILE = "cut.json"
 """In the work folder once the inputs were cut to their end: the number of chunks, of chunks of repeats, and of rows."""
 
@@ -122,7 +124,7 @@ def cut(
 def read_chunk(item: Mapping[str, Any], content: Content) -> pa.Table:
     """The rows of an item, with the columns of CHUNK_SCHEMA."""
     groups = [RowGroup(path=item["path"], index=i, num_rows=0) for i in item["row_groups"]]
-    rows = pa.concat_tables([read_row_group(group) for group in groups])
+    rows = with_column(pa.concat_tables([read_row_group(group) for group in groups]), METADATA.field("gene"))
     if not item["pairs"]:
         return rows
     return items_of_pairs(rows, groups, content)
@@ -145,7 +147,7 @@ def count_nucleotides(rows: pa.Table) -> dict[str, dict[str, Any]]:
 def items_of_pairs(pairs: pa.Table, groups: Sequence[RowGroup], content: Content) -> pa.Table:
     """Rows of the pairs' schema, from these row groups of one file, as rows to embed: with columns of CHUNK_SCHEMA."""
     columns = {
-        **{name: pairs.column(name) for name in ("accession", "sequence", "organism", "organism_id", "reviewed", "ec")},
+        **{name: pairs.column(name) for name in _TAKEN_OVER},
         "name": pc.coalesce(pairs.column("display_name"), pairs.column("name")),
         "length": pc.cast(pc.utf8_length(pairs.column("sequence")), pa.int32()),
         "sequence_hash": pairs.column("sequence_hash"),

@@ -21,6 +21,7 @@ from protclip.uniprot.columns import COLUMNS, find_column
 from protclip.uniprot.entry import BadEntry, Entry, RefusedError, is_utf8, not_utf8
 from protclip.uniprot.fasta import Record, read_fasta, read_records
 from protclip.uniprot.formats import READERS, named_ending, open_entries
+from protclip.uniprot.gene_names import each_once, parse_gene_cells
 from protclip.uniprot.residues import bare_residues, find_invalid_residue, invalid_residue_message
 from protclip.uniprot.sniffing import sniff
 from protclip.uniprot.streams import open_stream, read_lines
@@ -47,6 +48,7 @@ _SHOWN: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "organism_id": (COLUMNS["organism_id"], cells.taxon),
     "reviewed": (COLUMNS["reviewed"], cells.status),
     "ec": (COLUMNS["ec"], cells.ec_numbers),
+    "gene": (COLUMNS["gene"], parse_gene_cells),
 }
 
 
@@ -196,6 +198,7 @@ def _fasta_row(record: Record, path: str) -> dict[str, Any]:
         "organism_id": header.organism_id,
         "reviewed": header.reviewed,
         "ec": [],
+        "gene": [header.gene] if header.gene else None,
         **_sequence(record.sequence),
         "source": path,
         "line": record.line,
@@ -221,6 +224,7 @@ def _read_entries(path: str, content: Content) -> Iterator[dict[str, Any] | BadE
                 "organism_id": entry.organism_id,
                 "reviewed": entry.reviewed,
                 "ec": list(entry.ec),
+                "gene": list(entry.gene) or None,
                 "text": text if content == "text" else None,
                 **_sequence(entry.sequence),
                 "source": path,
@@ -307,4 +311,8 @@ def _fact(field: str, value: Any) -> Any:
     if field == "ec":
         items = value if isinstance(value, list) else [value]
         return [number for item in items if item is not None for number in cells.ec_numbers(str(item))]
+    if field == "gene" and isinstance(value, list):
+        return list(each_once(str(item).strip() for item in value if item is not None)) or None
+    if field == "gene":
+        return list(parse_gene_cells(str(value))) or None
     return _SHOWN[field][1](str(value))

@@ -33,6 +33,7 @@ def rest_entry(entry: Element) -> dict[str, Any]:
         },
         "proteinExistence": next(f"{i}: {level}" for i, end in enumerate(LEVELS, 1) if level.endswith(end)),
         "proteinDescription": description,
+        "genes": [_gene(gene, evidence) for gene in _all(entry, "gene")],
         "comments": [_comment(item, evidence) for item in _all(entry, "comment") if item.get("type") in TOPICS],
         "sequence": {
             "value": "".join((sequence.text or "").split()),
@@ -88,6 +89,14 @@ def _names(protein: Element, evidence: dict[str, dict[str, str]]) -> dict[str, A
         for value in values(protein, tag):
             found[tag] = value
     return found
+
+
+def _gene(gene: Element, evidence: dict[str, dict[str, str]]) -> dict[str, Any]:
+    def values(kind: str) -> list[dict[str, Any]]:
+        return [_value(name, evidence) for name in _all(gene, "name") if name.get("type") == kind]
+
+    found = {"synonyms": values("synonym"), "orderedLocusNames": values("ordered locus"), "orfNames": values("ORF")}
+    return {"geneName": name for name in values("primary")} | {kind: names for kind, names in found.items() if names}
 
 
 def _comment(comment: Element, evidence: dict[str, dict[str, str]]) -> dict[str, Any]:

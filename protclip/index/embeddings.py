@@ -41,6 +41,7 @@ METADATA = pa.schema(
         pa.field("reviewed", pa.bool_()),
         pa.field("length", pa.int32()),
         pa.field("ec", pa.list_(pa.string())),
+        pa.field("gene", pa.list_(pa.string())),
         pa.field("text", pa.string()),
         pa.field("sequence_hash", pa.uint64()),
     ]

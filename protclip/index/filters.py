@@ -37,9 +37,11 @@ OPERATORS = {
     "reviewed": ("=", "!="),
     "length": NUMBER,
     "ec": ("=", "!=", "in"),
+    "gene": TEXT,
     "text": TEXT,
 }
-"""What may be asked of each column. Texts are compared without regard to case; an EC number is met by all below it."""
+"""What may be asked of each column. Texts are compared without regard to case; an EC number is met by all below it;
+of several numbers or genes one has to meet it."""
 
 KEYWORDS = ("and", "or", "not", "in", "contains")
 MAX_DEPTH = 50
@@ -202,23 +204,36 @@ def _condition(column: str, operator: str, value: Any) -> Test:
         equal = _condition(column, "=", value)
         return lambda table: pc.invert(equal(table))
     if column == "ec":
-        return lambda table: _ec_below(table["ec"], value)
-    if operator == "contains":
-        return lambda table: pc.match_substring(table[column], value, ignore_case=True)
+        return lambda table: _any(table["ec"], lambda numbers: _ec_below(numbers, value))
+    if column == "gene":
+        met = _text_test(operator, value)
+        return lambda table: _any(table["gene"], met)
     if column in ("name", "organism", "text"):
-        return lambda table: pc.equal(pc.utf8_lower(table[column]), value.lower())
+        met = _text_test(operator, value)
+        return lambda table: met(table[column])
     if operator in _COMPARE:
         return lambda table: _COMPARE[operator](table[column], value)
     return lambda table: pc.equal(table[column], value)
 
 
-def _ec_below(column: pa.ChunkedArray, number: str) -> Mask:
-    """Where one of the EC numbers is the given one or below it: 3.6 is met by 3.6.1.3, and not by 3.61.1.1."""
+def _text_test(operator: str, value: str) -> Callable[[pa.Array], Mask]:
+    """Whether texts are the value, or contain it."""
+    if operator == "contains":
+        return lambda texts: pc.match_substring(texts, value, ignore_case=True)
+    return lambda texts: pc.equal(pc.utf8_lower(texts), value.lower())
+
+
+def _ec_below(numbers: pa.Array, number: str) -> Mask:
+    """Where an EC number is the given one or below it: 3.6 is met by 3.6.1.3, and not by 3.61.1.1."""
+    number = re.sub(r"(\.-)+$", "", number)  # 3.6.-.- is all of 3.6
+    return pc.or_(pc.equal(numbers, number), pc.starts_with(numbers, f"{number}."))
+
+
+def _any(column: pa.ChunkedArray, test: Callable[[pa.Array], Mask]) -> Mask:
+    """Where one of a row's values meets the test; null where the row has no list."""
     lists = column.combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
-    values = pc.list_flatten(lists)
-    number = re.sub(r"(\.-)+$", "", number)  # 3.6.-.- is all of 3.6
-    met = pc.or_(pc.equal(values, number), pc.starts_with(values, f"{number}."))
+    met = test(pc.list_flatten(lists))
     mask = np.zeros(len(lists), bool)
     mask[pc.list_parent_indices(lists).filter(pc.fill_null(met, False)).to_numpy()] = True
     return pa.array(mask, mask=pc.is_null(lists).to_numpy(zero_copy_only=False))

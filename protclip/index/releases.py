@@ -209,7 +209,12 @@ def _num_different(one: pa.Table, other: pa.Table) -> int:
     """Rows of which anything but the vector differs."""
     different = np.zeros(len(one), bool)
     for name in METADATA.names:
-        a, b = (pc.binary_join(table[name], ";") if name == "ec" else table[name] for table in (one, other))
+        a, b = (_joined(table[name]) for table in (one, other))
         equal = pc.if_else(pc.and_(pc.is_null(a), pc.is_null(b)), True, pc.fill_null(pc.equal(a, b), False))
         different |= ~equal.to_numpy()
     return int(different.sum())
+
+
+def _joined(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column; its lists, which cannot be compared, as texts."""
+    return pc.binary_join(column, ";") if pa.types.is_list(column.type) else column

@@ -24,12 +24,14 @@ from protclip.errors import DataError
 from protclip.index.embeddings import METADATA
 from protclip.index.exact import exact_search
 from protclip.index.hnsw import check_unit_vectors, load_graph, search_graph, stored_vectors
-from protclip.parquet import open_parquet, valid
+from protclip.parquet import open_parquet, valid, with_column
 from protclip.terminal import printable
 
 ROWS = METADATA.append(pa.field("live", pa.bool_(), nullable=False)).append(
     pa.field("vector_hash", pa.uint64(), nullable=False)
 )
+_GENE = ROWS.get_field_index("gene")
+_SCHEMAS = [(schema.names, schema.types) for schema in (ROWS, ROWS.remove(_GENE))]  # the second is of earlier versions
 EXACT_ROWS = 10_000
 """Among so few rows each question is answered by exact search: at D = 512 in some 2 ms, and it misses nothing."""
 GRAPH_COST = 20
@@ -63,16 +65,18 @@ def write_rows(path: str, metadata: pa.Table, live: NDArray[np.bool_], hashes: N
 
 
 def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a segment's rows, or some columns of them.
+    """Read a segment's rows, or some columns of them; genes, where an earlier version wrote it, are null.
 
     Raises:
         DataError: if it is no such file.
     """
     with open_parquet(path) as file:
         schema = file.schema_arrow
-        if schema.names != ROWS.names or schema.types != ROWS.types:
+        if (schema.names, schema.types) not in _SCHEMAS:
             raise DataError(f"{path}: has the columns {printable(', '.join(schema.names))}, not those of an index.")
-        return valid(file.read(columns if columns is None else list(columns)))
+        names = ROWS.names if columns is None else list(columns)
+        table = valid(file.read([name for name in names if name in schema.names]))
+        return with_column(table, ROWS.field(_GENE)).select(names)
 
 
 class Segment:

@@ -210,6 +210,7 @@ def _row(entry: Entry, probability: float, seed: int) -> dict[str, Any]:
         "organism": entry.organism,
         "organism_id": entry.organism_id,
         "ec": entry.ec,
+        "gene": entry.gene or None,
         "sequence_hash": hash64(entry.sequence),
         "probability": probability,
         "order": hash64(seed, "order", entry.accession),

@@ -38,10 +38,13 @@ SCHEMA = pa.schema(
         pa.field("organism", pa.string()),
         pa.field("organism_id", pa.int32()),
         pa.field("ec", pa.list_(pa.string()), nullable=False),
+        pa.field("gene", pa.list_(pa.string())),
         pa.field("sequence_hash", pa.uint64(), nullable=False),
         pa.field("probability", pa.float64(), nullable=False),
     ]
 )
+ADDED_COLUMNS = ("gene",)
+"""Those that folders of earlier versions lack, which is as if all were null."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +105,8 @@ def read_metadata(path: str) -> pq.FileMetaData:
         DataError: if it is not parquet, or lacks a column of the schema.
     """
     with open_parquet(path) as file:
-        found = {field.name: field.type for field in file.schema_arrow}
+        found = {name: SCHEMA.field(name).type for name in ADDED_COLUMNS}
+        found |= {field.name: field.type for field in file.schema_arrow}
         if wrong := [field.name for field in SCHEMA if found.get(field.name) != field.type]:
             raise DataError(f"{path}: column {wrong[0]!r} is missing or of another type; make the folder again.")
         return file.metadata

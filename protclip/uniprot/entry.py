@@ -55,6 +55,8 @@ class Entry:
     """NCBI taxonomy identifier."""
     ec: tuple[str, ...] = ()
     """EC numbers of the protein and its parts, each once, in the entry's order."""
+    gene: tuple[str, ...] = ()
+    """All names of its genes, each once: of each gene its name, synonyms, ordered locus names, open reading frames."""
 
     def __post_init__(self) -> None:
         for field, label in LABELS.items():

@@ -36,6 +36,8 @@ class Header:
     """UniProt's protein name, with ``(Fragment)``; in other headers all after the first word."""
     organism: str | None = None
     organism_id: int | None = None
+    gene: str | None = None
+    """UniProt's ``GN``: one name, whole."""
     existence: str | None = None
     """As written after ``PE=``; not checked."""
 
@@ -74,6 +76,7 @@ def parse_header(line: str) -> Header:
         name=name.strip() or None,
         organism=fields.get("OS") or None,
         organism_id=int(taxon) if re.fullmatch(r"\d{1,9}", taxon) else None,
+        gene=fields.get("GN") or None,
         existence=fields.get("PE"),
     )
 
@@ -139,6 +142,7 @@ def _entry(record: Record, source: str) -> Entry | BadEntry:
         display_name=record.display_name,
         organism=header.organism,
         organism_id=header.organism_id,
+        gene=(header.gene,) if header.gene else (),
     )
 
 

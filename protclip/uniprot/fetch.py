@@ -36,7 +36,7 @@ FORMATS = {".dat": "txt", ".txt": "txt", ".tsv": "tsv", ".fasta": "fasta", ".xml
 """File endings, ``.gz`` set aside, and how the service calls the format."""
 TSV_FIELDS = (
     "accession,id,reviewed,protein_name,organism_name,organism_id,cc_function,cc_subcellular_location,cc_similarity,"
-    "protein_existence,ec,sequence"
+    "protein_existence,ec,gene_names,gene_primary,sequence"
 )
 """What curation reads of a table: https://www.uniprot.org/help/return_fields."""
 

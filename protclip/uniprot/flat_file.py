@@ -15,13 +15,14 @@ from protclip.errors import DataError
 from protclip.uniprot.comments import TOPICS
 from protclip.uniprot.crc64 import crc64
 from protclip.uniprot.entry import UTF8, BadEntry, Entry, RefusedError, checked_sequence
+from protclip.uniprot.gene_names import parse_gene_lines
 from protclip.uniprot.protein_names import parse_names, unwrap
 from protclip.uniprot.streams import num_lines, read_blocks
 
 MAX_ENTRY_BYTES = 64 << 20
 """The largest entries of UniProtKB have a few MB; more without a ``//`` line is another kind of file."""
 
-_RUN_END = {code: re.compile(rb"\n(?!" + code + rb"   )") for code in (b"ID", b"AC", b"DE", b"OS", b"OX", b"PE")}
+_RUN_END = {code: re.compile(rb"\n(?!" + code + rb"   )") for code in (b"ID", b"AC", b"DE", b"GN", b"OS", b"OX", b"PE")}
 # All that is looked for in a whole entry is found in one pass.
 _MARK = re.compile(rb"\n(?:(?:ID|AC|PE|SQ)   |CC   -!- (?:" + "|".join(TOPICS).encode() + rb"):|//[ \t]*(?=\n))")
 _LONGEST_MARK = 64
@@ -149,6 +150,7 @@ def _entry(piece: _Piece, accession: str) -> Entry:
         organism=_organism(unwrap(_lines(head, b"OS"))),
         organism_id=int(taxon[1]) if taxon else None,
         ec=names.ec,
+        gene=parse_gene_lines(_lines(head, b"GN")),
     )
 
 

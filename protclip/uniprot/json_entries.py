@@ -14,6 +14,7 @@ from protclip.errors import DataError
 from protclip.uniprot.comments import TOPICS, Comments, evidence_tag, sentence
 from protclip.uniprot.crc64 import crc64
 from protclip.uniprot.entry import BadEntry, Entry, RefusedError, checked_sequence
+from protclip.uniprot.gene_names import each_once
 from protclip.uniprot.json_objects import between_entries, cut_entries, opens_list, parse_object, refuse_cut
 from protclip.uniprot.protein_names import Names, ProteinNames, compose_names
 
@@ -86,6 +87,7 @@ def entry_of(record: Any) -> Entry:
         organism=_organism(organism),
         organism_id=taxon if taxon is not None and 0 < taxon < 10**9 else None,
         ec=names.ec,
+        gene=_gene_names(_objects(record, "genes")),
         **_comments(_objects(record, "comments")),
     )
 
@@ -176,6 +178,15 @@ def _names(description: Mapping[str, Any]) -> Names:
     found += [("CD_antigen", name) for name in _objects(description, "cdAntigenNames")]
     found += [("INN", name) for name in _objects(description, "innNames")]
     return Names(names=[(kind, text) for kind, name in found if (text := _text(name))])
+
+
+def _gene_names(genes: list[dict[str, Any]]) -> tuple[str, ...]:
+    names = []
+    for gene in genes:
+        names.append(_value(gene, "geneName", dict, {}))
+        for kind in ("synonyms", "orderedLocusNames", "orfNames"):
+            names += _objects(gene, kind)
+    return each_once(map(_text, names))
 
 
 def _comments(comments: list[dict[str, Any]]) -> dict[str, Any]:

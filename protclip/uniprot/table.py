@@ -33,10 +33,12 @@ from protclip.uniprot.entry import (
     is_utf8,
     not_utf8,
 )
+from protclip.uniprot.gene_names import parse_gene_cells
 from protclip.uniprot.protein_names import parse_name_cell
 from protclip.uniprot.streams import read_line_blocks, split_lines
 
 _PROPERTIES = (("function",), ("subcellular_location",), ("similarity", "families"))
+_GENE_COLUMNS = ("gene", "gene_primary", "gene_synonym", "gene_locus", "gene_orf")
 _NEWLINE = ord("\n")
 _FOREIGN = -2
 _CODES = range(128)
@@ -143,6 +145,7 @@ def _entry(row: Sequence[str], accession: str | None, layout: Layout) -> Entry:
         organism=cells.text_or_none(cell("organism")),
         organism_id=cells.taxon(cell("organism_id")),
         ec=cells.ec_numbers(cell("ec")) or names.ec,
+        gene=parse_gene_cells(*map(cell, _GENE_COLUMNS)),
     )
 
 

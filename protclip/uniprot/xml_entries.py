@@ -16,6 +16,7 @@ from protclip.errors import DataError
 from protclip.uniprot.comments import TOPICS, Comments, evidence_tag, sentence
 from protclip.uniprot.crc64 import crc64
 from protclip.uniprot.entry import BadEntry, Entry, RefusedError, checked_sequence
+from protclip.uniprot.gene_names import each_once
 from protclip.uniprot.protein_names import Names, ProteinNames, compose_names
 from protclip.uniprot.streams import read_blocks
 
@@ -52,6 +53,7 @@ _NAME_KINDS = {
     "cdAntigenName": "CD_antigen",
     "innName": "INN",
 }
+_GENE_NAME_TYPES = ("primary", "synonym", "ordered locus", "ORF")
 _FRAGMENTS = {"single": "Fragment", "multiple": "Fragments"}
 # XML writes each part of a location with a capital; the flat file keeps it behind a comma only in these terms of
 # UniProt's vocabulary (and in abbreviations, told by their second character).
@@ -185,6 +187,7 @@ def _entry(entry: Element) -> Entry:
         organism=organism,
         organism_id=organism_id,
         ec=names.ec,
+        gene=_gene_names(children.get("gene", [])),
         **_comments(children.get("comment", []), evidence),
     )
 
@@ -219,6 +222,11 @@ def _names(element: Element) -> Names:
             if (text := _text(name)) and _tag(name) in _NAME_KINDS:
                 found.names.append((_NAME_KINDS[_tag(name)], text))
     return found
+
+
+def _gene_names(genes: list[Element]) -> tuple[str, ...]:
+    names = ((name.get("type"), _text(name)) for gene in genes for name in _children(gene, "name"))
+    return each_once(text for kind, text in names if kind in _GENE_NAME_TYPES)
 
 
 def _organism(organisms: list[Element]) -> tuple[str | None, int | None]:

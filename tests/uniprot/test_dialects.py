@@ -319,7 +319,7 @@ def test_a_file_that_is_no_such_table_is_said_to_be_what_it_is(tmp_path: Path, t
 
 def test_columns_that_are_not_read_are_named_once_with_what_was_probably_meant(tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in ("a.csv", "b.tsv", "c.csv", "d.fasta")]
-    odd = ["Entry", "Sequence", "Funtion_CC", "Gene Names", "Subcell. location [CC]", "Protein names", "protein_name"]
+    odd = ["Entry", "Sequence", "Funtion_CC", "Keywords", "Subcell. location [CC]", "Protein names", "protein_name"]
     for path, text in zip(
         paths,
         (",".join(odd) + "\n", "Entry\tSequence\tOrganism\n", ";".join(odd) + "\n", ">sp|Q00009|A_B Name\nMKV\n"),
@@ -328,7 +328,7 @@ def test_columns_that_are_not_read_are_named_once_with_what_was_probably_meant(t
         Path(path).write_text(text)
     assert list(describe_unused_columns(paths)) == [
         f"{paths[0]} and 1 more like it: not read are the columns 'Funtion_CC' (did you mean 'Function [CC]'?), "
-        "'Gene Names', 'Subcell. location [CC]' (did you mean 'Subcellular location [CC]'?), "
+        "'Keywords', 'Subcell. location [CC]' (did you mean 'Subcellular location [CC]'?), "
         "'protein_name' (read is 'Protein names')"
     ]
     Path(paths[1]).write_text("Entry\tSeq\n")

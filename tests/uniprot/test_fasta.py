@@ -30,6 +30,7 @@ def test_a_uniprot_header_is_read_in_full() -> None:
         name="Albumin (Fragment)",
         organism="Bos taurus (strain A=1)",
         organism_id=9913,
+        gene="ALB",
         existence="1",
     )
 

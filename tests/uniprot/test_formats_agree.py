@@ -31,6 +31,8 @@ EXPORT = {
         "(allergen Tes t 1) (CD antigen CD999) (Testgrastim) [Cleaved into: Small chain (SC); Large chain] "
         "[Includes: First domain (EC 2.2.2.2) (Domain one); Second domain] (Fragments)"
     ),
+    "Gene Names": "nov nova NOV-2 b0001 b0002; Tes p 2 nova ORF_1",
+    "Gene Names (primary)": "nov; Tes p 2",
     "Organism": "Testus organismus (strain ATCC 00001 / DSM 2 / NBRC 100001) (Test-organism)",
     "Organism (ID)": "12345",
     "Protein existence": "Evidence at transcript level",

@@ -51,6 +51,7 @@ ENTRY = Entry(
     organism="Homo sapiens (Human)",
     organism_id=9606,
     ec=("1.6.5.2", "1.-.-.-"),
+    gene=("nqo1",),
 )
 
 
@@ -103,6 +104,7 @@ def test_a_row_is_read_in_full() -> None:
             "Organism (ID)": "organism_id",
             "Protein existence": "protein_existence",
             "EC number": "ec",
+            "Gene Names": "gene_names",
             "Sequence": "sequence",
             "Function [CC]": "cc_function",
             "Subcellular location [CC]": "cc_subcellular_location",
