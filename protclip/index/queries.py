@@ -62,10 +62,8 @@ def sample_queries(queries: Embeddings, work: str, seed: int) -> None:
         if sum(map(len, vectors)) >= recall.NUM_QUERIES:
             break
     found = np.concatenate(vectors)
-    chosen = np.sort(rng.choice(len(found), min(len(found), recall.NUM_QUERIES), replace=False))
-    # As the index's own: vectors that were stored as float16 are of length 1 to three digits only.
-    unit = found[chosen] / np.linalg.norm(found[chosen], axis=1, keepdims=True)
-    write_arrays(path, {"vectors": unit})
+    chosen = rng.choice(len(found), min(len(found), recall.NUM_QUERIES), replace=False)
+    write_arrays(path, {"vectors": found[np.sort(chosen)]})
 
 
 def background_of(totals: Mapping[str, recall.Scores], content: str) -> dict[str, tuple[float, ...]]:

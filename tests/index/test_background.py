@@ -113,12 +113,6 @@ def test_given_questions_are_the_background_of_their_kind_and_stand_in_for_rows_
         build(tmp_path / "twice", vectors, queries=[texts, few])
 
 
-def test_questions_stored_as_float16_score_as_unit_vectors(tmp_path):
-    vectors = unit_vectors(60)
-    rough = read_embeddings(write_embeddings(tmp_path / "rough", vectors * np.float32(0.9995)))
-    assert build(tmp_path / "i", vectors, queries=[rough]).background["protein"] == (1,) * 60
-
-
 def test_too_few_rows_have_no_background(tmp_path):
     assert build(tmp_path / "few", unit_vectors(19)).background == {}
     assert len(build(tmp_path / "enough", unit_vectors(20)).background["protein"]) == 20

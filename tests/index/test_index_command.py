@@ -25,6 +25,7 @@ def test_segments_built_on_ray_are_those_built_here_and_the_next_release_follows
     result = run(embeddings, "--output", tmp_path / "i", "--shard-rows", 60, "--recall", 0.9)
     assert result.exit_code == 0, result.output
     assert "inside queries (160): recall@10" in result.output
+    assert "random protein questions (160): the best answer scores 0." in result.output
     assert "160 protein vectors of dimension 16, segments: 3, ef_search" in result.output
     build_index(read_embeddings(embeddings), str(tmp_path / "here"), IndexConfig(shard_rows=60, recall=0.9))
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("i", "here"))
