@@ -2,7 +2,8 @@
 
 ``group=None`` means a single process: nothing is exchanged. A model is *replicated* by DDP, or *sharded* by FSDP2
 (Zhao et al. 2023, arXiv:2304.11277): weights, gradients and optimizer states divided over the workers, the weights of a
-block gathered where they are needed. Both make the same step.
+block gathered where they are needed. Both make the same step. FSDP2 takes a second to import and is so only where
+processes work together: a single one, such as a search, starts without it.
 Shapes: B rows of this worker, N rows of all workers in rank order, D width.
 """
 
@@ -10,16 +11,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+    from typing_extensions import TypeIs
 
 
 def rank(group: ProcessGroup | None) -> int:
@@ -96,6 +98,9 @@ def shard(
     """
     if group is None:
         return model
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
     mesh = DeviceMesh.from_group(group, next(model.parameters()).device.type)
     whole = {parameter for parameter in model.parameters() if parameter.ndim == 0}  # FSDP2 divides no single numbers
     for block in blocks:
@@ -112,7 +117,7 @@ def whole_weights(network: nn.Module) -> Iterator[None]:
 
     A sharded model gathers its weights in each pass, which all workers have to make together, and equally often.
     """
-    modules = [module for module in network.modules() if isinstance(module, FSDPModule)]
+    modules = [module for module in network.modules() if _is_sharded(module)]
     for module in modules:
         module.unshard()
         module.set_reshard_after_forward(False, recurse=False)
@@ -124,7 +129,7 @@ def whole_weights(network: nn.Module) -> Iterator[None]:
 
 def run_block(block: nn.Module, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     """``function(inputs)``, which computes with a block's weights in place of its ``forward``."""
-    if not isinstance(block, FSDPModule):
+    if not _is_sharded(block):
         return function(inputs)
     block.forward = function
     try:
@@ -137,7 +142,7 @@ def run_block(block: nn.Module, function: Callable[[Tensor], Tensor], inputs: Te
 @contextlib.contextmanager
 def without_averaging(network: nn.Module) -> Iterator[None]:
     """Within it, backward adds to this worker's gradients alone; the next backward outside of it averages all."""
-    if isinstance(network, FSDPModule):
+    if _is_sharded(network):
         network.set_requires_gradient_sync(False)
         yield
         network.set_requires_gradient_sync(True)
@@ -151,10 +156,10 @@ def without_averaging(network: nn.Module) -> Iterator[None]:
 def clip_gradients(network: nn.Module, max_norm: float, group: ProcessGroup | None) -> Tensor:
     """Scale the averaged gradient down to a norm; returns the norm that it had, of all parameters together."""
     parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
-    if not isinstance(network, FSDPModule):
+    if not _is_sharded(network):
         return nn.utils.clip_grad_norm_(parameters, max_norm)
-    sharded = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
-    whole = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+    sharded = [parameter for parameter in parameters if _is_divided(parameter)]
+    whole = [parameter for parameter in parameters if not _is_divided(parameter)]
     for parameter in whole:  # FSDP2 leaves them alone
         assert parameter.grad is not None
         parameter.grad = mean_over_workers(parameter.grad, group)
@@ -166,13 +171,15 @@ def clip_gradients(network: nn.Module, max_norm: float, group: ProcessGroup | No
 
 def gathered(tensor: Tensor) -> Tensor:
     """A tensor whole, which may lie on the workers in parts; all of them have to call."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_divided(tensor) else tensor
 
 
 def laid_out_like(tensor: Tensor, model: Tensor) -> Tensor:
     """A tensor that every worker has whole, divided over them where ``model`` is."""
-    if not isinstance(model, DTensor):
+    if not _is_divided(model):
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(
         tensor.to(model.device, model.dtype), model.device_mesh, model.placements, src_data_rank=None
     )
@@ -194,6 +201,24 @@ def from_first_worker(value: str | None, group: ProcessGroup | None) -> str | No
     box = [value]
     dist.broadcast_object_list(box, src=0, group=group)
     return box[0]
+
+
+def _is_sharded(module: nn.Module) -> TypeGuard[Any]:
+    """Whether FSDP2 divided it, so that it is an ``FSDPModule`` as well."""
+    if not dist.is_initialized():
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(module, FSDPModule)
+
+
+def _is_divided(tensor: Tensor) -> TypeIs[DTensor]:
+    """Whether a part of it is here, and the others on other workers."""
+    if not dist.is_initialized():
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
 
 
 def _grad_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
