@@ -24,7 +24,7 @@ def _encodable(value: str) -> str:
 
 
 Item = Annotated[str, StringConstraints(min_length=1), AfterValidator(_encodable)]
-Number = Annotated[float, Field(allow_inf_nan=False, strict=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 Hit.__pydantic_config__ = Answer.__pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[attr-defined]
 

@@ -26,7 +26,7 @@ BLOCK_ANSWERS = 512
 """Of parquet, written together."""
 DIGITS = {"score": 4, "percentile": 1}
 """Of what people read; JSON and parquet have all."""
-TABLE_COLUMNS: dict[Content, Sequence[str]] = {"protein": ("name", "organism"), "text": ("text",)}
+TABLE_COLUMNS: dict[Content, Sequence[str]] = {"protein": ("gene", "name", "organism"), "text": ("text",)}
 """What the table shows unless columns are chosen."""
 FIRST = (
     pa.field("query", pa.string()),

@@ -75,6 +75,7 @@ def background_of(totals: Mapping[str, recall.Scores], content: str) -> dict[str
         totals: the scores over all segments, of ``inside`` and the given kinds.
         content: of the index.
     """
-    given = {kind: scores for kind, scores in totals.items() if kind in CONTENTS}
-    best = {kind: best_scores(scores.exact_QK) for kind, scores in {content: totals["inside"], **given}.items()}
+    asked: dict[str, recall.Scores] = {content: totals["inside"]}
+    asked |= {kind: totals[kind] for kind in CONTENTS if kind in totals}
+    best = {kind: best_scores(scores.exact_QK) for kind, scores in asked.items()}
     return {kind: tuple(scores) for kind, scores in sorted(best.items()) if scores is not None}

@@ -6,9 +6,10 @@ import asyncio
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 
+from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
+from protclip.retrieval import Answer, Asked
 from serve.api import make_api
 from serve.errors import OverloadedError, UnavailableError
 from serve.schemas import IndexInfo
@@ -25,12 +26,10 @@ class FailingBackend:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    async def embed_proteins(self, _sequences: Any) -> np.ndarray:
+    async def embed(self, _questions: Any) -> list[Asked]:
         raise self.error
 
-    embed_texts = embed_proteins
-
-    async def search(self, _query: Any, _k: int) -> list[dict[str, Any]]:
+    async def search(self, _question: Any, _options: Any) -> Answer:
         raise self.error
 
     async def describe_index(self) -> IndexInfo:
@@ -78,3 +77,24 @@ def test_health_fails_where_a_part_does_not_answer():
 def test_a_failure_of_ours_tells_the_client_no_details():
     status, _, error = ask(KeyError("secret/path"), "POST", "/v1/search", b'{"text": "a"}')
     assert status == 500 and error["type"] == "InternalError" and "secret" not in error["message"]
+
+
+class TomorrowsError(NotFoundError):
+    """A class that no table knows."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RequestError("filter: …"), 422),
+        (NotFoundError("accession: …"), 404),
+        (TomorrowsError("accession: …"), 404),
+        (DataError("a file of the server: …"), 500),
+        (ConfigError("…"), 500),
+        (CheckpointError("…"), 500),
+        (IndexMismatchError("…"), 500),
+    ],
+)
+def test_the_status_says_whose_fault_it_is(error, status):
+    found, _, body = ask(error, "POST", "/v1/search", b'{"text": "a"}')
+    assert (found, body) == (status, {"type": type(error).__name__, "message": str(error)})

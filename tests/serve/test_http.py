@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import requests
+from click.testing import CliRunner
 from tiny_model import random_sequences, random_texts
 
+from protclip.commands.search import main
+from protclip.errors import ConfigError
 from protclip.index.exact import exact_search
 from protclip.index.manifest import read_index_manifest
+from protclip.retrieval import Retriever
 from protclip.version import __version__
 
 pytestmark = pytest.mark.serve
@@ -39,7 +46,7 @@ def test_health_says_what_is_loaded(server):
 def test_the_schema_names_routes_and_errors(server):
     paths = requests.get(f"{server.url}/openapi.json", timeout=60).json()["paths"]
     assert set(paths) == {"/v1/embed", "/v1/search", "/health"}
-    assert {"200", "413", "422", "503"} <= set(paths["/v1/search"]["post"]["responses"])
+    assert {"200", "404", "413", "422", "503"} <= set(paths["/v1/search"]["post"]["responses"])
 
 
 def test_a_served_embedding_is_the_models_own(server):
@@ -87,7 +94,7 @@ def test_requests_side_by_side_answer_as_one_alone_and_a_bad_one_fails_alone(ser
     np.testing.assert_allclose(together, server.model.embed_proteins(many), atol=1e-5)
     for answer in bad:
         error = error_of(answer.result(), 422)
-        assert error["type"] == "DataError" and "sequence 2 of 2: holds '7'" in error["message"]
+        assert error["type"] == "RequestError" and "'proteins[1]': holds '7'" in error["message"]
 
 
 def test_the_items_of_a_request_keep_their_order(server):
@@ -100,7 +107,7 @@ def test_the_items_of_a_request_keep_their_order(server):
     [
         ("/v1/embed", {"proteins": ["M"] * 9}, "proteins: holds 9 items"),
         ("/v1/embed", {"proteins": ["M" * 101]}, "proteins[0]: has 101"),
-        ("/v1/embed", {"texts": ["  "]}, "text 1 of 1 is empty"),
+        ("/v1/embed", {"texts": ["  "]}, "'texts[0]' is empty"),
         ("/v1/embed", {"texts": ["\ud800"]}, "texts.0"),
         ("/v1/embed", {}, "either 'proteins' or 'texts'"),
         ("/v1/search", {"text": "a" * 401}, "text: has 401"),
@@ -108,6 +115,9 @@ def test_the_items_of_a_request_keep_their_order(server):
         ("/v1/search", {"text": "a", "k": "5"}, "k:"),
         ("/v1/search", {"text": "a", "kk": 5}, "kk:"),
         ("/v1/search", {"sequence": "MK*T"}, "holds '*'"),
+        ("/v1/search", {"text": "a", "filter": "length >"}, "filter 'length >', character 9"),
+        ("/v1/search", {"embedding": [1.0, 2.0]}, "has 2 numbers, and those of the index 24"),
+        ("/v1/search", {"embedding": [1.0] * 24, "exclude_self": True}, "without a name"),
     ],
 )
 def test_a_request_that_cannot_be_answered_is_422_and_says_why(server, route, body, part):
@@ -135,3 +145,45 @@ def test_a_body_above_the_limit_is_413_with_and_without_its_length(server):
 def test_other_routes_and_methods_come_in_the_envelope(server):
     error_of(requests.get(f"{server.url}/nothing", timeout=60), 404)
     error_of(requests.get(f"{server.url}/v1/embed", timeout=60), 405)
+
+
+def test_an_unknown_accession_is_404(server):
+    error = error_of(server.post("/v1/search", {"accession": "P99999"}), 404)
+    assert error["type"] == "NotFoundError" and "'P99999'" in error["message"]
+
+
+def test_http_command_line_and_python_give_one_answer(server):
+    """Field by field, for questions of each kind; one more digit than float32 has is rounded off."""
+    retriever = Retriever.load(server.args.index, checkpoint=server.args.checkpoint)
+    for question in ({"text": TEXTS[0]}, {"sequence": server.sequences[3]}, {"accession": "P00007"}):
+        (kind, value) = next(iter(question.items()))
+        options = {"k": 5, "offset": 2, "exclude_self": True, "min_score": -0.5, "exact": True}
+        where, columns = "reviewed and length < 150", ["name", "gene", "ec"]
+        python = asdict(retriever.search(**question, **options, where=where, columns=columns))
+        http = server.post("/v1/search", {**question, **options, "filter": where, "columns": columns}).json()
+        arguments = [server.args.index, "--checkpoint", server.args.checkpoint, f"--{kind}", value, "-k", "5"]
+        arguments += ["--offset", "2", "--exclude-self", "--min-score", "-0.5", "--exact", "--json"]
+        arguments += ["--filter", where, "--columns", ",".join(columns)]
+        typed = json.loads(CliRunner().invoke(main, arguments).stdout)
+        assert len(python["hits"]) == 5 and python["hits"][0]["rank"] == 3
+        for other in (http, typed):
+            assert [list(hit) for hit in other["hits"]] == [list(hit) for hit in python["hits"]]
+            for mine, theirs in zip(python["hits"], other["hits"], strict=True):
+                assert theirs.pop("score") == pytest.approx(mine["score"], abs=1e-6)
+                assert theirs.pop("percentile") == pytest.approx(mine["percentile"], abs=2)
+                assert theirs == {name: mine[name] for name in theirs}
+            assert {**other, "hits": None} == {**python, "hits": None}
+
+
+def test_the_cause_of_what_failed_in_another_process_comes_through(ray_cluster):  # noqa: ARG001
+    import ray
+
+    from serve.deployments import _call
+
+    @ray.remote(num_cpus=0)
+    def fail() -> None:
+        raise ConfigError("the setting x=1 cannot work.")
+
+    with pytest.raises(ConfigError) as caught:
+        asyncio.run(_call(fail))
+    assert type(caught.value) is ConfigError and str(caught.value) == "the setting x=1 cannot work."
