@@ -37,15 +37,17 @@ def write_embeddings(
     """
     folder.mkdir(parents=True)
     count, dimension = vectors.shape
+    ids = accessions or [f"P{i:05d}" for i in range(count)]
     table = pa.table(
         {
-            "accession": accessions or [f"P{i:05d}" for i in range(count)],
+            "accession": ids,
             "name": [None if i % 7 == 3 else f"Protein {i}" for i in range(count)],
             "organism": ["Homo sapiens"] * count,
             "organism_id": pa.array([9606] * count, pa.int32()),
             "reviewed": [i % 2 == 0 for i in range(count)],
             "length": pa.array(range(100, 100 + count), pa.int32()),
             "ec": pa.array([["1.1.1.1"] if i % 2 else [] for i in range(count)], pa.list_(pa.string())),
+            "gene": pa.array([None if a[-1] == "0" else [f"g{a}", f"b_{a}"] for a in ids], pa.list_(pa.string())),
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), dimension),
         }
     )

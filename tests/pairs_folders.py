@@ -31,6 +31,7 @@ def row(entry: Entry) -> dict[str, Any]:
     return {
         **{name: getattr(entry, name) for name in columns},
         "ec": list(entry.ec),
+        "gene": list(entry.gene) or None,
         "sequence_hash": hash64(entry.sequence),
         "probability": 1.0,
     }

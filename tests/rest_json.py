@@ -95,8 +95,11 @@ def _gene(gene: Element, evidence: dict[str, dict[str, str]]) -> dict[str, Any]:
     def values(kind: str) -> list[dict[str, Any]]:
         return [_value(name, evidence) for name in _all(gene, "name") if name.get("type") == kind]
 
-    found = {"synonyms": values("synonym"), "orderedLocusNames": values("ordered locus"), "orfNames": values("ORF")}
-    return {"geneName": name for name in values("primary")} | {kind: names for kind, names in found.items() if names}
+    lists = {"synonyms": values("synonym"), "orderedLocusNames": values("ordered locus"), "orfNames": values("ORF")}
+    found: dict[str, Any] = {kind: names for kind, names in lists.items() if names}
+    for name in values("primary"):
+        found["geneName"] = name
+    return found
 
 
 def _comment(comment: Element, evidence: dict[str, dict[str, str]]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from protclip.uniprot.protein_names import unwrap
 _KINDS = ("Synonyms", "OrderedLocusNames", "ORFNames")
 # One that is not closed, in a damaged line, ends with its field.
 _EVIDENCE = re.compile(r"\s*\{(?:ECO:|EI\d)(?:[^{}]*\}|[^{};]*)")
-_BETWEEN_NAMES = re.compile(r",?\s+")
 
 
 def each_once(names: Iterable[str]) -> tuple[str, ...]:
@@ -44,7 +43,7 @@ def parse_gene_lines(lines: Sequence[str]) -> tuple[str, ...]:
         if kind == "Name":
             names.append(value.strip())
         elif kind in _KINDS:
-            names += map(str.strip, value.split(", "))
+            names += (name.strip(" ,") for name in value.split(", "))
     return each_once(names)
 
 
@@ -60,14 +59,18 @@ def parse_gene_cells(names: str, primary: str = "", *others: str) -> tuple[str, 
         primary: of ``Gene Names (primary)``.
         others: of the synonyms, the ordered locus names and the open reading frames.
     """
-    first = _genes(primary)
-    if means_nothing(names):
+    if not any((names, primary, *others)):
+        return ()
+    genes, first = _genes(names), _genes(primary)
+    if not genes:
         kinds = [[[name] for name in first], *([_words(gene) for gene in _genes(cell)] for cell in others)]
         return each_once(name for gene in zip_longest(*kinds, fillvalue=[]) for kind in gene for name in kind)
     found: list[str] = []
-    for gene, name in zip_longest(genes := _genes(names), first[: len(genes)], fillvalue=""):
-        is_first = f"{gene} ".startswith(f"{name} ")
-        found += [name, *_words(gene[len(name) :])] if is_first else _words(gene)
+    for gene, name in zip_longest(genes, first[: len(genes)], fillvalue=""):
+        if name and gene.startswith(name) and gene[len(name) : len(name) + 1] in ("", " "):
+            found += [name, *_words(gene[len(name) :])]
+        else:
+            found += _words(gene)
     return each_once(found)
 
 
@@ -76,4 +79,4 @@ def _genes(cell: str) -> list[str]:
 
 
 def _words(text: str) -> list[str]:
-    return _BETWEEN_NAMES.split(text.strip())
+    return [word.strip(",") for word in text.split()]

@@ -10,12 +10,12 @@ from protclip.index.filters import OPERATORS, parse_filter
 pytestmark = pytest.mark.unit
 
 ROWS = [
-    ("A1", "ATP synthase", "Homo sapiens", 9606, True, 100, ["3.6.1.3"]),
-    ("B2", "Kinase (Fragment)", "Mus musculus", 10090, False, 200, ["3.61.1.1", "2.7.11.1"]),
-    ("C3", None, None, None, None, None, None),
-    ("D4", "kinase-like", "Homo sapiens", 9606, False, 300, []),
+    ("A1", "ATP synthase", "Homo sapiens", 9606, True, 100, ["3.6.1.3"], ["ATP5F1A", "b3734"]),
+    ("B2", "Kinase (Fragment)", "Mus musculus", 10090, False, 200, ["3.61.1.1", "2.7.11.1"], ["Map2k1", "Mek 1"]),
+    ("C3", None, None, None, None, None, None, None),
+    ("D4", "kinase-like", "Homo sapiens", 9606, False, 300, [], ["atp5f1b"]),
 ]
-NAMES = ("accession", "name", "organism", "organism_id", "reviewed", "length", "ec")
+NAMES = ("accession", "name", "organism", "organism_id", "reviewed", "length", "ec", "gene")
 TABLE = pa.Table.from_pylist([dict(zip(NAMES, row, strict=True)) for row in ROWS], schema=METADATA)
 
 
@@ -45,6 +45,16 @@ TABLE = pa.Table.from_pylist([dict(zip(NAMES, row, strict=True)) for row in ROWS
         ("not (organism_id=10090 or length=100)", "D4"),
         ("not not reviewed", "A1"),
         ("text contains a", ""),
+        ("gene = atp5f1a", "A1"),
+        ("gene=B3734", "A1"),
+        ("gene != ATP5F1A", "B2 D4"),
+        ("not gene = ATP5F1A", "B2 D4"),
+        ("gene in (MAP2K1, ATP5F1B, SOX17)", "B2 D4"),
+        ("gene contains TP5", "A1 D4"),
+        ("gene = ATP5", ""),
+        ("gene = 'mek 1'", "B2"),
+        ("gene contains ' '", "B2"),
+        ("not gene contains f1", "B2"),
         ("organism_id=9606 or name contains kinase", "A1 B2 D4"),
     ],
 )
@@ -77,6 +87,8 @@ def test_a_filter_finds_its_rows_and_unknown_values_meet_nothing(text, found, ch
         ("not " * 60 + "reviewed", 205, "levels"),
         ("accession < A", 11, "one of ="),
         ("'reviewed'", 1, "a column"),
+        ("gene < A", 6, "one of =, !=, contains, in"),
+        ("gene = and", 8, "a value for 'gene'"),
     ],
 )
 def test_an_error_names_the_place_and_what_is_allowed(text, place, allowed):

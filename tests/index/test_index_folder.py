@@ -118,6 +118,7 @@ def test_a_row_answers_with_its_own_columns(tmp_path):
             "reviewed": False,
             "length": 131,
             "ec": ["1.1.1.1"],
+            "gene": ["gP00031", "b_P00031"],
             "text": None,
         },
         index.rows(rows[1:, 0])[0],
