@@ -22,10 +22,14 @@ _KINDS: tuple[tuple[int, bytes, str], ...] = (
         0,
         b"\x89HDF\r\n\x1a\n",
         "HDF5, as UniProt's precomputed embeddings are (per-protein.h5), which come from another model: it holds "
-        "vectors and no sequences; embed makes vectors of this one",
+        "vectors and no sequences; embed makes vectors of this one, and index takes those with --model NAME",
     ),
     (0, b"PAR1", "parquet: embed reads it under the ending .parquet"),
-    (0, b"\x93NUMPY", "an array of numpy, and no sequences or texts"),
+    (
+        0,
+        b"\x93NUMPY",
+        "an array of numpy, and no sequences or texts; index takes vectors of another tool with --model NAME",
+    ),
     (0, b"SQLite format 3\0", "an SQLite database: export what is in it as TSV"),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old workbook of Excel (or another file of Office): save it as CSV"),
     (0, b"%PDF-", "a PDF document"),

@@ -12,6 +12,7 @@ import numpy as np
 from protclip.errors import ConfigError
 from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
+from protclip.index.external import QUARANTINE_FILE, open_vectors
 from protclip.index.hnsw import HnswConfig
 from protclip.index.units import Item, Unit, in_turn
 from protclip.terminal import echo
@@ -25,6 +26,20 @@ SMALL_BYTES = 2 << 30
 @click.command()
 @click.argument("embeddings")
 @click.option("--output", required=True, help="Folder or URL of the index.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="EMBEDDINGS is a file of vectors that another tool made, under this name: HDF5 with a dataset a protein, "
+    "as UniProt's per-protein.h5, parquet, or .npy.",
+)
+@click.option("--ids", metavar="FILE", help="With --model and .npy: the ids of its rows, one a line.")
+@click.option(
+    "--max-bad-fraction",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="With --model: stop if a larger share of the rows is unusable.",
+)
 @click.option("--previous", help="Index of an earlier release: what did not change since is taken from it.")
 @click.option(
     "--recall", default=0.99, show_default=True, help="At 10: the smallest ef_search that reaches it is used."
@@ -51,6 +66,9 @@ def main(
     *,
     embeddings: str,
     output: str,
+    model: str | None,
+    ids: str | None,
+    max_bad_fraction: float,
     previous: str | None,
     recall: float,
     ef_search: int | None,
@@ -69,7 +87,9 @@ def main(
     \b
         protclip index my-embeddings --output my-index
         protclip index new-embeddings --previous my-index --output new-index
+        protclip index per-protein.h5 --model prott5 --output prott5-index
 
+    Rows of another tool's vectors that cannot be used are listed in quarantine.jsonl, with the reason.
     A run that was interrupted goes on where it was when the same command is given again.
     """
     embeddings, output = resolve_input(embeddings), resolve_output(output)
@@ -82,7 +102,18 @@ def main(
         max_stale=max_stale,
     )
     start = time.monotonic()
-    vectors = read_embeddings(embeddings)
+    if model is None and ids is not None:
+        raise ConfigError(f"--ids {ids}: belongs to a .npy file of another tool's vectors; name its model by --model.")
+    vectors = (
+        read_embeddings(embeddings)
+        if model is None
+        else open_vectors(
+            embeddings,
+            model,
+            ids=None if ids is None else resolve_input(ids),
+            max_bad_fraction=max_bad_fraction,
+        )
+    )
     manifest = build_index(
         vectors,
         output,
@@ -92,6 +123,9 @@ def main(
         overwrite=overwrite,
         run=run_here_or_on_ray,
     )
+    if manifest.quarantined:
+        said = ", ".join(f"{reason}: {count:,}" for reason, count in manifest.quarantined.items())
+        echo(f"index: rows that cannot be used, listed in {output}/{QUARANTINE_FILE}: {said}", err=True)
     for kind, measured in manifest.recall.items():
         echo(
             f"index: {kind} queries ({measured['queries']:,}): recall@10 {measured['at_10']:.4f}, "

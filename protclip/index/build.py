@@ -1,5 +1,6 @@
 """Build an index from embeddings, whole or as the next release of another one, in units of work.
 
+WORK/converted, WORK/vectors          only of another tool's vectors (protclip.index.external)
 WORK/plan.json                        rows of each part of the embeddings
 WORK/parts, WORK/match.npz            only with a previous index (protclip.index.releases)
 and what protclip.index.building leaves of each segment.
@@ -24,6 +25,7 @@ from protclip.fields import check_number, check_types
 from protclip.index import recall, releases
 from protclip.index.building import build_segment, measure_segment, sample_segment
 from protclip.index.embeddings import Embeddings, refuse_duplicates
+from protclip.index.external import QUARANTINE_FILE, VectorFile, convert
 from protclip.index.hnsw import SPACE, HnswConfig, graph_bytes
 from protclip.index.manifest import IndexManifest, SegmentRecord, write_index_manifest
 from protclip.index.queries import background_of, check_queries, sample_queries
@@ -32,7 +34,7 @@ from protclip.manifest import FILE_NAME, finish_folder, resume_folder
 from protclip.parquet import open_parquet, valid
 from protclip.version import __version__
 
-OWN_FILES = ("segment-*.hnsw", "segment-*.parquet")
+OWN_FILES = ("segment-*.hnsw", "segment-*.parquet", QUARANTINE_FILE)
 ROW_BYTES = 600
 """Memory of what is known of a row, about, with room for the text of one."""
 BASE_BYTES = 400 << 20
@@ -61,7 +63,7 @@ class IndexConfig:
 
 
 def build_index(
-    embeddings: Embeddings,
+    embeddings: Embeddings | VectorFile,
     folder: str,
     config: IndexConfig,
     *,
@@ -73,7 +75,7 @@ def build_index(
     """Build, save and prove an index; a run that was killed goes on where it was.
 
     Args:
-        embeddings: what is searched: all of it, with a previous index too.
+        embeddings: what is searched: all of it, with a previous index too; or a file of another tool's vectors.
         folder: path or URL; hnswlib writes to the local disk alone, so a URL's files pass through a local folder.
         config: settings; with a previous index, those of its graphs must be the same.
         previous: path or URL of the index of an earlier release: what did not change since is taken from it.
@@ -93,7 +95,9 @@ def build_index(
     claim = {
         "software": __version__,
         "config": dataclasses.asdict(config),
-        "embeddings": files.sha256(files.join(embeddings.folder, FILE_NAME)),
+        "embeddings": embeddings.claim()
+        if isinstance(embeddings, VectorFile)
+        else files.sha256(files.join(embeddings.folder, FILE_NAME)),
         "previous": before and files.sha256(files.join(previous or "", FILE_NAME)),
         "queries": {asked.content: files.sha256(files.join(asked.folder, FILE_NAME)) for asked in queries},
     }
@@ -103,8 +107,11 @@ def build_index(
                 f"output {folder} is the previous index; give another folder, and remove the old one after."
             )
         work = resume_folder(folder, OWN_FILES, claim, overwrite=overwrite)
+        quarantined: dict[str, int] = {}
+        if isinstance(embeddings, VectorFile):
+            embeddings, quarantined = convert(embeddings, folder, work)
         manifest, described = _Build(embeddings, folder, work, config, run).run(previous, before, queries)
-        manifest = write_index_manifest(folder, manifest, described)
+        manifest = write_index_manifest(folder, dataclasses.replace(manifest, quarantined=quarantined), described)
         finish_folder(folder)
     return manifest
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from tokenize import TokenError
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -101,7 +102,7 @@ class Embeddings:
     def columns(self, number: int, names: list[str]) -> pa.Table:
         """Some columns of METADATA of a part, by its place in ``part_names``."""
         path = files.join(self.folder, self.part_names[number])
-        return _metadata(_read_table(path, names), path).select(names)
+        return metadata_of(_read_table(path, names), path).select(names)
 
     def parts(self) -> Iterator[tuple[NDArray[np.float32], pa.Table]]:
         """What ``part`` gives of one after the other, in the memory of one: the whole, streamed."""
@@ -195,7 +196,7 @@ def read_part(
     """
     path, stem = files.join(folder, name), name.removesuffix(".parquet")
     table = _read_table(path)
-    metadata = _metadata(table, path)
+    metadata = metadata_of(table, path)
     long = table[LONG.name].to_pylist() if LONG.name in table.column_names else [None] * len(table)
     if f"{stem}.npy" in names:
         vectors_ND = _read_npy(files.join(folder, f"{stem}.npy"), len(table), dimension)
@@ -229,7 +230,7 @@ def check_npy(path: str) -> None:
             version = np.lib.format.read_magic(stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(stream)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, SyntaxError, TokenError) as error:  # numpy reads the head as Python
             raise DataError(f"{path}: is not a .npy file ({error}).") from error
         needed = stream.tell() + dtype.itemsize * math.prod(shape)
         found = stream.seek(0, os.SEEK_END)
@@ -280,7 +281,12 @@ def _vectors(column: pa.ChunkedArray, dimension: int | None, path: str) -> NDArr
     return values.to_numpy().astype(np.float32, copy=False).reshape(-1, dimension)  # type: ignore[no-any-return]
 
 
-def _metadata(table: pa.Table, path: str) -> pa.Table:
+def metadata_of(table: pa.Table, path: str) -> pa.Table:
+    """The columns of METADATA; those that a table does not have are null.
+
+    Raises:
+        DataError: naming the path, if one is of another type, or there is no accession.
+    """
     columns = []
     for field in METADATA:
         if field.name not in table.column_names and field.nullable:

@@ -27,6 +27,9 @@ _SEGMENT = re.compile(r"segment-\d{5,}")
 FORMAT = 3
 """1 was a single graph beside a metadata.parquet; 2 did not say in which dtype the model computed."""
 
+EXTERNAL = "external:"
+"""Before the name of another tool's model, in place of the fingerprint of one of ours."""
+
 Recalls = Mapping[str, Mapping[str, int | float]]
 """Kind of queries → ``queries`` (their number), ``at_10``, ``at_100``."""
 
@@ -55,7 +58,7 @@ class IndexManifest:
     space: str
     """Always ``cosine``."""
     model_fingerprint: str
-    """Of the model that made the vectors; queries must be made by the same."""
+    """Of the model that made the vectors; queries must be made by the same. ``external:NAME`` for another tool's."""
     dtype: Dtype
     """In which that model computed, and computes the queries, on whatever processor."""
     count: Size
@@ -82,6 +85,8 @@ class IndexManifest:
     background: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Kind of question → what the best answers of random ones score (protclip.index.background); a kind is missing
     where too few were asked, all are in an index of before there was a background."""
+    quarantined: Mapping[str, Count] = field(default_factory=dict)
+    """Reason → rows of another tool's file of vectors that could not be used."""
     digest: Sha256 | None = None
     """Of all of the above and the files' checksums; None before it is written."""
 
@@ -90,12 +95,23 @@ class IndexManifest:
         """The identity of the index: its digest, or where it was never written one of what it says of itself."""
         return self.digest or _digest(dataclasses.asdict(self))
 
+    @property
+    def external_model(self) -> str | None:
+        """The name of the other tool's model whose vectors these are; None where a model of ours made them."""
+        name = self.model_fingerprint.removeprefix(EXTERNAL)
+        return None if name == self.model_fingerprint else name
+
     def check_model(self, fingerprint: str, where: str) -> None:
         """Refuse the queries of another model.
 
         Raises:
             IndexMismatchError: with both fingerprints.
         """
+        if self.external_model is not None and fingerprint != self.model_fingerprint:
+            raise IndexMismatchError(
+                f"{where}: holds vectors of {self.external_model}, which no checkpoint of ours makes; ask it by "
+                "accession or by vector, never by text or sequence."
+            )
         if fingerprint != self.model_fingerprint:
             raise IndexMismatchError(
                 f"{where}: was made by the model {self.model_fingerprint}, and the checkpoint given is the model "

@@ -91,7 +91,7 @@ def require_h5() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ConfigError("format h5 needs the package h5py: pip install 'protclip[h5]'.") from error
+        raise ConfigError("HDF5 needs the package h5py: pip install 'protclip[h5]'.") from error
     return h5py
 
 
@@ -118,10 +118,16 @@ def h5_arrays(path: str, accessions: Sequence[str], dimension: int | None = None
     h5py = require_h5()
     with files.open_regular(path) as stream, h5py.File(stream, "r") as file:
         for accession in accessions:
-            link = file.get(accession, getlink=True)  # others lead to other files
-            data = file[accession] if isinstance(link, h5py.HardLink) else None
-            if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external or data.dtype.kind != "f":
+            if (data := h5_floats(file, accession)) is None:
                 raise ValueError(f"{accession} is no array of floats in this file")
             if data.ndim != 1 or data.shape[0] > data.id.get_storage_size() or dimension not in (None, data.shape[0]):
                 raise ValueError(f"{accession} has shape {data.shape}, dimension {dimension} is expected")
             yield data[()]
+
+
+def h5_floats(file: Any, name: str | bytes) -> Any | None:
+    """The dataset of that name, if it is an array of floats in this very file: others lead to other files."""
+    h5py = require_h5()
+    data = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    is_ours = isinstance(data, h5py.Dataset) and not data.is_virtual and not data.external and data.dtype.kind == "f"
+    return data if is_ours else None

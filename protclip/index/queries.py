@@ -15,11 +15,12 @@ from protclip.errors import ConfigError, IndexMismatchError
 from protclip.index import recall
 from protclip.index.background import best_scores
 from protclip.index.embeddings import CONTENTS, Embeddings
+from protclip.index.external import VectorFile
 from protclip.index.hnsw import check_unit_vectors
 from protclip.index.units import write_arrays
 
 
-def check_queries(queries: Sequence[Embeddings], embeddings: Embeddings) -> None:
+def check_queries(queries: Sequence[Embeddings], embeddings: Embeddings | VectorFile) -> None:
     """Refuse what cannot be asked.
 
     Raises:

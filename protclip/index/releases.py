@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from protclip import files
 from protclip.errors import ConfigError, DataError, IndexMismatchError
 from protclip.index.embeddings import METADATA, Embeddings
+from protclip.index.external import VectorFile
 from protclip.index.hnsw import HnswConfig
 from protclip.index.manifest import KIND, IndexManifest, read_index_manifest
 from protclip.index.segment import graph_file, read_rows, rows_file, vector_hashes, write_rows
@@ -61,7 +62,7 @@ class Match:
         }
 
 
-def read_previous(folder: str, embeddings: Embeddings, graph: HnswConfig) -> IndexManifest:
+def read_previous(folder: str, embeddings: Embeddings | VectorFile, graph: HnswConfig) -> IndexManifest:
     """The verified manifest of the previous index.
 
     Raises:
