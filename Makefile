@@ -20,7 +20,7 @@ help:
 	@echo "PYTHON=python3.12 chooses the interpreter for .venv (3.11 or newer)"
 
 quickstart: $(INSTALLED)
-	@$(BIN)/python -m ray_jobs quickstart $(if $(DATA),--data '$(DATA)') $(if $(KEEP),--keep)
+	@$(BIN)/python -m protclip quickstart $(if $(DATA),--data '$(DATA)') $(if $(KEEP),--keep)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -50,7 +50,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time this takes some minutes."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q '$(TORCH)'
-	@$(BIN)/python -m pip install -q -e '.[dev]'
+	@$(BIN)/python -m pip install -q -e '.[ray,dev]'
 	@$(BIN)/python -m pip check
 	@touch $@
 

@@ -162,7 +162,7 @@ def ours_rate(sequences: list[str], folder: Path, part_rows: int) -> dict[str, f
     fasta, output = folder / "proteins.fasta.gz", folder / "embeddings"
     with gzip.open(fasta, "wt") as stream:
         stream.writelines(f">tr|A{i:06d}|A{i}_X Protein\n{sequence}\n" for i, sequence in enumerate(sequences))
-    command = [sys.executable, "-m", "ray_jobs", "embed", str(fasta), "--checkpoint", str(folder / "model")]
+    command = [sys.executable, "-m", "protclip", "embed", str(fasta), "--checkpoint", str(folder / "model")]
     command += ["--output", str(output), "--part-rows", str(part_rows), "--workers", str(CORES)]
     started = time.time()
     process = subprocess.Popen(command, cwd=Path(__file__).parents[1])

@@ -1,6 +1,6 @@
 """Pictures. A function makes a Figure of plain numbers, ``save`` writes it; nobody shares a drawing state.
 
-matplotlib is the optional extra ``protclip[plot]``: it is imported when something is drawn. Commands call
+matplotlib is the optional extra ``plot``: it is imported when something is drawn. Commands call
 ``check_plot`` first, so that nobody waits for a model to learn that there will be no picture.
 """
 
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from protclip import files
 from protclip.errors import ConfigError
+from protclip.extras import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,8 +39,7 @@ def check_plot(path: str) -> None:
         ConfigError: if matplotlib is not installed, or the file's name has no known ending.
     """
     _check_ending(path)
-    if find_spec("matplotlib") is None:
-        raise ConfigError(f"{path}: matplotlib draws it and is not installed; pip install 'protclip[plot]'")
+    require("matplotlib", extra="plot", what=path)
 
 
 def save(figure: Figure, path: str) -> None:

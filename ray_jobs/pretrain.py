@@ -64,7 +64,7 @@ def main(config: str, overrides: tuple[str, ...], *, fresh: bool, dry_run: bool)
     As a job on a running cluster, from the repository's root:
 
     \b
-        ray job submit --working-dir . -- python -m ray_jobs pretrain tiny_cpu data.pairs=/data/pairs run_dir=/data/run
+        ray job submit --working-dir . -- python -m protclip pretrain tiny_cpu data.pairs=/data/pairs run_dir=/data/run
     """
     settings = load_config(find_config(config), overrides)
     pretrain(settings, fresh=fresh, dry_run=dry_run)

@@ -161,7 +161,7 @@ class Run:
             paths = [f"data.pairs={self.path('pairs')}", f"run_dir={self.path('run')}"]
             pretrain = ["pretrain", CONFIG, *paths, f"epochs={self._epochs()}"]
             submit = ["ray", "job", "submit", "--log-style=record", "--log-color=false", "--working-dir", job_folder]
-            self._command("pretrain", [*submit, "--", "python", "-m", "ray_jobs", *pretrain], show_progress=True)
+            self._command("pretrain", [*submit, "--", "python", "-m", "protclip", *pretrain], show_progress=True)
             metrics = files.read_json(self.path("run", "metrics.json"))
             line.append(f"{metrics['steps']:,} steps on 2 workers, submitted as a Ray job")
         _print_retrieval(metrics)

@@ -16,7 +16,7 @@ import psutil
 from protclip import files
 
 ROOT = Path(__file__).parents[1]
-COMMAND = (sys.executable, "-m", "ray_jobs")
+COMMAND = (sys.executable, "-m", "protclip")
 NAMES = {"run": "", "node": "raylet/raylet", "worker": "ray::", "train worker": "ray::RayTrainWorker"}
 """What a victim's first argument holds: Ray's workers call themselves by what they do."""
 NUM_TRIES = 3

@@ -22,7 +22,7 @@ def s3() -> Iterator[str]:
     """The URL of a bucket; s3:// of this process and its children leads to the server."""
     for package in ("moto", "s3fs"):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"no package {package!r}: pip install 'moto[server]' s3fs")
+            pytest.skip(f"no package {package!r}: pip install -e '.[dev]'")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     variables = {

@@ -93,7 +93,7 @@ def test_protclip_imports_where_ray_and_hnswlib_are_missing() -> None:
 def test_help_starts_without_torch_and_ray() -> None:
     script = (
         "import sys\n"
-        "from ray_jobs.__main__ import cli\n"
+        "from protclip.__main__ import cli\n"
         "cli(['--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'transformers', 'ray', 'pyarrow', 'fastapi', 'matplotlib'}\n"
         "print('LOADED', sorted(heavy & set(sys.modules)))"

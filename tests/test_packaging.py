@@ -65,7 +65,8 @@ def test_the_wheel_holds_the_packages_and_their_data(tmp_path: Path) -> None:
 def test_everything_installed_for_development_is_pinned_as_installed() -> None:
     pins = _pins()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    direct = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    direct = [*project["dependencies"], *extras["ray"], *extras["dev"]]
     assert {_name(requirement) for requirement in direct} - set(pins) == set()
     assert pins["torch"] == "2.13.0"
     # The first on the path counts: setuptools appends copies of its own.

@@ -11,7 +11,7 @@ import pytest
 from protclip.errors import ConfigError
 from protclip.plots import check_plot, composition_figure, residue_figure, save
 
-pytest.importorskip("matplotlib", reason="the extra protclip[plot]")
+pytest.importorskip("matplotlib", reason="the extra plot")
 
 pytestmark = pytest.mark.unit
 

@@ -60,7 +60,7 @@ def test_cells_of_tsv_hold_no_tab_line_end_or_escape() -> None:
 def test_an_error_that_quotes_a_name_shows_its_control_characters(tmp_path: Path) -> None:
     fasta = tmp_path / "x.fasta"
     fasta.write_text(">a\x1b]0;owned\x07\u202e\nMK7\n")
-    command = [sys.executable, "-m", "ray_jobs", "explain", "--checkpoint", "none", "--fasta", str(fasta)]
+    command = [sys.executable, "-m", "protclip", "explain", "--checkpoint", "none", "--fasta", str(fasta)]
     done = subprocess.run([*command, "--text", "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("DataError: ") and harmless(done.stderr)

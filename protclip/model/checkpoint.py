@@ -25,11 +25,12 @@ from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import CheckpointError, ProtclipError
 from protclip.manifest import FILE_NAME, CheckpointRecord, read_manifest, write_manifest
+from protclip.model.bare_encoders import bare_config
 from protclip.model.card import model_card
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.encoders import Kind, config_fields, encoder_config
 from protclip.model.tensors import MAX_SHARD_BYTES, open_weights, save_weights
-from protclip.model.weights import build, check_sizes, digest_of, fill, model_fingerprint, shapes
+from protclip.model.weights import build, checked_model, digest_of, fill, model_fingerprint, shapes
 
 KIND = "checkpoint"
 MODEL_TYPE = "protclip"
@@ -133,8 +134,11 @@ def load_checkpoint(folder: str) -> Checkpoint:
         where = "" if folder in str(error) else f"{folder}: "
         raise CheckpointError(f"{where}{error}") from error
     with open_weights(files.join(folder, "model.safetensors")) as readers:
-        check_sizes(architecture, shapes(readers), folder)
-        model = build(architecture, folder)
+        model = checked_model(architecture, shapes(readers), folder)
+        if architecture.attention == "packed":  # all its numbers are stored, so that none has to be drawn before
+            model.to_empty(device="cpu")
+        else:
+            model = build(architecture, folder)
         digest = digest_of(config, protein_tokenizer, text_state)
         fill(model.state_dict(), readers, digest)
     if digest.hexdigest() != fingerprint:
@@ -193,8 +197,8 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
         raise CheckpointError(f"config.json: model_type is {found!r:.60}, not {MODEL_TYPE!r}.")
     fields = checked(_Config, config, "config.json", error=CheckpointError)
     return Architecture(
-        protein=read_encoder("protein", fields.protein_encoder),
-        text=read_encoder("text", fields.text_encoder),
+        protein=read_encoder("protein", fields.protein_encoder, bare=fields.attention == "packed"),
+        text=read_encoder("text", fields.text_encoder, bare=fields.attention == "packed"),
         projection_dim=fields.projection_dim,
         max_protein_tokens=fields.max_protein_tokens,
         max_text_tokens=fields.max_text_tokens,
@@ -203,17 +207,25 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     )
 
 
-def read_encoder(kind: Kind, fields: Mapping[str, Any]) -> Any:
+def read_encoder(kind: Kind, fields: Mapping[str, Any], *, bare: bool = False) -> Any:
     """An encoder's configuration from a file.
+
+    Args:
+        kind: which encoder.
+        fields: as the file has them.
+        bare: without HuggingFace's classes, which the packed forward does not need.
 
     Raises:
         CheckpointError: for a number beyond what any encoder has, or what the library cannot make sense of.
         ConfigError: as ``encoder_config``.
     """
-    checked(_Encoder, fields, f"config.json, {kind} encoder", error=CheckpointError)
+    where = f"config.json, {kind} encoder"
+    checked(_Encoder, fields, where, error=CheckpointError)
     for name, value in fields.items():
         if isinstance(value, int) and not -(2**31) <= value < 2**31:
             raise CheckpointError(f"config.json: {kind} encoder: {name} is {value!r:.60}; restore the file.")
+    if bare:
+        return bare_config(fields, where)
     try:
         return encoder_config(kind, _without_type(fields))
     except ProtclipError:

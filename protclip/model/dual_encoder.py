@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.data.collate import Batch, MaskedResidues, PropertyTexts
+from protclip.model.bare_encoders import BareConfig
 from protclip.model.encoders import Kind, build_encoder
 from protclip.model.objective_heads import ObjectiveHeads
 from protclip.model.packed import Packing, bert_hidden, esm_hidden, pack, unpack
@@ -38,8 +39,9 @@ MAX_LOGIT_SCALE = math.log(100.0)
 class Architecture:
     """All that decides the network's shape and what its embeddings see."""
 
-    protein: PretrainedConfig
-    text: PretrainedConfig
+    protein: PretrainedConfig | BareConfig
+    """HuggingFace's, or of a checkpoint whose weights alone are needed; likewise the text encoder's."""
+    text: PretrainedConfig | BareConfig
     projection_dim: int
     """Width of the common space; 512 in the paper."""
     max_protein_tokens: int

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from protclip.errors import ConfigError
+from protclip.model.bare_encoders import BareConfig, BareEncoder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -46,6 +47,8 @@ def known_fields(kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def build_encoder(kind: Kind, config: Any) -> nn.Module:
     """An encoder with random weights, without the parts that no objective uses (pooler, contact head)."""
+    if isinstance(config, BareConfig):
+        return BareEncoder(kind, config)
     from transformers import BertModel, EsmModel
 
     if kind == "text":
@@ -55,7 +58,7 @@ def build_encoder(kind: Kind, config: Any) -> nn.Module:
     return encoder
 
 
-def config_fields(config: PretrainedConfig) -> dict[str, Any]:
+def config_fields(config: PretrainedConfig | BareConfig) -> dict[str, Any]:
     """A configuration as JSON values, without what varies between library versions or machines."""
     return {key: value for key, value in config.to_dict().items() if key not in _UNSTABLE_KEYS}
 

@@ -119,13 +119,14 @@ def check_packable(kind: Kind, config: Any, *, training: bool) -> None:
 def esm_hidden(encoder: Any, ids_T: Tensor, packing: Packing) -> Tensor:
     """``EsmModel``'s last hidden state of each token, (T, H)."""
     check_packable("protein", encoder.config, training=encoder.training)
-    hidden_TH = _esm_embeddings(encoder.embeddings, ids_T, packing)
+    hidden_TH = _esm_embeddings(encoder, ids_T, packing)
     cos_L1F, sin_L1F = _rotary_table(encoder.rotary_embeddings.inv_freq, max(packing.lengths))
     cos_T1F, sin_T1F = cos_L1F[packing.position_T], sin_L1F[packing.position_T]
 
     def layer_forward(layer: Any, hidden_TH: Tensor) -> Tensor:
         attention = layer.attention.self
-        query_TNE, key_TNE, value_TNE = _query_key_value(attention, layer.attention.LayerNorm(hidden_TH))
+        normed_TH = layer.attention.LayerNorm(hidden_TH)
+        query_TNE, key_TNE, value_TNE = _query_key_value(attention, normed_TH, encoder.config.num_attention_heads)
         query_TNE, key_TNE = (_rotated(x_TNE, cos_T1F, sin_T1F) for x_TNE in (query_TNE, key_TNE))
         read_TH = _attend(query_TNE, key_TNE, value_TNE, packing)
         hidden_TH = hidden_TH + layer.attention.output.dense(read_TH)
@@ -145,12 +146,15 @@ def bert_hidden(encoder: Any, ids_T: Tensor, packing: Packing) -> Tensor:
     embeddings = encoder.embeddings
     embedded_TH = embeddings.word_embeddings(ids_T) + embeddings.token_type_embeddings.weight[0]
     hidden_TH = embeddings.LayerNorm(embedded_TH + embeddings.position_embeddings(packing.position_T))
+    activation, num_heads = _activation(encoder.config.hidden_act), encoder.config.num_attention_heads
 
     def layer_forward(layer: Any, hidden_TH: Tensor) -> Tensor:
-        read_TH = _attend(*_query_key_value(layer.attention.self, hidden_TH), packing)
+        read_TH = _attend(*_query_key_value(layer.attention.self, hidden_TH, num_heads), packing)
         output = layer.attention.output
         hidden_TH = output.LayerNorm(hidden_TH + output.dense(read_TH))
-        out_TH: Tensor = layer.output.LayerNorm(hidden_TH + layer.output.dense(layer.intermediate(hidden_TH)))
+        out_TH: Tensor = layer.output.LayerNorm(
+            hidden_TH + layer.output.dense(activation(layer.intermediate.dense(hidden_TH)))
+        )
         return out_TH
 
     return _layers(encoder.encoder.layer, layer_forward, hidden_TH)
@@ -166,11 +170,20 @@ def _layers(layers: nn.ModuleList, layer_forward: Callable[[Any, Tensor], Tensor
     return hidden_TH
 
 
-def _esm_embeddings(embeddings: Any, ids_T: Tensor, packing: Packing) -> Tensor:
-    hidden_TH: Tensor = embeddings.word_embeddings(ids_T)
-    if not embeddings.token_dropout:
+def _activation(name: str) -> Callable[[Tensor], Tensor]:
+    if name == "gelu":  # BERT's; HuggingFace's table of all others takes seconds to import
+        return gelu
+    from transformers.activations import ACT2FN
+
+    function: Callable[[Tensor], Tensor] = ACT2FN[name]
+    return function
+
+
+def _esm_embeddings(encoder: Any, ids_T: Tensor, packing: Packing) -> Tensor:
+    hidden_TH: Tensor = encoder.embeddings.word_embeddings(ids_T)
+    if not encoder.config.token_dropout:
         return hidden_TH
-    hidden_T = ids_T == embeddings.mask_token_id
+    hidden_T = ids_T == encoder.config.mask_token_id
     num_masked_S = torch.zeros_like(packing.length_S).index_add_(0, packing.sequence_T, hidden_T.long())
     ratio_S = at_least_fp32(num_masked_S / packing.length_S)
     factor_S = (1 - _TRAINED_MASK_RATIO) / (1 - ratio_S)
@@ -178,8 +191,8 @@ def _esm_embeddings(embeddings: Any, ids_T: Tensor, packing: Packing) -> Tensor:
     return (hidden_TH * factor_T[:, None]).to(hidden_TH.dtype)
 
 
-def _query_key_value(attention: Any, hidden_TH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    shape = (len(hidden_TH), attention.num_attention_heads, attention.attention_head_size)
+def _query_key_value(attention: Any, hidden_TH: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (len(hidden_TH), num_heads, hidden_TH.shape[-1] // num_heads)
     query, key, value = (
         project(hidden_TH).view(shape) for project in (attention.query, attention.key, attention.value)
     )

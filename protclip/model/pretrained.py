@@ -80,7 +80,7 @@ def pretrained_tokenizer(name: str, *, max_tokens: int) -> TextTokenizer:
         return TextTokenizer.load(folder, max_tokens=max_tokens)
 
 
-def check_pretrained(kind: Kind, name: str, config: PretrainedConfig) -> None:
+def check_pretrained(kind: Kind, name: str, config: Any) -> None:
     """Refuse a published encoder that is not whole, without reading its weights.
 
     Args:

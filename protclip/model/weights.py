@@ -39,8 +39,8 @@ def load_weights(model: DualEncoder, path: str) -> None:
         fill(state, readers, None)
 
 
-def check_sizes(architecture: Architecture, found: Mapping[str, tuple[int, ...]], path: str) -> None:
-    """Compare an architecture with the tensors that there are, before memory is taken for either.
+def checked_model(architecture: Architecture, found: Mapping[str, tuple[int, ...]], path: str) -> DualEncoder:
+    """The network without memory for its weights, which has the tensors that there are.
 
     Args:
         architecture: as a file says.
@@ -52,6 +52,7 @@ def check_sizes(architecture: Architecture, found: Mapping[str, tuple[int, ...]]
     """
     model = empty_model(architecture, most_layers=len(found), path=path)
     _check_shapes(model.state_dict(), found, path)
+    return model
 
 
 def empty_model(architecture: Architecture, *, most_layers: int, path: str) -> DualEncoder:

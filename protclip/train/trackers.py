@@ -21,6 +21,7 @@ import yaml
 
 from protclip import files
 from protclip.errors import ConfigError
+from protclip.extras import how_to_install
 
 TENSORBOARD_FOLDER = "tensorboard"
 IDS = "trackers.json"
@@ -242,7 +243,8 @@ _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"
 
 
 def _not_installed(name: str) -> ConfigError:
-    return ConfigError(f"trackers: {name} is not installed; pip install 'protclip[{name}]', on every node.")
+    extra = "ray" if name == "tensorboard" else name
+    return ConfigError(f"trackers: {name} is not installed; on every node, {how_to_install(extra)}.")
 
 
 def _name(run_dir: str) -> str:

@@ -96,7 +96,7 @@ def test_a_command_that_starts_no_ray_writes_nothing(tmp_path: Path, arguments: 
     for name in NAMES:
         variables.pop(name, None)
     script = (
-        "import os, tempfile\nfrom ray_jobs.__main__ import main\n"
+        "import os, tempfile\nfrom protclip.__main__ import main\n"
         "try:\n    main()\nexcept SystemExit:\n    print('WRITTEN', os.listdir(tempfile.gettempdir()))"
     )
     command = [sys.executable, "-c", script, *arguments.split()]

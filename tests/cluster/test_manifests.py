@@ -105,7 +105,7 @@ def parsed(command: str) -> PretrainConfig:
     """The settings of a command line, as the command itself would read them."""
     words = shlex.split(command)
     start = words.index("pretrain") + 1
-    assert words[:start] in (["protclip", "pretrain"], ["python", "-m", "ray_jobs", "pretrain"])
+    assert words[:start] in (["protclip", "pretrain"], ["python", "-m", "protclip", "pretrain"])
     arguments = pretrain.make_context("pretrain", words[start:]).params
     return load_config(find_config(arguments["config"]), arguments["overrides"])
 
@@ -190,7 +190,7 @@ def test_the_job_runs_a_ready_config_that_its_machines_can_hold() -> None:
 
 def test_commands_in_the_readme_are_ours() -> None:
     text = (ROOT / "cluster" / "README.md").read_text().replace("\\\n", " ")
-    commands = re.findall(r"-- ((?:protclip|python -m ray_jobs) pretrain [^\n#`]*)", text)
+    commands = re.findall(r"-- ((?:protclip|python -m protclip) pretrain [^\n#`]*)", text)
     assert len(commands) >= 2
     for command in commands:
         assert files.is_absolute(parsed(command).run_dir)

@@ -133,7 +133,7 @@ def test_what_cannot_be_explained_is_one_error(
 
 
 def test_a_plot_is_written_beside_the_table(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the extra protclip[plot]")
+    pytest.importorskip("matplotlib", reason="the extra plot")
     path = tmp_path / "new" / "plot.png"
     result = ask(folder, "--sequence", SEQUENCE, "--plot", str(path))
     assert result.stdout == ask(folder, "--sequence", SEQUENCE).stdout
@@ -148,5 +148,5 @@ def test_without_matplotlib_a_plot_is_refused_before_the_model_is_loaded(
     monkeypatch.setitem(sys.modules, "matplotlib", hidden)
     arguments = ["--sequence", SEQUENCE]
     message = refused(ConfigError, ask(folder, *arguments, "--plot", "a.png", model="no-model"))
-    assert "pip install 'protclip[plot]'" in message
+    assert "pip install -e '.[plot]'" in message
     assert "is missing" in refused(CheckpointError, ask(folder, *arguments, model="no-model"))

@@ -11,8 +11,8 @@ from official_model import official_model, write_official
 from tiny_model import tiny_model
 
 from protclip import ProtCLIP
+from protclip.__main__ import cli
 from protclip.errors import ConfigError
-from ray_jobs.__main__ import cli
 
 pytestmark = pytest.mark.unit
 

@@ -174,7 +174,7 @@ def test_a_full_device_is_one_clear_error(folders, tmp_path):
     error = ask(folders, "--text", "a", "--output", str(link)).exception
     assert isinstance(error, ConfigError) and "No space left" in str(error) and link.is_symlink()
     _, index, checkpoint = folders
-    command = [sys.executable, "-m", "ray_jobs", "search", index, "--checkpoint", checkpoint, "--text", "a"]
+    command = [sys.executable, "-m", "protclip", "search", index, "--checkpoint", checkpoint, "--text", "a"]
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == 1

@@ -63,7 +63,7 @@ def test_json_is_all_that_was_counted(pairs: Path) -> None:
 
 
 def test_the_picture_is_drawn_and_an_unknown_ending_refused_first(pairs: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the extra protclip[plot]")
+    pytest.importorskip("matplotlib", reason="the extra plot")
     plot = pairs.parent / "plot.png"
     assert ask(pairs, "--plot", plot).exit_code == 0
     assert plot.read_bytes().startswith(b"\x89PNG")

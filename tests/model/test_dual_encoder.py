@@ -115,14 +115,14 @@ def test_unknown_objectives_in_a_checkpoint_are_refused() -> None:
 
 def test_inner_encoders_load_into_huggingface_modules(tmp_path: Path) -> None:
     from safetensors.torch import load_file
-    from transformers import BertModel, EsmModel
+    from transformers import BertConfig, BertModel, EsmConfig, EsmModel
 
     tiny_model().save_pretrained(str(tmp_path))
     state = load_file(tmp_path / "model.safetensors")
     architecture = load_checkpoint(str(tmp_path)).model.architecture
     for prefix, module in [
-        ("protein_encoder.", EsmModel(architecture.protein, add_pooling_layer=False)),
-        ("text_encoder.", BertModel(architecture.text, add_pooling_layer=False)),
+        ("protein_encoder.", EsmModel(EsmConfig.from_dict(architecture.protein.to_dict()), add_pooling_layer=False)),
+        ("text_encoder.", BertModel(BertConfig.from_dict(architecture.text.to_dict()), add_pooling_layer=False)),
     ]:
         inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         result = module.load_state_dict(inner, strict=False)

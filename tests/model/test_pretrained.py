@@ -15,6 +15,7 @@ from pairs_folders import row, write_pairs
 from safetensors.torch import load_file, save_file
 from tiny_model import random_sequences, random_texts
 
+from protclip.__main__ import cli
 from protclip.config import EncoderConfig, ModelConfig
 from protclip.data.tokenize import ESM2_VOCABULARY, TextTokenizer
 from protclip.errors import ConfigError
@@ -26,7 +27,6 @@ from protclip.model.build import (
     check_architecture,
 )
 from protclip.uniprot.entry import Entry
-from ray_jobs.__main__ import cli
 
 pytestmark = pytest.mark.unit
 

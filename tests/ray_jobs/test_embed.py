@@ -18,10 +18,10 @@ from tiny_model import random_sequences, tiny_model
 
 import protclip
 from protclip import files
+from protclip.__main__ import cli
 from protclip.errors import ConfigError, DataError
 from protclip.index.embeddings import DTYPES, Dtype
 from protclip.manifest import read_manifest
-from ray_jobs.__main__ import cli
 from ray_jobs.embed_chunks import cut, file_chunks, record_path
 from ray_jobs.embed_inputs import find_inputs, read_rows
 from ray_jobs.stages import EmbedChunk, EmbedSettings, copy_repeats

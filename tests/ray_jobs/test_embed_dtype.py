@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from index_folders import unit_vectors, write_embeddings
 from tiny_model import tiny_model
 
+from protclip.__main__ import cli
 from protclip.errors import ConfigError
 from protclip.manifest import read_claim
 from protclip.model import inference
 from ray_jobs import embed
-from ray_jobs.__main__ import cli
 from ray_jobs.embed_job import EmbedJob
 
 pytestmark = pytest.mark.unit

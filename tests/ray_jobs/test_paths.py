@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 from index_folders import unit_vectors, write_embeddings
 
+from protclip.__main__ import cli
 from protclip.errors import ConfigError
 from ray_jobs import cluster
 from ray_jobs import index as index_job
-from ray_jobs.__main__ import cli
 
 pytestmark = pytest.mark.unit
 

@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner
 from kills import COMMAND, ROOT, family, finish_despite_kills, kill, run_until
 
+from protclip.__main__ import cli
 from protclip.train.checkpoints import committed
-from ray_jobs.__main__ import cli
 
 NUM_STEPS = 60
 """Of a run, about; each is a line of the row log of each worker."""

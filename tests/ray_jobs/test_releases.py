@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny_model import tiny_model
 
+from protclip.__main__ import cli
 from protclip.errors import ConfigError
 from protclip.index.embeddings import read_embeddings
 from protclip.manifest import read_manifest
 from protclip.protanno.synthetic import synthetic_proteome
-from ray_jobs.__main__ import cli
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

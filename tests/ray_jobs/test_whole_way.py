@@ -15,11 +15,11 @@ from click.testing import CliRunner, Result
 from tiny_model import tiny_model
 
 from protclip import ProtCLIP
+from protclip.__main__ import cli
 from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
 from protclip.index.embeddings import DTYPES, Dtype, read_embeddings
 from protclip.manifest import read_manifest
 from protclip.protanno.shards import SPLITS, read_row_group, row_groups
-from ray_jobs.__main__ import cli
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

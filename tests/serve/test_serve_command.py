@@ -79,7 +79,7 @@ def test_tokens_are_not_switched_off_where_others_can_reach(folders, monkeypatch
 @pytest.mark.serve
 def test_the_server_on_a_head_of_our_own_listens_on_the_loopback_alone(folders, tmp_path):
     head = start_head(str(tmp_path), num_cpus=4, object_store_mb=80)
-    command = [sys.executable, "-m", "ray_jobs", "serve", folders.args.index, "--checkpoint", folders.args.checkpoint]
+    command = [sys.executable, "-m", "protclip", "serve", folders.args.index, "--checkpoint", folders.args.checkpoint]
     try:
         server = subprocess.Popen(
             [*command, "--port", str(free_port())],
@@ -128,7 +128,7 @@ def test_the_command_serves_until_sigterm_and_leaves_nothing_behind(folders, tmp
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment["HOME"] = str(tmp_path)
     folders_before = set(private_root().iterdir())
-    command = [sys.executable, "-m", "ray_jobs", "serve", folders.args.index, "--checkpoint", folders.args.checkpoint]
+    command = [sys.executable, "-m", "protclip", "serve", folders.args.index, "--checkpoint", folders.args.checkpoint]
     with subprocess.Popen(
         [*command, "--port", str(free_port())],
         env=environment,

@@ -131,7 +131,7 @@ def test_an_unknown_tracker_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    message = rf"{name} is not installed; pip install 'protclip\[{name}\]'"
+    message = rf"{name} is not installed; .* pip install -e '\.\[{name}\]'"
     with pytest.raises(ConfigError, match=message):
         open_trackers([name], str(tmp_path), CONFIG)
     with pytest.raises(ConfigError, match=message):  # what the driver asks before there are workers

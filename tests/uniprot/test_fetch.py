@@ -159,7 +159,7 @@ def test_what_was_written_after_the_last_whole_page_is_cut_off(server: UniProtSe
 def test_a_killed_fetch_typed_again_has_every_entry_once(server: UniProtServer, tmp_path: Path) -> None:
     server.hold_after = 2
     command = [sys.executable, "-c", "from protclip.uniprot import fetch; fetch.PAGE_ENTRIES = 5\n"]
-    command[-1] += "from ray_jobs.__main__ import main; main()"
+    command[-1] += "from protclip.__main__ import main; main()"
     arguments = ["fetch-uniprot", "--query", "x", "--output", "all.dat.gz", "--base-url", server.url]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen([*command, *arguments], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)

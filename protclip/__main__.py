@@ -1,6 +1,7 @@
-"""The command ``protclip``, also ``python -m ray_jobs``.
+"""The command ``protclip``, also ``python -m protclip``.
 
-Commands are named by strings and imported when called, so that ``protclip --help`` starts at once.
+Commands are named by strings and imported when called, so that ``protclip --help`` starts at once, and those that need
+no Ray work where it is not installed.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import sys
 
 import click
 
-from cluster.environment import prepare_environment
 from protclip.errors import ProtclipError
+from protclip.extras import require
 from protclip.terminal import echo
 from protclip.version import __version__
 
@@ -36,6 +37,9 @@ COMMANDS = {
     "quickstart": ("ray_jobs.quickstart:main", "Run the whole way once on this machine."),
 }
 
+ON_RAY = ("curate", "pretrain", "embed", "serve", "quickstart")
+"""What needs Ray whatever it is given; ``index`` does where there are several segments."""
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
@@ -46,6 +50,8 @@ class LazyGroup(click.Group):
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in ON_RAY:
+            require("ray", extra="ray", what=f"protclip {cmd_name}")
         module, name = COMMANDS[cmd_name][0].split(":")
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
@@ -64,7 +70,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; an error that the user can mend is one line and exit status 1."""
-    prepare_environment()
+    importlib.import_module("cluster.environment").prepare_environment()
     try:
         cli(prog_name="protclip", windows_expand_args=False)
     except ProtclipError as error:
