@@ -22,7 +22,7 @@ from gpu_train_step import ESM2_650M, forward_flops, peak_flops
 from report import Claim, write_results
 from train_step import MAX_RESIDUES, MEDIAN_RESIDUES, SPREAD
 
-import protclip.embedding
+import protclip.passes
 from protclip.config import EncoderConfig, ModelConfig
 from protclip.embedding import ProtCLIP
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
@@ -54,7 +54,7 @@ def main() -> None:
     if peak is not None:
         claims.append(Claim(claim="embed_650m_mfu", value=flops / peak, target=0.4, unit="of bf16 peak"))
     lines = [
-        f"{count:,} sequences, ESM-2 650M's shape, bf16; the default is {protclip.embedding.GPU_TOKENS_PER_BATCH:,}.",
+        f"{count:,} sequences, ESM-2 650M's shape, bf16; the default is {protclip.passes.GPU_TOKENS_PER_BATCH:,}.",
         "",
         "| tokens a pass | residues/s | TFLOP/s |",
         "|---|---|---|",
@@ -77,7 +77,7 @@ def measured(shape: dict[str, int], count: int, device: torch.device, budget: in
     network = build_model(config, build_architecture(config, tokenizer), seed=0)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     model = ProtCLIP(network, build_protein_tokenizer(config), tokenizer, device=device, dtype=dtype)
-    protclip.embedding.GPU_TOKENS_PER_BATCH = budget
+    protclip.passes.GPU_TOKENS_PER_BATCH = budget
     generator = np.random.default_rng(0)
     lengths = np.clip(MEDIAN_RESIDUES * np.exp(SPREAD * generator.standard_normal(count)), 30, MAX_RESIDUES).astype(int)
     letters = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", dtype=np.uint8)

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import torch
 
 from protclip import files
-from protclip.embedding import LongPolicy, ProtCLIP
+from protclip.embedder import LongPolicy
+from protclip.embedding import ProtCLIP
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
 from protclip.index.embeddings import LONG, Dtype, read_embeddings, read_part

@@ -100,7 +100,7 @@ def test_several_texts_have_the_numbers_of_each_alone() -> None:
 def test_occlusion_does_not_depend_on_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
     wanted = occlusion(model, SEQUENCE, TEXTS)
-    monkeypatch.setattr("protclip.embedding.TOKENS_PER_BATCH", 3 * (len(SEQUENCE) + 2))
+    monkeypatch.setattr("protclip.passes.TOKENS_PER_BATCH", 3 * (len(SEQUENCE) + 2))
     assert np.abs(occlusion(model, SEQUENCE, TEXTS) - wanted).max() <= 2e-6
 
 

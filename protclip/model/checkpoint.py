@@ -34,6 +34,9 @@ from protclip.model.weights import build, checked_model, digest_of, fill, model_
 
 KIND = "checkpoint"
 MODEL_TYPE = "protclip"
+AUTO_CLASS = "ProtCLIPModel"
+"""Of protclip.auto: what transformers' AutoModel makes of the folder."""
+ENCODER_CLASSES: dict[Kind, str] = {"protein": "EsmModel", "text": "BertModel"}
 PROTEIN_TOKENIZER, TEXT_TOKENIZER = "protein_tokenizer", "text_tokenizer"
 REQUIRED_FILES = ("config.json", f"{PROTEIN_TOKENIZER}/vocab.txt", f"{TEXT_TOKENIZER}/tokenizer.json")
 """Beside the weights, which may be one file or several."""
@@ -111,6 +114,33 @@ def save_checkpoint(
     return fingerprint
 
 
+def save_encoder(
+    folder: str,
+    kind: Kind,
+    model: DualEncoder,
+    tokenizer: ProteinTokenizer | TextTokenizer,
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Write one encoder as a plain HuggingFace folder, which transformers reads without our code.
+
+    Args:
+        folder: path or URL.
+        kind: which tower.
+        model: of which it is a part.
+        tokenizer: of this side.
+        max_shard_bytes: weights beyond it are written as several files.
+    """
+    encoder: Any = model.protein_encoder if kind == "protein" else model.text_encoder
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    save_weights(folder, state, max_shard_bytes=max_shard_bytes)
+    tokenizer.save(folder)
+    files.write_json(
+        files.join(folder, "config.json"),
+        {"architectures": [ENCODER_CLASSES[kind]], **config_fields(encoder.config)},
+    )
+
+
 def load_checkpoint(folder: str) -> Checkpoint:
     """Read a checkpoint folder.
 
@@ -124,10 +154,7 @@ def load_checkpoint(folder: str) -> Checkpoint:
     try:
         config = files.read_json(files.join(folder, "config.json"))
         architecture = read_architecture(config)
-        protein_tokenizer = ProteinTokenizer.load(
-            files.join(folder, PROTEIN_TOKENIZER), max_tokens=architecture.max_protein_tokens
-        )
-        text_tokenizer = TextTokenizer.load(files.join(folder, TEXT_TOKENIZER), max_tokens=architecture.max_text_tokens)
+        protein_tokenizer, text_tokenizer = load_tokenizers(folder, architecture)
         text_state = files.read_text(files.join(folder, TEXT_TOKENIZER, "tokenizer.json"))
         _check_tokens(architecture, protein_tokenizer, text_tokenizer)
     except ProtclipError as error:
@@ -154,6 +181,17 @@ def load_checkpoint(folder: str) -> Checkpoint:
     )
 
 
+def load_tokenizers(folder: str, architecture: Architecture) -> tuple[ProteinTokenizer, TextTokenizer]:
+    """The tokenizers of a checkpoint folder.
+
+    Raises:
+        ProtclipError: if they cannot be read, or are none.
+    """
+    protein = ProteinTokenizer.load(files.join(folder, PROTEIN_TOKENIZER), max_tokens=architecture.max_protein_tokens)
+    text = TextTokenizer.load(files.join(folder, TEXT_TOKENIZER), max_tokens=architecture.max_text_tokens)
+    return protein, text
+
+
 def _check_tokens(architecture: Architecture, protein: ProteinTokenizer, text: TextTokenizer) -> None:
     for kind, num_tokens, num_rows in (
         ("protein", len(protein.vocabulary), architecture.protein.vocab_size),
@@ -175,6 +213,7 @@ def architecture_fields(architecture: Architecture) -> dict[str, Any]:
     """An architecture as the JSON values of config.json."""
     return {
         "model_type": MODEL_TYPE,
+        "architectures": [AUTO_CLASS],
         "protein_encoder": config_fields(architecture.protein),
         "text_encoder": config_fields(architecture.text),
         "projection_dim": architecture.projection_dim,

@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 INITIAL_TEMPERATURE = 0.07
-ENCODING_METHODS = ("encode_packed", "encode_packed_residues", "encode_properties")
+ENCODING_METHODS = ("encode_packed", "pool_packed", "encode_packed_residues", "encode_properties")
 """Of ``DualEncoder``, beside ``forward``."""
 MAX_LOGIT_SCALE = math.log(100.0)
+
+Layer = Literal["projection", "hidden"]
+"""Where embeddings are taken: in the common space, or before the projection, as the encoder gives them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,13 +113,22 @@ class DualEncoder(nn.Module):
 
     def encode_packed(self, kind: Kind, ids_T: Tensor, packing: Packing) -> Tensor:
         """Global embeddings (S, D) of proteins or texts in one row: means over tokens, projected, unit length, fp32."""
-        return _unit(self._project_mean(kind, self._hidden(kind, ids_T, packing), packing))
+        return _unit(self.project_mean(kind, self.hidden(kind, ids_T, packing), packing))
 
-    def encode_packed_residues(self, ids_T: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-        """Global embeddings (S, D) of proteins, and their projected tokens (T, D), special ones among them; fp32."""
-        hidden_TH = self._hidden("protein", ids_T, packing)
-        protein_SD = _unit(self._project_mean("protein", hidden_TH, packing))
-        return protein_SD, at_least_fp32(self.protein_projection(hidden_TH))
+    def pool_packed(self, kind: Kind, ids_T: Tensor, packing: Packing, layer: Layer) -> Tensor:
+        """Means over tokens, (S, H) at the hidden layer, (S, D) behind the projection; fp32, not of unit length."""
+        hidden_TH = self.hidden(kind, ids_T, packing)
+        if layer == "hidden":
+            return mean_pool(hidden_TH, packing.length_S)
+        return self.project_mean(kind, hidden_TH, packing)
+
+    def encode_packed_residues(
+        self, ids_T: Tensor, packing: Packing, layer: Layer = "projection"
+    ) -> tuple[Tensor, Tensor]:
+        """Global embeddings (S, D) of proteins, and all their tokens at a layer, (T, D) or (T, H); fp32."""
+        hidden_TH = self.hidden("protein", ids_T, packing)
+        protein_SD = _unit(self.project_mean("protein", hidden_TH, packing))
+        return protein_SD, at_least_fp32(hidden_TH if layer == "hidden" else self.protein_projection(hidden_TH))
 
     def encode_properties(self, ids_PL: Tensor, mask_PL: Tensor) -> Tensor:
         """PDA's queries (P, D): texts pooled, projected and written as mixtures of prototypes; not of unit length.
@@ -124,7 +136,7 @@ class DualEncoder(nn.Module):
         Without noise. Where PDA is off there are no prototypes, and the projected texts stay as they are.
         """
         hidden_TH, packing = self._text_hidden([(ids_PL, mask_PL)])
-        property_PD = self._project_mean("text", hidden_TH, packing)
+        property_PD = self.project_mean("text", hidden_TH, packing)
         if self.architecture.objectives.pda == 0:
             return property_PD
         return self.heads.property_queries(property_PD, None)
@@ -148,9 +160,9 @@ class DualEncoder(nn.Module):
         text_TH, packing = self._text_hidden(texts)
         biotexts = packing.first(num_pairs)
         # The biotexts, and the properties behind them.
-        text_SD = self._project_mean("text", text_TH, packing)
+        text_SD = self.project_mean("text", text_TH, packing)
         outputs = Outputs(
-            protein_BD=_unit(self._project_mean("protein", unmasked_TH, unmasked)),
+            protein_BD=_unit(self.project_mean("protein", unmasked_TH, unmasked)),
             text_BD=_unit(text_SD[:num_pairs]),
             # Not the parameter itself: DDP would think that nothing was computed with it.
             logit_scale=self.logit_scale.clone(),
@@ -195,7 +207,7 @@ class DualEncoder(nn.Module):
             logit_scale=self.heads.segment_logit_scale.clone(),
         )
 
-    def _project_mean(self, kind: Kind, hidden_TH: Tensor, packing: Packing) -> Tensor:
+    def project_mean(self, kind: Kind, hidden_TH: Tensor, packing: Packing) -> Tensor:
         """Means over the tokens of each sequence, projected, (S, D), in fp32 whatever the autocast.
 
         In bf16 the kernel that projects a single row may round otherwise than the one for many, by 1e-3.
@@ -207,13 +219,14 @@ class DualEncoder(nn.Module):
 
     def _protein_hidden(self, ids_and_masks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Packing]:
         ids_T, packing = pack(ids_and_masks)
-        return self._hidden("protein", ids_T, packing), packing
+        return self.hidden("protein", ids_T, packing), packing
 
     def _text_hidden(self, ids_and_masks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Packing]:
         ids_T, packing = pack(ids_and_masks)
-        return self._hidden("text", ids_T, packing), packing
+        return self.hidden("text", ids_T, packing), packing
 
-    def _hidden(self, kind: Kind, ids_T: Tensor, packing: Packing) -> Tensor:
+    def hidden(self, kind: Kind, ids_T: Tensor, packing: Packing) -> Tensor:
+        """The encoder's last hidden state of each token, (T, H)."""
         encoder = self.protein_encoder if kind == "protein" else self.text_encoder
         if self.architecture.attention == "padded":
             return _padded(encoder, ids_T, packing)

@@ -22,7 +22,7 @@ from protclip.model.tensors import open_weights
 MAX_TABLE = 1 << 24
 """Numbers of tables beside the weights, such as one of positions."""
 
-_NOT_IN_EMBEDDINGS = ("objectives", "attention")
+_NOT_IN_EMBEDDINGS = ("objectives", "attention", "architectures")
 """Fields of config.json that no embedding depends on."""
 _EMBEDDING_PREFIXES = ("protein_encoder.", "text_encoder.", "protein_projection.", "text_projection.")
 

@@ -1,0 +1,77 @@
+"""Checkpoint folders on the HuggingFace hub. Whatever goes wrong there is one ConfigError."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from protclip import files
+from protclip.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def checkpoint_folder(path: str, *, revision: str | None = None) -> str:
+    """The path or URL of a checkpoint: the path itself, or HuggingFace's cache of what is named ``org/name``.
+
+    Raises:
+        ConfigError: if there is neither such a folder nor such a name, or a ``revision`` where it has no meaning.
+    """
+    if not _NAME.fullmatch(path) or files.exists(path):
+        if revision is not None:
+            raise ConfigError(f"revision={revision!r}: {path} is a folder; only names on the hub have revisions.")
+        return path
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*/*.json", "*/vocab.txt", "README.md"]
+    with _telling(f"{path}: is no folder, and cannot be had from the HuggingFace hub"):
+        return snapshot_download(path, revision=revision, allow_patterns=patterns)
+
+
+def upload(
+    save: Callable[[str], None],
+    repo_id: str,
+    *,
+    private: bool | None,
+    token: str | bool | None,
+    revision: str | None,
+    commit_message: str,
+) -> str:
+    """Upload a folder as one commit, and return its URL.
+
+    Args:
+        save: writes the folder of this name.
+        repo_id: ``org/name``; it is made where it is not there.
+        private: of a repository that is made.
+        token: None takes that of ``hf auth login``.
+        revision: the branch; it is made where it is not there.
+        commit_message: of the commit.
+
+    Raises:
+        ConfigError: if the hub cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with _telling(f"{repo_id}: cannot be uploaded to the HuggingFace hub"):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="protclip-upload-") as folder:
+        save(folder)
+        with _telling(f"{repo_id}: cannot be uploaded to the HuggingFace hub"):
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+    return str(commit.commit_url)
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # those of its HTTP client, which changes with its version, are among them
+        why = " ".join(str(error).split())
+        raise ConfigError(f"{what} ({why}); check the name, the network and the token (hf auth login).") from error

@@ -1,0 +1,60 @@
+"""What callers hand to a model: one item or many, and settings of the call. What cannot be meant is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from numbers import Integral
+from typing import Any
+
+from protclip.errors import ConfigError, DataError
+
+Items = str | Iterable[str]
+"""One item, or many in their order."""
+
+
+def listed(items: Items, what: str) -> tuple[list[str], bool]:
+    """The items, and whether it is a single one that was given as it is.
+
+    Args:
+        items: a str is one item and never a sequence of letters.
+        what: "sequence" or "text", for messages.
+
+    Raises:
+        DataError: for what is neither a str nor an iterable of them in an order, naming the first item that is no str.
+    """
+    if isinstance(items, str):
+        return [items], True
+    wanted = f"a {what} is a str, and several are a list of str"
+    if isinstance(items, bytes | bytearray | Mapping | Set) or not isinstance(items, Iterable):
+        raise DataError(f"{what}s: {_shown(items)} was given; {wanted}.")
+    values = list(items)
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, str):
+            raise DataError(f"{what} {number} of {len(values)} is {_shown(value)}; {wanted}.")
+    return values, False
+
+
+def check_one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Refuse a setting that is none of the allowed ones.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if not any(value is one or (isinstance(value, str) and value == one) for one in allowed):
+        raise ConfigError(f"{name}={value!r:.60}: allowed are {', '.join(map(repr, allowed))}.")
+
+
+def check_count(name: str, value: Any, *, unit: str) -> None:
+    """Refuse what is neither None nor a whole number of 1 or more.
+
+    Raises:
+        ConfigError: naming what is allowed.
+    """
+    if value is not None and (type(value) is bool or not isinstance(value, Integral) or int(value) < 1):
+        raise ConfigError(f"{name}={value!r:.60}: allowed are a whole number of {unit}, 1 or more, and None.")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    text = text if len(text) <= 40 else f"{text[:39]}…"
+    return f"{text} ({type(value).__name__})"
