@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from protclip.index.embeddings import METADATA
 from protclip.manifest import write_manifest
 
 FINGERPRINT = "f" * 64
@@ -33,7 +34,7 @@ def write_embeddings(
 ) -> str:
     """A folder as ``protclip embed`` leaves it, in so many parts.
 
-    ``columns`` replaces made-up ones, ``body`` fields of the manifest.
+    ``columns`` replaces made-up ones or adds to them, ``body`` fields of the manifest.
     """
     folder.mkdir(parents=True)
     count, dimension = vectors.shape
@@ -51,12 +52,12 @@ def write_embeddings(
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), dimension),
         }
     )
-    for name, values in (columns or {}).items():
-        table = table.set_column(
-            table.schema.get_field_index(name), name, pa.array(values, table.schema.field(name).type)
-        )
     if content == "text":
         table = table.append_column("text", pa.array([f"FUNCTION: {i}." for i in range(count)]))
+    for name, values in (columns or {}).items():
+        column = pa.array(values, METADATA.field(name).type)
+        place = table.schema.get_field_index(name)
+        table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
     bounds = np.linspace(0, count, parts + 1).astype(int)
     part_names = [f"part-{i:05d}.parquet" for i in range(parts)]
     for name, start, end in zip(part_names, bounds[:-1], bounds[1:], strict=True):

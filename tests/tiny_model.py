@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,10 +78,14 @@ def make_batch(model: ProtCLIP, tokens: pa.Table, *, seed: int = 0, epoch: int =
     return collate(tokens, protein_pad_id=1, text_pad_id=0, masking=masking)
 
 
-def write_protein_index(folder: Path, model: ProtCLIP, sequences: list[str]) -> str:
-    """An index of the sequences: row i is P0000i."""
+def write_protein_index(
+    folder: Path, model: ProtCLIP, sequences: list[str], columns: dict[str, Any] | None = None
+) -> str:
+    """An index of the sequences: row i is P0000i; ``columns`` are for ``write_embeddings``."""
     vectors = model.embed_proteins(sequences)
     settings = {"dtype": str(model.dtype).removeprefix("torch.")}
-    embeddings = write_embeddings(folder / "embeddings", vectors, fingerprint=model.fingerprint, settings=settings)
+    embeddings = write_embeddings(
+        folder / "embeddings", vectors, fingerprint=model.fingerprint, columns=columns, settings=settings
+    )
     build_index(read_embeddings(embeddings), str(folder / "index"), IndexConfig())
     return str(folder / "index")

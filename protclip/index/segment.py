@@ -161,7 +161,7 @@ class Segment:
         k = min(k, count)
         if not k or not len(queries):
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        fetch = k if mask is None else min(len(self), math.ceil(SPARE * k * len(self) / count) + 4)
+        fetch = k if mask is None else min(len(self), self._fetch(k, count))
         few = count <= max(EXACT_ROWS, GRAPH_COST * fetch)
         if self.graph is None or exact or (exact is None and few):
             assert exact is not False or self.graph is not None
@@ -170,6 +170,15 @@ class Segment:
         if mask is None:
             return search_graph(self.graph, self.vectors, queries, k)
         return self._search_masked(queries, k, mask, fetch)
+
+    def _fetch(self, k: int, count: int) -> int:
+        """What is asked of the graph for k answers among ``count`` rows.
+
+        It keeps as many candidates as are asked for. Of the candidates those that may answer should be as many as
+        there are without a mask: with fewer the recall would fall below the measured one.
+        """
+        kept = SPARE * k + 4 if self.graph is None else max(SPARE * k + 4, self.graph.ef)
+        return math.ceil(kept * len(self) / count)
 
     def _search_masked(
         self, queries: NDArray[np.float32], k: int, mask: NDArray[np.bool_], fetch: int

@@ -1,0 +1,299 @@
+"""One way to ask: against exact search, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from index_folders import FINGERPRINT, unit_vectors, write_embeddings
+from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
+
+from protclip.errors import CheckpointError, IndexMismatchError, NotFoundError, RequestError
+from protclip.hashing import hash64
+from protclip.index import segment
+from protclip.index.build import IndexConfig, build_index
+from protclip.index.embeddings import METADATA, read_embeddings
+from protclip.index.exact import exact_search
+from protclip.index.filters import parse_filter
+from protclip.index.index import NOT_SHOWN, Index
+from protclip.retrieval import COLUMNS, Answer, Hit, Options, Question, Retriever
+
+pytestmark = pytest.mark.unit
+SEQUENCES, TEXTS = random_sequences(60), random_texts(60, seed=3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, an index of proteins in which three rows come twice, and one of texts."""
+    folder = tmp_path_factory.mktemp("retrieval")
+    model = tiny_model()
+    model.save_pretrained(str(folder / "checkpoint"))
+    sequences = [*SEQUENCES, *SEQUENCES[:3]]
+    hashes = [hash64(sequence) for sequence in sequences]
+    write_protein_index(folder, model, sequences, columns={"sequence_hash": pa.array(hashes, pa.uint64())})
+    texts = write_embeddings(
+        folder / "text-embeddings",
+        model.embed_texts(TEXTS),
+        content="text",
+        fingerprint=model.fingerprint,
+        columns={"text": TEXTS},
+    )
+    build_index(read_embeddings(texts), str(folder / "texts"), IndexConfig())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def retriever(folder: Path) -> Retriever:
+    return Retriever.load(str(folder / "index"), str(folder / "texts"), checkpoint=str(folder / "checkpoint"))
+
+
+def accessions(answer: Answer) -> list[str]:
+    return [hit["accession"] for hit in answer.hits]
+
+
+def test_a_hit_has_a_field_for_each_column_and_no_other() -> None:
+    assert list(Hit.__annotations__)[:4] == ["rank", "score", "percentile", "accession"]
+    assert set(Hit.__annotations__) == {"rank", "score", "percentile", *METADATA.names} - set(NOT_SHOWN)
+
+
+@pytest.mark.parametrize("where", [None, "reviewed", "length >= 120 and not reviewed", "length > 9999"])
+@pytest.mark.parametrize("offset", [0, 4, 500])
+@pytest.mark.parametrize("kind", ["text", "sequence", "accession", "vector"])
+def test_answers_are_those_of_exact_search(retriever: Retriever, where: str | None, offset: int, kind: str) -> None:
+    """In order, score and rank; three rows come twice, so there are ties."""
+    index = retriever.indexes["protein"]
+    (loaded,) = index.segments
+    model = retriever.model
+    assert model is not None
+    vector = {
+        "text": model.embed_texts(TEXTS[:1])[0],
+        "sequence": model.embed_proteins(SEQUENCES[1:2])[0],
+        "accession": model.embed_proteins(SEQUENCES[2:3])[0],
+        "vector": unit_vectors(1, dimension=24)[0],
+    }[kind]
+    question = {"text": TEXTS[0], "sequence": SEQUENCES[1], "accession": "P00002", "vector": 3 * vector}[kind]
+    answer = retriever.search(**{kind: question}, k=7, offset=offset, where=where)
+    rows = None if where is None else np.flatnonzero(parse_filter(where).mask(loaded.metadata))
+    scores, found = exact_search(loaded.vectors, vector[None], 1000, rows=rows, tie_break=loaded.tie_break)
+    names = loaded.metadata["accession"].to_pylist()
+    page = slice(offset, offset + 7)
+    assert accessions(answer) == [names[row] for row in found[0][page]]
+    assert [hit["score"] for hit in answer.hits] == pytest.approx(scores[0][page].tolist(), abs=1e-6)
+    assert [hit["rank"] for hit in answer.hits] == list(range(offset + 1, offset + 1 + len(answer.hits)))
+    assert (answer.model, answer.index, answer.content) == (model.fingerprint, index.fingerprint, "protein")
+
+
+def test_where_a_graph_answers_it_finds_nearly_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "EXACT_ROWS", 100)
+    monkeypatch.setattr(segment, "GRAPH_COST", 1)
+    vectors, asked = unit_vectors(3_000), unit_vectors(1_000, seed=1)
+    embeddings = read_embeddings(write_embeddings(tmp_path / "embeddings", vectors))
+    build_index(embeddings, str(tmp_path / "index"), IndexConfig())
+    retriever = Retriever.load(str(tmp_path / "index"))
+    assert retriever.indexes["protein"].segments[0].graph is not None
+    questions = [Question(vector=vector) for vector in asked]
+    for where in (None, "reviewed"):
+        exact = retriever.search_all(questions, Options(exact=True, where=where))
+        graph = retriever.search_all(questions, Options(where=where))
+        hits = sum(len({*accessions(one)} & {*accessions(other)}) for one, other in zip(exact, graph, strict=True))
+        assert hits >= 0.99 * 10 * len(asked)
+
+
+def test_a_question_is_answered_in_company_as_alone(retriever: Retriever) -> None:
+    questions = [
+        Question(text=TEXTS[0], name="t"),
+        Question(accession="P00005"),
+        Question(sequence=SEQUENCES[9]),
+        Question(text=TEXTS[1]),
+        Question(vector=unit_vectors(1, dimension=24)[0]),
+        Question(accession="P00005"),
+    ]
+    together = retriever.search_all(questions, Options(k=4))
+    assert [answer.query for answer in together] == ["t", None, None, None, None, None]
+    for question, answer in zip(questions, together, strict=True):
+        (alone,) = retriever.search_all([question], Options(k=4))
+        assert accessions(answer) == accessions(alone)
+        assert [hit["score"] for hit in answer.hits] == pytest.approx([hit["score"] for hit in alone.hits], abs=1e-6)
+    assert retriever.search_all([]) == []
+
+
+def test_the_questions_own_rows_are_left_out(retriever: Retriever) -> None:
+    whole = accessions(retriever.search(accession="P00001", k=99))
+    assert whole[:2] == ["P00001", "P00061"] and len(whole) == 63
+    assert accessions(retriever.search(accession="P00001", k=99, exclude_self=True)) == whole[1:]
+    without = accessions(retriever.search(sequence=SEQUENCES[1].lower(), k=61, exclude_self=True))
+    assert without == whole[2:]  # both rows of that sequence
+    assert accessions(retriever.search(sequence=SEQUENCES[1], k=3, offset=2, exclude_self=True)) == without[2:5]
+    named = Question(sequence=SEQUENCES[1][:-1], name="P00007")
+    (answer,) = retriever.search_all([named], Options(k=99, exclude_self=True))
+    assert len(answer.hits) == 62 and "P00007" not in accessions(answer)
+    answer = retriever.search(text=TEXTS[8], k=99, exclude_self=True, content="text")
+    assert len(answer.hits) == 59 and "P00008" not in accessions(answer)
+    with pytest.raises(RequestError, match="vector without a name"):
+        retriever.search(vector=unit_vectors(1, dimension=24)[0], exclude_self=True)
+
+
+def test_a_lowest_score_and_columns(retriever: Retriever) -> None:
+    whole = retriever.search(text=TEXTS[0], k=63)
+    limit = whole.hits[10]["score"]
+    assert retriever.search(text=TEXTS[0], k=63, min_score=limit).hits == whole.hits[:11]
+    (hit,) = retriever.search(text=TEXTS[0], k=1, columns=["gene", "length"]).hits
+    assert list(hit) == ["rank", "score", "percentile", "accession", "length", "gene"]
+    assert list(retriever.search(text=TEXTS[0], k=1, columns=[]).hits[0])[3:] == ["accession"]
+    assert set(whole.hits[0]) == set(Hit.__annotations__) == {"rank", "score", "percentile", "accession", *COLUMNS}
+
+
+def test_what_the_model_does_not_see_is_told(retriever: Retriever) -> None:
+    """It sees 62 residues, and 30 tokens of a text."""
+    for length, cut in ((62, False), (63, True)):
+        assert retriever.search(sequence="M" * length).truncated is cut
+    tokens = [len(row) for row in retriever.model.text_tokenizer.encode(TEXTS)]  # type: ignore[union-attr]
+    for text, number in zip(TEXTS, tokens, strict=True):
+        assert retriever.search(text=text).truncated is (number == 32 and len(text.split()) > 30), text
+    assert retriever.search(text="ATP " * 30).truncated is False
+    assert retriever.search(text="ATP " * 31).truncated is True
+
+
+def test_percentiles_are_of_the_kind_of_question(retriever: Retriever) -> None:
+    """The indexes were built without other questions than their own rows."""
+    own = retriever.search(sequence=SEQUENCES[0])
+    assert own.hits[0]["percentile"] is not None
+    percentiles = retriever.indexes["protein"].percentiles(np.array([own.hits[3]["score"]], np.float32), "protein")
+    assert percentiles is not None and own.hits[3]["percentile"] == round(float(percentiles[0]), 2)
+    assert retriever.search(text=TEXTS[0]).hits[0]["percentile"] is None
+    assert retriever.search(text=TEXTS[0], content="text").hits[0]["percentile"] is not None
+    vector = unit_vectors(1, dimension=24)[0]
+    assert retriever.search(vector=vector).hits[0]["percentile"] is None
+    (answer,) = retriever.search_all([Question(vector=vector, kind="protein")])
+    assert answer.hits[0]["percentile"] is not None
+
+
+def test_one_of_two_indexes_is_asked(retriever: Retriever, folder: Path) -> None:
+    assert retriever.search(text=TEXTS[4]).content == "protein"
+    answer = retriever.search(text=TEXTS[4], k=1, content="text")
+    assert answer.content == "text" and answer.hits[0]["text"] == TEXTS[4]
+    texts = Retriever.load(str(folder / "texts"), checkpoint=str(folder / "checkpoint"))
+    assert texts.search(sequence=SEQUENCES[0]).content == "text"
+    with pytest.raises(RequestError, match="no index of proteins is loaded, which holds texts"):
+        texts.search(text="a", content="protein")
+    with pytest.raises(RequestError, match="which holds nothing"):
+        Retriever.load(checkpoint=str(folder / "checkpoint")).search(text="a")
+
+
+def test_scores_and_classes_are_the_models(retriever: Retriever) -> None:
+    model = retriever.model
+    assert model is not None
+    proteins, texts = model.embed_proteins(SEQUENCES[:4]), model.embed_texts(TEXTS[:3])
+    np.testing.assert_allclose(retriever.score(SEQUENCES[:3], TEXTS[:3]), (proteins[:3] * texts).sum(1), atol=1e-6)
+    shares = retriever.classify(SEQUENCES[:4], TEXTS[:3])
+    logits = float(model.model.logit_scale.detach().exp()) * (proteins @ texts.T)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(shares, expected, rtol=1e-4)
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-6)
+    with pytest.raises(RequestError, match="1 sequences and 2 texts make no pairs"):
+        retriever.score(SEQUENCES[:1], TEXTS[:2])
+
+
+def test_accessions_and_vectors_need_no_model(folder: Path) -> None:
+    bare = Retriever.load(str(folder / "index"))
+    assert accessions(bare.search(accession="P00004", k=1)) == ["P00004"]
+    with pytest.raises(RequestError, match="no model is loaded"):
+        bare.search(text="a")
+    with pytest.raises(NotFoundError, match="accession 'Q1'"):
+        bare.search(accession="Q1")
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({}, "holds none"),
+        ({"text": "a", "accession": "P1"}, "holds text, accession"),
+        ({"text": " "}, "text is empty"),
+        ({"text": b"a"}, r"text: is b'a'; a string"),
+        ({"accession": ""}, "accession is empty"),
+        ({"sequence": "MK7", "name": "mine"}, "sequence 'mine': holds '7' at residue 3"),
+        ({"sequence": ""}, "sequence is empty"),
+        ({"vector": np.zeros(24)}, "not all 0"),
+        ({"vector": np.full(24, np.nan)}, "length nan"),
+        ({"vector": np.ones((2, 24))}, r"shape \(2, 24\)"),
+        ({"vector": ["a"]}, "no list of numbers"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_refused_when_it_is_made(question: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Question(**question)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"k": 0}, "k=0: a whole number of 1"),
+        ({"k": 2.0}, "k=2.0"),
+        ({"k": True}, "k=True"),
+        ({"offset": -1}, "offset=-1: a whole number of 0"),
+        ({"where": "size > 3"}, "character 1"),
+        ({"min_score": 1.01}, "between -1 and 1"),
+        ({"min_score": float("nan")}, "between -1 and 1"),
+        ({"columns": ["sequence_hash"]}, "column 'sequence_hash': there is none"),
+        ({"content": "proteins"}, "allowed are protein and text"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_when_it_is_made(option: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Options(**option)  # type: ignore[arg-type]
+
+
+def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = tiny_model(seed=1)
+    other.save_pretrained(str(tmp_path / "other"))
+    proteins, checkpoint = str(folder / "index"), str(folder / "checkpoint")
+    with pytest.raises(IndexMismatchError, match="was made by the model"):
+        Retriever.load(proteins, checkpoint=str(tmp_path / "other"))
+    with pytest.raises(IndexMismatchError, match="was made by the model"):
+        Retriever(other, Index.load(proteins))
+    with pytest.raises(IndexMismatchError, match="two indexes of proteins"):
+        Retriever.load(proteins, proteins)
+    foreign = write_embeddings(tmp_path / "texts", unit_vectors(30, 24), content="text", fingerprint=FINGERPRINT)
+    build_index(read_embeddings(foreign), str(tmp_path / "foreign"), IndexConfig())
+    with pytest.raises(IndexMismatchError, match="model_fingerprint of the index of proteins"):
+        Retriever.load(proteins, str(tmp_path / "foreign"))
+    with pytest.raises(CheckpointError):
+        Retriever.load(proteins, checkpoint=str(tmp_path))
+    with pytest.raises(RequestError, match="has 16 numbers, and those of the index 24"):
+        Retriever.load(proteins, checkpoint=checkpoint).search(vector=unit_vectors(1)[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sequence", "MK7"], "RequestError: sequence: holds '7' at residue 3"),
+        (["--text", " "], "RequestError: text is empty"),
+        (["--text", "a", "--filter", "lenght > 3"], "RequestError: filter"),
+        (["--text", "a", "--columns", "gene,size"], "RequestError: column 'size'"),
+        (["--text", "a", "--output", "a.xls"], "ConfigError: output 'a.xls'"),
+        (["--fasta", "bad.fasta"], "bad.fasta, line 3 (two)"),
+        (["--texts", "empty.txt"], "RequestError: empty.txt: holds no text"),
+        (["--accession", "P99999"], "NotFoundError: accession 'P99999'"),
+        (["--accession", "P00001"], ""),
+    ],
+)
+def test_what_can_be_refused_or_answered_without_torch_is(
+    folder: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "bad.fasta").write_text(">one\nMKV\n>two\nMK7\n")
+    (tmp_path / "empty.txt").write_text("\n\n")
+    script = (
+        "import sys\nfrom protclip.__main__ import main\n"
+        "try:\n    main()\nfinally:\n    assert not {'torch', 'transformers', 'ray'} & set(sys.modules), 'loaded'\n"
+    )
+    command = ["search", str(folder / "index"), "--checkpoint", str(folder / "checkpoint"), *arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "loaded" not in done.stderr and message in done.stderr, done.stderr
+    assert done.returncode == (1 if message else 0)
+    assert ("P00001" in done.stdout) is not bool(message)
