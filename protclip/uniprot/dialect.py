@@ -140,6 +140,7 @@ def _no_header(line: bytes, source: str) -> DataError:
         f"{source}: no column {' or '.join(map(repr, COLUMNS[missing]))}"
         + (f"; did you mean {near!r}? Rename it" if near else "")
         + f"; its first line starts with {line.decode(errors='replace').strip()[:100]!r}. Export the columns Entry and "
-        "Sequence, and with them Reviewed, Protein names, Organism, Organism (ID), Protein existence, EC number, "
-        "Function [CC], Subcellular location [CC], Sequence similarities; they are cut at tabs, or as CSV at , ; or |."
+        "Sequence, and with them Reviewed, Protein names, Gene Names, Organism, Organism (ID), Protein existence, EC "
+        "number, Function [CC], Subcellular location [CC], Sequence similarities; they are cut at tabs, or as CSV at "
+        ", ; or |."
     )

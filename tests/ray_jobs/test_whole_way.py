@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from older_folders import without_genes
 from tiny_model import tiny_model
 
 from protclip import ProtCLIP
@@ -316,3 +317,29 @@ def test_embed_refuses_what_it_cannot_use(folders: Folders, tmp_path: Path) -> N
     (tmp_path / "data.docx").write_text("")
     assert "known kind" in message(ConfigError, str(tmp_path / "data.docx"))
     assert "is missing" in message(CheckpointError, str(bad), str(tmp_path / "no-model"))
+
+
+def test_folders_of_versions_without_genes_go_the_way_too_and_their_next_release_has_them(
+    folders: Folders, tmp_path: Path
+) -> None:
+    old = {name: str(tmp_path / name) for name in ("pairs", "run", "embeddings", "index")}
+    new = {name: str(tmp_path / f"new-{name}") for name in ("embeddings", "index")}
+    shutil.copytree(folders.pairs, old["pairs"])
+    without_genes(old["pairs"], "pairs")
+    run("pretrain", "tiny_cpu", f"data.pairs={old['pairs']}", f"run_dir={old['run']}", *SMALL, "epochs=1")
+    model = ("--checkpoint", folders.checkpoint)
+    run("embed", old["pairs"], *model, "--output", old["embeddings"])
+    assert set(read_embeddings(old["embeddings"]).metadata["gene"].to_pylist()) == {None}
+    without_genes(old["embeddings"], "embeddings")
+    run("index", old["embeddings"], "--output", old["index"])
+    without_genes(old["index"], "index")
+
+    result = run("embed", folders.pairs, *model, "--output", new["embeddings"], "--previous", old["embeddings"])
+    assert "240 rows embedded, 240 of them as before, 0 computed" in result.output
+    run("index", new["embeddings"], "--output", new["index"], "--previous", old["index"])
+    assert read_manifest(new["index"], "index")["release"]["redescribed"] == 240
+    pair = read_row_group(row_groups(folders.pairs, "valid")[0]).to_pylist()[0]
+    question = ("--text", "FUNCTION: Any.", "--filter", f"gene = {pair['gene'][0].upper()}", "--json")
+    (hit,) = json.loads(run("search", new["index"], *model, *question).stdout)["hits"]
+    assert (hit["accession"], hit["gene"]) == (pair["accession"], pair["gene"])
+    assert json.loads(run("search", old["index"], *model, *question).stdout)["hits"] == []
