@@ -125,7 +125,7 @@ def h5_arrays(path: str, accessions: Sequence[str], dimension: int | None = None
             yield data[()]
 
 
-def h5_floats(file: Any, name: str | bytes) -> Any | None:
+def h5_floats(file: Any, name: str) -> Any | None:
     """The dataset of that name, if it is an array of floats in this very file: others lead to other files."""
     h5py = require_h5()
     data = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None

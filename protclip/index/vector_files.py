@@ -96,12 +96,13 @@ def _h5_rows(path: str, local: str, done: Container[int]) -> Iterator[tuple[int,
                 if number not in done:
                     chosen = names[start : start + PART_ROWS]
                     ids = [name if isinstance(name, str) else None for name in chosen]  # bytes: not UTF-8
-                    yield number, Rows(ids, [_h5_vector(file, name) for name in chosen], _nothing_known(len(chosen)))
+                    vectors = [None if name is None else _h5_vector(file, name) for name in ids]
+                    yield number, Rows(ids, vectors, _nothing_known(len(ids)))
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise DataError(f"{path}: is not a whole HDF5 file ({error}); restore it or get it again.") from error
 
 
-def _h5_vector(file: Any, name: str | bytes) -> NDArray[Any] | None:
+def _h5_vector(file: Any, name: str) -> NDArray[Any] | None:
     data = h5_floats(file, name)
     # Looked at before it is read: a file of some bytes may speak of 10^12 numbers.
     if data is None or data.ndim != 1 or data.shape[0] > MAX_DIMENSION:
