@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from protclip.errors import ConfigError
+from protclip.extras import require
 from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
 from protclip.index.hnsw import HnswConfig
@@ -115,6 +116,7 @@ def run_here_or_on_ray(unit: Unit, items: Sequence[Item], title: str, memory_byt
     """
     if len(items) == 1 and memory_bytes <= SMALL_BYTES:
         return in_turn(unit, items, title, memory_bytes)
+    require("ray", extra="ray", what="an index of this size")
     connect()
     largest = _largest_memory()
     if memory_bytes > largest:
