@@ -12,7 +12,6 @@ import os
 
 from protclip import files
 from protclip.errors import ConfigError
-from protclip.extras import require
 
 JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray's job supervisor sets it, with the submission id in its metadata, for the driver of a submitted job."""
@@ -29,7 +28,6 @@ def connect(num_cpus: int | None = None, *, state_service: bool = False) -> None
     Raises:
         ConfigError: if the cluster does not answer, or does not take us.
     """
-    require("ray", extra="ray", what="this")
     from cluster.connection import start_or_join
 
     start_or_join(num_cpus=num_cpus, state_service=state_service)

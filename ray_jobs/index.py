@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from protclip.errors import ConfigError
+from protclip.extras import require
 from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
 from protclip.index.external import QUARANTINE_FILE, open_vectors
@@ -161,6 +162,7 @@ def run_here_or_on_ray(unit: Unit, items: Sequence[Item], title: str, memory_byt
     """
     if len(items) == 1 and memory_bytes <= SMALL_BYTES:
         return in_turn(unit, items, title, memory_bytes)
+    require("ray", extra="ray", what="an index of this size")
     connect()
     largest = _largest_memory()
     if memory_bytes > largest:

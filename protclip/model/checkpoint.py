@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from protclip import files
@@ -163,7 +164,10 @@ def load_checkpoint(folder: str) -> Checkpoint:
     with open_weights(files.join(folder, "model.safetensors")) as readers:
         model = checked_model(architecture, shapes(readers), folder)
         if architecture.attention == "packed":  # all its numbers are stored, so that none has to be drawn before
-            model.to_empty(device="cpu")
+            memory = {
+                name: torch.empty(weight.shape, dtype=weight.dtype) for name, weight in model.state_dict().items()
+            }
+            model.load_state_dict(memory, assign=True)
         else:
             model = build(architecture, folder)
         digest = digest_of(config, protein_tokenizer, text_state)

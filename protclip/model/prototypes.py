@@ -20,7 +20,9 @@ class Prototypes(nn.Module):
 
     def __init__(self, num_prototypes: int, dim: int, *, temperature: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_prototypes, dim))
+        self.weight = nn.Parameter(torch.empty(num_prototypes, dim))
+        if not self.weight.is_meta:  # where torch would import its compiler to draw nothing
+            nn.init.normal_(self.weight)
         self.temperature = temperature
 
     def forward(self, property_PD: Tensor, noise_key_P: Tensor | None) -> Tensor:
