@@ -55,8 +55,7 @@ class ProtCLIP(Encode):
 
         Args:
             path: local path or fsspec URL, such as ``runs/tiny/best``; or a name on the HuggingFace hub, ``org/name``,
-                where there is no such folder. What was downloaded once is taken from HuggingFace's cache when the hub
-                cannot be reached.
+                where there is no such folder. What was downloaded before is taken where the hub cannot be reached.
             device: where it computes, as torch names it; None is the CPU.
             dtype: of its matrix products and attention: for queries that of the index (``IndexManifest.dtype``) or
                 of the embeddings (``Embeddings.dtype``). "bfloat16" is faster on GPUs, and on processors with

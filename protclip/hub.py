@@ -14,7 +14,10 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def checkpoint_folder(path: str, *, revision: str | None = None) -> str:
-    """The path or URL of a checkpoint: the path itself, or HuggingFace's cache of what is named ``org/name``.
+    """The path or URL of a checkpoint: the path itself, or the folder into which ``org/name`` was downloaded.
+
+    That is ``$HF_HOME/protclip/org/name/REVISION``, with files of its own: HuggingFace's cache is made of links out of
+    the folder, which are refused in a checkpoint.
 
     Raises:
         ConfigError: if there is neither such a folder nor such a name, or a ``revision`` where it has no meaning.
@@ -23,11 +26,12 @@ def checkpoint_folder(path: str, *, revision: str | None = None) -> str:
         if revision is not None:
             raise ConfigError(f"revision={revision!r}: {path} is a folder; only names on the hub have revisions.")
         return path
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*/*.json", "*/vocab.txt", "README.md"]
     with _telling(f"{path}: is no folder, and cannot be had from the HuggingFace hub"):
-        return snapshot_download(path, revision=revision, allow_patterns=patterns)
+        folder = files.join(constants.HF_HOME, "protclip", path, (revision or "main").replace("/", "--"))
+        return snapshot_download(path, revision=revision, allow_patterns=patterns, local_dir=folder)
 
 
 def upload(

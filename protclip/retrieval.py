@@ -329,7 +329,7 @@ class Retriever:
         scores_NK, rows_NK = index.search(
             np.stack([one.vector for one in asked]),
             wanted + max(map(len, own)),
-            where=None if options.where is None else parse_filter(options.where),
+            where=options.where,
             exact=options.exact or None,
         )
         page = slice(options.offset, wanted)
@@ -342,7 +342,9 @@ class Retriever:
         known = iter(index.rows(np.concatenate([rows for _, rows in found]), options.columns))
         answers = []
         for one, (scores, _) in zip(asked, found, strict=True):
-            numbers = zip(scores.tolist(), _percentiles(index, scores, one.kind), strict=True)
+            # A tool's vectors are of one kind, so that those it is asked with are of that too.
+            kind = one.kind or (index.manifest.content if index.manifest.external_model is not None else None)
+            numbers = zip(scores.tolist(), _percentiles(index, scores, kind), strict=True)
             hits = [
                 cast(Hit, {"rank": rank, "score": score, "percentile": percentile, **next(known)})
                 for rank, (score, percentile) in enumerate(numbers, start=options.offset + 1)

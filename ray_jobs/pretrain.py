@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import time
@@ -130,7 +132,17 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     if (name := settings.model.text.pretrained) is not None:
         check_words(tokenizer, train, name=name)
     echo(config_yaml(settings).removesuffix("\n"))
-    job = TrainJob(config=settings, plan=plan, valid=valid, text_tokenizer_json=tokenizer.json)
+    job = TrainJob(
+        config=settings,
+        plan=plan,
+        valid=valid,
+        text_tokenizer_json=tokenizer.json,
+        data={
+            "train_pairs": sum(group.num_rows for group in train),
+            "valid_pairs": sum(group.num_rows for group in valid),
+            "sha256": hashlib.sha256(json.dumps(_pairs_mark(settings), sort_keys=True).encode()).hexdigest(),
+        },
+    )
     steps = job.batches_per_epoch
     drawn = "" if drawn_EG is None else f" drawn of {sum(group.num_rows for group in train)} candidates"
     about = "" if drawn_EG is None else "about "
@@ -302,7 +314,8 @@ def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     names = [name for name in manifest["files"] if name not in (TENSORS, PROGRESS)]
     for name in names:
         files.copy(files.join(source, name), files.join(target, name))
-    record = {key: manifest[key] for key in ("fingerprint", "metrics", "run")}
+    # A run that an older version began has no data.
+    record = {key: manifest[key] for key in ("fingerprint", "metrics", "run", "data") if key in manifest}
     metrics = files.join(settings.run_dir, METRICS)
     history = files.read_json(metrics)["history"]
     summary = {

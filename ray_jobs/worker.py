@@ -66,6 +66,8 @@ class TrainJob:
     """Of the first epoch; the others differ in ``epoch`` alone."""
     valid: tuple[RowGroup, ...]
     text_tokenizer_json: str
+    data: dict[str, Any]
+    """What checkpoints tell of the pairs, wherever they lie: their numbers and a SHA-256 over those of the files."""
 
     @property
     def batches_per_epoch(self) -> list[int]:
@@ -341,6 +343,7 @@ class Worker:
                 extra_files=(TENSORS, PROGRESS),
                 metrics=metrics,
                 run=config_dict(self.config),
+                data=self.job.data,
             )
 
         with self._noticing_failures():

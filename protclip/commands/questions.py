@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from protclip import files
 from protclip.errors import DataError, RequestError
+from protclip.index.embeddings import check_npy
+from protclip.index.vector_files import format_of, read_rows
 from protclip.retrieval import Question
 from protclip.uniprot.entry import BadEntry, is_utf8, not_utf8
 from protclip.uniprot.fasta import read_records
@@ -70,6 +74,21 @@ def read_fasta(path: str, nucleotides: Nucleotides) -> Iterator[Question]:
             if looks_like_nucleotides(record.sequence, record.header.name):
                 nucleotides.add(record.header.accession)
             yield Question(sequence=record.sequence, name=record.header.accession)
+
+
+def read_vectors(path: str, _nucleotides: Nucleotides) -> Iterator[Question]:
+    """Each vector of an HDF5, parquet or .npy file, named by its id, in a .npy file ``row-N`` from 1."""
+    if format_of(path) == "npy":
+        with files.local_copy(path) as local:
+            check_npy(local)
+            for number, vector in enumerate(np.load(local, mmap_mode="r", allow_pickle=False), start=1):
+                yield Question(vector=vector, name=f"row-{number}")
+        return
+    for _, rows in read_rows(path, None):
+        for name, vector in zip(rows.ids, rows.vectors, strict=True):
+            if not name or vector is None:
+                raise DataError(f"{path}: {name!r:.80} is no id with a vector; mend or remove it.")
+            yield Question(vector=vector, name=name)
 
 
 def read_texts(path: str, _nucleotides: Nucleotides) -> Iterator[Question]:

@@ -10,7 +10,7 @@ from itertools import islice
 import click
 
 from protclip.commands.answers import choose_writer, open_output
-from protclip.commands.questions import one_question, questions_of_file, read_fasta, read_texts
+from protclip.commands.questions import one_question, questions_of_file, read_fasta, read_texts, read_vectors
 from protclip.errors import ConfigError
 from protclip.index.embeddings import DTYPES, Dtype
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
@@ -19,6 +19,8 @@ from protclip.terminal import echo
 
 BATCH_QUERIES = 512
 """Of a file, embedded and searched together."""
+READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
+"""The files that questions come from."""
 
 
 @click.command()
@@ -31,6 +33,7 @@ BATCH_QUERIES = 512
 @click.option("--accession", help="A row of the index, by its own vector.")
 @click.option("--fasta", help="A file of sequences, plain or gzip, a path or URL: each is a question.")
 @click.option("--texts", help="A file of texts, likewise, one a line.")
+@click.option("--vectors", help="A file of vectors, likewise: HDF5, parquet or .npy, by the model of the index.")
 @click.option("-k", default=10, show_default=True, help="Answers wanted.")
 @click.option("--offset", default=0, show_default=True, help="Answers left out at the beginning: the next page.")
 @click.option("--filter", "where", help="Which rows may answer, such as 'organism_id=9606 and (reviewed or ec=3.6)'.")
@@ -51,6 +54,7 @@ def main(
     accession: str | None,
     fasta: str | None,
     texts: str | None,
+    vectors: str | None,
     k: int,
     offset: int,
     where: str | None,
@@ -74,12 +78,12 @@ def main(
     embedded in the dtype of the index, on any processor. Small indexes, and what a narrow filter leaves, are searched
     exactly. docs/index.md has the language of filters.
     """
-    given = {"--text": text, "--sequence": sequence, "--accession": accession, "--fasta": fasta, "--texts": texts}
-    (name, *others) = [name for name, value in given.items() if value is not None] or ["none"]
-    if others or name == "none":
-        raise ConfigError(f"search needs one question: give one of {', '.join(given)}.")
-    if checkpoint is None and accession is None:
-        raise ConfigError(f"search {name} needs --checkpoint, the model that made the index.")
+    given = {"text": text, "sequence": sequence, "accession": accession}
+    given |= {"fasta": fasta, "texts": texts, "vectors": vectors}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if len(chosen) != 1:
+        raise ConfigError(f"search needs one question: give one of --{', --'.join(given)}.")
+    ((asked, value),) = chosen.items()
     # What can be refused is refused before the model is loaded, which takes seconds.
     options = Options(
         k=k,
@@ -93,15 +97,17 @@ def main(
     manifest = read_index_manifest(index)
     if checkpoint is not None:
         manifest.check_model(read_checkpoint_fingerprint(checkpoint), index)
-    alone = fasta is None and texts is None
+    elif asked not in ("accession", "vectors"):
+        why = "the model that made the index, to embed it"
+        if manifest.external_model is not None:
+            why = f"and no checkpoint made this index: it holds vectors of {manifest.external_model}, which "
+            why += "--accession and --vectors can ask"
+        raise ConfigError(f"search --{asked} needs --checkpoint, {why}.")
+    alone = asked not in READERS
     write = choose_writer(output, as_json=as_json, columns=options.columns, content=manifest.content, alone=alone)
-    if fasta is not None:
-        questions = questions_of_file(fasta, read_fasta)
-    elif texts is not None:
-        questions = questions_of_file(texts, read_texts)
-    else:
-        questions = one_question(Question(text=text, sequence=sequence, accession=accession))
-    retriever = Retriever.load(index, checkpoint=checkpoint if accession is None else None, device=device, dtype=dtype)
+    questions = one_question(Question(**chosen)) if alone else questions_of_file(value, READERS[asked])
+    needed = None if asked in ("accession", "vectors") else checkpoint
+    retriever = Retriever.load(index, checkpoint=needed, device=device, dtype=dtype)
 
     cut: list[str] = []
 
@@ -110,7 +116,7 @@ def main(
         while batch := list(islice(remaining, BATCH_QUERIES)):
             for answer in retriever.search_all(batch, options):
                 if answer.truncated:
-                    cut.append(answer.query or name)
+                    cut.append(answer.query or asked)
                 yield answer
 
     if output in (None, "-"):
@@ -122,7 +128,7 @@ def main(
         with _no_os_error(output), open_output(output) as stream:
             write(answers(), stream)
     if questions.nucleotides.number:
-        echo(f"search: {questions.nucleotides.warning(fasta or name)}", err=True)
+        echo(f"search: {questions.nucleotides.warning(f'--{asked}' if alone else value)}", err=True)
     if cut:
         which = "" if alone else f" ({len(cut):,} of them, the first is {cut[0]!r:.80})"
         echo(f"search: warning: a question is longer than the model sees, and was cut at the end{which}.", err=True)

@@ -21,7 +21,7 @@ from protclip import files
 from protclip.errors import DataError, IndexMismatchError, RequestError
 from protclip.index import background
 from protclip.index.embeddings import METADATA
-from protclip.index.filters import Filter
+from protclip.index.filters import Filter, parse_filter
 from protclip.index.hnsw import check_unit_vectors
 from protclip.index.manifest import IndexManifest, SegmentRecord, read_index_manifest
 from protclip.index.segment import Segment, graph_file, rows_file
@@ -91,7 +91,7 @@ class Index:
         queries: NDArray[np.float32],
         k: int,
         *,
-        where: Filter | None = None,
+        where: Filter | str | None = None,
         exact: bool | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k nearest vectors of each query, best first, equal scores by accession.
@@ -99,7 +99,7 @@ class Index:
         Args:
             queries: (n, dimension), unit length, by the model that made the index.
             k: 1 or more; more than may answer gives all of it.
-            where: which rows may answer.
+            where: which rows may answer: a filter, or its text, such as ``reviewed and length < 200``.
             exact: True compares all vectors. None leaves it to each segment: exact where it is small, or the filter
                 narrow; otherwise its graph, with the recall that the manifest says.
 
@@ -108,6 +108,7 @@ class Index:
 
         Raises:
             IndexMismatchError: for queries of another dimension.
+            ConfigError: for the text of a filter that cannot be read, naming the place in it.
             DataError: for queries that are not finite unit vectors, or a filter on what the index does not know.
         """
         if queries.ndim != 2 or queries.shape[1] != self.manifest.dimension:
@@ -119,6 +120,7 @@ class Index:
             raise RequestError(f"k={k}; 1 or more answers can be asked for.")
         if len(queries):
             check_unit_vectors(queries, "queries")
+        where = parse_filter(where) if isinstance(where, str) else where
         answers = []
         for start, segment in zip(self._starts, self.segments, strict=False):
             allowed = None if where is None else where.mask(segment.metadata)
@@ -127,13 +129,13 @@ class Index:
         return self._merge(answers, k)
 
     def hits(
-        self, query: NDArray[np.float32], k: int, *, where: Filter | None = None, exact: bool | None = None
+        self, query: NDArray[np.float32], k: int, *, where: Filter | str | None = None, exact: bool | None = None
     ) -> list[dict[str, Any]]:
         """The answer to one query (dimension,), best first: rank from 1, score (cosine), and the row's columns."""
         return self.hits_of_each(query[None], k, where=where, exact=exact)[0]
 
     def hits_of_each(
-        self, queries: NDArray[np.float32], k: int, *, where: Filter | None = None, exact: bool | None = None
+        self, queries: NDArray[np.float32], k: int, *, where: Filter | str | None = None, exact: bool | None = None
     ) -> list[list[dict[str, Any]]]:
         """``hits`` of each query of (n, dimension)."""
         scores, rows = self.search(queries, k, where=where, exact=exact)

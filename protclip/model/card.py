@@ -19,9 +19,9 @@ _USE = """\
 from protclip import ProtCLIP
 
 model = ProtCLIP.from_pretrained("path/of/this/folder")
-proteins = model.embed_proteins(["MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"])
-texts = model.embed_texts(["FUNCTION: Hydrolyses ATP."])
-scores = model.similarity(proteins, texts)
+proteins = model.embed_proteins(["MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ", "MVLSPADKTNVKAAWGKVGAHAGEYGAEALERMFLSF"])
+text = model.embed_texts("FUNCTION: Hydrolyses ATP.")
+scores = model.similarity(proteins, text)  # (2, 1), the logits of the contrast
 ```
 """
 
@@ -37,8 +37,9 @@ def model_card(model: DualEncoder, fingerprint: str, record: Mapping[str, Any]) 
     Args:
         model: its shape is described.
         fingerprint: of the model.
-        record: what the checkpoint's manifest records; ``run`` (settings), ``metrics`` and ``official`` (an imported
-            checkpoint) are told where they are there, and said to be unknown where they are not.
+        record: what the checkpoint's manifest records; ``data`` (numbers of pairs, and a SHA-256 that names them),
+            ``run`` (settings), ``metrics`` and ``official`` (an imported checkpoint) are told where they are there, and
+            said to be unknown where they are not. Paths are of one machine, and left out.
     """
     metrics = dict(_flat(record.get("metrics", {})))
     sections = {
@@ -95,8 +96,10 @@ def _model(model: DualEncoder, fingerprint: str) -> str:
 def _data(record: Mapping[str, Any]) -> str:
     if "official" in record:
         return "As published by the authors: ProtAnno, protein–text pairs from UniProtKB. Imported, not trained here.\n"
-    pairs = record.get("run", {}).get("data", {}).get("pairs")
-    return f"Protein–text pairs curated from UniProtKB: `{pairs}`.\n" if pairs else "Not recorded.\n"
+    if "data" not in record:
+        return "Protein–text pairs curated from UniProtKB.\n" if "run" in record else "Not recorded.\n"
+    about = yaml.safe_dump(_without_paths({"data": record["data"]}), sort_keys=False, allow_unicode=True)
+    return f"Protein–text pairs curated from UniProtKB.\n\n```yaml\n{about}```\n"
 
 
 def _recipe(record: Mapping[str, Any]) -> str:
@@ -106,7 +109,21 @@ def _recipe(record: Mapping[str, Any]) -> str:
         )
     if "run" not in record:
         return "Not recorded.\n"
-    return f"```yaml\n{yaml.safe_dump(dict(record['run']), sort_keys=False, allow_unicode=True)}```\n"
+    return f"```yaml\n{yaml.safe_dump(_without_paths(record['run']), sort_keys=False, allow_unicode=True)}```\n"
+
+
+def _without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without places of one machine; a folder of published weights by its last name alone."""
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            kept[name] = _without_paths(value)
+        elif isinstance(value, str) and (value.startswith(("/", "~", ".")) or "://" in value):
+            if name == "pretrained":
+                kept[name] = value.rstrip("/").rpartition("/")[2]
+        elif name not in ("pairs", "run_dir"):
+            kept[name] = value
+    return kept
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:
