@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ import requests
 from cluster.ports import free_ports
 from cluster.processes import MARK_VARIABLE
 from protclip import files
+from protclip.commands.answers import TABLE_COLUMNS, format_table
 from protclip.config import load_config
 from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import read_manifest
@@ -382,9 +384,7 @@ def _print_retrieval(metrics: Mapping[str, Any]) -> None:
 
 def _print_answers(title: str, answer: Mapping[str, Any]) -> None:
     echo(f"\n{printable(title)}")
-    for hit in answer["hits"]:
-        name, organism = (_cut(printable(hit[key] or "-"), width) for key, width in (("name", 50), ("organism", 40)))
-        echo(f"  {hit['rank']:>2}  {printable(hit['accession']):<10}  {name:<50}  {organism:<40}  {hit['score']:.4f}")
+    echo(textwrap.indent(format_table(answer["hits"], TABLE_COLUMNS["protein"]), "  "))
 
 
 def _end_of(log_path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from protclip.commands import search, stats
+from protclip.commands import answers, stats
 from protclip.terminal import json_text, printable
 from ray_jobs import quickstart
 
@@ -36,8 +36,16 @@ def test_json_has_the_same_values_and_no_control_characters(indent: int | None) 
 
 
 def test_tables_of_answers_show_control_characters_of_names(capfd: pytest.CaptureFixture[str]) -> None:
-    hit = {"rank": 1, "score": 0.5, "accession": HOSTILE, "name": HOSTILE, "text": None, "organism": HOSTILE}
-    table = search.format_table([hit, {**hit, "name": None, "text": HOSTILE}])
+    hit = {
+        "rank": 1,
+        "score": 0.5,
+        "accession": HOSTILE,
+        "name": HOSTILE,
+        "gene": [HOSTILE],
+        "organism": HOSTILE,
+        "percentile": 50.0,
+    }
+    table = answers.format_table([hit, {**hit, "name": None, "gene": None}], ["gene", "name", "organism"])
     assert harmless(table) and len(table.split("\n")) == 3
     quickstart._print_answers(HOSTILE, {"hits": [hit]})
     assert harmless(capfd.readouterr().out)
@@ -54,7 +62,7 @@ def test_tables_of_pairs_show_control_characters_of_names() -> None:
 
 def test_cells_of_tsv_hold_no_tab_line_end_or_escape() -> None:
     for value in (HOSTILE, [HOSTILE, "1.1.1.1"]):
-        assert harmless(search._cell(value)) and "\n" not in search._cell(value)
+        assert harmless(answers._cell("ec", value)) and "\n" not in answers._cell("ec", value)
 
 
 def test_an_error_that_quotes_a_name_shows_its_control_characters(tmp_path: Path) -> None:

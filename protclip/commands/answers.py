@@ -92,10 +92,14 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
 
 
 def format_table(hits: Sequence[Hit], columns: Sequence[str]) -> str:
-    """Hits as aligned columns: rank, score, percentile where it is known, accession, and the given ones."""
+    """Hits as aligned columns: rank, score, percentile where it is known, accession, and the given ones.
+
+    Of several genes the first is shown.
+    """
     with_percentile = any(hit["percentile"] is not None for hit in hits)
     names = ["rank", "score", *(["percentile"] if with_percentile else []), "accession", *columns]
-    rows = [names] + [[_shorten(_cell(name, hit[name]) or "-") for name in names] for hit in map(dict, hits)]
+    short = [{**hit, "gene": (hit.get("gene") or [])[:1]} for hit in hits]
+    rows = [names] + [[_shorten(_cell(name, hit[name]) or "-") for name in names] for hit in short]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = names.index("accession")
     return "\n".join(

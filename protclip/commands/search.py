@@ -105,7 +105,11 @@ def main(
         raise ConfigError(f"search --{asked} needs --checkpoint, {why}.")
     alone = asked not in READERS
     write = choose_writer(output, as_json=as_json, columns=options.columns, content=manifest.content, alone=alone)
-    questions = one_question(Question(**chosen)) if alone else questions_of_file(value, READERS[asked])
+    questions = (
+        one_question(Question(text=text, sequence=sequence, accession=accession))
+        if alone
+        else questions_of_file(value, READERS[asked])
+    )
     needed = None if asked in ("accession", "vectors") else checkpoint
     retriever = Retriever.load(index, checkpoint=needed, device=device, dtype=dtype)
 

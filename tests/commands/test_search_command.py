@@ -40,7 +40,7 @@ def test_a_sequence_finds_itself_in_an_aligned_table(folders):
     lines = result.stdout.splitlines()
     columns = ["rank", "score", "percentile", "accession", "gene", "name", "organism"]
     assert lines[0].split() == columns and len(lines) == 4
-    assert lines[1].split() == ["1", "1.0000", "100.0", "P00012", "-", "Protein", "12", "Homo", "sapiens"]
+    assert lines[1].split() == ["1", "1.0000", "100.0", "P00012", "gP00012", "Protein", "12", "Homo", "sapiens"]
     assert {line.index("Homo") for line in lines[1:]} == {lines[0].index("organism")}
 
 
