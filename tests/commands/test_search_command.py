@@ -6,16 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from index_folders import write_embeddings
 from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
 from protclip.commands import search
 from protclip.commands.answers import answer_schema
 from protclip.commands.search import main
-from protclip.errors import ConfigError, DataError, IndexMismatchError, RequestError
-from protclip.index.embeddings import DTYPES
+from protclip.errors import ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
+from protclip.index.build import IndexConfig, build_index
+from protclip.index.embeddings import DTYPES, read_embeddings
 from protclip.index.exact import exact_search
 
 pytestmark = pytest.mark.unit
@@ -179,3 +183,94 @@ def test_a_full_device_is_one_clear_error(folders, tmp_path):
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("ConfigError: standard output") and "Traceback" not in result.stderr
+
+
+def test_an_accession_needs_no_checkpoint_and_may_be_left_out(folders):
+    arguments = [folders[1], "--accession", "P00012", "-k", "3", "--json"]
+    answer = json.loads(CliRunner().invoke(main, arguments).stdout)
+    assert answer["hits"][0]["accession"] == "P00012" and answer["hits"][0]["score"] == pytest.approx(1, abs=1e-6)
+    rest = json.loads(CliRunner().invoke(main, [*arguments, "--exclude-self"]).stdout)
+    assert [hit["accession"] for hit in rest["hits"][:2]] == [hit["accession"] for hit in answer["hits"][1:]]
+    assert isinstance(ask(folders, "--accession", "Q1").exception, NotFoundError)
+    error = CliRunner().invoke(main, [folders[1], "--text", "a"]).exception
+    assert isinstance(error, ConfigError) and "search --text needs --checkpoint" in str(error)
+
+
+def test_each_line_of_a_file_of_texts_is_a_question(folders, tmp_path):
+    texts = random_texts(3, seed=5)
+    (tmp_path / "texts.txt").write_text(f"{texts[0]}\n\n  {texts[1]} \r\n{texts[2]}")
+    result = ask(folders, "--texts", str(tmp_path / "texts.txt"), "-k", "2", "--json")
+    queries = json.loads(result.stdout)["queries"]
+    assert [query["query"] for query in queries] == texts
+    for text, query in zip(texts, queries, strict=True):
+        alone = json.loads(ask(folders, "--text", text, "-k", "2", "--json").stdout)["hits"]
+        assert [hit["accession"] for hit in query["hits"]] == [hit["accession"] for hit in alone]
+    (tmp_path / "latin.txt").write_text("für", encoding="latin-1")
+    error = ask(folders, "--texts", str(tmp_path / "latin.txt")).exception
+    assert isinstance(error, DataError) and "save it as UTF-8" in str(error)
+
+
+def test_vectors_of_a_file_are_questions(folders, tmp_path):
+    model = folders[0]
+    vectors = 5 * model.embed_proteins(SEQUENCES[:3])
+    np.save(tmp_path / "vectors.npy", vectors)
+    table = {"accession": ["a", "b", "c"], "embedding": pa.array(vectors.tolist(), pa.list_(pa.float32()))}
+    pq.write_table(pa.table(table), tmp_path / "vectors.parquet")
+    for file, names in (("vectors.npy", ["row-1", "row-2", "row-3"]), ("vectors.parquet", ["a", "b", "c"])):
+        result = CliRunner().invoke(main, [folders[1], "--vectors", str(tmp_path / file), "-k", "1", "--json"])
+        queries = json.loads(result.stdout)["queries"]
+        assert [query["query"] for query in queries] == names
+        assert [query["hits"][0]["accession"] for query in queries] == ["P00000", "P00001", "P00002"]
+    np.save(tmp_path / "vectors.npy", np.zeros((2, 24), np.float32))
+    error = ask(folders, "--vectors", str(tmp_path / "vectors.npy")).exception
+    assert isinstance(error, RequestError) and "vector 'row-1'" in str(error)
+
+
+def test_columns_and_pages_are_chosen_and_come_on_standard_output(folders, tmp_path):
+    arguments = ["--text", "kinase", "-k", "2", "--offset", "1", "--columns", "length,gene"]
+    lines = ask(folders, *arguments).stdout.splitlines()
+    assert lines[0].split() == ["rank", "score", "accession", "length", "gene"] and lines[1].split()[0] == "2"
+    rows = list(csv.DictReader(ask(folders, *arguments, "--output", "-").stdout.splitlines(), delimiter="\t"))
+    assert list(rows[0]) == ["query", "truncated", "rank", "score", "percentile", "accession", "length", "gene"]
+    assert [row["rank"] for row in rows] == ["2", "3"] and [len(row["score"].split(".")[1]) for row in rows] == [4, 4]
+    ask(folders, *arguments, "--output", str(tmp_path / "out.csv"))
+    with (tmp_path / "out.csv").open() as stream:
+        assert list(csv.DictReader(stream)) == rows
+    assert ask(folders, *arguments, "--min-score", "1").stdout.splitlines()[1:] == []
+
+
+def test_a_cut_question_is_said_to_be_cut(folders):
+    whole, cut = ask(folders, "--sequence", "M" * 62), ask(folders, "--sequence", "M" * 63)
+    assert "longer than the model sees" in cut.stderr and not whole.stderr
+
+
+def test_answers_of_an_index_of_texts_show_the_texts(folders, tmp_path):
+    model, _, checkpoint = folders
+    texts = random_texts(30, seed=5)
+    settings = {"dtype": str(model.dtype).removeprefix("torch.")}
+    embeddings = write_embeddings(
+        tmp_path / "e",
+        model.embed_texts(texts),
+        content="text",
+        fingerprint=model.fingerprint,
+        columns={"text": texts},
+        settings=settings,
+    )
+    build_index(read_embeddings(embeddings), str(tmp_path / "texts"), IndexConfig())
+    arguments = [str(tmp_path / "texts"), "--checkpoint", checkpoint, "--sequence", SEQUENCES[0], "-k", "2"]
+    lines = CliRunner().invoke(main, arguments).stdout.splitlines()
+    hits = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)["hits"]
+    assert lines[0].split() == ["rank", "score", "accession", "text"]
+    for line, hit in zip(lines[1:], hits, strict=True):
+        assert hit["text"] in texts and hit["text"][:50] in line
+
+
+def test_another_dtype_may_be_chosen(folders):
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[str(folders[0].dtype).removeprefix("torch.")]
+    score = [
+        json.loads(ask(folders, "--sequence", SEQUENCES[3], "-k", "1", "--json", *extra).stdout)["hits"][0]["score"]
+        for extra in ([], ["--dtype", other])
+    ]
+    assert score[0] == pytest.approx(1, abs=1e-6) and 1e-7 < abs(score[0] - score[1]) < 1e-2
+    error = ask(folders, "--sequence", "MK", "--device", "nonsense").exception
+    assert isinstance(error, ConfigError) and "nonsense" in str(error)
