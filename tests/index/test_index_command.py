@@ -8,6 +8,7 @@ from index_folders import unit_vectors, write_embeddings
 from protclip.errors import ConfigError, DataError
 from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
+from protclip.index.external import open_vectors
 from protclip.index.index import Index
 from ray_jobs import index as job
 from ray_jobs.index import main
@@ -22,12 +23,15 @@ def run(*arguments: object) -> Result:
 def test_segments_built_on_ray_are_those_built_here_and_the_next_release_follows(tmp_path):
     vectors = unit_vectors(160)
     embeddings = write_embeddings(tmp_path / "e", vectors)
-    result = run(embeddings, "--output", tmp_path / "i", "--shard-rows", 60, "--recall", 0.9)
+    texts = write_embeddings(tmp_path / "t", unit_vectors(30, seed=2), content="text")
+    result = run(embeddings, "--output", tmp_path / "i", "--shard-rows", 60, "--recall", 0.9, "--queries", texts)
     assert result.exit_code == 0, result.output
     assert "inside queries (160): recall@10" in result.output
     assert "random protein questions (160): the best answer scores 0." in result.output
+    assert "random text questions (30): the best answer scores 0." in result.output
     assert "160 protein vectors of dimension 16, segments: 3, ef_search" in result.output
-    build_index(read_embeddings(embeddings), str(tmp_path / "here"), IndexConfig(shard_rows=60, recall=0.9))
+    config = IndexConfig(shard_rows=60, recall=0.9)
+    build_index(read_embeddings(embeddings), str(tmp_path / "here"), config, queries=[read_embeddings(texts)])
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("i", "here"))
     assert one == two and len(one) == 7
 
@@ -39,6 +43,20 @@ def test_segments_built_on_ray_are_those_built_here_and_the_next_release_follows
     assert result.exit_code == 0, result.output
     assert "added 3, changed 0, removed 5" in result.output
     assert Index.load(str(tmp_path / "i2")).hits(vectors[-1], 1)[0]["accession"] == "Q3"
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_another_tools_vectors_are_indexed_on_ray_as_here(tmp_path):
+    np.save(tmp_path / "v.npy", 3 * unit_vectors(100))
+    (tmp_path / "ids.txt").write_text("".join(f"P{i}\n" for i in range(100)))
+    path, ids = str(tmp_path / "v.npy"), str(tmp_path / "ids.txt")
+    options = ("--ids", ids, "--shard-rows", 40, "--ef-search", 20)
+    result = run(path, "--model", "esm2", "--output", tmp_path / "i", *options)
+    assert result.exit_code == 0, result.exception
+    build_index(open_vectors(path, "esm2", ids=ids), str(tmp_path / "here"), IndexConfig(shard_rows=40, ef_search=20))
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("i", "here"))
+    assert one == two and len(one) == 7
 
 
 @pytest.mark.ray
