@@ -16,6 +16,7 @@ from cluster.address import checked_address
 from cluster.folders import make_folder, private_root
 from cluster.ports import free_ports
 from cluster.processes import MARK_VARIABLE
+from cluster.quiet import hide_harmless_lines, quiet_core
 from protclip.errors import ConfigError
 
 MAX_LOG_CHARS = 200
@@ -53,15 +54,17 @@ def start_or_join(
         else:
             address = _start(num_cpus, object_store_bytes, dashboard=state_service)
         try:
-            ray.init(
-                address=address,
-                runtime_env={"env_vars": {environment.ADDRESS: address}} if state_service else None,
-                logging_level=logging.WARNING,
-                log_to_driver=True,
-            )
+            with quiet_core():
+                ray.init(
+                    address=address,
+                    runtime_env={"env_vars": {environment.ADDRESS: address}} if state_service else None,
+                    logging_level=logging.WARNING,
+                    log_to_driver=True,
+                )
         except (ConnectionError, RuntimeError, TimeoutError) as error:
             leave()
             raise ConfigError(f"the Ray at {address} does not take this process: {_lines(error)[0]}") from error
+    hide_harmless_lines()
     # Ray's handler aborts the process, which leaves its folder behind.
     signal.signal(signal.SIGTERM, _exit)
     require_worker()

@@ -46,6 +46,15 @@ def tame_ray_data() -> None:
     # Two lines of each execution that are no warnings; what goes wrong is still shown.
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     logging.getLogger("ray.data._internal.execution.streaming_executor").setLevel(logging.WARNING)
+    # On a busy machine it warns of calls that it makes again in seconds.
+    coordinator = "ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator"
+    logging.getLogger(coordinator).addFilter(_keep_from_terminal)
+
+
+def _keep_from_terminal(record: logging.LogRecord) -> bool:
+    """What Ray Data's filter of the terminal goes by; its log file has the record still."""
+    record.hide = record.levelno < logging.ERROR
+    return True
 
 
 def resolve_output(path: str) -> str:

@@ -287,7 +287,8 @@ def _run(job: Any) -> None:
             name=RAY_FOLDER,
             storage_path=storage or "/",
             storage_filesystem=filesystem,
-            logging_config=LoggingConfig(log_level="WARNING"),
+            # Its warnings are of calls that it makes again; all of them are in Ray's logs.
+            logging_config=LoggingConfig(log_level="ERROR"),
             failure_config=FailureConfig(max_failures=settings.max_failures),
         ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "protclip")
 NAMES = {"run": "", "node": "raylet/raylet", "worker": "ray::", "train worker": "ray::RayTrainWorker"}
 """What a victim's first argument holds: Ray's workers call themselves by what they do."""
+LIKE_TROUBLE = re.compile(r"Traceback|Error|warning|\.cc:\d+|ray-project|pid=\d+", re.IGNORECASE)
+"""What a good run does not write to its standard error."""
 NUM_TRIES = 3
 """On a loaded machine Ray itself may not come up, which is one more interruption."""
 
@@ -110,6 +113,7 @@ def finish_despite_kills(
             process, _ = run_until(command, lambda: False)
             errors = process.communicate()[1]
     assert is_done(), errors
+    assert not LIKE_TROUBLE.search(errors), errors  # the last run was a good one
     return log
 
 
