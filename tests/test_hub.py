@@ -51,18 +51,22 @@ def test_what_is_pushed_is_the_saved_folder_and_loads_by_its_name_and_without_a_
     model.save_pretrained(str(saved))
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_secret", "no_proxy": "127.0.0.1"}
     environment.pop("HF_HUB_OFFLINE", None)
-    with contextlib.ExitStack() as stop:
-        server = stop.enter_context(serving(HubServer()))
+    with contextlib.ExitStack() as stop, contextlib.ExitStack() as hub:
+        server = hub.enter_context(serving(HubServer()))
         # A Python of its own: the client reads its endpoint when it is imported.
-        command = [sys.executable, "-c", SCRIPT, str(saved)]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env={**environment, "HF_ENDPOINT": server.url}
-        ) as process:
-            assert process.stdin is not None and process.stdout is not None
-            online = [process.stdout.readline().strip() for _ in range(3)]
-            stop.close()
-            out, err = process.communicate("\n", timeout=60)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(saved)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**environment, "HF_ENDPOINT": server.url},
+        )
+        stop.callback(process.kill)
+        assert process.stdout is not None
+        online = [process.stdout.readline().strip() for _ in range(3)]
+        hub.close()
+        out, err = process.communicate("\n", timeout=60)
     assert process.returncode == 0, err
     assert online == [f"{server.url}/lab/tiny/commit/{COMMIT}", model.fingerprint, model.fingerprint]
     assert server.files == {
