@@ -6,10 +6,14 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from protclip import files
 from protclip.errors import ConfigError
 
+TIMEOUT_S = 60.0
+"""The longest silence of the hub; its client would wait for ever."""
+_WAITS = ("connect", "read", "write", "pool")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -74,8 +78,22 @@ def upload(
 
 @contextmanager
 def _telling(what: str) -> Iterator[None]:
+    from huggingface_hub import get_session
+
+    session = get_session()
+    before = session.event_hooks
+    session.event_hooks = {**before, "request": [*before["request"], _bound]}
     try:
         yield
     except Exception as error:  # those of its HTTP client, which changes with its version, are among them
-        why = " ".join(str(error).split())
+        why = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{what} ({why}); check the name, the network and the token (hf auth login).") from error
+    finally:
+        session.event_hooks = before
+
+
+def _bound(request: Any) -> None:
+    """Bound the waits of a request of the hub's client that has no bounds: its own calls ask for none."""
+    waits = request.extensions.get("timeout", {})
+    bounds = {name: TIMEOUT_S if waits.get(name) is None else waits[name] for name in _WAITS}
+    request.extensions = {**request.extensions, "timeout": bounds}

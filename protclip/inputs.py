@@ -27,7 +27,10 @@ def listed(items: Items, what: str) -> tuple[list[str], bool]:
     wanted = f"a {what} is a str, and several are a list of str"
     if isinstance(items, bytes | bytearray | Mapping | Set) or not isinstance(items, Iterable):
         raise DataError(f"{what}s: {_shown(items)} was given; {wanted}.")
-    values = list(items)
+    try:
+        values = list(items)
+    except TypeError as error:  # numpy's array of no dimension says that it is iterable
+        raise DataError(f"{what}s: {_shown(items)} was given; {wanted}.") from error
     for number, value in enumerate(values, start=1):
         if not isinstance(value, str):
             raise DataError(f"{what} {number} of {len(values)} is {_shown(value)}; {wanted}.")

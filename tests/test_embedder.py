@@ -56,6 +56,7 @@ def test_any_iterable_of_str_in_an_order_is_several_items() -> None:
         (b"MKT", r"s: b'MKT' \(bytes\) was given"),
         ({"P1": "MKT"}, r"s: {'P1': 'MKT'} \(dict\) was given"),
         ({"MKT"}, r"s: {'MKT'} \(set\) was given"),
+        (np.array("MKT"), r"s: array\('MKT', dtype='<U3'\) \(ndarray\) was given"),
         (["MKT", None], r" 2 of 2 is None \(NoneType\)"),
         ([b"MKT"], r" 1 of 1 is b'MKT' \(bytes\)"),
         ([["MKT"]], r" 1 of 1 is \['MKT'\] \(list\)"),

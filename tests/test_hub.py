@@ -20,7 +20,8 @@ pytestmark = pytest.mark.unit
 
 
 SCRIPT = """
-import sys
+import os, socket, sys
+import protclip.hub
 from protclip import ProtCLIP
 from protclip.errors import ConfigError
 
@@ -31,11 +32,15 @@ print(ProtCLIP.from_pretrained("lab/tiny").fingerprint)
 print(ProtCLIP.from_pretrained("lab/tiny", revision=commit).fingerprint, flush=True)
 sys.stdin.readline()  # until the hub has gone
 print(ProtCLIP.from_pretrained("lab/tiny").fingerprint)
-for ask in (lambda: model.push_to_hub("lab/tiny"), lambda: ProtCLIP.from_pretrained("lab/other")):
-    try:
-        ask()
-    except ConfigError as error:
-        print(error)
+protclip.hub.TIMEOUT_S = 1.0
+for silent in (False, True):
+    if silent:  # what now connects is never answered
+        deaf = socket.create_server(("127.0.0.1", int(os.environ["HF_ENDPOINT"].rpartition(":")[2])))
+    for ask in (lambda: model.push_to_hub("lab/tiny"), lambda: ProtCLIP.from_pretrained("lab/other")):
+        try:
+            ask()
+        except ConfigError as error:
+            print(error)
 """.replace("COMMIT", COMMIT)
 
 
@@ -46,18 +51,22 @@ def test_what_is_pushed_is_the_saved_folder_and_loads_by_its_name_and_without_a_
     model.save_pretrained(str(saved))
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_secret", "no_proxy": "127.0.0.1"}
     environment.pop("HF_HUB_OFFLINE", None)
-    with contextlib.ExitStack() as stop:
-        server = stop.enter_context(serving(HubServer()))
+    with contextlib.ExitStack() as stop, contextlib.ExitStack() as hub:
+        server = hub.enter_context(serving(HubServer()))
         # A Python of its own: the client reads its endpoint when it is imported.
-        command = [sys.executable, "-c", SCRIPT, str(saved)]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env={**environment, "HF_ENDPOINT": server.url}
-        ) as process:
-            assert process.stdin is not None and process.stdout is not None
-            online = [process.stdout.readline().strip() for _ in range(3)]
-            stop.close()
-            out, err = process.communicate("\n", timeout=120)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(saved)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**environment, "HF_ENDPOINT": server.url},
+        )
+        stop.callback(process.kill)
+        assert process.stdout is not None
+        online = [process.stdout.readline().strip() for _ in range(3)]
+        hub.close()
+        out, err = process.communicate("\n", timeout=60)
     assert process.returncode == 0, err
     assert online == [f"{server.url}/lab/tiny/commit/{COMMIT}", model.fingerprint, model.fingerprint]
     assert server.files == {
@@ -66,10 +75,13 @@ def test_what_is_pushed_is_the_saved_folder_and_loads_by_its_name_and_without_a_
     (repo,), (commit,) = server.repos, server.commits
     assert (repo["name"], repo["visibility"], commit["summary"]) == ("tiny", "private", "First")
     assert server.tokens == {"Bearer hf_secret"}
-    offline, push, load = out.splitlines()
+    offline, *told = out.splitlines()
     assert offline == model.fingerprint
-    assert push.startswith("lab/tiny: cannot be uploaded to the HuggingFace hub (")
-    assert load.startswith("lab/other: is no folder, and cannot be had from the HuggingFace hub (")
+    assert len(told) == 4
+    for push, load in (told[:2], told[2:]):
+        assert push.startswith("lab/tiny: cannot be uploaded to the HuggingFace hub (")
+        assert load.startswith("lab/other: is no folder, and cannot be had from the HuggingFace hub (")
+    assert "timed out" in told[2]
 
 
 def test_folders_are_taken_before_names_and_have_no_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from protclip.index import building, hnsw, recall, segment
 from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import DTYPES, read_embeddings
 from protclip.index.exact import exact_search
+from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig
 from protclip.index.index import Index
 
@@ -430,3 +431,17 @@ def _rewrite(folder: Path, manifest: dict[str, object]) -> None:
 
     body = {k: manifest[k] for k in ("content", "model_fingerprint", "dimension", "rows")}
     write_manifest(str(folder), "embeddings", ["part-00000.parquet"], **body)
+
+
+def test_a_filter_may_be_given_as_its_text(tmp_path):
+    index, query = Index.load(make(tmp_path, unit_vectors(40))), unit_vectors(1, seed=9)[0]
+    text = "reviewed and length < 120"
+    wanted = index.hits(query, 5, where=parse_filter(text))
+    assert len(wanted) == 5 and all(hit["reviewed"] and hit["length"] < 120 for hit in wanted)
+    assert index.hits(query, 5, where=text) == wanted
+    assert index.hits_of_each(query[None], 5, where=text) == [wanted]
+    assert np.array_equal(
+        index.search(query[None], 5, where=text)[1], index.search(query[None], 5, where=parse_filter(text))[1]
+    )
+    with pytest.raises(ConfigError, match="filter 'reviewd', character 1"):
+        index.hits(query, 5, where="reviewd")

@@ -24,16 +24,38 @@ def card(folder: Path, **record: Any) -> tuple[dict[str, Any], dict[str, str]]:
 
 def test_card_tells_data_recipe_and_metrics_that_the_manifest_records(tmp_path: Path) -> None:
     metrics = {"epoch": 3, "valid": {"loss": 1.25, "text_to_protein": {"recall@10": 0.875}}}
-    run = {"data": {"pairs": "/data/pairs"}, "optimizer": {"learning_rate": 1e-5}}
-    front, sections = card(tmp_path, metrics=metrics, run=run)
+    run = {"data": {"pairs": "/data/pairs", "lanes": 64}, "optimizer": {"learning_rate": 1e-5}}
+    data = {"train_pairs": 1200, "valid_pairs": 80, "sha256": "c0ffee"}
+    front, sections = card(tmp_path, metrics=metrics, run=run, data=data)
     assert list(sections) == ["Use", "Model", "Data", "Recipe", "Metrics", "Licence"]
-    assert "`/data/pairs`" in sections["Data"]
-    assert yaml.safe_load(sections["Recipe"].split("```")[1].removeprefix("yaml")) == run
+    assert yaml.safe_load(sections["Data"].split("```")[1].removeprefix("yaml")) == {"data": data}
+    recipe = yaml.safe_load(sections["Recipe"].split("```")[1].removeprefix("yaml"))
+    assert recipe == {"data": {"lanes": 64}, "optimizer": {"learning_rate": 1e-5}}
     assert "| valid.text_to_protein.recall@10 | 0.875 |" in sections["Metrics"]
     (result,) = front["model-index"][0]["results"]
     assert {"type": "recall@10", "name": "text_to_protein.recall@10", "value": 0.875} in result["metrics"]
     assert front["license"] == "apache-2.0" and front["library_name"] == "protclip"
     assert "| protein | esm | 1 | 16 |" in sections["Model"]
+
+
+def test_card_holds_no_path_of_the_machine(tmp_path: Path) -> None:
+    run = {
+        "run_dir": "runs/first",
+        "data": {"pairs": "s3://lab-bucket/mary/pairs"},
+        "model": {
+            "protein": {"pretrained": "/home/mary/esm2_t6_8M/", "max_tokens": 512},
+            "text": {"pretrained": "microsoft/BiomedNLP", "config": None},
+        },
+    }
+    _, sections = card(tmp_path, run=run, data={"train_pairs": 3, "source": "~/swissprot.dat"})
+    text = (tmp_path / "README.md").read_text()
+    for name in ("mary", "/home", "s3://", "runs/first", "swissprot", str(tmp_path), str(Path.home())):
+        assert name not in text, name
+    recipe = yaml.safe_load(sections["Recipe"].split("```")[1].removeprefix("yaml"))
+    assert recipe["model"] == {
+        "protein": {"pretrained": "esm2_t6_8M", "max_tokens": 512},
+        "text": {"pretrained": "microsoft/BiomedNLP", "config": None},
+    }
 
 
 def test_card_says_what_is_not_recorded(tmp_path: Path) -> None:
@@ -47,4 +69,4 @@ def test_the_card_s_example_runs(tmp_path: Path) -> None:
     code = sections["Use"].split("```")[1].removeprefix("python").replace("path/of/this/folder", str(tmp_path))
     scope: dict[str, Any] = {}
     exec(code, scope)
-    assert scope["scores"].shape == (1, 1)
+    assert scope["scores"].shape == (2, 1)
