@@ -177,16 +177,19 @@ class Run:
 
     def _embed(self) -> None:
         with self._timed("embed") as line:
-            output = self.path("embeddings")
-            self._command(
-                "embed", ["protclip", "embed", self.path("pairs"), "--checkpoint", self._checkpoint, "--output", output]
-            )
-            line.append(f"{read_manifest(output, 'embeddings')['rows']:,} proteins")
+            output, texts = self.path("embeddings"), self.path("text-embeddings")
+            embed = ["protclip", "embed", self.path("pairs"), "--checkpoint", self._checkpoint, "--output"]
+            self._command("embed", [*embed, output])
+            # With them the index learns what random texts score.
+            self._command("embed-texts", [*embed, texts, "--content", "text"])
+            proteins, questions = (read_manifest(folder, "embeddings")["rows"] for folder in (output, texts))
+            line.append(f"{proteins:,} proteins, {questions:,} texts as questions")
 
     def _index(self) -> None:
         with self._timed("index") as line:
             output = self.path("index")
-            self._command("index", ["protclip", "index", self.path("embeddings"), "--output", output])
+            questions = ["--queries", self.path("text-embeddings")]
+            self._command("index", ["protclip", "index", self.path("embeddings"), *questions, "--output", output])
             manifest = read_manifest(output, "index")
             line.append(f"{manifest['count']:,} vectors, recall@10 {manifest['recall_at_10']:.3f} of exact search")
 
