@@ -94,7 +94,8 @@ def main(
     A run that was interrupted goes on where it was when the same command is given again.
     """
     embeddings, output = resolve_input(embeddings), resolve_output(output)
-    previous = None if previous is None else resolve_input(previous)
+    previous, ids = (None if path is None else resolve_input(path) for path in (previous, ids))
+    queries = tuple(map(resolve_input, queries))
     config = IndexConfig(
         graph=HnswConfig(m=m, ef_construction=ef_construction, seed=seed),
         shard_rows=shard_rows,
@@ -111,7 +112,7 @@ def main(
         else open_vectors(
             embeddings,
             model,
-            ids=None if ids is None else resolve_input(ids),
+            ids=ids,
             max_bad_fraction=max_bad_fraction,
         )
     )
@@ -120,7 +121,7 @@ def main(
         output,
         config,
         previous=previous,
-        queries=[read_embeddings(resolve_input(folder)) for folder in queries],
+        queries=list(map(read_embeddings, queries)),
         overwrite=overwrite,
         run=run_here_or_on_ray,
     )

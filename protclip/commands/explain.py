@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 import numpy as np
 
+from protclip.commands.startup import quick_start
 from protclip.errors import ConfigError, DataError
 from protclip.index.embeddings import DTYPES, Dtype
 from protclip.plots import check_plot, residue_figure, save
@@ -71,7 +72,8 @@ def main(
 
     # Made before the model is loaded, so that what is wrong with them is said at once.
     Question(text=text), Question(sequence=sequence, name=accession)
-    retriever = Retriever.load(checkpoint=checkpoint, device=device, dtype=dtype)
+    with quick_start():
+        retriever = Retriever.load(checkpoint=checkpoint, device=device, dtype=dtype)
     answer = retriever.explain(sequence, text, accession=accession, window=window, stride=stride)
     scores_by_method = {
         method: np.array(scores) for method in MEANINGS if (scores := getattr(answer, method)) is not None

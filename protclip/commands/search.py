@@ -11,6 +11,7 @@ import click
 
 from protclip.commands.answers import choose_writer, open_output
 from protclip.commands.questions import one_question, questions_of_file, read_fasta, read_texts, read_vectors
+from protclip.commands.startup import quick_start
 from protclip.errors import ConfigError
 from protclip.index.embeddings import DTYPES, Dtype
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
@@ -111,7 +112,8 @@ def main(
         else questions_of_file(value, READERS[asked])
     )
     needed = None if asked in ("accession", "vectors") else checkpoint
-    retriever = Retriever.load(index, checkpoint=needed, device=device, dtype=dtype)
+    with quick_start():
+        retriever = Retriever.load(index, checkpoint=needed, device=device, dtype=dtype)
 
     cut: list[str] = []
 

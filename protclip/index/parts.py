@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip import files
-from protclip.errors import ConfigError
+from protclip.extras import require
 from protclip.index.embeddings import LONG, METADATA
 from protclip.manifest import describe
 
@@ -88,10 +88,9 @@ def require_h5() -> Any:
     Raises:
         ConfigError: if it is not installed.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise ConfigError("HDF5 needs the package h5py: pip install 'protclip[h5]'.") from error
+    require("h5py", extra="h5", what="HDF5")
+    import h5py
+
     return h5py
 
 

@@ -11,7 +11,7 @@ import pytest
 from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 
 from protclip import files
-from protclip.errors import ConfigError, DataError, IndexMismatchError
+from protclip.errors import ConfigError, DataError, IndexMismatchError, RequestError
 from protclip.index import building, hnsw, recall, segment
 from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import DTYPES, read_embeddings
@@ -443,5 +443,5 @@ def test_a_filter_may_be_given_as_its_text(tmp_path):
     assert np.array_equal(
         index.search(query[None], 5, where=text)[1], index.search(query[None], 5, where=parse_filter(text))[1]
     )
-    with pytest.raises(ConfigError, match="filter 'reviewd', character 1"):
+    with pytest.raises(RequestError, match="filter 'reviewd', character 1"):
         index.hits(query, 5, where="reviewd")

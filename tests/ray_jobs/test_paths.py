@@ -76,7 +76,7 @@ def test_index_tells_its_workers_absolute_paths(tmp_path: Path, monkeypatch: pyt
         pass
 
     def build(embeddings: Any, output: str, config: Any, **options: Any) -> None:  # noqa: ARG001
-        found.extend([embeddings.folder, output, options["previous"], options["queries"].folder])
+        found.extend([embeddings.folder, output, options["previous"], *(one.folder for one in options["queries"])])
         raise SeenError
 
     monkeypatch.setattr(index_job, "build_index", build)
