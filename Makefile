@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-UNIT_TESTS := $(BIN)/pytest -m unit -n logical --maxprocesses 8
+PARALLEL := -n logical --maxprocesses 8
+UNIT_TESTS := $(BIN)/pytest -m 'unit and not slow' $(PARALLEL)
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
 .DEFAULT_GOAL := help
@@ -32,6 +33,7 @@ check: lint
 
 test: lint
 	$(UNIT_TESTS)
+	$(BIN)/pytest -m slow $(PARALLEL)
 	$(BIN)/pytest -m 'not unit and not prove' --durations=10
 
 prove: $(INSTALLED)

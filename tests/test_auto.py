@@ -150,6 +150,7 @@ assert not any(name.startswith("protclip") for name in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_encoders_load_with_transformers_alone(tmp_path: Path) -> None:
     model = tiny_model()
     sequences, texts = random_sequences(5), random_texts(5)

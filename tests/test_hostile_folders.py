@@ -277,6 +277,7 @@ def run(kind: str, folder: Path, *, count: int | None, seed: int) -> Counter[str
     return outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.unit
 @pytest.mark.parametrize("kind", KINDS)
 def test_json_with_one_odd_value_is_refused_or_answers_as_before(tmp_path: Path, kind: str) -> None:

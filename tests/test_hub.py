@@ -44,6 +44,7 @@ for silent in (False, True):
 """.replace("COMMIT", COMMIT)
 
 
+@pytest.mark.slow
 def test_what_is_pushed_is_the_saved_folder_and_loads_by_its_name_and_without_a_hub_there_is_an_error(
     tmp_path: Path,
 ) -> None:

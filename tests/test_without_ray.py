@@ -21,7 +21,7 @@ from tiny_model import random_sequences, tiny_model, write_protein_index
 from protclip.__main__ import COMMANDS, ON_RAY
 from protclip.uniprot.entry import Entry
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cluster", "protclip", "ray_jobs", "serve")

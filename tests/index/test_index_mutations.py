@@ -158,6 +158,7 @@ def run(folders: dict[str, Path], count: int, seed: int) -> Counter[str]:
     return outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.unit
 def test_damaged_indexes_are_refused_or_answer_as_before(folders):
     outcomes = run(folders, 450, seed=0)
@@ -184,6 +185,7 @@ def damaged_with_checksums(index: Path, *, seed: int, count: int, ending: str) -
     return Counter(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 @pytest.mark.unit
 @pytest.mark.parametrize(("ending", "kinds"), [(".hnsw", ("cut", "grow", "head", "upper")), (".parquet", ("bytes",))])
 def test_damage_under_a_checksum_that_fits_never_ends_the_process(folders, ending, kinds):

@@ -83,6 +83,7 @@ def answers(folder: Path, k: int = 20, **how: object) -> list[list[tuple[object,
     return [[(hit["accession"], hit["score"], hit["name"]) for hit in line] for line in hits]
 
 
+@pytest.mark.slow
 def test_three_releases_answer_as_if_built_anew(tmp_path, monkeypatch):
     releases = Releases(tmp_path)
     build(tmp_path / "i0", releases.write())
@@ -134,6 +135,7 @@ def test_a_release_that_changes_nothing_changes_no_answer(tmp_path):
     assert answers(tmp_path / "i0") == answers(tmp_path / "i1")
 
 
+@pytest.mark.slow
 def test_too_much_change_builds_the_same_files_as_no_previous_index(tmp_path):
     releases = Releases(tmp_path)
     build(tmp_path / "i0", releases.write())

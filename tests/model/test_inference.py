@@ -58,6 +58,7 @@ def test_an_embedding_is_the_same_in_any_company_on_any_number_of_threads(dtype:
     assert farthest(dtype) <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 has instructions that can be left unused")
 def test_so_it_is_in_bfloat16_on_a_processor_without_instructions_for_it() -> None:
     paths = [Path(__file__).parent, Path(__file__).parents[1]]

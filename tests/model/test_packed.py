@@ -71,6 +71,7 @@ def gradients(encoder: nn.Module, hidden_TH: Tensor) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.unit
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("kind", ["protein", "text"])
