@@ -155,6 +155,8 @@ class Options:
             parse_filter(self.where)
         if self.min_score is not None and not -1 <= self.min_score <= 1:
             raise RequestError(f"min_score={self.min_score}: a cosine lies between -1 and 1.")
+        if self.columns is not None:
+            object.__setattr__(self, "columns", tuple(self.columns))
         for column in self.columns or ():
             if column not in (*COLUMNS, "accession"):
                 raise RequestError(
@@ -162,6 +164,26 @@ class Options:
                 )
         if self.content not in (None, "protein", "text"):
             raise RequestError(f"content={self.content!r:.60}: allowed are protein and text.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A question as the model, or where it needs none the index, takes it."""
+
+    question: Question
+    vector: NDArray[np.float32] | None = None
+    """(D,), where no model is needed."""
+    kind: Content | None
+    """What the vector is, or will be, made from, where it is known."""
+    ids: Any = None
+    """Token ids otherwise."""
+    truncated: bool = False
+    """Whether the model sees the beginning of the question alone."""
+
+    @property
+    def num_tokens(self) -> int:
+        """What it costs to embed."""
+        return 0 if self.ids is None else len(self.ids)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -290,25 +312,43 @@ class Retriever:
         """Questions as vectors.
 
         Raises:
+            RequestError: as ``prepare``.
+        """
+        return self.forward(self.prepare(questions))
+
+    def prepare(self, questions: Sequence[Question]) -> list[Prepared]:
+        """Tokenise texts and sequences, and look accessions up.
+
+        Raises:
             NotFoundError: for an accession that no index holds.
             RequestError: for a text or a sequence where there is no model.
         """
-        sequences = [question.sequence for question in questions if question.sequence is not None]
-        texts = [question.text for question in questions if question.text is not None]
-        proteins, worded = iter(self._embed_sequences(sequences)), iter(self._embed_texts(texts))
         accessions = iter(self._look_up([q.accession for q in questions if q.accession is not None]))
-        asked = []
+        prepared = []
         for question in questions:
             if question.vector is not None:
-                asked.append(Asked(question=question, vector=question.vector, kind=question.kind))
+                prepared.append(Prepared(question=question, vector=question.vector, kind=question.kind))
             elif question.accession is not None:
                 vector, kind = next(accessions)
-                asked.append(Asked(question=question, vector=vector, kind=kind))
+                prepared.append(Prepared(question=question, vector=vector, kind=kind))
             else:
-                vector, truncated = next(proteins if question.text is None else worded)
-                kind = "protein" if question.text is None else "text"
-                asked.append(Asked(question=question, vector=vector, kind=kind, truncated=truncated))
-        return asked
+                prepared.append(self._tokenised(question))
+        return prepared
+
+    def forward(self, prepared: Sequence[Prepared]) -> list[Asked]:
+        """Embed what was prepared, by one pass of each encoder in batches within the token budget."""
+        vectors = [one.vector for one in prepared]
+        for kind in ("protein", "text"):
+            if mine := [i for i, one in enumerate(prepared) if one.vector is None and one.kind == kind]:
+                model = self._model()
+                embed = model.forward_proteins if kind == "protein" else model.forward_texts
+                for i, vector in zip(mine, embed([prepared[i].ids for i in mine]), strict=True):
+                    vectors[i] = vector
+        return [
+            Asked(question=one.question, vector=vector, kind=one.kind, truncated=one.truncated)
+            for one, vector in zip(prepared, vectors, strict=True)
+            if vector is not None
+        ]
 
     def find(self, asked: Sequence[Asked], options: Options = Options()) -> list[Answer]:
         """The answer to each question.
@@ -442,24 +482,16 @@ class Retriever:
             raise RequestError(f"no index of {content or 'protein'}s is loaded, which holds {held}.")
         return self.indexes[content]
 
-    def _embed_sequences(self, sequences: Sequence[str]) -> list[tuple[NDArray[np.float32], bool]]:
-        if not sequences:
-            return []
+    def _tokenised(self, question: Question) -> Prepared:
         model = self._model()
-        vectors_ND = model.forward_proteins(model.prepare_proteins(sequences))
-        seen = model.max_protein_tokens - 2
-        return [(vector, len(sequence) > seen) for vector, sequence in zip(vectors_ND, sequences, strict=True)]
-
-    def _embed_texts(self, texts: Sequence[str]) -> list[tuple[NDArray[np.float32], bool]]:
-        if not texts:
-            return []
-        model = self._model()
-        ids = model.text_tokenizer.encode_checked(texts)
-        full = model.max_text_tokens
-        return [
-            (vector, len(row) == full and model.text_tokenizer.cuts(text))
-            for vector, row, text in zip(model.forward_texts(ids), ids, texts, strict=True)
-        ]
+        if question.sequence is not None:
+            (ids,) = model.prepare_proteins([question.sequence])
+            cut = len(question.sequence) > model.max_protein_tokens - 2
+            return Prepared(question=question, kind="protein", ids=ids, truncated=cut)
+        assert question.text is not None
+        (words,) = model.text_tokenizer.encode_checked([question.text])
+        cut = len(words) == model.max_text_tokens and model.text_tokenizer.cuts(question.text)
+        return Prepared(question=question, kind="text", ids=words, truncated=cut)
 
     def _look_up(self, accessions: Sequence[str]) -> list[tuple[NDArray[np.float32], Content]]:
         """The vector of each accession, of the index of proteins if it is there."""

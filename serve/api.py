@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import MutableSequence, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from protclip.errors import PayloadTooLargeError
@@ -44,9 +46,6 @@ class Backend(Protocol):
     async def describe_index(self) -> IndexInfo:
         """What the index holds."""
 
-    async def check(self) -> None:
-        """UnavailableError where a part does not answer."""
-
 
 def make_api(backend: Backend, limits: Limits) -> FastAPI:
     """The HTTP application."""
@@ -65,15 +64,15 @@ def make_api(backend: Backend, limits: Limits) -> FastAPI:
         embeddings = [one.vector.tolist() for one in asked]
         return EmbedResponse(model=backend.fingerprint, dimension=len(embeddings[0]), embeddings=embeddings)
 
-    @app.post("/v1/search", responses=ERRORS)
-    async def search(request: SearchRequest) -> Answer:
+    @app.post("/v1/search", response_model=Answer, responses=ERRORS)
+    async def search(request: SearchRequest) -> Response:
         """Find what lies nearest to a text, a sequence, an accession or an embedding."""
-        return await backend.search(request.question(limits), request.options(limits))
+        answer = await backend.search(request.question(limits), request.options(limits))
+        return Response(json.dumps(asdict(answer)), media_type="application/json")
 
-    @app.get("/health", responses={503: ERRORS[503]})
+    @app.get("/health")
     async def health() -> Health:
         """Whether the model and the index are loaded and answer."""
-        await backend.check()
         return Health(model=backend.fingerprint, index=await backend.describe_index(), version=__version__)
 
     return app

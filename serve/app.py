@@ -6,15 +6,15 @@
 from ray import serve
 from ray.serve import Application
 
-from serve.deployments import Api, Encoder, IndexShard
+from serve.deployments import Replica
 from serve.settings import AppArgs, check_args
 
-API_REQUESTS = 1_000
-"""Requests that the Api holds at a time; each costs little but its body."""
+REPLICA_REQUESTS = 1_000
+"""Requests that a replica holds at a time; each costs little but its body."""
 
 
 def build_app(args: AppArgs) -> Application:
-    """The application: Api → ProteinEncoder, TextEncoder, IndexShard.
+    """The application: replicas that each hold the model and the index.
 
     Raises:
         ConfigError: for a relative path.
@@ -22,19 +22,10 @@ def build_app(args: AppArgs) -> Application:
         IndexMismatchError: if another model made the index.
     """
     index = check_args(args)
-    fingerprint = index.model_fingerprint
     deploy = serve.deployment(
         ray_actor_options={"num_cpus": args.replica_cpus},
-        max_queued_requests=args.max_queued_requests,
-        # Requests inside a replica: enough for a full batch to form while one is computed.
-        max_ongoing_requests=2 * args.max_batch_size,
+        # Requests wait in the replica, which knows what they cost.
+        max_ongoing_requests=REPLICA_REQUESTS,
+        max_queued_requests=-1,
     )
-    # The limit is that of the parts behind it, which the Api answers for in our own form; what waits here is cheap.
-    api = deploy(serve.ingress()(Api)).options(max_queued_requests=-1, max_ongoing_requests=API_REQUESTS)
-    return api.bind(
-        args,
-        fingerprint,
-        deploy(Encoder).options(name="ProteinEncoder").bind(args, fingerprint, index.dtype),
-        deploy(Encoder).options(name="TextEncoder").bind(args, fingerprint, index.dtype),
-        deploy(IndexShard).bind(args, fingerprint),
-    )
+    return deploy(serve.ingress()(Replica)).bind(args, index.model_fingerprint, index.dtype)

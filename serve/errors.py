@@ -32,10 +32,6 @@ class OverloadedError(Exception):
     """More requests wait than the server takes; ask again later."""
 
 
-class UnavailableError(Exception):
-    """A part of the server does not answer at present."""
-
-
 def envelope(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """``{"error": {"type", "message"}}``."""
     # A lone surrogate that a message quotes from the request cannot be sent as UTF-8.
@@ -48,11 +44,22 @@ def status_of(error: ProtclipError) -> int:
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
+def cause_of(error: ProtclipError) -> ProtclipError:
+    """What was raised in another process, where Ray wrapped it.
+
+    Ray's ``RayTaskError(ConfigError)`` is a ConfigError too, whose text is a traceback.
+    """
+    while isinstance(cause := getattr(error, "cause", None), ProtclipError):
+        error = cause
+    return error
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Answer every exception of the app in the envelope."""
 
     @app.exception_handler(ProtclipError)
     async def protclip_error(_: Request, error: ProtclipError) -> JSONResponse:
+        error = cause_of(error)
         status = status_of(error)
         if status >= 500:
             logger.error("request failed: %s", error)
@@ -69,10 +76,6 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(OverloadedError)
     async def overloaded(_: Request, error: OverloadedError) -> JSONResponse:
         return envelope(503, type(error).__name__, str(error), {"Retry-After": "1"})
-
-    @app.exception_handler(UnavailableError)
-    async def unavailable(_: Request, error: UnavailableError) -> JSONResponse:
-        return envelope(503, type(error).__name__, str(error))
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:

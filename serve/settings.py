@@ -38,12 +38,10 @@ class AppArgs(BaseModel):
     limits: Limits = Limits()
     replica_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Logical CPUs that each replica reserves. A share of one is for scheduling alone: it holds nothing back."""
-    max_batch_size: int = Field(default=64, ge=1)
-    """Sequences, or texts, of all waiting requests that are embedded together."""
-    batch_wait_s: float = Field(default=0.005, ge=0, allow_inf_nan=False)
-    """How long a lone request waits for company, in seconds: a cost in latency, a gain under load."""
-    max_queued_requests: int = Field(default=200, ge=1)
-    """Requests that wait for one deployment; further ones are answered 503 at once."""
+    tokens_per_batch: int = Field(default=4096, ge=1)
+    """Residues and tokens of all waiting requests that are embedded together."""
+    max_waiting_tokens: int = Field(default=200_000, ge=1)
+    """Of requests that wait in a replica; further ones are answered 503 at once."""
 
 
 def check_args(args: AppArgs, *, verify: bool = False) -> IndexManifest:

@@ -169,9 +169,8 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "checkpoint": ["", None],
         "limits": [None, {"nonsense": 1}],
         "replica_cpus": [-1, NAN, INF, None],
-        "max_batch_size": [0, -1, 1.5],
-        "batch_wait_s": [-1, NAN, INF, None],
-        "max_queued_requests": [0, -1, 1.5],
+        "tokens_per_batch": [0, -1, 1.5],
+        "max_waiting_tokens": [0, -1, 1.5],
     },
     Limits: {
         name: [0, -1, 1.5, NAN, INF, None]

@@ -7,11 +7,12 @@ import json
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
 from protclip.retrieval import Answer, Asked
 from serve.api import make_api
-from serve.errors import OverloadedError, UnavailableError
+from serve.errors import OverloadedError
 from serve.schemas import IndexInfo
 from serve.settings import Limits
 
@@ -33,9 +34,6 @@ class FailingBackend:
         raise self.error
 
     async def describe_index(self) -> IndexInfo:
-        raise self.error
-
-    async def check(self) -> None:
         raise self.error
 
 
@@ -70,8 +68,12 @@ def test_an_overloaded_server_says_when_to_ask_again():
     assert (status, headers[b"retry-after"], error) == (503, b"1", {"type": "OverloadedError", "message": "full"})
 
 
-def test_health_fails_where_a_part_does_not_answer():
-    assert ask(UnavailableError("gone"), "GET", "/health")[0] == 503
+def test_what_failed_in_another_process_is_told_by_its_cause():
+    cause = ConfigError("the setting x=1 cannot work.")
+    wrapped = RayTaskError("f", "Traceback …", cause).as_instanceof_cause()
+    assert isinstance(wrapped, ConfigError) and str(wrapped) != str(cause)
+    status, _, error = ask(wrapped, "POST", "/v1/search", b'{"text": "a"}')
+    assert (status, error) == (500, {"type": "ConfigError", "message": str(cause)})
 
 
 def test_a_failure_of_ours_tells_the_client_no_details():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -14,7 +13,6 @@ from click.testing import CliRunner
 from tiny_model import random_sequences, random_texts
 
 from protclip.commands.search import main
-from protclip.errors import ConfigError
 from protclip.index.exact import exact_search
 from protclip.index.manifest import read_index_manifest
 from protclip.retrieval import Retriever
@@ -173,17 +171,3 @@ def test_http_command_line_and_python_give_one_answer(server):
                 assert theirs.pop("percentile") == pytest.approx(mine["percentile"], abs=2)
                 assert theirs == {name: mine[name] for name in theirs}
             assert {**other, "hits": None} == {**python, "hits": None}
-
-
-def test_the_cause_of_what_failed_in_another_process_comes_through(ray_cluster):  # noqa: ARG001
-    import ray
-
-    from serve.deployments import _call
-
-    @ray.remote(num_cpus=0)
-    def fail() -> None:
-        raise ConfigError("the setting x=1 cannot work.")
-
-    with pytest.raises(ConfigError) as caught:
-        asyncio.run(_call(fail))
-    assert type(caught.value) is ConfigError and str(caught.value) == "the setting x=1 cannot work."

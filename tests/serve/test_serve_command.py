@@ -103,10 +103,10 @@ def test_a_relative_path_is_refused_where_replicas_would_read_it(folders):
 
 @pytest.mark.serve
 def test_a_checkpoint_that_changed_since_the_deployment_is_refused(folders):
-    from serve.deployments import Encoder
+    from serve.deployments import Replica
 
     with pytest.raises(CheckpointError, match="deploy again"):
-        Encoder(folders.args, "0" * 64, "float32")
+        Replica(folders.args, "0" * 64, "float32")
 
 
 @pytest.mark.serve
