@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -27,7 +28,11 @@ _started = contextlib.ExitStack()
 
 
 def start_or_join(
-    *, num_cpus: int | None = None, object_store_bytes: int | None = None, state_service: bool = False
+    *,
+    num_cpus: int | None = None,
+    object_store_bytes: int | None = None,
+    state_service: bool = False,
+    before_start: Callable[[Path], object] | None = None,
 ) -> None:
     """Join the cluster of RAY_ADDRESS, or start a Ray for this process; a Ray already initialised is left as it is.
 
@@ -37,6 +42,7 @@ def start_or_join(
         state_service: whether workers ask for the state of others, as Ray Train's do. A Ray that is started here then
             has a dashboard, on a port of its own. Workers are told the address: on a machine with several Rays they
             would not find it.
+        before_start: called with the private folder of a Ray that is started here, before it starts.
 
     Raises:
         ConfigError: if the cluster does not answer, or does not take us.
@@ -52,7 +58,7 @@ def start_or_join(
         if named := environment.address():
             address = checked_address(named)
         else:
-            address = _start(num_cpus, object_store_bytes, dashboard=state_service)
+            address = _start(num_cpus, object_store_bytes, dashboard=state_service, before_start=before_start)
         try:
             with quiet_core():
                 ray.init(
@@ -133,7 +139,13 @@ def _lines(error: Exception) -> list[str]:
     return str(error).strip().splitlines() or [type(error).__name__]
 
 
-def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: bool) -> str:
+def _start(
+    num_cpus: int | None,
+    object_store_bytes: int | None,
+    *,
+    dashboard: bool,
+    before_start: Callable[[Path], object] | None,
+) -> str:
     """Start a Ray and return its address.
 
     ``ray.init`` would take the same ports for each: 8265 of the dashboard, 52365 of its agent.
@@ -151,6 +163,8 @@ def _start(num_cpus: int | None, object_store_bytes: int | None, *, dashboard: b
     os.environ.pop(environment.AUTH_TOKEN, None)
     os.environ[environment.AUTH_TOKEN_PATH] = folder.token_path
     AuthenticationTokenLoader.instance().reset_cache()
+    if before_start is not None:
+        before_start(folder.path)
     (dashboard_port,) = free_ports(1)
     settings = RayParams(
         num_cpus=num_cpus,

@@ -16,6 +16,7 @@ from cluster.connection import leave, start_or_join
 from protclip import files
 from protclip.errors import ConfigError
 from protclip.terminal import echo
+from serve.haproxy import use_haproxy
 from serve.settings import AppArgs, check_args
 
 APP_NAME = "protclip"
@@ -53,20 +54,22 @@ def _run(args: AppArgs, host: str, port: int) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
 
     import ray
-    from ray import serve
-    from ray.serve.config import HTTPOptions
-    from ray.serve.schema import LoggingConfig
 
-    from serve.app import build_app
-
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     # Ray runs its workers at niceness 15: on a busy machine the server would start and answer last of all.
     os.environ.setdefault("RAY_worker_niceness", "0")
     joined = environment.address() is not None
-    logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
     try:
-        start_or_join(object_store_bytes=OBJECT_STORE_BYTES)
+        start_or_join(object_store_bytes=OBJECT_STORE_BYTES, before_start=use_haproxy)
         signal.signal(signal.SIGTERM, _interrupt)  # Ray has set a handler of its own
+        # Serve is imported after its variables were set.
+        from ray import serve
+        from ray.serve.config import HTTPOptions
+        from ray.serve.schema import LoggingConfig
+
+        from serve.app import build_app
+
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
         serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=logs)
         try:
             serve.run(build_app(args), name=APP_NAME, route_prefix="/", logging_config=logs)
@@ -80,6 +83,8 @@ def _run(args: AppArgs, host: str, port: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         if ray.is_initialized():
+            from ray import serve
+
             if joined:
                 serve.delete(APP_NAME)
             if not joined or not serve.status().applications:
