@@ -180,7 +180,7 @@ def test_devices_are_named_and_others_refused() -> None:
     assert model.device == torch.device("cpu")
     parts = (model.model, model.protein_tokenizer, model.text_tokenizer)
     assert ProtCLIP(*parts, device=None).device == torch.device("cpu")
-    for device in ("gpu", "cuda:99", "nonsense:0"):
+    for device in ("gpu", "cuda:99", "nonsense:0", "meta"):
         with pytest.raises(ConfigError, match=f"device='{device}': allowed here are 'cpu'"):
             model.to(device)
         with pytest.raises(ConfigError, match=f"device='{device}': allowed here are 'cpu'"):
