@@ -159,13 +159,14 @@ class Options:
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("offset", 0)):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+            if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
                 raise RequestError(f"{name}={value!r:.60}: a whole number of {least} or more is needed.")
             object.__setattr__(self, name, int(value))
         if self.where is not None:
             parse_filter(self.where)
-        if self.min_score is not None and not (isinstance(self.min_score, Real) and -1 <= self.min_score <= 1):
-            raise RequestError(f"min_score={self.min_score!r:.60}: a cosine lies between -1 and 1.")
+        lowest: Any = self.min_score
+        if lowest is not None and not (isinstance(lowest, Real) and -1 <= float(lowest) <= 1):
+            raise RequestError(f"min_score={lowest!r:.60}: a cosine lies between -1 and 1.")
         if isinstance(self.columns, str):
             raise RequestError(f"columns={self.columns!r:.60}: a list of names is needed.")
         for column in self.columns or ():
