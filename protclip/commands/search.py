@@ -94,7 +94,7 @@ def main(
         min_score=min_score,
         exact=exact,
         exclude_self=exclude_self,
-        columns=None if columns is None else [column.strip() for column in columns.split(",")],
+        columns=None if columns is None else list(dict.fromkeys(map(str.strip, columns.split(",")))),
     )
     manifest = read_index_manifest(index)
     if checkpoint is not None:

@@ -234,7 +234,7 @@ def test_vectors_of_a_file_are_questions(folders, tmp_path):
 
 
 def test_columns_and_pages_are_chosen_and_come_on_standard_output(folders, tmp_path):
-    arguments = ["--text", "kinase", "-k", "2", "--offset", "1", "--columns", "length,gene"]
+    arguments = ["--text", "kinase", "-k", "2", "--offset", "1", "--columns", "length,gene, length"]
     lines = ask(folders, *arguments).stdout.splitlines()
     assert lines[0].split() == ["rank", "score", "accession", "length", "gene"] and lines[1].split()[0] == "2"
     rows = list(csv.DictReader(ask(folders, *arguments, "--output", "-").stdout.splitlines(), delimiter="\t"))
