@@ -78,17 +78,24 @@ def read_fasta(path: str, nucleotides: Nucleotides) -> Iterator[Question]:
 
 def read_vectors(path: str, _nucleotides: Nucleotides) -> Iterator[Question]:
     """Each vector of an HDF5, parquet or .npy file, named by its id, in a .npy file ``row-N`` from 1."""
+    number = 0
     if format_of(path) == "npy":
         with files.local_copy(path) as local:
             check_npy(local)
-            for number, vector in enumerate(np.load(local, mmap_mode="r", allow_pickle=False), start=1):
+            vectors = np.load(local, mmap_mode="r", allow_pickle=False)
+            if vectors.ndim != 2:
+                raise DataError(f"{path}: has the shape {vectors.shape}; one vector a row is needed.")
+            for number, vector in enumerate(vectors, start=1):
                 yield Question(vector=vector, name=f"row-{number}")
-        return
-    for _, rows in read_rows(path, None):
-        for name, vector in zip(rows.ids, rows.vectors, strict=True):
-            if not name or vector is None:
-                raise DataError(f"{path}: {name!r:.80} is no id with a vector; mend or remove it.")
-            yield Question(vector=vector, name=name)
+    else:
+        for _, rows in read_rows(path, None):
+            for name, vector in zip(rows.ids, rows.vectors, strict=True):
+                if not name or vector is None:
+                    raise DataError(f"{path}: {name!r:.80} is no id with a vector; mend or remove it.")
+                number += 1
+                yield Question(vector=vector, name=name)
+    if not number:
+        raise DataError(f"{path}: holds no vector; each is a question.")
 
 
 def read_texts(path: str, _nucleotides: Nucleotides) -> Iterator[Question]:

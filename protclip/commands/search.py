@@ -15,6 +15,7 @@ from protclip.commands.startup import quick_start
 from protclip.errors import ConfigError
 from protclip.index.embeddings import DTYPES, Dtype
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.index.vector_files import format_of
 from protclip.retrieval import COLUMNS, Answer, Options, Question, Retriever
 from protclip.terminal import echo
 
@@ -93,7 +94,7 @@ def main(
         min_score=min_score,
         exact=exact,
         exclude_self=exclude_self,
-        columns=None if columns is None else [column.strip() for column in columns.split(",")],
+        columns=None if columns is None else list(dict.fromkeys(map(str.strip, columns.split(",")))),
     )
     manifest = read_index_manifest(index)
     if checkpoint is not None:
@@ -104,6 +105,8 @@ def main(
             why = f"and no checkpoint made this index: it holds vectors of {manifest.external_model}, which "
             why += "--accession and --vectors can ask"
         raise ConfigError(f"search --{asked} needs --checkpoint, {why}.")
+    if exclude_self and vectors is not None and format_of(vectors) == "npy":
+        raise ConfigError("search --exclude-self needs ids, which a .npy file has not; ask with HDF5 or parquet.")
     alone = asked not in READERS
     write = choose_writer(output, as_json=as_json, columns=options.columns, content=manifest.content, alone=alone)
     questions = (

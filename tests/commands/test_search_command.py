@@ -221,13 +221,20 @@ def test_vectors_of_a_file_are_questions(folders, tmp_path):
         queries = json.loads(result.stdout)["queries"]
         assert [query["query"] for query in queries] == names
         assert [query["hits"][0]["accession"] for query in queries] == ["P00000", "P00001", "P00002"]
+    result = ask(folders, "--vectors", str(tmp_path / "vectors.npy"), "--exclude-self")
+    assert isinstance(result.exception, ConfigError) and "needs ids" in str(result.exception)
     np.save(tmp_path / "vectors.npy", np.zeros((2, 24), np.float32))
     error = ask(folders, "--vectors", str(tmp_path / "vectors.npy")).exception
     assert isinstance(error, RequestError) and "vector 'row-1'" in str(error)
+    np.save(tmp_path / "vectors.npy", np.zeros((0, 24), np.float32))
+    pq.write_table(pa.table(table).slice(0, 0), tmp_path / "vectors.parquet")
+    for file in ("vectors.npy", "vectors.parquet"):
+        error = ask(folders, "--vectors", str(tmp_path / file), "--json").exception
+        assert isinstance(error, DataError) and "holds no vector" in str(error)
 
 
 def test_columns_and_pages_are_chosen_and_come_on_standard_output(folders, tmp_path):
-    arguments = ["--text", "kinase", "-k", "2", "--offset", "1", "--columns", "length,gene"]
+    arguments = ["--text", "kinase", "-k", "2", "--offset", "1", "--columns", "length,gene, length"]
     lines = ask(folders, *arguments).stdout.splitlines()
     assert lines[0].split() == ["rank", "score", "accession", "length", "gene"] and lines[1].split()[0] == "2"
     rows = list(csv.DictReader(ask(folders, *arguments, "--output", "-").stdout.splitlines(), delimiter="\t"))
