@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 from protclip.errors import IndexMismatchError, NotFoundError, RequestError
 from protclip.hashing import hash64
 from protclip.index.embeddings import CONTENTS, METADATA, Content, Dtype
-from protclip.index.filters import parse_filter
+from protclip.index.filters import Filter, parse_filter
 from protclip.index.index import NOT_SHOWN, Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
 from protclip.inputs import check_characters
@@ -143,8 +143,8 @@ class Options:
     """Answers wanted, 1 or more."""
     offset: int = 0
     """Answers left out at the beginning: the next page."""
-    where: str | None = None
-    """A filter: which rows may answer (docs/index.md)."""
+    where: Filter | str | None = None
+    """Which rows may answer: a filter, or its text (docs/index.md)."""
     min_score: float | None = None
     """Cosine below which nothing is an answer."""
     exact: bool = False
@@ -162,8 +162,10 @@ class Options:
             if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
                 raise RequestError(f"{name}={value!r:.60}: a whole number of {least} or more is needed.")
             object.__setattr__(self, name, int(value))
-        if self.where is not None:
+        if isinstance(self.where, str):
             parse_filter(self.where)
+        elif not isinstance(self.where, Filter | None):
+            raise RequestError(f"where={self.where!r:.60}: the text of a filter is needed.")
         lowest: Any = self.min_score
         if lowest is not None and not (isinstance(lowest, Real) and -1 <= float(lowest) <= 1):
             raise RequestError(f"min_score={lowest!r:.60}: a cosine lies between -1 and 1.")

@@ -142,6 +142,8 @@ def test_a_lowest_score_and_columns(retriever: Retriever) -> None:
     whole = retriever.search(text=TEXTS[0], k=63)
     limit = whole.hits[10]["score"]
     assert retriever.search(text=TEXTS[0], k=63, min_score=limit).hits == whole.hits[:11]
+    reviewed = retriever.search(text=TEXTS[0], where="reviewed").hits
+    assert retriever.search(text=TEXTS[0], where=parse_filter("reviewed")).hits == reviewed
     (hit,) = retriever.search(text=TEXTS[0], k=1, columns=["gene", "length"]).hits
     assert list(hit) == ["rank", "score", "percentile", "accession", "length", "gene"]
     assert list(retriever.search(text=TEXTS[0], k=1, columns=[]).hits[0])[3:] == ["accession"]
@@ -241,6 +243,7 @@ def test_a_question_that_cannot_be_asked_is_refused_when_it_is_made(question: di
         ({"k": True}, "k=True"),
         ({"offset": -1}, "offset=-1: a whole number of 0"),
         ({"where": "size > 3"}, "character 1"),
+        ({"where": 3}, "where=3: the text of a filter"),
         ({"min_score": 1.01}, "between -1 and 1"),
         ({"min_score": float("nan")}, "between -1 and 1"),
         ({"min_score": "0.5"}, "between -1 and 1"),
