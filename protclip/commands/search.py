@@ -15,6 +15,7 @@ from protclip.commands.startup import quick_start
 from protclip.errors import ConfigError
 from protclip.index.embeddings import DTYPES, Dtype
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.index.vector_files import format_of
 from protclip.retrieval import COLUMNS, Answer, Options, Question, Retriever
 from protclip.terminal import echo
 
@@ -93,7 +94,7 @@ def main(
         min_score=min_score,
         exact=exact,
         exclude_self=exclude_self,
-        columns=None if columns is None else [column.strip() for column in columns.split(",")],
+        columns=None if columns is None else list(dict.fromkeys(column.strip() for column in columns.split(","))),
     )
     manifest = read_index_manifest(index)
     if checkpoint is not None:
@@ -111,18 +112,25 @@ def main(
         if alone
         else questions_of_file(value, READERS[asked])
     )
+    if exclude_self and asked == "vectors" and format_of(value) == "npy":
+        raise ConfigError(
+            f"{value}: rows of a .npy file have no ids by which --exclude-self knows them; give HDF5 or parquet."
+        )
     needed = None if asked in ("accession", "vectors") else checkpoint
     with quick_start():
         retriever = Retriever.load(index, checkpoint=needed, device=device, dtype=dtype)
 
     cut: list[str] = []
+    num_hits = 0
 
     def answers() -> Iterator[Answer]:
+        nonlocal num_hits
         remaining = iter(questions)
         while batch := list(islice(remaining, BATCH_QUERIES)):
             for answer in retriever.search_all(batch, options):
                 if answer.truncated:
                     cut.append(answer.query or asked)
+                num_hits += len(answer.hits)
                 yield answer
 
     if output in (None, "-"):
@@ -135,9 +143,22 @@ def main(
             write(answers(), stream)
     if questions.nucleotides.number:
         echo(f"search: {questions.nucleotides.warning(f'--{asked}' if alone else value)}", err=True)
+    if not num_hits:
+        echo(f"search: nothing answers: no row passes {_narrowing(options)}.", err=True)
     if cut:
         which = "" if alone else f" ({len(cut):,} of them, the first is {cut[0]!r:.80})"
         echo(f"search: warning: a question is longer than the model sees, and was cut at the end{which}.", err=True)
+
+
+def _narrowing(options: Options) -> str:
+    """The options that leave rows out."""
+    given = {
+        "filter": options.where is not None,
+        "min-score": options.min_score is not None,
+        "offset": options.offset > 0,
+        "exclude-self": options.exclude_self,
+    }
+    return " and ".join(f"--{name}" for name, is_given in given.items() if is_given)
 
 
 @contextlib.contextmanager
