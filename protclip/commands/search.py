@@ -33,7 +33,7 @@ READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
 @click.option("--text", help="A description, such as 'FUNCTION: Hydrolyses ATP.'")
 @click.option("--sequence", help="Amino acids in one-letter code.")
 @click.option("--accession", help="A row of the index, by its own vector.")
-@click.option("--fasta", help="A file of sequences, plain or gzip, a path or URL: each is a question.")
+@click.option("--fasta", help="A file of sequences, plain or gzip, a path, URL or pipe: each is a question.")
 @click.option("--texts", help="A file of texts, likewise, one a line.")
 @click.option("--vectors", help="A file of vectors, likewise: HDF5, parquet or .npy, by the model of the index.")
 @click.option("-k", default=10, show_default=True, help="Answers wanted.")
