@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Required, cast
 
 import numpy as np
@@ -149,12 +150,18 @@ class Options:
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("offset", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if type(value) is bool or not isinstance(value, Integral) or int(value) < least:
                 raise RequestError(f"{name}={value!r:.60}: a whole number of {least} or more is needed.")
+            object.__setattr__(self, name, int(value))
         if self.where is not None:
+            if not isinstance(self.where, str):
+                raise RequestError(f"where={self.where!r:.60}: a filter is a str, such as 'organism_id = 9606'.")
             parse_filter(self.where)
-        if self.min_score is not None and not -1 <= self.min_score <= 1:
-            raise RequestError(f"min_score={self.min_score}: a cosine lies between -1 and 1.")
+        score: Any = self.min_score
+        if score is not None and not (isinstance(score, Real) and -1 <= float(score) <= 1):
+            raise RequestError(f"min_score={score!r:.60}: a cosine lies between -1 and 1.")
+        if isinstance(self.columns, str):
+            raise RequestError(f"columns={self.columns!r:.60}: a list of names is needed, such as ['gene'].")
         for column in self.columns or ():
             if column not in (*COLUMNS, "accession"):
                 raise RequestError(
@@ -384,6 +391,8 @@ class Retriever:
         Raises:
             RequestError: for what cannot be embedded.
         """
+        if not len(texts):
+            raise RequestError("no text is given; one or more are needed.")
         model = self._model()
         logits_NT = model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)).astype(np.float64)
         exp_NT = np.exp(logits_NT - logits_NT.max(axis=1, keepdims=True))
