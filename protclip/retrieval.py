@@ -353,7 +353,8 @@ class Retriever:
             kept = ~np.isin(rows, mine)
             if options.min_score is not None:
                 kept &= scores >= np.float32(options.min_score)
-            found.append((scores[kept][page], rows[kept][page]))
+            # A float32 sum of squares may end above 1.
+            found.append((scores[kept][page].clip(-1, 1), rows[kept][page]))
         known = iter(index.rows(np.concatenate([rows for _, rows in found]), options.columns))
         answers = []
         for one, (scores, _) in zip(asked, found, strict=True):
@@ -399,6 +400,8 @@ class Retriever:
         Raises:
             RequestError: for what cannot be embedded.
         """
+        if not len(texts):
+            raise RequestError("no text is given; one or more are needed.")
         model = self._model()
         logits_NT = model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)).astype(np.float64)
         exp_NT = np.exp(logits_NT - logits_NT.max(axis=1, keepdims=True))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -319,3 +320,26 @@ def test_what_can_be_refused_or_answered_without_torch_is(
     assert "loaded" not in done.stderr and message in done.stderr, done.stderr
     assert done.returncode == (1 if message else 0)
     assert ("P00001" in done.stdout) is not bool(message)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"columns": "gene"}, r"columns='gene': a list of names"),
+        ({"min_score": "0.5"}, "min_score='0.5'"),
+        ({"min_score": float("nan")}, "min_score=nan"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(option: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        Options(**option)
+
+
+def test_counts_of_numpy_are_counts() -> None:
+    options = Options(k=np.int64(3), offset=np.int32(1))  # type: ignore[arg-type]
+    assert (type(options.k), type(options.offset), options) == (int, int, Options(k=3, offset=1))
+
+
+def test_a_sequence_is_classified_by_one_text_or_more() -> None:
+    with pytest.raises(RequestError, match="no text"):
+        Retriever(tiny_model()).classify(["MKV"], [])
