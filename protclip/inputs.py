@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Set
 from numbers import Integral
 from typing import Any
 
-from protclip.errors import ConfigError, DataError
+from protclip.errors import ConfigError, DataError, RequestError
 
 Items = str | Iterable[str]
 """One item, or many in their order."""
@@ -35,6 +35,18 @@ def listed(items: Items, what: str) -> tuple[list[str], bool]:
         if not isinstance(value, str):
             raise DataError(f"{what} {number} of {len(values)} is {_shown(value)}; {wanted}.")
     return values, False
+
+
+def check_characters(text: str, what: str) -> None:
+    """Refuse half of a surrogate pair, as Python makes of bytes that are not UTF-8: it is no character.
+
+    Raises:
+        RequestError: naming the place.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{what} holds half of a surrogate pair at character {error.start + 1}.") from error
 
 
 def check_one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -176,7 +176,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     chosen = "cpu" if device is None else device
     try:
         found = torch.device(chosen)
-        torch.empty(0, device=found)
+        torch.empty(0, device=found).cpu()  # the meta device has no numbers to give back
     except (RuntimeError, AssertionError, TypeError) as error:  # torch without CUDA asserts
         has = ["'cpu'", *(f"'cuda:{i}'" for i in range(torch.cuda.device_count()))]
         has += ["'mps'"] if torch.backends.mps.is_available() else []

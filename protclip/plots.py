@@ -50,10 +50,10 @@ def save(figure: Figure, path: str) -> None:
         path: path or fsspec URL, ending in .png, .svg or .pdf.
 
     Raises:
-        ConfigError: for another ending.
+        ConfigError: for another ending, or a place that cannot be written.
     """
     ending = _check_ending(path)
-    with files.atomic_write(files.absolute(path)) as stream:
+    with files.telling_what_cannot_be_written(path), files.atomic_write(files.absolute(path)) as stream:
         figure.savefig(stream, format=ending.removeprefix("."), dpi=DPI)
 
 

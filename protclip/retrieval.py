@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Required, cast
 
 import numpy as np
@@ -21,10 +22,11 @@ from typing_extensions import TypedDict
 
 from protclip.errors import IndexMismatchError, NotFoundError, RequestError
 from protclip.hashing import hash64
-from protclip.index.embeddings import METADATA, Content, Dtype
-from protclip.index.filters import parse_filter
+from protclip.index.embeddings import CONTENTS, METADATA, Content, Dtype
+from protclip.index.filters import Filter, parse_filter
 from protclip.index.index import NOT_SHOWN, Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.inputs import check_characters
 from protclip.uniprot.residues import checked_residues
 
 if TYPE_CHECKING:
@@ -80,6 +82,12 @@ class Answer:
     """Best first, equal scores by accession."""
 
 
+def _check_content(name: str, value: Any) -> None:
+    # Stands here because defaults of Options are made when the module is read.
+    if value is not None and value not in CONTENTS:
+        raise RequestError(f"{name}={value!r:.60}: allowed are {' and '.join(CONTENTS)}.")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
     """One question: exactly one of text, sequence, accession and vector.
@@ -110,6 +118,7 @@ class Question:
             )
         what = given[0] if self.name is None else f"{given[0]} {self.name!r:.80}"
         value = getattr(self, given[0])
+        _check_content("kind", self.kind)
         if self.vector is not None:
             object.__setattr__(self, "vector", _unit_vector(value, what))
             return
@@ -119,6 +128,7 @@ class Question:
             object.__setattr__(self, "sequence", checked_residues(value, what))
         elif not value.strip():
             raise RequestError(f"{what} is empty; remove it.")
+        check_characters(value, given[0])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,8 +143,8 @@ class Options:
     """Answers wanted, 1 or more."""
     offset: int = 0
     """Answers left out at the beginning: the next page."""
-    where: str | None = None
-    """A filter: which rows may answer (docs/index.md)."""
+    where: Filter | str | None = None
+    """Which rows may answer: a filter, or its text (docs/index.md)."""
     min_score: float | None = None
     """Cosine below which nothing is an answer."""
     exact: bool = False
@@ -149,12 +159,18 @@ class Options:
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("offset", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
                 raise RequestError(f"{name}={value!r:.60}: a whole number of {least} or more is needed.")
-        if self.where is not None:
+            object.__setattr__(self, name, int(value))
+        if isinstance(self.where, str):
             parse_filter(self.where)
-        if self.min_score is not None and not -1 <= self.min_score <= 1:
-            raise RequestError(f"min_score={self.min_score}: a cosine lies between -1 and 1.")
+        elif not isinstance(self.where, Filter | None):
+            raise RequestError(f"where={self.where!r:.60}: the text of a filter is needed.")
+        lowest: Any = self.min_score
+        if lowest is not None and not (isinstance(lowest, Real) and -1 <= float(lowest) <= 1):
+            raise RequestError(f"min_score={lowest!r:.60}: a cosine lies between -1 and 1.")
+        if isinstance(self.columns, str):
+            raise RequestError(f"columns={self.columns!r:.60}: a list of names is needed.")
         if self.columns is not None:
             object.__setattr__(self, "columns", tuple(self.columns))
         for column in self.columns or ():
@@ -162,8 +178,7 @@ class Options:
                 raise RequestError(
                     f"column {column!r:.60}: there is none; those of an answer are {', '.join(COLUMNS)}."
                 )
-        if self.content not in (None, "protein", "text"):
-            raise RequestError(f"content={self.content!r:.60}: allowed are protein and text.")
+        _check_content("content", self.content)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -378,7 +393,8 @@ class Retriever:
             kept = ~np.isin(rows, mine)
             if options.min_score is not None:
                 kept &= scores >= np.float32(options.min_score)
-            found.append((scores[kept][page], rows[kept][page]))
+            # A float32 sum of squares may end above 1.
+            found.append((scores[kept][page].clip(-1, 1), rows[kept][page]))
         known = iter(index.rows(np.concatenate([rows for _, rows in found]), options.columns))
         answers = []
         for one, (scores, _) in zip(asked, found, strict=True):
@@ -424,6 +440,8 @@ class Retriever:
         Raises:
             RequestError: for what cannot be embedded.
         """
+        if not len(texts):
+            raise RequestError("no text is given; one or more are needed.")
         model = self._model()
         logits_NT = model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)).astype(np.float64)
         exp_NT = np.exp(logits_NT - logits_NT.max(axis=1, keepdims=True))
@@ -546,11 +564,13 @@ def _unit_vector(value: Any, what: str) -> NDArray[np.float32]:
     """
     try:
         vector = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"{what}: is no list of numbers ({error}).") from error
-    length = float(np.linalg.norm(vector)) if vector.ndim == 1 and len(vector) else 0.0
-    if not 0 < length < np.inf:
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RequestError(f"{what}: is no list of numbers ({error!s:.200}).") from error
+    largest = float(np.abs(vector).max()) if vector.ndim == 1 and len(vector) else 0.0
+    if not 0 < largest < np.inf:
         raise RequestError(
-            f"{what}: has shape {vector.shape} and length {length}; one list of finite numbers is needed, not all 0."
+            f"{what}: has shape {vector.shape} and {largest} as its largest number; one list of finite numbers is "
+            "needed, not all 0."
         )
-    return (vector / length).astype(np.float32)
+    vector = vector / largest  # so that no square is too large or too small for a float
+    return (vector / np.linalg.norm(vector)).astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +21,12 @@ from protclip.uniprot.entry import BadEntry, Entry, RefusedError, is_utf8, not_u
 from protclip.uniprot.fasta import Record, read_fasta, read_records
 from protclip.uniprot.formats import READERS, named_ending, open_entries
 from protclip.uniprot.gene_names import each_once, parse_gene_cells
-from protclip.uniprot.residues import bare_residues, find_invalid_residue, invalid_residue_message
+from protclip.uniprot.residues import (
+    bare_residues,
+    find_invalid_residue,
+    invalid_residue_message,
+    looks_like_a_sequence,
+)
 from protclip.uniprot.sniffing import sniff
 from protclip.uniprot.streams import open_stream, read_lines
 
@@ -37,7 +41,6 @@ _ENDINGS: dict[str, Kind] = {
 }
 """By the ending of the name, or that which the content would have."""
 # In lower case the 20 amino acids alone: names of chemicals are that long.
-_SEQUENCE_LINE = re.compile(r"(?:[A-Z]{20,}|[acdefghiklmnpqrstvwy]{20,})\*?")
 _LOOKED_AT = 20
 _ID_COLUMNS = ("accession", "id", "Entry")
 _READ_ROWS = 8192
@@ -169,7 +172,7 @@ def _refuse_sequences(path: str) -> None:
     with open_stream(path) as stream:
         numbered = ((number, line.strip()) for number, line in read_lines(stream, path, "a file of texts"))
         first = list(islice(((number, line) for number, line in numbered if line), _LOOKED_AT))
-    if first and all(_SEQUENCE_LINE.fullmatch(line.decode(errors="replace")) for _, line in first):
+    if first and all(looks_like_a_sequence(line.decode(errors="replace")) for _, line in first):
         raise DataError(
             f"{path}, line {first[0][0]}: looks like a sequence, and lines of a .txt file are embedded as texts; write "
             "FASTA, with a line '>name' before each sequence."

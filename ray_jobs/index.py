@@ -163,7 +163,7 @@ def run_here_or_on_ray(unit: Unit, items: Sequence[Item], title: str, memory_byt
     """
     if len(items) == 1 and memory_bytes <= SMALL_BYTES:
         return in_turn(unit, items, title, memory_bytes)
-    require("ray", extra="ray", what="an index of this size")
+    require("ray", extra="ray", what="an index of several segments, or a release of several parts")
     connect()
     largest = _largest_memory()
     if memory_bytes > largest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -24,7 +24,10 @@ def _encodable(value: str) -> str:
 
 
 Item = Annotated[str, StringConstraints(min_length=1), AfterValidator(_encodable)]
+Items = Annotated[list[Item], Field(fail_fast=True)]  # a million wrong ones are not a million errors
 Number = Annotated[float, Field(allow_inf_nan=False)]
+MAX_FIELDS = 50
+"""Of a request, wrong ones among them."""
 
 Hit.__pydantic_config__ = Answer.__pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[attr-defined]
 
@@ -33,14 +36,20 @@ class _Request(BaseModel):
     # Strict: "k": "5" and "k": true are mistakes to name, not values to guess.
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, body: Any) -> Any:
+        # Each field too many would be an error of its own, which costs a hundred times its bytes.
+        if isinstance(body, dict) and len(body) > MAX_FIELDS:
+            raise ValueError(f"has {len(body)} fields; those of this route are {', '.join(cls.model_fields)}")
+        return body
+
 
 class EmbedRequest(_Request):
     """Proteins or texts to embed."""
 
-    proteins: list[Item] | None = Field(default=None, min_length=1, description="Amino acids in one-letter code.")
-    texts: list[Item] | None = Field(
-        default=None, min_length=1, description="Biotexts, such as 'FUNCTION: Hydrolyses ATP.'"
-    )
+    proteins: Items | None = Field(default=None, min_length=1, description="Amino acids in one-letter code.")
+    texts: Items | None = Field(default=None, min_length=1, description="Biotexts, such as 'FUNCTION: Hydrolyses ATP.'")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -70,7 +79,9 @@ class SearchRequest(_Request):
     text: Item | None = Field(default=None, description="A description of the proteins that are sought.")
     sequence: Item | None = Field(default=None, description="Amino acids in one-letter code.")
     accession: Item | None = Field(default=None, description="A row of the index, by its own vector.")
-    embedding: list[Number] | None = Field(default=None, description="A vector by the model of the index.")
+    embedding: Annotated[list[Number], Field(fail_fast=True)] | None = Field(
+        default=None, description="A vector by the model of the index."
+    )
     embedding_kind: Content | None = Field(default=None, description="What the vector was made from, for percentiles.")
     k: int = Field(default=10, ge=1, description="Answers wanted; fewer come where the index holds fewer.")
     offset: int = Field(default=0, ge=0, description="Answers left out at the beginning: the next page.")
@@ -82,7 +93,7 @@ class SearchRequest(_Request):
     exclude_self: bool = Field(
         default=False, description="Leave out rows of the question's accession, very sequence or very text."
     )
-    columns: list[Item] | None = Field(
+    columns: Items | None = Field(
         default=None, description=f"What is shown beside score and accession: {', '.join(COLUMNS)}. Unsaid: all."
     )
 
@@ -100,6 +111,7 @@ class SearchRequest(_Request):
         """
         _check_length("text", self.text or "", limits.max_text_length)
         _check_length("sequence", self.sequence or "", limits.max_sequence_length)
+        _check_length("filter", self.filter or "", limits.max_filter_length)
         vector = None if self.embedding is None else np.array(self.embedding)
         return Question(
             text=self.text, sequence=self.sequence, accession=self.accession, vector=vector, kind=self.embedding_kind

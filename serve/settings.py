@@ -22,6 +22,8 @@ class Limits(BaseModel):
     """Residues; titin has 34,350. The model sees as many as its checkpoint says."""
     max_text_length: int = Field(default=20_000, ge=1)
     """Characters of a text."""
+    max_filter_length: int = Field(default=2_000, ge=1)
+    """Characters of a filter: each of its conditions is a pass over all rows."""
     max_k: int = Field(default=1_000, ge=1)
     """Answers to one question."""
 

@@ -11,7 +11,7 @@ from tiny_model import random_sequences, random_texts, tiny_model
 
 from protclip.config import ObjectivesConfig
 from protclip.embedding import ProtCLIP
-from protclip.errors import ConfigError, DataError
+from protclip.errors import ConfigError, DataError, RequestError
 from protclip.model.packed import pack_rows
 
 pytestmark = pytest.mark.unit
@@ -38,6 +38,11 @@ def test_a_str_is_one_item_and_a_list_several() -> None:
     assert score == model.score(["MKTAYIAK"], ["binds ATP"])[0]
     assert model.score([], []).shape == (0,)
     assert [len(ids) for ids in model.prepare_proteins("MKT")] == [5]
+
+
+def test_a_text_with_half_of_a_surrogate_pair_is_refused_by_its_place() -> None:
+    with pytest.raises(RequestError, match="text 2 of 2 holds half of a surrogate pair at character 2"):
+        tiny_model().embed_texts(["a", "b\udcff"])
 
 
 def test_any_iterable_of_str_in_an_order_is_several_items() -> None:
@@ -180,7 +185,7 @@ def test_devices_are_named_and_others_refused() -> None:
     assert model.device == torch.device("cpu")
     parts = (model.model, model.protein_tokenizer, model.text_tokenizer)
     assert ProtCLIP(*parts, device=None).device == torch.device("cpu")
-    for device in ("gpu", "cuda:99", "nonsense:0"):
+    for device in ("gpu", "cuda:99", "nonsense:0", "meta"):
         with pytest.raises(ConfigError, match=f"device='{device}': allowed here are 'cpu'"):
             model.to(device)
         with pytest.raises(ConfigError, match=f"device='{device}': allowed here are 'cpu'"):

@@ -75,3 +75,9 @@ def test_a_composition_has_a_bar_for_each_share_and_a_step_for_each_bin(tmp_path
     for axis in (residues, characters):
         low, high = axis.get_xlim()
         assert sum(low <= tick <= high for tick in axis.get_xticks()) >= 3
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    figure = residue_figure("MKV", {"drop": np.zeros(3)}, title="t")
+    with pytest.raises(ConfigError, match=r"x\.png: cannot be written"):
+        save(figure, str(tmp_path / ("x" * 300 + ".png")))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -141,6 +143,8 @@ def test_a_lowest_score_and_columns(retriever: Retriever) -> None:
     whole = retriever.search(text=TEXTS[0], k=63)
     limit = whole.hits[10]["score"]
     assert retriever.search(text=TEXTS[0], k=63, min_score=limit).hits == whole.hits[:11]
+    reviewed = retriever.search(text=TEXTS[0], where="reviewed").hits
+    assert retriever.search(text=TEXTS[0], where=parse_filter("reviewed")).hits == reviewed
     (hit,) = retriever.search(text=TEXTS[0], k=1, columns=["gene", "length"]).hits
     assert list(hit) == ["rank", "score", "percentile", "accession", "length", "gene"]
     assert list(retriever.search(text=TEXTS[0], k=1, columns=[]).hits[0])[3:] == ["accession"]
@@ -218,7 +222,11 @@ def test_accessions_and_vectors_need_no_model(folder: Path) -> None:
         ({"sequence": "MK7", "name": "mine"}, "sequence 'mine': holds '7' at residue 3"),
         ({"sequence": ""}, "sequence is empty"),
         ({"vector": np.zeros(24)}, "not all 0"),
-        ({"vector": np.full(24, np.nan)}, "length nan"),
+        ({"vector": np.full(24, np.nan)}, "nan as its largest number"),
+        ({"vector": [1, 10**400]}, "no list of numbers"),
+        ({"vector": np.ones(24), "kind": "proteins"}, "kind='proteins': allowed are protein and text"),
+        ({"text": "a\udcff"}, "text holds half of a surrogate pair at character 2"),
+        ({"accession": "\ud800"}, "accession holds half of a surrogate pair"),
         ({"vector": np.ones((2, 24))}, r"shape \(2, 24\)"),
         ({"vector": ["a"]}, "no list of numbers"),
     ],
@@ -236,8 +244,11 @@ def test_a_question_that_cannot_be_asked_is_refused_when_it_is_made(question: di
         ({"k": True}, "k=True"),
         ({"offset": -1}, "offset=-1: a whole number of 0"),
         ({"where": "size > 3"}, "character 1"),
+        ({"where": 3}, "where=3: the text of a filter"),
         ({"min_score": 1.01}, "between -1 and 1"),
         ({"min_score": float("nan")}, "between -1 and 1"),
+        ({"min_score": "0.5"}, "between -1 and 1"),
+        ({"columns": "name"}, "columns='name': a list"),
         ({"columns": ["sequence_hash"]}, "column 'sequence_hash': there is none"),
         ({"content": "proteins"}, "allowed are protein and text"),
     ],
@@ -245,6 +256,18 @@ def test_a_question_that_cannot_be_asked_is_refused_when_it_is_made(question: di
 def test_an_option_that_cannot_be_is_refused_when_it_is_made(option: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         Options(**option)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [1e-310, 3e-162, 1.0, 1e300])
+def test_a_vector_of_any_length_is_asked_by_its_direction(retriever: Retriever, scale: float) -> None:
+    """The squares of its numbers may be beyond any float; of 3e-162 they have lost their digits."""
+    vector = unit_vectors(1, dimension=24)[0].astype(np.float64)
+    assert accessions(retriever.search(vector=scale * vector)) == accessions(retriever.search(vector=vector))
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(retriever: Retriever) -> None:
+    answer = retriever.search(accession="P00002", k=np.int64(3), offset=np.int32(1), min_score=np.float32(-1))
+    assert json.dumps([hit["rank"] for hit in answer.hits]) == "[2, 3, 4]"
 
 
 def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -297,3 +320,26 @@ def test_what_can_be_refused_or_answered_without_torch_is(
     assert "loaded" not in done.stderr and message in done.stderr, done.stderr
     assert done.returncode == (1 if message else 0)
     assert ("P00001" in done.stdout) is not bool(message)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"columns": "gene"}, r"columns='gene': a list of names"),
+        ({"min_score": "0.5"}, "min_score='0.5'"),
+        ({"min_score": float("nan")}, "min_score=nan"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(option: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        Options(**option)
+
+
+def test_counts_of_numpy_are_counts() -> None:
+    options = Options(k=np.int64(3), offset=np.int32(1))  # type: ignore[arg-type]
+    assert (type(options.k), type(options.offset), options) == (int, int, Options(k=3, offset=1))
+
+
+def test_a_sequence_is_classified_by_one_text_or_more() -> None:
+    with pytest.raises(RequestError, match="no text"):
+        Retriever(tiny_model()).classify(["MKV"], [])

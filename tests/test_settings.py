@@ -174,7 +174,14 @@ BAD: dict[type, dict[str, list[Any]]] = {
     },
     Limits: {
         name: [0, -1, 1.5, NAN, INF, None]
-        for name in ("max_body_bytes", "max_items", "max_sequence_length", "max_text_length", "max_k")
+        for name in (
+            "max_body_bytes",
+            "max_items",
+            "max_sequence_length",
+            "max_text_length",
+            "max_filter_length",
+            "max_k",
+        )
     },
 }
 

@@ -112,5 +112,9 @@ def test_what_needs_ray_says_in_one_line_how_it_is_installed(site: Path, tmp_pat
     for words in [*([name] for name in ON_RAY), several]:
         done = python(site, tmp_path, "-m", "protclip", *words)
         assert (done.returncode, done.stdout) == (1, "")
-        what = "an index of this size" if words is several else f"protclip {words[0]}"
+        what = (
+            "an index of several segments, or a release of several parts"
+            if words is several
+            else f"protclip {words[0]}"
+        )
         assert done.stderr == f"ConfigError: {what} needs the package ray, {remedy}"

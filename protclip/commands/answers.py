@@ -33,7 +33,7 @@ FIRST = (
     pa.field("truncated", pa.bool_()),
     pa.field("rank", pa.int32()),
     pa.field("score", pa.float32()),
-    pa.field("percentile", pa.float32()),
+    pa.field("percentile", pa.float64()),
     METADATA.field("accession"),
 )
 
@@ -59,7 +59,7 @@ def choose_writer(
         alone: whether there is one question, of the command line.
 
     Raises:
-        ConfigError: for an ending that means nothing.
+        ConfigError: for an ending that means nothing, or another form than JSON where that is asked for.
     """
     schema = answer_schema(columns)
     writers: dict[str, Writer] = {
@@ -73,6 +73,8 @@ def choose_writer(
         shown = TABLE_COLUMNS[content] if columns is None else [name for name in columns if name in COLUMNS]
         return lambda answers, stream: _write_tables(answers, stream, shown)
     ending = "tsv" if output == "-" else (output or "").rsplit(".", 1)[-1].lower()
+    if as_json and output not in (None, "-") and ending in ("parquet", "tsv", "csv"):
+        raise ConfigError(f"output {output!r}: the ending says .{ending}; leave --json out, or write to a .json.")
     if as_json and ending not in ("json", "jsonl"):
         ending = "json"
     if ending not in writers:

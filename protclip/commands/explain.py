@@ -99,7 +99,7 @@ def read_protein(path: str, accession: str | None) -> tuple[str, str]:
         DataError: if there is no such protein, or it holds letters that are no residues.
     """
     found: Record | BadEntry | None = None
-    with open_stream(path) as stream:
+    with open_stream(path, pipes=True) as stream:
         for record in read_records(stream, path):
             name = record.accession if isinstance(record, BadEntry) else record.header.accession
             if accession not in (None, name):

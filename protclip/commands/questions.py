@@ -6,17 +6,18 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from protclip import files
 from protclip.errors import DataError, RequestError
-from protclip.index.embeddings import check_npy
-from protclip.index.vector_files import format_of, read_rows
+from protclip.index.embeddings import Embeddings, read_embeddings
+from protclip.index.vector_files import format_of, load_npy, read_rows
 from protclip.retrieval import Question
 from protclip.uniprot.entry import BadEntry, is_utf8, not_utf8
 from protclip.uniprot.fasta import read_records
-from protclip.uniprot.residues import Nucleotides, looks_like_nucleotides
+from protclip.uniprot.residues import Nucleotides, looks_like_a_sequence, looks_like_nucleotides
 from protclip.uniprot.streams import open_stream, read_lines
 
 Read = Callable[[str, Nucleotides], Iterator[Question]]
@@ -67,7 +68,7 @@ def questions_of_file(path: str, read: Read) -> Questions:
 
 def read_fasta(path: str, nucleotides: Nucleotides) -> Iterator[Question]:
     """Each record, named by its accession; what looks like DNA or RNA is counted."""
-    with open_stream(path) as stream:
+    with open_stream(path, pipes=True) as stream:
         for record in read_records(stream, path):
             if isinstance(record, BadEntry):
                 raise DataError(f"{record}; mend or remove it.")
@@ -77,28 +78,52 @@ def read_fasta(path: str, nucleotides: Nucleotides) -> Iterator[Question]:
 
 
 def read_vectors(path: str, _nucleotides: Nucleotides) -> Iterator[Question]:
-    """Each vector of an HDF5, parquet or .npy file, named by its id, in a .npy file ``row-N`` from 1."""
+    """Each vector of a folder of embeddings, or of an HDF5, parquet or .npy file, named by its id.
+
+    Rows of a .npy file are ``row-N`` from 1.
+    """
+    found = False
+    embeddings = read_embeddings(path) if files.is_folder(path) else None
+    kind = None if embeddings is None else embeddings.content
+    for name, vector in _named_vectors(path) if embeddings is None else _embedded(embeddings):
+        if not name or vector is None:
+            raise DataError(f"{path}: {name!r:.80} is no id with a vector; mend or remove it.")
+        found = True
+        yield Question(vector=vector, name=name, kind=kind)
+    if not found:
+        raise DataError(f"{path}: holds no vector; each is a question.")
+
+
+def _embedded(embeddings: Embeddings) -> Iterator[tuple[str, NDArray[Any]]]:
+    for vectors, metadata in embeddings.parts():
+        yield from zip(metadata["accession"].to_pylist(), vectors, strict=True)
+
+
+def _named_vectors(path: str) -> Iterator[tuple[str | None, NDArray[Any] | None]]:
     if format_of(path) == "npy":
         with files.local_copy(path) as local:
-            check_npy(local)
-            for number, vector in enumerate(np.load(local, mmap_mode="r", allow_pickle=False), start=1):
-                yield Question(vector=vector, name=f"row-{number}")
+            for number, vector in enumerate(load_npy(path, local), start=1):
+                yield f"row-{number}", vector
         return
     for _, rows in read_rows(path, None):
-        for name, vector in zip(rows.ids, rows.vectors, strict=True):
-            if not name or vector is None:
-                raise DataError(f"{path}: {name!r:.80} is no id with a vector; mend or remove it.")
-            yield Question(vector=vector, name=name)
+        yield from zip(rows.ids, rows.vectors, strict=True)
 
 
 def read_texts(path: str, _nucleotides: Nucleotides) -> Iterator[Question]:
     """Each line that is not blank, named by itself."""
     found = False
-    with open_stream(path) as stream:
+    with open_stream(path, pipes=True) as stream:
         for number, line in read_lines(stream, path, "a file of texts"):
             if not is_utf8(line) or b"\0" in line:  # UTF-16 has zero bytes
                 raise DataError(f"{not_utf8(line, path, number)}; save it as UTF-8.")
             if text := line.decode().strip():
+                if not found and text.startswith(">"):
+                    raise DataError(f"{path}, line {number}: {text!r:.40} is a FASTA header; ask with --fasta {path}.")
+                if looks_like_a_sequence(text):
+                    raise DataError(
+                        f"{path}, line {number}: {text!r:.40} looks like a sequence, and lines are texts; write "
+                        "FASTA and ask with --fasta."
+                    )
                 found = True
                 yield Question(text=text, name=text)
     if not found:

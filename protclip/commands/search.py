@@ -6,22 +6,27 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from itertools import islice
+from typing import IO
 
 import click
 
+from protclip import files
 from protclip.commands.answers import choose_writer, open_output
 from protclip.commands.questions import one_question, questions_of_file, read_fasta, read_texts, read_vectors
 from protclip.commands.startup import quick_start
-from protclip.errors import ConfigError
-from protclip.index.embeddings import DTYPES, Dtype
-from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.errors import ConfigError, IndexMismatchError
+from protclip.index.embeddings import DTYPES, Dtype, read_embeddings
+from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
+from protclip.index.vector_files import format_of
 from protclip.retrieval import COLUMNS, Answer, Options, Question, Retriever
 from protclip.terminal import echo
+from protclip.uniprot.residues import looks_like_a_sequence
 
 BATCH_QUERIES = 512
 """Of a file, embedded and searched together."""
 READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
 """The files that questions come from."""
+ASKED_WITHOUT_MODEL = ("accession", "vectors")
 
 
 @click.command()
@@ -32,9 +37,9 @@ READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
 @click.option("--text", help="A description, such as 'FUNCTION: Hydrolyses ATP.'")
 @click.option("--sequence", help="Amino acids in one-letter code.")
 @click.option("--accession", help="A row of the index, by its own vector.")
-@click.option("--fasta", help="A file of sequences, plain or gzip, a path or URL: each is a question.")
+@click.option("--fasta", help="A file of sequences, plain or gzip, a path, URL or pipe: each is a question.")
 @click.option("--texts", help="A file of texts, likewise, one a line.")
-@click.option("--vectors", help="A file of vectors, likewise: HDF5, parquet or .npy, by the model of the index.")
+@click.option("--vectors", help="A folder that embed wrote, or vectors by the model of the index: HDF5, parquet, .npy.")
 @click.option("-k", default=10, show_default=True, help="Answers wanted.")
 @click.option("--offset", default=0, show_default=True, help="Answers left out at the beginning: the next page.")
 @click.option("--filter", "where", help="Which rows may answer, such as 'organism_id=9606 and (reviewed or ec=3.6)'.")
@@ -93,17 +98,24 @@ def main(
         min_score=min_score,
         exact=exact,
         exclude_self=exclude_self,
-        columns=None if columns is None else [column.strip() for column in columns.split(",")],
+        columns=None if columns is None else list(dict.fromkeys(map(str.strip, columns.split(",")))),
     )
     manifest = read_index_manifest(index)
     if checkpoint is not None:
         manifest.check_model(read_checkpoint_fingerprint(checkpoint), index)
-    elif asked not in ("accession", "vectors"):
+    elif asked not in ASKED_WITHOUT_MODEL:
         why = "the model that made the index, to embed it"
         if manifest.external_model is not None:
             why = f"and no checkpoint made this index: it holds vectors of {manifest.external_model}, which "
             why += "--accession and --vectors can ask"
         raise ConfigError(f"search --{asked} needs --checkpoint, {why}.")
+    if vectors is not None:
+        _check_vectors(vectors, index, manifest, exclude_self)
+    if text is not None and looks_like_a_sequence(text.strip()):
+        echo(
+            "search: warning: --text looks like a sequence, and is asked as a description; --sequence asks it.",
+            err=True,
+        )
     alone = asked not in READERS
     write = choose_writer(output, as_json=as_json, columns=options.columns, content=manifest.content, alone=alone)
     questions = (
@@ -111,40 +123,69 @@ def main(
         if alone
         else questions_of_file(value, READERS[asked])
     )
-    needed = None if asked in ("accession", "vectors") else checkpoint
+    needed = None if asked in ASKED_WITHOUT_MODEL else checkpoint
     with quick_start():
         retriever = Retriever.load(index, checkpoint=needed, device=device, dtype=dtype)
 
     cut: list[str] = []
+    num_hits = 0
 
     def answers() -> Iterator[Answer]:
+        nonlocal num_hits
         remaining = iter(questions)
         while batch := list(islice(remaining, BATCH_QUERIES)):
             for answer in retriever.search_all(batch, options):
                 if answer.truncated:
                     cut.append(answer.query or asked)
+                num_hits += len(answer.hits)
                 yield answer
 
-    if output in (None, "-"):
-        with _no_os_error("standard output"):
-            write(answers(), sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-    else:
-        assert output is not None
-        with _no_os_error(output), open_output(output) as stream:
-            write(answers(), stream)
+    with _opened(output) as stream:
+        write(answers(), stream)
     if questions.nucleotides.number:
         echo(f"search: {questions.nucleotides.warning(f'--{asked}' if alone else value)}", err=True)
+    if not num_hits:
+        echo(f"search: nothing answers: no row passes {_narrowing(options)}.", err=True)
     if cut:
         which = "" if alone else f" ({len(cut):,} of them, the first is {cut[0]!r:.80})"
         echo(f"search: warning: a question is longer than the model sees, and was cut at the end{which}.", err=True)
 
 
+def _check_vectors(path: str, index: str, manifest: IndexManifest, exclude_self: bool) -> None:
+    """Refuse vectors of another model, where they say of which they are, and rows without the ids that are needed."""
+    if files.is_folder(path):
+        if (model := read_embeddings(path, verify=False).model_fingerprint) != manifest.model_fingerprint:
+            raise IndexMismatchError(
+                f"{path}: its vectors were made by the model {model}, those of {index} by "
+                f"{manifest.model_fingerprint}; scores between two models mean nothing."
+            )
+    elif exclude_self and format_of(path) == "npy":
+        raise ConfigError(
+            f"{path}: rows of a .npy file have no ids by which --exclude-self knows them; give HDF5 or parquet."
+        )
+
+
+def _narrowing(options: Options) -> str:
+    """The options that leave rows out."""
+    given = {
+        "filter": options.where is not None,
+        "min-score": options.min_score is not None,
+        "offset": options.offset > 0,
+        "exclude-self": options.exclude_self,
+    }
+    return " and ".join(f"--{name}" for name, is_given in given.items() if is_given)
+
+
 @contextlib.contextmanager
-def _no_os_error(what: str) -> Iterator[None]:
+def _opened(output: str | None) -> Iterator[IO[bytes]]:
+    """Standard output, or a file or URL that appears whole or not at all."""
+    here = output in (None, "-")
     try:
-        yield
+        with contextlib.nullcontext(sys.stdout.buffer) if here else open_output(str(output)) as stream:
+            yield stream
+            stream.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
+        what = "standard output" if here else output
         raise ConfigError(f"{what}: the answers cannot be written there ({error}).") from error

@@ -23,6 +23,7 @@ from protclip import files
 from protclip.checked import checked
 from protclip.errors import CheckpointError, ConfigError, RequestError
 from protclip.hashing import hash64
+from protclip.inputs import check_characters
 from protclip.protanno.biotext import biotext, property_texts
 from protclip.protanno.shards import PROPERTIES
 from protclip.uniprot.residues import checked_residues
@@ -232,11 +233,12 @@ class TextTokenizer:
         """Token ids of texts that a user gave.
 
         Raises:
-            RequestError: for an empty text, naming its place.
+            RequestError: for an empty text, or one that holds half of a surrogate pair, naming its place.
         """
         for number, text in enumerate(texts, start=1):
             if not text.strip():
                 raise RequestError(f"text {number} of {len(texts)} is empty; remove it.")
+            check_characters(text, f"text {number} of {len(texts)}")
         return self.encode(texts)
 
     def cuts(self, text: str) -> bool:

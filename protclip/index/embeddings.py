@@ -234,7 +234,9 @@ def check_npy(path: str) -> None:
             raise DataError(f"{path}: is not a .npy file ({error}).") from error
         needed = stream.tell() + dtype.itemsize * math.prod(shape)
         found = stream.seek(0, os.SEEK_END)
-    if dtype.kind != "f" or min(shape, default=0) < 0 or needed != found:
+    if dtype.kind != "f":
+        raise DataError(f"{path}: holds {dtype} numbers, and floats are needed, such as array.astype('float32') gives.")
+    if min(shape, default=0) < 0 or needed != found:
         raise DataError(
             f"{path}: its head speaks of {dtype} numbers of shape {shape}, {needed:,} bytes in all, and the file has "
             f"{found:,}; it is damaged. Restore it or make the embeddings again."

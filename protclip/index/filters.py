@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import numpy as np
@@ -23,6 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from protclip.errors import RequestError
+from protclip.inputs import check_characters
 
 Mask = Any
 """Arrow's: true, false or null for each row."""
@@ -72,6 +74,7 @@ def parse_filter(text: str) -> Filter:
     Raises:
         RequestError: naming the place in the text, and what is allowed there.
     """
+    check_characters(text, "filter")
     return Filter(text, _Parser(text).parse())
 
 
@@ -90,7 +93,8 @@ class _Parser:
         self.text = text
         self.tokens = [
             _Token(match[match.lastgroup or 0], match.start(match.lastgroup or 0), match.lastgroup or "")
-            for match in _TOKEN.finditer(text)
+            # White space behind the last token would be looked through again from each of its letters.
+            for match in _TOKEN.finditer(text.rstrip())
         ]
         self.tokens.append(_Token("", len(text), "end"))
         self.next = 0
@@ -143,13 +147,13 @@ class _Parser:
             self.fail(operator, f"one of {', '.join(OPERATORS[column])}, after {column!r}")
         self.next += 1
         if symbol != "in":
-            return _condition(column, symbol, self.value(column))
+            return _condition(column, symbol, [self.value(column)])
         self.expect("(")
-        tests = [_condition(column, "=", self.value(column))]
+        values = [self.value(column)]
         while self.take(","):
-            tests.append(_condition(column, "=", self.value(column)))
+            values.append(self.value(column))
         self.expect(")")
-        return _all(pc.or_kleene, tests)
+        return _condition(column, "=", values)
 
     def value(self, column: str) -> Any:
         token = self.token
@@ -179,9 +183,9 @@ class _Parser:
             self.fail(self.token, repr(word))
 
     def fail(self, token: _Token, allowed: str) -> NoReturn:
-        found = "the end" if token.kind == "end" else repr(token.value)
+        found = "the end" if token.kind == "end" else f"{token.value!r:.80}"
         raise RequestError(
-            f"filter {self.text!r}, character {token.place + 1}: found {found}, where {allowed} is expected. "
+            f"filter {self.text!r:.300}, character {token.place + 1}: found {found}, where {allowed} is expected. "
             'An example: organism_id = 9606 and (reviewed or name contains "kinase")'
         )
 
@@ -199,34 +203,40 @@ def _all(join: Callable[[Mask, Mask], Mask], tests: list[Test]) -> Test:
     return test
 
 
-def _condition(column: str, operator: str, value: Any) -> Test:
+def _condition(column: str, operator: str, values: list[Any]) -> Test:
+    """The test of a column; several values are met where one of them is, and are looked for in one pass."""
     if operator == "!=":
-        equal = _condition(column, "=", value)
+        equal = _condition(column, "=", values)
         return lambda table: pc.invert(equal(table))
-    if column == "ec":
-        return lambda table: _any(table["ec"], lambda numbers: _ec_below(numbers, value))
-    if column == "gene":
-        met = _text_test(operator, value)
-        return lambda table: _any(table["gene"], met)
-    if column in ("name", "organism", "text"):
-        met = _text_test(operator, value)
-        return lambda table: met(table[column])
     if operator in _COMPARE:
-        return lambda table: _COMPARE[operator](table[column], value)
-    return lambda table: pc.equal(table[column], value)
+        return lambda table: _COMPARE[operator](table[column], values[0])
+    if column == "ec":
+        wanted = {re.sub(r"(\.-)+$", "", number) for number in values}  # 3.6.-.- is all of 3.6
+        return lambda table: _any(table["ec"], lambda numbers: _ec_below(numbers, wanted))
+    if column not in ("name", "organism", "text", "gene"):
+        return lambda table: _one_of(table[column], pa.array(values))
+    lowered = pc.utf8_lower(pa.array(values))
+
+    def met(texts: pa.ChunkedArray) -> Mask:
+        texts = pc.utf8_lower(texts)
+        return _one_of(texts, lowered) if operator == "=" else pc.match_substring(texts, lowered[0].as_py())
+
+    return (lambda table: _any(table[column], met)) if column == "gene" else (lambda table: met(table[column]))
 
 
-def _text_test(operator: str, value: str) -> Callable[[pa.Array], Mask]:
-    """Whether texts are the value, or contain it."""
-    if operator == "contains":
-        return lambda texts: pc.match_substring(texts, value, ignore_case=True)
-    return lambda texts: pc.equal(pc.utf8_lower(texts), value.lower())
+def _one_of(column: pa.ChunkedArray, values: pa.Array) -> Mask:
+    """Where a column holds one of some values; null where it holds nothing."""
+    found = pc.is_in(column, value_set=values.cast(column.type))
+    return pc.if_else(pc.is_valid(column), found, pa.scalar(None, pa.bool_()))
 
 
-def _ec_below(numbers: pa.Array, number: str) -> Mask:
-    """Where an EC number is the given one or below it: 3.6 is met by 3.6.1.3, and not by 3.61.1.1."""
-    number = re.sub(r"(\.-)+$", "", number)  # 3.6.-.- is all of 3.6
-    return pc.or_(pc.equal(numbers, number), pc.starts_with(numbers, f"{number}."))
+def _ec_below(numbers: pa.Array, wanted: set[str]) -> Mask:
+    """Where an EC number is a wanted one or below it: 3.6 is met by 3.6.1.3, and not by 3.61.1.1."""
+    known = pc.unique(numbers).drop_null().to_pylist()
+    met = [
+        number for number in known if any(above in wanted for above in accumulate(number.split("."), "{}.{}".format))
+    ]
+    return pc.is_in(numbers, value_set=pa.array(met, numbers.type))
 
 
 def _any(column: pa.ChunkedArray, test: Callable[[pa.Array], Mask]) -> Mask:

@@ -108,8 +108,8 @@ class Index:
 
         Raises:
             IndexMismatchError: for queries of another dimension.
-            ConfigError: for the text of a filter that cannot be read, naming the place in it.
-            DataError: for queries that are not finite unit vectors, or a filter on what the index does not know.
+            RequestError: for a filter that cannot be read, naming the place in it, or a k below 1.
+            DataError: for queries that are not finite unit vectors.
         """
         if queries.ndim != 2 or queries.shape[1] != self.manifest.dimension:
             raise IndexMismatchError(

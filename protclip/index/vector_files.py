@@ -50,7 +50,7 @@ def format_of(path: str) -> str:
         DataError: for a folder, or a file of another kind.
     """
     if files.is_folder(path):
-        raise DataError(f"{path}: is a folder; with --model, a file of another tool's vectors is needed.")
+        raise DataError(f"{path}: is a folder; a file of vectors is needed: HDF5, parquet or .npy.")
     with files.open_regular(path) as stream:
         head = stream.read(HEAD_BYTES)
     for mark, name in _MARKS:
@@ -87,6 +87,23 @@ def read_rows(path: str, ids: str | None, done: Container[int] = ()) -> Iterator
             yield from _parquet_rows(path, local, done)
 
 
+def load_npy(path: str, local: str) -> NDArray[Any]:
+    """The vectors of a .npy file, (rows, D), which are read when they are used.
+
+    Args:
+        path: for messages.
+        local: the file, or its copy on this machine.
+
+    Raises:
+        DataError: if it is no such file, or holds something else.
+    """
+    check_npy(local)
+    vectors_ND: NDArray[Any] = np.load(local, mmap_mode="r", allow_pickle=False)
+    if vectors_ND.ndim != 2:
+        raise DataError(f"{path}: has the shape {vectors_ND.shape}; one vector a row is needed, (rows, dimension).")
+    return vectors_ND
+
+
 def _h5_rows(path: str, local: str, done: Container[int]) -> Iterator[tuple[int, Rows]]:
     h5py = require_h5()
     try:
@@ -112,10 +129,7 @@ def _h5_vector(file: Any, name: str) -> NDArray[Any] | None:
 
 
 def _npy_rows(path: str, local: str, ids: str, done: Container[int]) -> Iterator[tuple[int, Rows]]:
-    check_npy(local)
-    vectors_ND = np.load(local, mmap_mode="r", allow_pickle=False)
-    if vectors_ND.ndim != 2:
-        raise DataError(f"{path}: has the shape {vectors_ND.shape}; one vector a row is needed, (rows, dimension).")
+    vectors_ND = load_npy(path, local)
     with open_stream(ids) as stream:
         lines = [line.decode(errors="surrogateescape") for _, line in read_lines(stream, ids, "a file of ids")]
     if len(lines) != len(vectors_ND):

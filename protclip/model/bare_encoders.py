@@ -6,12 +6,13 @@ file fills either. Training starts from theirs, which know how weights are drawn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from protclip.checked import Count, Size, checked
 from protclip.errors import CheckpointError
@@ -62,6 +63,16 @@ def bare_config(fields: Mapping[str, Any], where: str) -> BareConfig:
     return checked(BareConfig, {**fields, "stored": dict(fields)}, where, error=CheckpointError)
 
 
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The function of a BERT's inner layers, by HuggingFace's name; KeyError for one that it does not know."""
+    if name == "gelu":  # BERT's; HuggingFace's table of all others takes seconds to import
+        return gelu
+    from transformers.activations import ACT2FN
+
+    function: Callable[[Tensor], Tensor] = ACT2FN[name]
+    return function
+
+
 class BareEncoder(nn.Module):
     """An encoder's weights, as ``EsmModel`` and ``BertModel`` name them."""
 
@@ -79,6 +90,7 @@ class BareEncoder(nn.Module):
             angles = torch.empty(config.hidden_size // config.num_attention_heads // 2)
             self.rotary_embeddings.register_buffer("inv_freq", angles)
         else:
+            activation(config.hidden_act)  # so that one that is not known is refused here
             tables["position_embeddings"] = _table(config.max_position_embeddings, config)
             tables["token_type_embeddings"] = _table(config.type_vocab_size, config)
             tables["LayerNorm"] = _norm(config)

@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from protclip import distributed
 from protclip.errors import ConfigError
+from protclip.model.bare_encoders import activation
 from protclip.model.encoders import Kind
 from protclip.model.pooling import at_least_fp32
 
@@ -146,14 +147,14 @@ def bert_hidden(encoder: Any, ids_T: Tensor, packing: Packing) -> Tensor:
     embeddings = encoder.embeddings
     embedded_TH = embeddings.word_embeddings(ids_T) + embeddings.token_type_embeddings.weight[0]
     hidden_TH = embeddings.LayerNorm(embedded_TH + embeddings.position_embeddings(packing.position_T))
-    activation, num_heads = _activation(encoder.config.hidden_act), encoder.config.num_attention_heads
+    activate, num_heads = activation(encoder.config.hidden_act), encoder.config.num_attention_heads
 
     def layer_forward(layer: Any, hidden_TH: Tensor) -> Tensor:
         read_TH = _attend(*_query_key_value(layer.attention.self, hidden_TH, num_heads), packing)
         output = layer.attention.output
         hidden_TH = output.LayerNorm(hidden_TH + output.dense(read_TH))
         out_TH: Tensor = layer.output.LayerNorm(
-            hidden_TH + layer.output.dense(activation(layer.intermediate.dense(hidden_TH)))
+            hidden_TH + layer.output.dense(activate(layer.intermediate.dense(hidden_TH)))
         )
         return out_TH
 
@@ -168,15 +169,6 @@ def _layers(layers: nn.ModuleList, layer_forward: Callable[[Any, Tensor], Tensor
             run = partial(checkpoint, run, use_reentrant=False)
         hidden_TH = distributed.run_block(layer, run, hidden_TH)
     return hidden_TH
-
-
-def _activation(name: str) -> Callable[[Tensor], Tensor]:
-    if name == "gelu":  # BERT's; HuggingFace's table of all others takes seconds to import
-        return gelu
-    from transformers.activations import ACT2FN
-
-    function: Callable[[Tensor], Tensor] = ACT2FN[name]
-    return function
 
 
 def _esm_embeddings(encoder: Any, ids_T: Tensor, packing: Packing) -> Tensor:

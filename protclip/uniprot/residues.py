@@ -28,6 +28,7 @@ RESIDUES = "ACDEFGHIKLMNPQRSTVWYBJOUXZ"
 """The 20 amino acids, then B, J, O, U, X, Z: ambiguous, rare or unknown residues."""
 
 _INVALID = re.compile(f"[^{RESIDUES}{RESIDUES.lower()}]")
+_SEQUENCE = re.compile(r"(?:[A-Z]{20,}|[acdefghiklmnpqrstvwy]{20,})\*?")
 _PDB_NUCLEOTIDES = re.compile(r"(?:^|\s)mol:na(?:\s|$)")
 _REMEDIES = {
     "*": "; a stop inside means that this is no protein",
@@ -85,6 +86,11 @@ def looks_like_nucleotides(sequence: str, description: str | None = None) -> boo
         return True
     length = len(sequence)
     return length > 100 and 10 * sum(map(sequence.count, "ACGTU")) >= 9 * length
+
+
+def looks_like_a_sequence(text: str) -> bool:
+    """Whether a text is one word of 20 residues or more, all in one case: a protein, and no description of one."""
+    return _SEQUENCE.fullmatch(text) is not None
 
 
 def count_mapped(sequences: Iterable[str]) -> dict[str, int]:

@@ -10,6 +10,7 @@ import codecs
 import contextlib
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
@@ -36,18 +37,26 @@ MAX_LINE_BYTES = 64 << 20
 
 
 @contextlib.contextmanager
-def open_stream(path: str) -> Iterator[IO[bytes]]:
+def open_stream(path: str, *, pipes: bool = False) -> Iterator[IO[bytes]]:
     """Open a file for reading, decompressed if its first two bytes are gzip's, whatever its name says, and as UTF-8.
+
+    Args:
+        path: path or URL.
+        pipes: whether it may be one, such as /dev/stdin: for callers that read a file once.
 
     Raises:
         DataError: if it cannot be opened, or is an archive or another kind of binary file.
     """
-    with files.open_read(path) as raw:
+    is_pipe = pipes and not files.is_url(path) and Path(path).is_fifo()
+    # fsspec asks a file for its size, and a pipe has none.
+    with Path(path).open("rb") if is_pipe else files.open_read(path) as raw:
         try:
             head = raw.read(_HEAD_BYTES)
-            raw.seek(0)
+            if not is_pipe:
+                raw.seek(0)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error}); check the path and its permissions.") from error
+        whole = cast(IO[bytes], _Rejoined(head, raw)) if is_pipe else raw
         is_gzip = head.startswith(GZIP_MAGIC)
         if is_gzip:
             with contextlib.suppress(_DAMAGED):  # which reading will tell
@@ -57,7 +66,19 @@ def open_stream(path: str) -> Iterator[IO[bytes]]:
             what = "compressed by gzip twice: unpack it once (gunzip FILE)"
         if what is not None:
             raise DataError(f"{path}: is {what}.")
-        yield cast(IO[bytes], Utf8Stream(cast(IO[bytes], _Gunzip(raw)) if is_gzip else raw))
+        yield cast(IO[bytes], Utf8Stream(cast(IO[bytes], _Gunzip(whole)) if is_gzip else whole))
+
+
+class _Rejoined:
+    """A pipe again from its beginning, of which the head was read."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._head = head
+        self._rest = rest
+
+    def read(self, size: int) -> bytes:
+        piece, self._head = self._head[:size], self._head[size:]
+        return piece or self._rest.read(size)
 
 
 class _Gunzip:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pyarrow as pa
@@ -221,13 +225,44 @@ def test_vectors_of_a_file_are_questions(folders, tmp_path):
         queries = json.loads(result.stdout)["queries"]
         assert [query["query"] for query in queries] == names
         assert [query["hits"][0]["accession"] for query in queries] == ["P00000", "P00001", "P00002"]
+    result = ask(folders, "--vectors", str(tmp_path / "vectors.npy"), "--exclude-self")
+    assert isinstance(result.exception, ConfigError) and "have no ids" in str(result.exception)
     np.save(tmp_path / "vectors.npy", np.zeros((2, 24), np.float32))
     error = ask(folders, "--vectors", str(tmp_path / "vectors.npy")).exception
     assert isinstance(error, RequestError) and "vector 'row-1'" in str(error)
+    np.save(tmp_path / "vectors.npy", np.zeros((0, 24), np.float32))
+    pq.write_table(pa.table(table).slice(0, 0), tmp_path / "vectors.parquet")
+    for file in ("vectors.npy", "vectors.parquet"):
+        error = ask(folders, "--vectors", str(tmp_path / file), "--json").exception
+        assert isinstance(error, DataError) and "holds no vector" in str(error)
+
+
+def test_a_folder_of_embeddings_asks_with_its_kind_and_model(folders, tmp_path):
+    model, index, _ = folders
+    settings = {"dtype": str(model.dtype).removeprefix("torch.")}
+    vectors = model.embed_proteins(SEQUENCES[:3])
+    own = write_embeddings(tmp_path / "own", vectors, fingerprint=model.fingerprint, settings=settings)
+    result = CliRunner().invoke(main, [index, "--vectors", own, "-k", "2", "--exclude-self", "--json"])
+    queries = json.loads(result.stdout)["queries"]
+    assert [query["query"] for query in queries] == ["P00000", "P00001", "P00002"]
+    for query in queries:
+        assert query["query"] not in [hit["accession"] for hit in query["hits"]]
+        assert all(hit["percentile"] is not None for hit in query["hits"])
+    other = write_embeddings(tmp_path / "other", vectors)
+    error = CliRunner().invoke(main, [index, "--vectors", other]).exception
+    assert isinstance(error, IndexMismatchError) and model.fingerprint in str(error)
+
+
+def test_a_sequence_that_is_asked_as_a_text_is_told(folders, tmp_path):
+    assert "--sequence asks it" in ask(folders, "--text", SEQUENCES[0]).stderr
+    assert ask(folders, "--text", "ATPASE").stderr == ""
+    (tmp_path / "texts.txt").write_text(f"kinase\n{SEQUENCES[0]}\n")
+    error = ask(folders, "--texts", str(tmp_path / "texts.txt")).exception
+    assert isinstance(error, DataError) and "line 2" in str(error) and "--fasta" in str(error)
 
 
 def test_columns_and_pages_are_chosen_and_come_on_standard_output(folders, tmp_path):
-    arguments = ["--text", "kinase", "-k", "2", "--offset", "1", "--columns", "length,gene"]
+    arguments = ["--text", "kinase", "-k", "2", "--offset", "1", "--columns", "length,gene, length"]
     lines = ask(folders, *arguments).stdout.splitlines()
     assert lines[0].split() == ["rank", "score", "accession", "length", "gene"] and lines[1].split()[0] == "2"
     rows = list(csv.DictReader(ask(folders, *arguments, "--output", "-").stdout.splitlines(), delimiter="\t"))
@@ -274,3 +309,62 @@ def test_another_dtype_may_be_chosen(folders):
     assert score[0] == pytest.approx(1, abs=1e-6) and 1e-7 < abs(score[0] - score[1]) < 1e-2
     error = ask(folders, "--sequence", "MK", "--device", "nonsense").exception
     assert isinstance(error, ConfigError) and "nonsense" in str(error)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("option", ["--fasta", "--texts"])
+def test_a_pipe_gives_what_its_file_gives(folders, fasta, tmp_path, option, packed):
+    content = Path(fasta).read_bytes() if option == "--fasta" else "\n".join(random_texts(400, seed=5)).encode()
+    (tmp_path / "file").write_bytes(gzip.compress(content) if packed else content)
+    os.mkfifo(tmp_path / "pipe")
+    writer = Thread(target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "file").read_bytes()))
+    writer.start()
+    piped = ask(folders, option, str(tmp_path / "pipe"), "-k", "2", "--output", "-")
+    writer.join()
+    assert piped.exit_code == 0, piped.exception
+    assert piped.stdout == ask(folders, option, str(tmp_path / "file"), "-k", "2", "--output", "-").stdout
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((0, 24), np.float32), "holds no vector"),
+        (np.ones(24, np.float32), r"shape \(24,\)"),
+        (np.ones((2, 24), np.int64), "int64 numbers, and floats are needed"),
+    ],
+)
+def test_a_file_that_holds_no_vectors_is_refused(folders, tmp_path, array, said):
+    np.save(tmp_path / "vectors.npy", array)
+    for output in ("-", str(tmp_path / "out.json"), str(tmp_path / "out.parquet")):
+        error = ask(folders, "--vectors", str(tmp_path / "vectors.npy"), "--output", output).exception
+        assert isinstance(error, DataError) and re.search(said, str(error))
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_rows_of_a_npy_file_have_no_names_to_leave_out(folders, tmp_path):
+    np.save(tmp_path / "vectors.npy", np.ones((2, 24), np.float32))
+    error = ask(folders, "--vectors", str(tmp_path / "vectors.npy"), "--exclude-self").exception
+    assert isinstance(error, ConfigError) and "--exclude-self" in str(error)
+
+
+def test_a_fasta_file_is_no_file_of_texts(folders, fasta):
+    error = ask(folders, "--texts", fasta).exception
+    assert isinstance(error, DataError) and "--fasta" in str(error)
+
+
+def test_a_column_comes_once(folders):
+    arguments = ["--text", "kinase", "--columns", "gene, name,gene"]
+    assert ask(folders, *arguments).stdout.splitlines()[0].split() == ["rank", "score", "accession", "gene", "name"]
+    assert ask(folders, *arguments, "--output", "-").stdout.splitlines()[0].split("\t")[6:] == ["gene", "name"]
+
+
+def test_json_is_not_written_under_the_name_of_another_form(folders, tmp_path):
+    error = ask(folders, "--text", "kinase", "--json", "--output", str(tmp_path / "out.tsv")).exception
+    assert isinstance(error, ConfigError) and "leave --json out" in str(error)
+
+
+def test_that_nothing_answers_is_said(folders):
+    nothing = ask(folders, "--text", "kinase", "--filter", "gene = SOX17", "--min-score", "-1")
+    assert nothing.stderr == "search: nothing answers: no row passes --filter and --min-score.\n"
+    assert ask(folders, "--text", "kinase", "--offset", "100").stderr.endswith("no row passes --offset.\n")
+    assert not ask(folders, "--text", "kinase").stderr

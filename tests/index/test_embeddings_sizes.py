@@ -40,8 +40,8 @@ def npy(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
     [
         (npy((10**12, 512)), r"shape \(1000000000000, 512\), 2048000000000128 bytes in all|its head speaks of"),
         (npy((-4, 8)), "is not a .npy file|its head speaks of"),
-        (npy((20, 8), "|O") + b"x" * 160, "is not a .npy file|its head speaks of"),
-        (npy((20, 8), "<i4") + b"x" * 640, "its head speaks of int32"),
+        (npy((20, 8), "|O") + b"x" * 160, "is not a .npy file|holds object numbers, and floats are needed"),
+        (npy((20, 8), "<i4") + b"x" * 640, "holds int32 numbers, and floats are needed"),
         (npy((20, 8)) + b"x" * 641, "its head speaks of float32"),
         (b"\x93NUMPY\x01\x00\xff\xff", "is not a .npy file"),
         (b"", "is not a .npy file"),

@@ -217,12 +217,12 @@ def test_what_is_no_file_of_vectors_is_one_clear_error(tmp_path):
     cases: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         (str(tmp_path / "v.fasta"), {}, DataError, "is no file of vectors; HDF5, parquet and .npy are read"),
         (str(tmp_path / "missing.h5"), {}, DataError, "missing.h5: cannot be read"),
-        (embeddings, {}, DataError, "is a folder; with --model, a file"),
+        (embeddings, {}, DataError, "is a folder; a file of vectors is needed"),
         (npy, {}, ConfigError, "has no ids; give them by --ids FILE"),
         (h5, {"ids": ids}, ConfigError, "has ids of its own; leave --ids out"),
         (npy, {"ids": str(tmp_path / "short.txt")}, DataError, r"short.txt: has 2 lines, and .*v.npy 50 rows"),
         (str(tmp_path / "flat.npy"), {"ids": ids}, DataError, r"has the shape \(800,\)"),
-        (str(tmp_path / "integers.npy"), {"ids": ids}, DataError, r"its head speaks of int64"),
+        (str(tmp_path / "integers.npy"), {"ids": ids}, DataError, "holds int64 numbers, and floats are needed"),
         (residues, {}, DataError, r"holds no vector; .* not one for each residue, as per-residue.h5 has"),
         (str(tmp_path / "accession.parquet"), {}, DataError, "has no column accession or id; columns are a, b"),
         (

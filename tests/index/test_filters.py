@@ -99,3 +99,25 @@ def test_an_error_names_the_place_and_what_is_allowed(text, place, allowed):
 
 def test_every_column_of_the_answers_that_can_be_asked_for_is_there():
     assert set(OPERATORS) == set(METADATA.names) - {"sequence_hash"}
+
+
+def test_a_filter_that_is_long_is_read_and_answered():
+    """White space at its end once took a time of its square: hours for this."""
+    table = pa.table({"name": ["kinase", None], "length": pa.array([3, None], pa.int32())})
+    assert parse_filter("length = 3" + " " * 1_000_000).mask(table).tolist() == [True, False]
+    numbers = ",".join(map(str, range(100_000)))
+    assert parse_filter(f"length in ({numbers})").mask(table).tolist() == [True, False]
+    assert parse_filter(f"not length in ({numbers})").mask(table).tolist() == [False, False]
+    assert not parse_filter(f"name contains {'k' * 2_000_000}").mask(table).any()
+
+
+def test_a_long_filter_is_quoted_in_part():
+    with pytest.raises(RequestError, match="character 1000001: found") as refused:
+        parse_filter(" " * 1_000_000 + "b" * 1_000_000)
+    assert len(str(refused.value)) < 1_000
+
+
+@pytest.mark.parametrize("text", ["name = \udcff", "name contains \ud800"])
+def test_half_of_a_surrogate_pair_is_refused(text):
+    with pytest.raises(RequestError, match="filter holds half of a surrogate pair at character"):
+        parse_filter(text)

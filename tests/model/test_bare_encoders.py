@@ -14,10 +14,12 @@ from tiny_model import random_sequences, tiny_model
 
 from protclip import ProtCLIP
 from protclip.config import ObjectivesConfig
+from protclip.errors import CheckpointError
 from protclip.model.bare_encoders import BareEncoder, bare_config
-from protclip.model.checkpoint import save_checkpoint
+from protclip.model.checkpoint import read_architecture, save_checkpoint
 from protclip.model.encoders import Kind, build_encoder, config_fields, encoder_config
 from protclip.model.packed import bert_hidden, esm_hidden, pack
+from protclip.model.weights import build
 
 pytestmark = pytest.mark.unit
 
@@ -66,3 +68,11 @@ def test_a_padded_model_has_huggingfaces_own_and_the_same_embeddings(tmp_path: P
     loaded = ProtCLIP.from_pretrained(str(tmp_path))
     assert not isinstance(loaded.model.protein_encoder, BareEncoder)
     np.testing.assert_allclose(loaded.embed_proteins(sequences), before_ND, atol=1e-6)
+
+
+def test_an_activation_that_nobody_knows_is_refused_when_the_model_is_loaded(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(str(tmp_path / "c"))
+    config = json.loads((tmp_path / "c" / "config.json").read_text())
+    config["text_encoder"]["hidden_act"] = "nonsense"
+    with pytest.raises(CheckpointError, match=r"no model can be built from config\.json .*nonsense"):
+        build(read_architecture(config), "here")

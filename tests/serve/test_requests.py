@@ -77,7 +77,7 @@ def test_a_search_request_of_another_form_is_refused(body):
         SearchRequest.model_validate(body)
 
 
-LIMITS = Limits(max_items=2, max_sequence_length=5, max_text_length=3, max_k=7)
+LIMITS = Limits(max_items=2, max_sequence_length=5, max_text_length=3, max_filter_length=20, max_k=7)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,7 @@ LIMITS = Limits(max_items=2, max_sequence_length=5, max_text_length=3, max_k=7)
         (SearchRequest(text="a", k=8), "k: 8"),
         (SearchRequest(text="a", k=5, offset=3), "k: 5 answers are wanted after the first 3; at most 7"),
         (SearchRequest(text="a", k=1, filter="lenght > 3"), "filter 'lenght > 3', character 1"),
+        (SearchRequest(text="a", k=1, filter="length in (1,2,3,4,5)"), "filter: has 21"),
         (SearchRequest(text="a", k=1, columns=["sequence_hash"]), "column 'sequence_hash'"),
         (SearchRequest(embedding=[0.0, 0]), "not all 0"),
         (SearchRequest(embedding=[]), "not all 0"),
@@ -127,9 +128,25 @@ def test_an_unknown_setting_is_refused():
 
 def test_many_problems_are_told_in_one_line():
     with pytest.raises(ValidationError) as caught:
-        EmbedRequest.model_validate({"proteins": [1, 2, 3, 4, 5]})
+        EmbedRequest.model_validate({"proteins": ["M"], **{f"more{i}": 1 for i in range(5)}})
     line = describe(caught.value.errors())
-    assert line.startswith("proteins.0: ") and line.endswith("and 2 more.") and "\n" not in line
+    assert line.startswith("more0: ") and line.endswith("and 2 more.") and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (EmbedRequest, {"proteins": [1] * 1000}),
+        (EmbedRequest, {"texts": [1] * 1000}),
+        (SearchRequest, {"embedding": ["1"] * 1000}),
+        (SearchRequest, {"text": "a", "columns": [1] * 1000}),
+        (SearchRequest, {"text": "a", **{f"more{i}": 1 for i in range(1000)}}),
+    ],
+)
+def test_a_thousand_wrong_values_are_one_error(kind, body):
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(body)
+    assert caught.value.error_count() == 1
 
 
 def post(chunks: list[bytes], max_bytes: int, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes | None]:
