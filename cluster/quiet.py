@@ -19,6 +19,8 @@ _HARMLESS = re.compile(
     # A busy machine: the next try comes by itself, in seconds.
     r"|Failed to get reserved resources for .*; falling back to the cached value"
     r"|AutoscalingCoordinator tick failed; reservations may be stale"
+    # The list of what Serve's throughput mode switches on.
+    r"|Throughput optimized Ray Serve enabled|^ +• |^\s*$"
 )
 _LEVEL_IS_SET = f"Set ray log level from environment variable {CORE_LOG_LEVEL}"
 

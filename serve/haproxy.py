@@ -40,7 +40,7 @@ def use_haproxy(folder: Path) -> bool:
         whether it will be used.
     """
     binary = _binary()
-    if binary is None:
+    if binary is None or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0":
         return False
     script = folder / "haproxy.sh"
     script.write_text(SCRIPT.format(binary=shlex.quote(binary)))
@@ -56,6 +56,8 @@ def use_haproxy(folder: Path) -> bool:
         "RAY_SERVE_HAPROXY_STATS_PORT": stats,
         "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": 0,
+        # How long a replica that is stopped goes on answering; HAProxy knows within a second that it is.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": 2,
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
     }
     for name, file in (
