@@ -15,6 +15,15 @@ def family(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
+def names(processes: Iterable[psutil.Process]) -> set[str]:
+    """Of those that still live."""
+    found = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.add(process.name())
+    return found
+
+
 def listening(processes: Iterable[psutil.Process]) -> set[tuple[str, int]]:
     """(address, port) of all their listening sockets; an IPv4 address is given as one, however the socket has it."""
     found = set()

@@ -15,7 +15,7 @@ import requests
 import yaml
 from click.testing import CliRunner
 from ports import free_port
-from sockets import family, listening, open_to_others
+from sockets import family, listening, names, open_to_others
 from tiny_model import tiny_model
 
 from cluster.folders import private_root
@@ -145,7 +145,7 @@ def test_the_command_serves_until_sigterm_and_leaves_nothing_behind(folders, tmp
             processes = family(process.pid)
             assert open_to_others(listening(processes)) == []
             if haproxy_binary() is not None:
-                assert "haproxy" in {one.name() for one in processes}
+                assert "haproxy" in names(processes)
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 0
         finally:
