@@ -21,7 +21,8 @@ from serve.schemas import IndexInfo
 from serve.settings import AppArgs
 
 INLINE_LETTERS = 5_000
-"""Questions of fewer letters are tokenised at once; longer ones in a thread, so that others need not wait."""
+"""Questions of fewer letters are tokenised at once. Longer ones go to a thread, as do accessions, for which the index is
+looked through, so that others need not wait."""
 
 
 Results = Sequence[Asked] | Sequence[Answer]
@@ -81,11 +82,11 @@ class Replica:
 
     async def _run(self, questions: Sequence[Question], options: Options | None) -> Results:
         letters = sum(len(question.text or question.sequence or "") for question in questions)
-        if letters <= INLINE_LETTERS:
+        if letters <= INLINE_LETTERS and all(question.accession is None for question in questions):
             prepared = self.retriever.prepare(questions)
         else:
             prepared = await asyncio.to_thread(self.retriever.prepare, questions)
-        tokens = sum(one.num_tokens for one in prepared)
+        tokens = sum(max(1, one.num_tokens) for one in prepared)
         return await self._batcher.run(Job(prepared, options), tokens)
 
     def _compute(self, jobs: Sequence[Job]) -> list[Results | Exception]:
