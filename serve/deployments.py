@@ -21,9 +21,8 @@ from serve.schemas import IndexInfo
 from serve.settings import AppArgs
 
 INLINE_LETTERS = 5_000
-"""Questions of fewer letters are tokenised at once. Longer ones go to a thread, as do accessions, for which the index is
-looked through, so that others need not wait."""
-
+"""Questions of fewer letters are tokenised at once. Longer ones go to a thread, so that others need not wait, and so do
+accessions, for which the index is looked through."""
 
 Results = Sequence[Asked] | Sequence[Answer]
 
