@@ -11,7 +11,7 @@ from fastapi import FastAPI, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from protclip.errors import PayloadTooLargeError
-from protclip.retrieval import Answer, Asked, Options, Question
+from protclip.questions import Answer, Asked, Options, Question
 from protclip.version import __version__
 from serve.errors import envelope, install_error_handlers, status_of
 from serve.schemas import (
@@ -28,7 +28,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorResponse, "description": "The body is larger than the server takes."},
     404: {"model": ErrorResponse, "description": "What the request names is not in the index."},
     422: {"model": ErrorResponse, "description": "The request is malformed or passes a limit."},
-    503: {"model": ErrorResponse, "description": "Too many requests wait, or a part does not answer; try later."},
+    503: {"model": ErrorResponse, "description": "Too much waits; try later."},
 }
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from fastapi import FastAPI
 
 from protclip.errors import CheckpointError, RequestError
 from protclip.index.embeddings import Dtype
-from protclip.retrieval import Answer, Asked, Options, Prepared, Question, Retriever
+from protclip.questions import Answer, Asked, Options, Prepared, Question
+from protclip.retrieval import Retriever
 from serve.api import make_api
 from serve.batching import Batcher
 from serve.loopback import keep_to_loopback
@@ -58,14 +60,12 @@ class Replica:
 
     async def embed(self, questions: Sequence[Question]) -> list[Asked]:
         """Texts, or sequences, as vectors."""
-        asked = await self._run(questions, None)
-        return [one for one in asked if isinstance(one, Asked)]
+        return cast(list[Asked], await self._run(questions, None))
 
     async def search(self, question: Question, options: Options) -> Answer:
         """The answer to one question."""
         (answer,) = await self._run([question], options)
-        assert isinstance(answer, Answer)
-        return answer
+        return cast(Answer, answer)
 
     async def describe_index(self) -> IndexInfo:
         """What the index holds."""

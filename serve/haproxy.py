@@ -39,8 +39,7 @@ def use_haproxy(folder: Path) -> bool:
     Returns:
         whether it will be used.
     """
-    binary = haproxy_binary()
-    if binary is None or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0":
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0" or (binary := haproxy_binary()) is None:
         return False
     script = folder / "haproxy.sh"
     script.write_text(SCRIPT.format(binary=shlex.quote(binary)))

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from protclip.errors import RequestError
 from protclip.index.embeddings import Content, Dtype
-from protclip.retrieval import COLUMNS, Answer, Hit, Options, Question
+from protclip.questions import COLUMNS, Answer, Hit, Options, Question
 from serve.settings import Limits
 
 

@@ -22,7 +22,8 @@ from protclip.index.embeddings import METADATA, read_embeddings
 from protclip.index.exact import exact_search
 from protclip.index.filters import parse_filter
 from protclip.index.index import NOT_SHOWN, Index
-from protclip.retrieval import COLUMNS, Answer, Hit, Options, Question, Retriever
+from protclip.questions import COLUMNS, Answer, Hit, Options, Question
+from protclip.retrieval import Retriever
 
 pytestmark = pytest.mark.unit
 SEQUENCES, TEXTS = random_sequences(60), random_texts(60, seed=3)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from protclip import files
 from protclip.errors import ConfigError
 from protclip.index.embeddings import METADATA, Content
-from protclip.retrieval import COLUMNS, Answer, Hit
+from protclip.questions import COLUMNS, Answer, Hit
 from protclip.terminal import json_text, printable
 
 COLUMN_WIDTH = 60

@@ -11,7 +11,8 @@ from protclip.commands.startup import quick_start
 from protclip.errors import ConfigError, DataError
 from protclip.index.embeddings import DTYPES, Dtype
 from protclip.plots import check_plot, residue_figure, save
-from protclip.retrieval import Question, Retriever
+from protclip.questions import Question
+from protclip.retrieval import Retriever
 from protclip.terminal import echo, json_text
 from protclip.uniprot.entry import BadEntry
 from protclip.uniprot.fasta import Record, read_records

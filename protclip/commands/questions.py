@@ -14,7 +14,7 @@ from protclip import files
 from protclip.errors import DataError, RequestError
 from protclip.index.embeddings import Embeddings, read_embeddings
 from protclip.index.vector_files import format_of, load_npy, read_rows
-from protclip.retrieval import Question
+from protclip.questions import Question
 from protclip.uniprot.entry import BadEntry, is_utf8, not_utf8
 from protclip.uniprot.fasta import read_records
 from protclip.uniprot.residues import Nucleotides, looks_like_a_sequence, looks_like_nucleotides

@@ -18,7 +18,8 @@ from protclip.errors import ConfigError, IndexMismatchError
 from protclip.index.embeddings import DTYPES, Dtype, read_embeddings
 from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
 from protclip.index.vector_files import format_of
-from protclip.retrieval import COLUMNS, Answer, Options, Question, Retriever
+from protclip.questions import COLUMNS, Answer, Options, Question
+from protclip.retrieval import Retriever
 from protclip.terminal import echo
 from protclip.uniprot.residues import looks_like_a_sequence
 

@@ -10,7 +10,7 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
-from protclip.retrieval import Answer, Asked
+from protclip.questions import Answer, Asked
 from serve.api import make_api
 from serve.errors import OverloadedError
 from serve.schemas import IndexInfo

@@ -151,7 +151,7 @@ def test_an_unknown_accession_is_404(server):
 
 
 def test_http_command_line_and_python_give_one_answer(server):
-    """Field by field, for questions of each kind; one more digit than float32 has is rounded off."""
+    """Field by field, for questions of each kind; scores to what float32 keeps of them."""
     retriever = Retriever.load(server.args.index, checkpoint=server.args.checkpoint)
     for question in ({"text": TEXTS[0]}, {"sequence": server.sequences[3]}, {"accession": "P00007"}):
         (kind, value) = next(iter(question.items()))
