@@ -189,6 +189,13 @@ def test_one_of_two_indexes_is_asked(retriever: Retriever, folder: Path) -> None
         Retriever.load(checkpoint=str(folder / "checkpoint")).search(text="a")
 
 
+def test_a_score_is_1_at_most(retriever: Retriever) -> None:
+    """Vectors of float32 are of a length beside 1, and a cosine is not."""
+    questions = [Question(accession=f"P{i:05d}") for i in range(60)]
+    scores = [answer.hits[0]["score"] for answer in retriever.search_all(questions, Options(k=1))]
+    assert max(scores) == 1 and min(scores) == pytest.approx(1, abs=1e-6)
+
+
 def test_scores_and_classes_are_the_models(retriever: Retriever) -> None:
     model = retriever.model
     assert model is not None

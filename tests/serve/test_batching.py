@@ -64,6 +64,8 @@ def test_a_job_fails_alone():
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert compute.batches == [[0], [2, 3, 4]]
         assert [results[0], results[1], results[3]] == [0, 4, 8] and isinstance(results[2], ValueError)
+        with pytest.raises(ValueError, match="odd"):  # raised, and no result that is an exception
+            await tasks[2]
 
     asyncio.run(scenario())
 
