@@ -38,10 +38,10 @@ class Backend(Protocol):
     fingerprint: str
 
     async def embed(self, questions: Sequence[Question]) -> list[Asked]:
-        """Texts, or sequences, as vectors."""
+        """Texts and sequences as vectors, of what the model sees of them."""
 
-    async def search(self, question: Question, options: Options) -> Answer:
-        """The answer to one question."""
+    async def search(self, questions: Sequence[Question], options: Options) -> list[Answer]:
+        """The answer to each question."""
 
     async def describe_index(self) -> IndexInfo:
         """What the index holds."""
@@ -67,7 +67,7 @@ def make_api(backend: Backend, limits: Limits) -> FastAPI:
     @app.post("/v1/search", response_model=Answer, responses=ERRORS)
     async def search(request: SearchRequest) -> Response:
         """Find what lies nearest to a text, a sequence, an accession or an embedding."""
-        answer = await backend.search(request.question(limits), request.options(limits))
+        (answer,) = await backend.search([request.question(limits)], request.options(limits))
         return Response(json.dumps(asdict(answer)), media_type="application/json")
 
     @app.get("/health")

@@ -62,10 +62,9 @@ class Replica:
         """Texts, or sequences, as vectors."""
         return cast(list[Asked], await self._run(questions, None))
 
-    async def search(self, question: Question, options: Options) -> Answer:
-        """The answer to one question."""
-        (answer,) = await self._run([question], options)
-        return cast(Answer, answer)
+    async def search(self, questions: Sequence[Question], options: Options) -> list[Answer]:
+        """The answer to each question."""
+        return cast(list[Answer], await self._run(questions, options))
 
     async def describe_index(self) -> IndexInfo:
         """What the index holds."""
