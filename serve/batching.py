@@ -1,107 +1,203 @@
-"""What waits is computed together: while a batch is computed in a thread, the next one gathers."""
+"""What waits is computed together: while a batch is computed in a thread, the next one gathers.
+
+Items wait, not requests: a batch takes an item of each waiting request in turn, so that a request of many items holds up
+none of few. What an item costs is a number in the unit of the queue, such as tokens.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from serve.errors import OverloadedError
+from serve.errors import DeadlineError, OverloadedError
 
-Job = TypeVar("Job")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
-@dataclass(frozen=True, slots=True)
-class _Waiting(Generic[Job, Result]):
-    job: Job
-    tokens: int
-    future: asyncio.Future[Result]
+DECAY = 0.9
+"""Of what was measured of earlier batches, when another is added."""
+UNKNOWN_WAIT_S = 1.0
+"""Told to who is refused before anything was measured."""
 
 
-class Batcher(Generic[Job, Result]):
-    """Runs jobs in batches, one batch at a time, in the order in which they came.
+@dataclass(eq=False, slots=True)
+class _Request(Generic[Item, Result]):
+    items: deque[tuple[int, Item, int]]
+    """Those that wait: place in the request, item, cost; the costliest first."""
+    results: list[Result | None]
+    num_missing: int
+    future: asyncio.Future[list[Result]]
 
-    A lone job is computed at once; a job whose caller has gone is dropped.
+
+class Batcher(Generic[Item, Result]):
+    """Computes the items of requests in batches, one batch at a time.
+
+    A lone request is computed at once. What waits is bounded: it is so much that a request is refused when that which
+    would be computed before it ends is too much, or takes too long for its deadline. That is all that waits, or, where
+    it is less, one item of each waiting request as often as the new one has items. The costliest items of a request are
+    computed first, so that what is left of it is never more than it seems.
     """
 
     def __init__(
         self,
-        compute: Callable[[Sequence[Job]], Sequence[Result | Exception]],
+        compute: Callable[[Sequence[Item]], Sequence[Result | Exception]],
         *,
-        tokens_per_batch: int,
-        max_waiting_tokens: int,
+        max_batch_cost: int,
+        max_cost_before: int,
+        name: str = "batches",
     ) -> None:
-        """``compute`` runs in a thread of its own and gives a result, or what went wrong, for each job.
+        """``compute`` runs in a thread of its own and gives a result, or what went wrong, for each item.
 
         Args:
             compute: of a batch.
-            tokens_per_batch: a batch has so many at most, or a single job.
-            max_waiting_tokens: with so many waiting, a further job is refused.
+            max_batch_cost: a batch costs so much at most, or is a single item.
+            max_cost_before: a request for which more would be computed, itself included, is refused, unless it is alone.
+            name: of the thread.
         """
         self._compute = compute
-        self._tokens_per_batch = tokens_per_batch
-        self._max_waiting_tokens = max_waiting_tokens
-        self._waiting: deque[_Waiting[Job, Result]] = deque()
-        self._waiting_tokens = 0
-        self._running = False
-        self._thread = ThreadPoolExecutor(1, "batches")
+        self._max_batch_cost = max_batch_cost
+        self._max_cost_before = max_cost_before
+        self._queue: deque[_Request[Item, Result]] = deque()
+        self._waiting = 0  # cost of all items that wait
+        self._turn = 0  # cost of the next item of each request that waits
+        self._running: int | None = None  # cost of the batch that is being computed
+        self._seen_cost, self._seen_s = 0.0, 0.0
+        self._thread = ThreadPoolExecutor(1, name)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self, job: Job, tokens: int) -> Result:
-        """The result of a job.
+    @property
+    def waiting(self) -> int:
+        """Cost of what waits."""
+        return self._waiting
+
+    async def run(
+        self, items: Sequence[Item], costs: Sequence[int], *, deadline: float | None = None
+    ) -> list[Result]:
+        """The results of a request's items.
 
         Args:
-            job: what is computed.
-            tokens: what it costs.
+            items: what is computed, one or more.
+            costs: of each, 1 or more.
+            deadline: in the clock of ``time.monotonic``; None for no limit.
 
         Raises:
-            OverloadedError: if too much waits.
-            Exception: what went wrong with this job.
+            OverloadedError: if so much waits that the request is not begun.
+            DeadlineError: when the deadline has passed; what was not computed by then never is.
+            Exception: what went wrong with an item.
         """
-        if self._waiting and self._waiting_tokens + tokens > self._max_waiting_tokens:
-            raise OverloadedError("too much is waiting; ask again in a moment.")
-        waiting = _Waiting(job, tokens, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        self._waiting_tokens += tokens
-        if not self._running:
-            self._running = True
-            task = asyncio.create_task(self._run_all())
+        left_s = None if deadline is None else deadline - time.monotonic()
+        self._admit(len(items), sum(costs), left_s)
+        loop = asyncio.get_running_loop()
+        turns = sorted(zip(range(len(items)), items, costs, strict=True), key=lambda one: -one[2])
+        request: _Request[Item, Result] = _Request(
+            deque(turns), [None] * len(items), len(items), loop.create_future()
+        )
+        self._queue.append(request)
+        self._waiting += sum(costs)
+        self._turn += turns[0][2]
+        timer = None if left_s is None else loop.call_later(left_s, self._expire, request)
+        if self._running is None:
+            self._running = 0
+            task = loop.create_task(self._run_all())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        result: Result = await waiting.future
-        return result
+        try:
+            return await request.future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._withdraw(request)
+
+    def _admit(self, num_items: int, cost: int, left_s: float | None) -> None:
+        if left_s is not None and left_s <= 0:
+            raise DeadlineError("its time was over before it could be begun; ask again.", retry_after_s=self._wait_s())
+        before = min(self._waiting, num_items * self._turn) + (self._running or 0)
+        if not before:
+            return
+        wait_s = self._seconds(before + cost)
+        if before + cost > self._max_cost_before or (
+            left_s is not None and wait_s is not None and wait_s > left_s
+        ):
+            raise OverloadedError("too much is waiting; ask again later.", retry_after_s=self._wait_s())
+
+    def _wait_s(self) -> float:
+        seconds = self._seconds(self._waiting + (self._running or 0))
+        return UNKNOWN_WAIT_S if seconds is None else seconds
+
+    def _seconds(self, cost: int) -> float | None:
+        """How long a cost takes, by the latest batches; None before the first."""
+        return cost * self._seen_s / self._seen_cost if self._seen_cost else None
+
+    def _expire(self, request: _Request[Item, Result]) -> None:
+        if not request.future.done():
+            self._withdraw(request)
+            request.future.set_exception(
+                DeadlineError("was not answered within its time; ask again later.", retry_after_s=self._wait_s())
+            )
+
+    def _withdraw(self, request: _Request[Item, Result]) -> None:
+        """Nothing more of it is computed."""
+        if request.items:
+            self._turn -= request.items[0][2]
+            self._waiting -= sum(cost for _, _, cost in request.items)
+            request.items.clear()
 
     async def _run_all(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while batch := self._next_batch():
+                started = time.monotonic()
+                items = [item for _, _, item in batch]
                 results: Sequence[Result | Exception]
                 try:
-                    results = await asyncio.get_running_loop().run_in_executor(
-                        self._thread, self._compute, [one.job for one in batch]
-                    )
+                    results = await loop.run_in_executor(self._thread, self._compute, items)
                 except Exception as error:
                     results = [error] * len(batch)
-                for one, result in zip(batch, results, strict=True):
-                    if one.future.done():
-                        continue
-                    if isinstance(result, Exception):
-                        one.future.set_exception(result)
-                    else:
-                        one.future.set_result(result)
+                self._seen_cost = DECAY * self._seen_cost + (self._running or 0)
+                self._seen_s = DECAY * self._seen_s + time.monotonic() - started
+                for (request, place, _), result in zip(batch, results, strict=True):
+                    _deliver(request, place, result)
         finally:
-            self._running = False
+            self._running = None
 
-    def _next_batch(self) -> list[_Waiting[Job, Result]]:
-        batch: list[_Waiting[Job, Result]] = []
-        tokens = 0
-        while self._waiting and (not batch or tokens + self._waiting[0].tokens <= self._tokens_per_batch):
-            one = self._waiting.popleft()
-            self._waiting_tokens -= one.tokens
-            if not one.future.done():  # else its caller has gone
-                batch.append(one)
-                tokens += one.tokens
+    def _next_batch(self) -> list[tuple[_Request[Item, Result], int, Item]]:
+        batch: list[tuple[_Request[Item, Result], int, Item]] = []
+        total = 0
+        while self._queue:
+            request = self._queue[0]
+            if request.future.done():  # its client has gone, its time is over, or an item of it went wrong
+                self._withdraw(request)
+            if not request.items:
+                self._queue.popleft()
+                continue
+            place, item, cost = request.items[0]
+            if batch and total + cost > self._max_batch_cost:
+                break
+            self._queue.popleft()
+            request.items.popleft()
+            self._waiting -= cost
+            self._turn -= cost
+            batch.append((request, place, item))
+            total += cost
+            if request.items:
+                self._turn += request.items[0][2]
+                self._queue.append(request)
+        self._running = total
         return batch
+
+
+def _deliver(request: _Request[Item, Result], place: int, result: Result | Exception) -> None:
+    if request.future.done():
+        return
+    if isinstance(result, Exception):
+        request.future.set_exception(result)
+        return
+    request.results[place] = result
+    request.num_missing -= 1
+    if not request.num_missing:
+        request.future.set_result(request.results)  # type: ignore[arg-type]  # none is missing

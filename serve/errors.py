@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -30,6 +31,15 @@ logger = logging.getLogger("ray.serve")
 
 class OverloadedError(Exception):
     """More requests wait than the server takes; ask again later."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """When what waits will have been computed, as far as is known."""
+
+
+class DeadlineError(OverloadedError):
+    """The request was not answered within its time."""
 
 
 def envelope(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -75,7 +85,9 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(OverloadedError)
     async def overloaded(_: Request, error: OverloadedError) -> JSONResponse:
-        return envelope(503, type(error).__name__, str(error), {"Retry-After": "1"})
+        return envelope(
+            503, type(error).__name__, str(error), {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+        )
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:

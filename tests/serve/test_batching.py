@@ -1,15 +1,17 @@
-"""Jobs that wait are computed together, and each fails or is given up alone."""
+"""Items that wait are computed together, in turns of the requests; each request fails or is given up alone."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import pytest
 
 from serve.batching import Batcher
-from serve.errors import OverloadedError
+from serve.errors import DeadlineError, OverloadedError
 
 pytestmark = pytest.mark.unit
 
@@ -23,24 +25,38 @@ class Recorder:
         if not held:
             self.go.set()
 
-    def __call__(self, jobs: Sequence[int]) -> list[int | Exception]:
-        self.batches.append(list(jobs))
+    def __call__(self, items: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(items))
         assert self.go.wait(10)
-        return [ValueError("odd") if job % 2 else 2 * job for job in jobs]
+        return [ValueError("odd") if item % 2 else 2 * item for item in items]
 
 
-def batcher(compute: Recorder, *, tokens_per_batch: int = 10, max_waiting_tokens: int = 100) -> Batcher[int, int]:
-    return Batcher(compute, tokens_per_batch=tokens_per_batch, max_waiting_tokens=max_waiting_tokens)
+class Slow(Recorder):
+    """Takes 20 ms for a batch."""
+
+    def __call__(self, items: Sequence[int]) -> list[int | Exception]:
+        time.sleep(0.02)
+        return super().__call__(items)
+
+
+def batcher(compute: Recorder, *, max_batch_cost: int = 10, max_cost_before: int = 100) -> Batcher[int, int]:
+    return Batcher(compute, max_batch_cost=max_batch_cost, max_cost_before=max_cost_before)
+
+
+async def one(batch: Batcher[int, int], item: int, cost: int) -> int:
+    (result,) = await batch.run([item], [cost])
+    return result
 
 
 async def started(
-    batch: Batcher[int, int], compute: Recorder, jobs: Sequence[tuple[int, int]]
-) -> list[asyncio.Task[int]]:
-    """Jobs, of which the first is being computed while the others wait."""
-    tasks = [asyncio.create_task(batch.run(*jobs[0]))]
+    batch: Batcher[int, int], compute: Recorder, calls: Sequence[Coroutine[Any, Any, Any]]
+) -> list[asyncio.Task[Any]]:
+    """Calls of ``run``, of which the first is being computed while the others wait."""
+    tasks = [asyncio.create_task(calls[0])]
     while not compute.batches:
+        assert not tasks[0].done()
         await asyncio.sleep(0.001)
-    tasks += [asyncio.create_task(batch.run(*job)) for job in jobs[1:]]
+    tasks += [asyncio.create_task(call) for call in calls[1:]]
     await asyncio.sleep(0.01)
     return tasks
 
@@ -48,7 +64,9 @@ async def started(
 def test_what_waits_is_computed_together_in_its_order_within_the_budget():
     async def scenario() -> None:
         compute = Recorder(held=True)
-        tasks = await started(batcher(compute), compute, [(0, 1), (2, 4), (4, 6), (6, 50), (8, 1)])
+        batch = batcher(compute)
+        calls = [one(batch, *job) for job in [(0, 1), (2, 4), (4, 6), (6, 50), (8, 1)]]
+        tasks = await started(batch, compute, calls)
         compute.go.set()
         assert await asyncio.gather(*tasks) == [0, 4, 8, 12, 16]
         assert compute.batches == [[0], [2, 4], [6], [8]]
@@ -56,62 +74,139 @@ def test_what_waits_is_computed_together_in_its_order_within_the_budget():
     asyncio.run(scenario())
 
 
-def test_a_job_fails_alone():
+def test_requests_take_turns_so_that_a_large_one_holds_up_no_other():
     async def scenario() -> None:
         compute = Recorder(held=True)
-        tasks = await started(batcher(compute), compute, [(0, 1), (2, 1), (3, 1), (4, 1)])
+        batch = batcher(compute, max_batch_cost=4)
+        tasks = await started(batch, compute, [one(batch, 0, 1), batch.run([2, 4, 6, 8, 10, 12], [2] * 6)])
+        tasks += [asyncio.create_task(one(batch, 14, 1)), asyncio.create_task(batch.run([16, 18], [1, 2]))]
+        await asyncio.sleep(0.01)
         compute.go.set()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert compute.batches == [[0], [2, 3, 4]]
-        assert [results[0], results[1], results[3]] == [0, 4, 8] and isinstance(results[2], ValueError)
-        with pytest.raises(ValueError, match="odd"):  # raised, and no result that is an exception
-            await tasks[2]
+        assert await asyncio.gather(*tasks) == [0, [4, 8, 12, 16, 20, 24], 28, [32, 36]]
+        # The costlier item of the last request comes first; its results stay in their order.
+        assert compute.batches == [[0], [2, 14], [18, 4], [16, 6], [8, 10], [12]]
 
     asyncio.run(scenario())
 
 
-def test_a_batch_that_fails_whole_fails_its_jobs_and_no_later_one():
+def test_an_item_that_fails_fails_its_request_alone_and_the_rest_of_it_is_not_computed():
+    async def scenario() -> None:
+        compute = Recorder(held=True)
+        batch = batcher(compute, max_batch_cost=3)
+        calls = [one(batch, 0, 1), one(batch, 2, 1), batch.run([3, 4, 6], [1, 1, 1]), one(batch, 8, 1)]
+        tasks = await started(batch, compute, calls)
+        compute.go.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert compute.batches == [[0], [2, 3, 8]]
+        assert [results[0], results[1], results[3]] == [0, 4, 16] and isinstance(results[2], ValueError)
+        assert batch.waiting == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_fails_whole_fails_its_requests_and_no_later_one():
     class Failing(Recorder):
-        def __call__(self, jobs: Sequence[int]) -> list[int | Exception]:
-            super().__call__(jobs)
-            if 2 in jobs:
+        def __call__(self, items: Sequence[int]) -> list[int | Exception]:
+            super().__call__(items)
+            if 2 in items:
                 raise MemoryError("no room")
-            return list(jobs)
+            return list(items)
 
     async def scenario() -> None:
         compute = Failing(held=True)
-        batch = batcher(compute, tokens_per_batch=1)
-        tasks = await started(batch, compute, [(0, 1), (2, 1), (4, 1)])
+        batch = batcher(compute, max_batch_cost=1)
+        tasks = await started(batch, compute, [one(batch, 0, 1), one(batch, 2, 1), one(batch, 4, 1)])
         compute.go.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert results[0] == 0 and isinstance(results[1], MemoryError) and results[2] == 4
-        assert await batch.run(6, 1) == 6
+        assert await one(batch, 6, 1) == 6
 
     asyncio.run(scenario())
 
 
-def test_a_job_whose_caller_has_gone_is_not_computed():
+def test_what_nobody_waits_for_any_more_is_not_computed():
     async def scenario() -> None:
         compute = Recorder(held=True)
-        tasks = await started(batcher(compute), compute, [(0, 1), (2, 1), (4, 1)])
+        batch = batcher(compute, max_batch_cost=2)
+        calls = [one(batch, 0, 1), batch.run([2, 4, 6, 8], [2] * 4), one(batch, 10, 1)]
+        tasks = await started(batch, compute, calls)
+        assert batch.waiting == 9
         tasks[1].cancel()
         await asyncio.sleep(0)
+        assert batch.waiting == 1  # its place is free at once
         compute.go.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert compute.batches == [[0], [4]] and results[2] == 8
+        assert compute.batches == [[0], [10]] and results[2] == 20
 
     asyncio.run(scenario())
 
 
-def test_what_would_wait_too_long_is_refused_and_room_comes_back():
+def test_a_request_ends_at_its_deadline_and_is_dropped_between_batches():
     async def scenario() -> None:
         compute = Recorder(held=True)
-        batch = batcher(compute, max_waiting_tokens=10)
-        tasks = await started(batch, compute, [(0, 99), (2, 4), (4, 6)])
-        with pytest.raises(OverloadedError):
-            await batch.run(6, 1)
+        batch = batcher(compute, max_batch_cost=1)
+        deadline = time.monotonic() + 1
+        calls = [batch.run([0], [1], deadline=deadline), batch.run([2, 4], [1, 1], deadline=deadline), one(batch, 6, 1)]
+        tasks = await started(batch, compute, calls)
+        for task in tasks[:2]:  # the first while it is computed, the second while it waits
+            with pytest.raises(DeadlineError):
+                await task
+        assert batch.waiting == 1
+        with pytest.raises(DeadlineError):  # nor is one begun whose time is over
+            await batch.run([8], [1], deadline=deadline)
         compute.go.set()
-        assert await asyncio.gather(*tasks) == [0, 4, 8]
-        assert await batch.run(6, 99) == 12  # alone, whatever it costs
+        assert await tasks[2] == 12
+        assert compute.batches == [[0], [6]]
+
+    asyncio.run(scenario())
+
+
+def test_what_would_come_after_too_much_is_refused_and_room_comes_back():
+    async def scenario() -> None:
+        compute = Recorder(held=True)
+        batch = batcher(compute, max_cost_before=20)
+        tasks = await started(batch, compute, [one(batch, 0, 10), one(batch, 2, 4), one(batch, 4, 5)])
+        with pytest.raises(OverloadedError):
+            await one(batch, 6, 2)
+        tasks.append(asyncio.create_task(one(batch, 8, 1)))
+        compute.go.set()
+        assert await asyncio.gather(*tasks) == [0, 4, 8, 16]
+        assert await one(batch, 6, 99) == 12  # alone, whatever it costs
+
+    asyncio.run(scenario())
+
+
+def test_a_large_request_takes_no_place_from_small_ones():
+    async def scenario() -> None:
+        compute = Recorder(held=True)
+        batch = batcher(compute, max_cost_before=30)
+        tasks = await started(batch, compute, [one(batch, 0, 1), batch.run([2] * 28, [1] * 28)])
+        with pytest.raises(OverloadedError):
+            await batch.run([4] * 28, [1] * 28)
+        tasks.append(asyncio.create_task(one(batch, 6, 2)))
+        compute.go.set()
+        assert (await asyncio.gather(*tasks))[2] == 12
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_done_by_its_deadline_is_refused_at_once_and_told_when_to_come_back():
+    async def scenario() -> None:
+        compute = Slow()
+        batch = batcher(compute, max_batch_cost=1)
+        await one(batch, 0, 1)  # so that it knows: 20 ms, or more, for a cost of 1
+        compute.go.clear()
+        compute.batches.clear()
+        tasks = await started(batch, compute, [one(batch, 0, 1), *(one(batch, 2, 1) for _ in range(50))])
+        with pytest.raises(OverloadedError, match="waiting") as refused:
+            await batch.run([4], [1], deadline=time.monotonic() + 0.5)
+        assert not isinstance(refused.value, DeadlineError) and refused.value.retry_after_s >= 51 * 0.02
+        tasks.append(asyncio.create_task(batch.run([4], [1], deadline=time.monotonic() + 600)))
+        await asyncio.sleep(0)
+        assert batch.waiting == 51
+        for task in tasks[1:]:
+            task.cancel()
+        compute.go.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(scenario())
