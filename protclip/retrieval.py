@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from protclip.data.windows import window_starts, window_weights
 from protclip.errors import IndexMismatchError, NotFoundError, RequestError
 from protclip.hashing import hash64
 from protclip.index.embeddings import Content, Dtype
@@ -145,6 +146,43 @@ class Retriever:
             else:
                 prepared.append(self._tokenised(question))
         return prepared
+
+    def windows(self, question: Question) -> tuple[list[Prepared], NDArray[np.float32]]:
+        """A sequence of any length as its windows, and their weights in ``mean_of_windows``; of a text, all of it.
+
+        Raises:
+            RequestError: where there is no model.
+        """
+        model, sequence = self._model(), question.sequence
+        size = model.max_protein_tokens - 2
+        if sequence is None or len(sequence) <= size:
+            return self.prepare([question]), np.ones(1, np.float32)
+        starts = window_starts(len(sequence), size)
+        ids = [model.protein_tokenizer.encode(sequence[start : start + size]) for start in starts]
+        prepared = [Prepared(question=question, kind="protein", ids=window) for window in ids]
+        return prepared, window_weights(starts, size, len(sequence))
+
+    def mean_of_windows(self, question: Question, windows: Sequence[Asked], weights: NDArray[np.float32]) -> Asked:
+        """The question's vector from those of its windows, as ``embed_proteins(long="window-mean")`` makes it."""
+        if len(windows) == 1:
+            return windows[0]
+        mean_D = weights @ np.stack([one.vector for one in windows])
+        return Asked(question=question, vector=mean_D / np.linalg.norm(mean_D), kind="protein")
+
+    def proteins(self, accessions: Sequence[str]) -> list[Hit]:
+        """What the index of proteins, or else that of texts, says of each accession; rank and score are not set.
+
+        Raises:
+            NotFoundError: for an accession that it does not hold.
+            RequestError: where no index is loaded.
+        """
+        index = self._index(None)
+        names = list(dict.fromkeys(accessions))
+        rows, numbers = index.find("accession", names)
+        known = {names[number]: row for row, number in zip(index.rows(rows), numbers, strict=True)}
+        if missing := [accession for accession in names if accession not in known]:
+            raise _not_held(missing[0])
+        return [known[accession] for accession in accessions]
 
     def forward(self, prepared: Sequence[Prepared]) -> list[Asked]:
         """Embed what was prepared, by one pass of each encoder in batches within the token budget."""
@@ -320,7 +358,7 @@ class Retriever:
                     for vector, number in zip(index.vectors(rows), numbers, strict=True)
                 }
         if missing := [accession for accession in accessions if accession not in found]:
-            raise NotFoundError(f"accession {missing[0]!r:.80}: the index does not hold it; ask by its sequence.")
+            raise _not_held(missing[0])
         return [found[accession] for accession in accessions]
 
     def _own_rows(self, index: Index, asked: Sequence[Asked]) -> list[NDArray[np.int64]]:
@@ -345,6 +383,10 @@ class Retriever:
                 for i in owners[values[number]]:
                     own[i].append(int(row))
         return [np.unique(np.array(rows, np.int64)) for rows in own]
+
+
+def _not_held(accession: str) -> NotFoundError:
+    return NotFoundError(f"accession {accession!r:.80}: the index does not hold it; ask by its sequence.")
 
 
 def _percentiles(index: Index, scores: NDArray[np.float32], kind: Content | None) -> list[float | None]:

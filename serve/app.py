@@ -3,14 +3,17 @@
 # No `from __future__ import annotations` here: Serve reads the annotation of build_app's argument to make an AppArgs of
 # a config file's args, and a string it passes over in silence.
 
+from typing import Any
+
 from ray import serve
 from ray.serve import Application
 
 from serve.deployments import Replica
 from serve.settings import AppArgs, check_args
 
-REPLICA_REQUESTS = 1_000
-"""Requests that a replica holds at a time; each costs little but its body."""
+REPLICA_REQUESTS = 100_000
+"""Requests that a replica holds at a time: what it takes on is decided by what they cost (``serve.batching``), and one
+that is still being sent costs nothing."""
 
 
 def build_app(args: AppArgs) -> Application:
@@ -22,10 +25,15 @@ def build_app(args: AppArgs) -> Application:
         IndexMismatchError: if another model made the index.
     """
     index = check_args(args)
+    replicas: dict[str, Any] = (
+        {"num_replicas": args.num_replicas}
+        if isinstance(args.num_replicas, int)
+        else {"autoscaling_config": args.num_replicas.model_dump()}
+    )
     deploy = serve.deployment(
-        ray_actor_options={"num_cpus": args.replica_cpus},
-        # Requests wait in the replica, which knows what they cost.
+        ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus},
         max_ongoing_requests=REPLICA_REQUESTS,
         max_queued_requests=-1,
+        **replicas,
     )
     return deploy(serve.ingress()(Replica)).bind(args, index.model_fingerprint, index.dtype)

@@ -1,7 +1,7 @@
 """What waits is computed together: while a batch is computed in a thread, the next one gathers.
 
-Items wait, not requests: a batch takes an item of each waiting request in turn, so that a request of many items holds up
-none of few. What an item costs is a number in the unit of the queue, such as tokens.
+Items wait, not requests: a batch takes an item of each waiting request in turn, so that a request of many items holds
+up none of few. What an item costs is a number in the unit of the queue, such as tokens.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Batcher(Generic[Item, Result]):
         Args:
             compute: of a batch.
             max_batch_cost: a batch costs so much at most, or is a single item.
-            max_cost_before: a request for which more would be computed, itself included, is refused, unless it is alone.
+            max_cost_before: a request is refused where more would be computed until it is done, unless it is alone.
             name: of the thread.
         """
         self._compute = compute
@@ -75,9 +75,7 @@ class Batcher(Generic[Item, Result]):
         """Cost of what waits."""
         return self._waiting
 
-    async def run(
-        self, items: Sequence[Item], costs: Sequence[int], *, deadline: float | None = None
-    ) -> list[Result]:
+    async def run(self, items: Sequence[Item], costs: Sequence[int], *, deadline: float | None = None) -> list[Result]:
         """The results of a request's items.
 
         Args:
@@ -94,9 +92,7 @@ class Batcher(Generic[Item, Result]):
         self._admit(len(items), sum(costs), left_s)
         loop = asyncio.get_running_loop()
         turns = sorted(zip(range(len(items)), items, costs, strict=True), key=lambda one: -one[2])
-        request: _Request[Item, Result] = _Request(
-            deque(turns), [None] * len(items), len(items), loop.create_future()
-        )
+        request: _Request[Item, Result] = _Request(deque(turns), [None] * len(items), len(items), loop.create_future())
         self._queue.append(request)
         self._waiting += sum(costs)
         self._turn += turns[0][2]
@@ -120,9 +116,7 @@ class Batcher(Generic[Item, Result]):
         if not before:
             return
         wait_s = self._seconds(before + cost)
-        if before + cost > self._max_cost_before or (
-            left_s is not None and wait_s is not None and wait_s > left_s
-        ):
+        if before + cost > self._max_cost_before or (left_s is not None and wait_s is not None and wait_s > left_s):
             raise OverloadedError("too much is waiting; ask again later.", retry_after_s=self._wait_s())
 
     def _wait_s(self) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from protclip import files
 from protclip.errors import ConfigError
+from protclip.index.embeddings import Dtype
 from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
 
 
@@ -28,6 +31,23 @@ class Limits(BaseModel):
     """Answers to one question."""
 
 
+class Autoscaling(BaseModel):
+    """Replicas as there is work for them, between two numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_replicas: int = Field(default=1, ge=1)
+    max_replicas: int = Field(ge=1)
+    target_ongoing_requests: float = Field(default=16, gt=0, allow_inf_nan=False)
+    """Requests that a replica answers at a time; with more, on average, another is started."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas={self.min_replicas} is above max_replicas={self.max_replicas}")
+        return self
+
+
 class AppArgs(BaseModel):
     """The settings of the application, as ``args`` of a Serve config file gives them."""
 
@@ -38,12 +58,40 @@ class AppArgs(BaseModel):
     checkpoint: str = Field(min_length=1)
     """Absolute path or URL of the checkpoint that made the index."""
     limits: Limits = Limits()
-    replica_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    num_replicas: Annotated[int, Field(ge=1)] | Autoscaling = 1
+    """Copies of model and index that answer side by side, as many as are said or as there is work for."""
+    num_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Logical CPUs that each replica reserves. A share of one is for scheduling alone: it holds nothing back."""
-    tokens_per_batch: int = Field(default=4096, ge=1)
-    """Residues and tokens of all waiting requests that are embedded together."""
+    num_gpus: float = Field(default=0, ge=0, allow_inf_nan=False)
+    """GPUs that each replica reserves; a share of one is shared with others."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model computes; auto: on the GPU where one is reserved."""
+    dtype: Dtype | None = None
+    """In which the model computes; None: in that of the index, so that a question has the vector of its row."""
+    threads: int | None = Field(default=None, ge=1)
+    """With which a replica computes; None: the machine's cores, divided by ``num_replicas``."""
+    tokens_per_batch: int | None = Field(default=None, ge=1)
+    """Residues and tokens of all waiting requests that are embedded together; None: 4,096 on a CPU, 32,768 on a GPU."""
     max_waiting_tokens: int = Field(default=200_000, ge=1)
-    """Of requests that wait in a replica; further ones are answered 503 at once."""
+    """A request before which a replica would compute more is answered 503 at once."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.device == "cuda") > (self.num_gpus > 0):
+            raise ValueError("device=cuda needs a GPU; reserve one with num_gpus")
+        if self.device == "cpu" and self.num_gpus:
+            raise ValueError(f"num_gpus={self.num_gpus:g} would be reserved and idle with device=cpu")
+        return self
+
+    @property
+    def torch_device(self) -> str:
+        """What device comes to."""
+        return self.device if self.device != "auto" else "cuda" if self.num_gpus else "cpu"
+
+    @property
+    def max_replicas(self) -> int:
+        """Replicas that there may be."""
+        return self.num_replicas if isinstance(self.num_replicas, int) else self.num_replicas.max_replicas
 
 
 def check_args(args: AppArgs, *, verify: bool = False) -> IndexManifest:

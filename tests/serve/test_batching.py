@@ -48,9 +48,7 @@ async def one(batch: Batcher[int, int], item: int, cost: int) -> int:
     return result
 
 
-async def started(
-    batch: Batcher[int, int], compute: Recorder, calls: Sequence[Coroutine[Any, Any, Any]]
-) -> list[asyncio.Task[Any]]:
+async def started(compute: Recorder, calls: Sequence[Coroutine[Any, Any, Any]]) -> list[asyncio.Task[Any]]:
     """Calls of ``run``, of which the first is being computed while the others wait."""
     tasks = [asyncio.create_task(calls[0])]
     while not compute.batches:
@@ -66,7 +64,7 @@ def test_what_waits_is_computed_together_in_its_order_within_the_budget():
         compute = Recorder(held=True)
         batch = batcher(compute)
         calls = [one(batch, *job) for job in [(0, 1), (2, 4), (4, 6), (6, 50), (8, 1)]]
-        tasks = await started(batch, compute, calls)
+        tasks = await started(compute, calls)
         compute.go.set()
         assert await asyncio.gather(*tasks) == [0, 4, 8, 12, 16]
         assert compute.batches == [[0], [2, 4], [6], [8]]
@@ -78,7 +76,7 @@ def test_requests_take_turns_so_that_a_large_one_holds_up_no_other():
     async def scenario() -> None:
         compute = Recorder(held=True)
         batch = batcher(compute, max_batch_cost=4)
-        tasks = await started(batch, compute, [one(batch, 0, 1), batch.run([2, 4, 6, 8, 10, 12], [2] * 6)])
+        tasks = await started(compute, [one(batch, 0, 1), batch.run([2, 4, 6, 8, 10, 12], [2] * 6)])
         tasks += [asyncio.create_task(one(batch, 14, 1)), asyncio.create_task(batch.run([16, 18], [1, 2]))]
         await asyncio.sleep(0.01)
         compute.go.set()
@@ -94,7 +92,7 @@ def test_an_item_that_fails_fails_its_request_alone_and_the_rest_of_it_is_not_co
         compute = Recorder(held=True)
         batch = batcher(compute, max_batch_cost=3)
         calls = [one(batch, 0, 1), one(batch, 2, 1), batch.run([3, 4, 6], [1, 1, 1]), one(batch, 8, 1)]
-        tasks = await started(batch, compute, calls)
+        tasks = await started(compute, calls)
         compute.go.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert compute.batches == [[0], [2, 3, 8]]
@@ -115,7 +113,7 @@ def test_a_batch_that_fails_whole_fails_its_requests_and_no_later_one():
     async def scenario() -> None:
         compute = Failing(held=True)
         batch = batcher(compute, max_batch_cost=1)
-        tasks = await started(batch, compute, [one(batch, 0, 1), one(batch, 2, 1), one(batch, 4, 1)])
+        tasks = await started(compute, [one(batch, 0, 1), one(batch, 2, 1), one(batch, 4, 1)])
         compute.go.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert results[0] == 0 and isinstance(results[1], MemoryError) and results[2] == 4
@@ -129,7 +127,7 @@ def test_what_nobody_waits_for_any_more_is_not_computed():
         compute = Recorder(held=True)
         batch = batcher(compute, max_batch_cost=2)
         calls = [one(batch, 0, 1), batch.run([2, 4, 6, 8], [2] * 4), one(batch, 10, 1)]
-        tasks = await started(batch, compute, calls)
+        tasks = await started(compute, calls)
         assert batch.waiting == 9
         tasks[1].cancel()
         await asyncio.sleep(0)
@@ -147,7 +145,7 @@ def test_a_request_ends_at_its_deadline_and_is_dropped_between_batches():
         batch = batcher(compute, max_batch_cost=1)
         deadline = time.monotonic() + 1
         calls = [batch.run([0], [1], deadline=deadline), batch.run([2, 4], [1, 1], deadline=deadline), one(batch, 6, 1)]
-        tasks = await started(batch, compute, calls)
+        tasks = await started(compute, calls)
         for task in tasks[:2]:  # the first while it is computed, the second while it waits
             with pytest.raises(DeadlineError):
                 await task
@@ -165,7 +163,7 @@ def test_what_would_come_after_too_much_is_refused_and_room_comes_back():
     async def scenario() -> None:
         compute = Recorder(held=True)
         batch = batcher(compute, max_cost_before=20)
-        tasks = await started(batch, compute, [one(batch, 0, 10), one(batch, 2, 4), one(batch, 4, 5)])
+        tasks = await started(compute, [one(batch, 0, 10), one(batch, 2, 4), one(batch, 4, 5)])
         with pytest.raises(OverloadedError):
             await one(batch, 6, 2)
         tasks.append(asyncio.create_task(one(batch, 8, 1)))
@@ -180,7 +178,7 @@ def test_a_large_request_takes_no_place_from_small_ones():
     async def scenario() -> None:
         compute = Recorder(held=True)
         batch = batcher(compute, max_cost_before=30)
-        tasks = await started(batch, compute, [one(batch, 0, 1), batch.run([2] * 28, [1] * 28)])
+        tasks = await started(compute, [one(batch, 0, 1), batch.run([2] * 28, [1] * 28)])
         with pytest.raises(OverloadedError):
             await batch.run([4] * 28, [1] * 28)
         tasks.append(asyncio.create_task(one(batch, 6, 2)))
@@ -197,7 +195,7 @@ def test_what_cannot_be_done_by_its_deadline_is_refused_at_once_and_told_when_to
         await one(batch, 0, 1)  # so that it knows: 20 ms, or more, for a cost of 1
         compute.go.clear()
         compute.batches.clear()
-        tasks = await started(batch, compute, [one(batch, 0, 1), *(one(batch, 2, 1) for _ in range(50))])
+        tasks = await started(compute, [one(batch, 0, 1), *(one(batch, 2, 1) for _ in range(50))])
         with pytest.raises(OverloadedError, match="waiting") as refused:
             await batch.run([4], [1], deadline=time.monotonic() + 0.5)
         assert not isinstance(refused.value, DeadlineError) and refused.value.retry_after_s >= 51 * 0.02
