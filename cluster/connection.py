@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -16,15 +17,22 @@ from cluster import environment
 from cluster.address import checked_address
 from cluster.folders import make_folder, private_root
 from cluster.ports import free_ports
-from cluster.processes import MARK_VARIABLE
+from cluster.processes import MARK_VARIABLE, end_marked
 from cluster.quiet import hide_harmless_lines, quiet_core
+from cluster.watch import Watch, watch_joined, watch_own
 from protclip.errors import ConfigError
 
+STARTING_S = 8.0
+"""For the processes of a Ray of our own to be started."""
 MAX_LOG_CHARS = 200
 """Of a line of Ray's logs that is told."""
 
 _started = contextlib.ExitStack()
-"""What ends the Ray that this process started."""
+"""What ends the processes of the Ray that this process started, and removes its folder."""
+_starting = threading.Lock()
+"""Held while processes and folders of a Ray of our own come into being."""
+_watch: list[Watch] = []
+"""Of the Ray that this process uses, once it is there."""
 
 
 def start_or_join(
@@ -58,7 +66,8 @@ def start_or_join(
         if named := environment.address():
             address = checked_address(named)
         else:
-            address = _start(num_cpus, object_store_bytes, dashboard=state_service, before_start=before_start)
+            with _starting:
+                address = _start(num_cpus, object_store_bytes, dashboard=state_service, before_start=before_start)
         try:
             with quiet_core():
                 ray.init(
@@ -71,8 +80,11 @@ def start_or_join(
             leave()
             raise ConfigError(f"the Ray at {address} does not take this process: {_lines(error)[0]}") from error
     hide_harmless_lines()
-    # Ray's handler aborts the process, which leaves its folder behind.
-    signal.signal(signal.SIGTERM, _exit)
+    if named:
+        _watch[:] = [watch_joined(address, ray._private.worker._global_node.raylet_socket_name)]  # type: ignore[attr-defined]
+    if threading.current_thread() is threading.main_thread():
+        # Ray's handler aborts the process, which leaves its folder behind.
+        signal.signal(signal.SIGTERM, _exit)
     require_worker()
 
 
@@ -111,8 +123,25 @@ def leave(*, exiting: bool = False) -> None:
     """
     import ray
 
+    _watch.clear()
     ray.shutdown(_exiting_interpreter=exiting)
     _started.close()
+
+
+def abandon() -> None:
+    """End the processes of the Ray that this process started, and remove its folder, without a word to Ray.
+
+    For where Ray is dead or must not be waited for. End the process right after it: Ray's threads in it would abort it.
+    """
+    with contextlib.ExitStack() as held:
+        if _starting.acquire(timeout=STARTING_S):  # what is being started could not be found yet
+            held.callback(_starting.release)
+        _started.close()
+
+
+def lost() -> str | None:
+    """What has died of the Ray that this process started or joined, in words; None while all is well."""
+    return next((found for watch in tuple(_watch) if (found := watch()) is not None), None)
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:
@@ -158,6 +187,7 @@ def _start(
     assert not ray_constants.ENABLE_RAY_CLUSTER, "prepare_environment comes before the import of Ray"
     folder = make_folder()
     _started.callback(folder.remove)
+    _started.callback(end_marked, folder.name)
     atexit.register(leave, exiting=True)
     os.environ[MARK_VARIABLE] = folder.name
     os.environ.pop(environment.AUTH_TOKEN, None)
@@ -180,5 +210,5 @@ def _start(
     except Exception as error:
         leave()
         raise ConfigError(f"Ray does not start on this machine: {_lines(error)[0]}") from error
-    _started.callback(node.kill_all_processes, check_alive=False, allow_graceful=True)
+    _watch[:] = [watch_own(node)]
     return str(node.gcs_address)

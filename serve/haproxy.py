@@ -6,15 +6,24 @@ folder. A script that stands for the binary keeps them to the loopback; the fold
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import shutil
+import signal
+import socket
 import subprocess
+import time
 from pathlib import Path
 
+import psutil
+
 from cluster.ports import free_ports
+from cluster.processes import is_alive, marked
 
 SCRIPT = """#!/bin/sh
 # Stands for HAProxy: keeps what Ray's template opens to all interfaces on the loopback.
+[ -e "$(dirname "$0")/closed" ] && exit 1
 before=
 for argument do
   if [ "$before" = -f ]; then
@@ -22,8 +31,14 @@ for argument do
   fi
   before=$argument
 done
-exec {binary} "$@"
+exec {session}{binary} "$@"
 """
+SOCKET = "s"
+"""HAProxy's, for commands. A short name: it takes a path of 97 characters."""
+ASKING_S = 5.0
+"""For an answer on it."""
+CLOSED = "closed"
+"""File beside the script, with which no HAProxy starts any more."""
 RETRY_ON = "conn-failure empty-response response-timeout"
 """Where a request is sent to another replica: its own died. Never on 503, which is an answer."""
 
@@ -42,9 +57,11 @@ def use_haproxy(folder: Path) -> bool:
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0" or (binary := haproxy_binary()) is None:
         return False
     script = folder / "haproxy.sh"
-    script.write_text(SCRIPT.format(binary=shlex.quote(binary)))
+    # Ctrl-C in a terminal reaches all processes of a session, and ends a HAProxy at once.
+    session = "setsid " if shutil.which("setsid") else ""
+    script.write_text(SCRIPT.format(session=session, binary=shlex.quote(binary)))
     script.chmod(0o700)
-    stats, metrics = free_ports(2)
+    stats, metrics, fallback = free_ports(3)
     settings: dict[str, object] = {
         "RAY_SERVE_ENABLE_HA_PROXY": 1,
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": 1,
@@ -58,17 +75,72 @@ def use_haproxy(folder: Path) -> bool:
         # How long a replica that is stopped goes on answering; HAProxy knows within a second that it is.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": 2,
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+        # Of the proxy for an application without replicas: fixed otherwise, so that two servers would meet there.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": fallback,
     }
     for name, file in (
         ("CONFIG_FILE_LOC", "haproxy.cfg"),
-        ("SOCKET_PATH", "haproxy.sock"),
-        ("METRICS_SOCKET_PATH", "metrics.sock"),
+        ("SOCKET_PATH", SOCKET),
+        ("METRICS_SOCKET_PATH", "m"),
         ("SERVER_STATE_FILE", "server-state"),
     ):
         settings[f"RAY_SERVE_HAPROXY_{name}"] = folder / file
     for name, value in settings.items():
         os.environ.setdefault(name, str(value))
     return True
+
+
+def close_front(folder: Path, timeout_s: float) -> bool:
+    """Refuse new connections, and wait until HAProxy has passed on the answers to all requests that it took.
+
+    It may go on running: clients that keep their connections, without a request, hold up its end.
+
+    Args:
+        folder: as given to ``use_haproxy``; its name is the mark of that Ray's processes.
+        timeout_s: how long to wait at most.
+
+    Returns:
+        whether everything was answered.
+    """
+    (folder / CLOSED).touch()
+    deadline = time.monotonic() + timeout_s
+    with contextlib.ExitStack() as opened:
+        # Connected before: told to stop, it takes commands from those alone that it knows.
+        consoles = [opened.enter_context(socket.socket(socket.AF_UNIX)) for _ in folder.glob(f"*/{SOCKET}")]
+        for console, path in zip(consoles, folder.glob(f"*/{SOCKET}"), strict=True):
+            console.settimeout(ASKING_S)
+            with contextlib.suppress(OSError):
+                console.connect(str(path))
+                _ask(console, "prompt")
+        while True:
+            processes = [process for process in marked(folder.name) if _is_haproxy(process)]
+            for process in processes:  # again and again: one may have been starting
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(signal.SIGUSR1)
+            # One that was replaced, as happens when a replica comes or goes, ends by itself when it has answered.
+            answering = any("fe=http_frontend" in _ask(console, "show sess") for console in consoles)
+            if not answering and len(processes) <= 1:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+
+
+def _ask(console: socket.socket, command: str) -> str:
+    """What HAProxy answers; nothing where it has ended."""
+    answer = b""
+    with contextlib.suppress(OSError):
+        console.sendall(command.encode() + b"\n")
+        while not answer.endswith(b"\n> ") and (received := console.recv(65536)):
+            answer += received
+    return answer.decode()
+
+
+def _is_haproxy(process: psutil.Process) -> bool:
+    try:
+        return bool(process.name() == "haproxy" and is_alive(process))
+    except psutil.Error:
+        return False
 
 
 def haproxy_binary() -> str | None:

@@ -1,0 +1,185 @@
+"""The life of a server: a thread starts it, waits, and ends it in order, while the main thread minds signals and Ray.
+
+Signals never interrupt what Ray does: the thread asks for them between its steps. Where its Ray has died, nothing is
+asked of Ray any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from cluster import environment
+from cluster.connection import abandon, leave, lost, start_or_join
+from protclip.errors import ConfigError
+from protclip.terminal import echo
+from serve.haproxy import close_front, use_haproxy
+from serve.signals import Signals
+
+if TYPE_CHECKING:
+    from serve.settings import AppArgs
+
+APP_NAME = "protclip"
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Of a Ray that is started here: what travels between the replicas is small, and Ray would take 30 % of the memory."""
+ANSWERING_S = 30.0
+"""After a signal: for what is under way to be answered."""
+ENDING_S = 15.0
+"""After that: for all processes to end."""
+WATCH_S = 0.2
+"""Between two looks at Ray and for signals."""
+
+
+def run(index: str, checkpoint: str, host: str, port: int, signals: Signals) -> None:
+    """Serve until a signal comes, or Ray dies.
+
+    It returns when it was ended by a signal after it was ready, and exits with 128 + the signal's number before, with 1
+    where Ray died.
+
+    Raises:
+        ProtclipError: if the index, the checkpoint or the address cannot be served, or Ray does not start.
+    """
+    server = _Server(index, checkpoint, host, port)
+    # The kernel ends Ray's processes with the thread that started them.
+    thread = threading.Thread(target=server.run, name="server", daemon=True)
+    thread.start()
+    deadline = None
+    while not server.ended.wait(WATCH_S):
+        if died := lost():
+            echo(f"error: the server ends, for {died}", err=True)
+            _end_at_once(1)
+        if received := signals.received():
+            server.stop.set()
+            deadline = deadline or time.monotonic() + ANSWERING_S + ENDING_S
+            if len(received) > 1 or not server.uses_ray or time.monotonic() > deadline:
+                _end_at_once(128 + received[-1])
+    thread.join()
+    if not server.uses_ray:
+        signals.unblock()
+    if server.error is not None:
+        raise server.error
+    echo("stopped")
+    if not server.was_ready:
+        sys.exit(128 + signals.received()[0])
+
+
+class _Server:
+    """What the thread does."""
+
+    def __init__(self, index: str, checkpoint: str, host: str, port: int) -> None:
+        self.index = index
+        self.checkpoint = checkpoint
+        self.host = host
+        self.port = port
+        self.stop = threading.Event()
+        """Set when it shall end."""
+        self.uses_ray = False
+        """Before, there is nothing that must be ended in order."""
+        self.was_ready = False
+        self.error: BaseException | None = None
+        self.ended = threading.Event()
+        self._haproxy_folder: Path | None = None
+        self._deployed = False
+        self._joined = environment.address() is not None
+
+    def run(self) -> None:
+        try:
+            args = self._check()
+            self.uses_ray = True
+            try:
+                self._start(args)
+                self.stop.wait()
+            finally:
+                self._end()
+        except _Stopped:
+            pass
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended.set()
+
+    def _check(self) -> AppArgs:
+        echo("checking the index and the model", err=True)
+        from protclip import files
+        from serve.ports import check_port
+        from serve.settings import AppArgs, check_args
+
+        args = AppArgs(index=files.absolute(self.index), checkpoint=files.absolute(self.checkpoint))
+        check_args(args, verify=not files.is_url(args.index))
+        environment.refuse_open_door(self.host, f"--host {self.host}")
+        check_port(self.host, self.port)
+        return args
+
+    def _start(self, args: AppArgs) -> None:
+        # Ray runs its workers at niceness 15: on a busy machine the server would start and answer last of all.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        echo("joining the Ray cluster" if self._joined else "starting Ray", err=True)
+        start_or_join(object_store_bytes=OBJECT_STORE_BYTES, before_start=self._choose_proxy)
+        self._go_on()
+        # Serve is imported after its variables were set.
+        from ray import serve
+        from ray.serve.config import HTTPOptions
+        from ray.serve.schema import LoggingConfig
+
+        from serve.app import build_app
+
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
+        serve.start(http_options=HTTPOptions(host=self.host, port=self.port), logging_config=logs)
+        self._go_on()
+        echo("loading the model and the index", err=True)
+        self._deployed = True
+        try:
+            serve.run(build_app(args), name=APP_NAME, route_prefix="/", logging_config=logs)
+        except RuntimeError as error:
+            raise ConfigError(f"the application did not start: {error}") from error
+        self._go_on()
+        url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        echo(f"ready: {url}  (routes and forms: {url}/docs; Ctrl-C stops it)")
+        self.was_ready = True
+
+    def _choose_proxy(self, folder: Path) -> None:
+        # Behind HAProxy the replicas' own ports listen where the front does.
+        if environment.is_loopback(self.host) and use_haproxy(folder):
+            self._haproxy_folder = folder
+
+    def _go_on(self) -> None:
+        if self.stop.is_set():
+            raise _Stopped
+
+    def _end(self) -> None:
+        import ray
+
+        if not ray.is_initialized():
+            leave()
+            return
+        if self._haproxy_folder is not None:
+            # With HAProxy everything has been answered, and all of Ray may go at once.
+            if self.was_ready and not close_front(self._haproxy_folder, ANSWERING_S):
+                echo(f"warning: not everything was answered within {ANSWERING_S:.0f} s", err=True)
+        elif self._deployed and (self._joined or self.was_ready):
+            from ray import serve
+
+            try:
+                serve.delete(APP_NAME)
+            except TimeoutError:
+                echo("warning: the application did not end in time", err=True)
+            if self._joined and not serve.status().applications:
+                serve.shutdown()  # type: ignore[no-untyped-call]
+        leave()
+
+
+class _Stopped(Exception):  # noqa: N818
+    """A signal came before the server was ready."""
+
+
+def _end_at_once(code: int) -> NoReturn:
+    abandon()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,112 @@
+"""``protclip serve`` as a process of its own, as an operator has it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+from ports import free_port
+
+from cluster.processes import end_marked, mark_of, marked
+
+COMMAND = (sys.executable, "-m", "protclip", "serve")
+START_S = 120.0
+"""For a server on a busy machine to be ready."""
+
+
+class Running:
+    """A server that was started; it lives until it is ended."""
+
+    def __init__(self, index: str, checkpoint: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+        """Start it, on a Ray of its own, without waiting."""
+        self.folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # short, for the sockets of its Ray
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.process = subprocess.Popen(
+            [*COMMAND, index, "--checkpoint", checkpoint, "--port", str(self.port), *arguments],
+            env={**own, "TMPDIR": str(self.folder), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.said = ""
+
+    def wait_ready(self) -> Running:
+        """Wait until it says that it is ready."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+            if line.startswith("ready: "):
+                return self
+        raise AssertionError(f"it ended with {self.process.wait()}: {self.said}")
+
+    def children(self) -> list[psutil.Process]:
+        """Processes below it, its Ray's."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def named(self, name: str) -> list[psutil.Process]:
+        """Those of its processes whose first argument holds the name."""
+        found = []
+        for process in self.children():
+            try:
+                if name in process.cmdline()[0]:
+                    found.append(process)
+            except (psutil.Error, IndexError):
+                continue
+        return found
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, to it alone."""
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float) -> int:
+        """Its exit code, with what it said since in ``said``."""
+        output, _ = self.process.communicate(timeout=timeout_s)
+        self.said += output
+        return self.process.returncode
+
+    def left(self) -> list[str]:
+        """What is there of it: processes by their names, folders, its port."""
+        new = [path for path in self.folder.glob("*/*") if path.is_dir()]
+        processes = [process for path in new for process in marked(path.name)]
+        processes += [process for process in psutil.process_iter() if self._in_session(process)]
+        ports = [one.laddr.port for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+        return [
+            *(f"{process.name()} {mark_of(process)}" for process in processes if process.is_running()),
+            *map(str, new),
+            *(f"port {port}" for port in ports if port == self.port),
+        ]
+
+    def kill(self) -> None:
+        """End what is left of it, whatever happened."""
+        self.process.kill()
+        self.process.communicate()
+        for path in self.folder.glob("*/*"):
+            end_marked(path.name)
+        shutil.rmtree(self.folder)
+
+    def _in_session(self, process: psutil.Process) -> bool:
+        try:
+            return os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE
+        except (ProcessLookupError, psutil.Error):
+            return False
+
+
+def wait_until(is_true: object, what: str, timeout_s: float = 60.0) -> None:
+    """Look again and again until it is true."""
+    deadline = time.monotonic() + timeout_s
+    while not is_true():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
