@@ -17,6 +17,7 @@ from protclip import files
 from protclip.errors import ConfigError
 from protclip.terminal import echo
 from serve.haproxy import use_haproxy
+from serve.keys import NO_FILES, NO_KEYS
 from serve.settings import AppArgs, check_args
 
 APP_NAME = "protclip"
@@ -29,7 +30,25 @@ OBJECT_STORE_BYTES = 256 * 2**20
 @click.option("--checkpoint", required=True, help="Folder or URL of the model that made the index.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
+@click.option(
+    "--keys",
+    help="File of the keys that clients must give (`protclip make-key` makes them), or 'environment' for the variable "
+    "PROTCLIP_KEYS. Beyond the loopback there must be keys.  [default: none]",
+)
+@click.option("--allowed-host", multiple=True, help="A further name that a Host header may have on the loopback.")
+@click.option("--cors-origin", multiple=True, help="An origin whose pages may ask, such as https://lab.example.org.")
+@click.option("--request-log", help="File to which a line of JSON is appended for each request.")
+def main(
+    *,
+    index: str,
+    checkpoint: str,
+    host: str,
+    port: int,
+    keys: str | None,
+    allowed_host: tuple[str, ...],
+    cors_origin: tuple[str, ...],
+    request_log: str | None,
+) -> None:
     """Serve embedding and search in the INDEX over HTTP, in the dtype of the index.
 
     It starts a Ray of its own on this machine, or joins the one that RAY_ADDRESS names:
@@ -39,9 +58,17 @@ def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
 
     The routes are POST /v1/embed, POST /v1/search, GET /health and, with forms to try them, GET /docs.
     """
-    args = AppArgs(index=files.absolute(index), checkpoint=files.absolute(checkpoint))
-    check_args(args, verify=not files.is_url(args.index))
+    args = AppArgs(
+        index=files.absolute(index),
+        checkpoint=files.absolute(checkpoint),
+        keys=NO_KEYS if keys is None else keys if keys in NO_FILES else files.absolute(keys),
+        allowed_hosts=allowed_host,
+        cors_origins=cors_origin,
+        request_log=request_log and files.absolute(request_log),
+    )
+    refuse_open_server(host, args)
     environment.refuse_open_door(host, f"--host {host}")
+    check_args(args, verify=not files.is_url(args.index))
     _check_port(host, port)
     try:
         _run(args, host, port)
@@ -54,6 +81,10 @@ def _run(args: AppArgs, host: str, port: int) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
 
     import ray
+
+    from serve.front import use_front
+
+    use_front()
 
     # Ray runs its workers at niceness 15: on a busy machine the server would start and answer last of all.
     os.environ.setdefault("RAY_worker_niceness", "0")
@@ -73,6 +104,8 @@ def _run(args: AppArgs, host: str, port: int) -> None:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
         serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=logs)
+        # A Serve that runs on the cluster already goes on listening where it did.
+        refuse_open_server(_served_host(), args)
         try:
             serve.run(build_app(args), name=APP_NAME, route_prefix="/", logging_config=logs)
         except RuntimeError as error:
@@ -92,6 +125,32 @@ def _run(args: AppArgs, host: str, port: int) -> None:
             if not joined or not serve.status().applications:
                 serve.shutdown()  # type: ignore[no-untyped-call]
             leave()
+
+
+def refuse_open_server(host: str, args: AppArgs) -> None:
+    """Refuse to answer whoever asks where other machines may.
+
+    Args:
+        host: the address or name that is listened on.
+        args: the settings.
+
+    Raises:
+        ConfigError: if there are no keys and the host is not the loopback.
+    """
+    if args.keys == NO_KEYS and not environment.is_loopback(host):
+        raise ConfigError(
+            f"the server would listen on {host} without keys, and answer whoever reaches it; give --keys FILE with "
+            "keys by `protclip make-key NAME`, or listen on the loopback, --host 127.0.0.1."
+        )
+
+
+def _served_host() -> str:
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    assert client is not None
+    host: str = client.http_config.host
+    return host
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -23,6 +23,7 @@ from cluster.processes import MARK_VARIABLE
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
 from ray_jobs.local_head import start_head, stop_head
 from serve.haproxy import SCRIPT, haproxy_binary, use_haproxy
+from serve.keys import new_key
 from serve.main import main
 from serve.settings import AppArgs, check_args
 
@@ -73,7 +74,8 @@ def test_a_port_in_use_is_named_before_ray_starts(folders):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_tokens_are_not_switched_off_where_others_can_reach(folders, monkeypatch, host):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    error = start(folders.args.index, folders.args.checkpoint, "--host", host)
+    monkeypatch.setenv("PROTCLIP_KEYS", new_key("a")[1])
+    error = start(folders.args.index, folders.args.checkpoint, "--host", host, "--keys", "environment")
     assert isinstance(error, ConfigError) and f"RAY_AUTH_MODE=disabled with --host {host}" in str(error)
 
 
@@ -119,7 +121,7 @@ def test_a_config_files_args_become_settings():
     builder = getattr(importlib.import_module(module), name)
     settings = inspect.signature(builder).parameters["args"].annotation
     assert settings is AppArgs
-    assert set(application["args"]) == {"index", "checkpoint"}
+    assert set(application["args"]) == {"index", "checkpoint", "keys"}
     settings.model_validate(application["args"])
 
 
