@@ -84,6 +84,11 @@ def envelope(status: int, kind: str, message: str, headers: Mapping[str, str] | 
     return JSONResponse({"error": error}, status, headers=headers)
 
 
+def internal_error() -> JSONResponse:
+    """The envelope of what is the server's fault: the client learns no details."""
+    return envelope(500, "InternalError", "The server failed on this request; its log says why.")
+
+
 def answer_to(error: ProtclipError | OverloadedError) -> JSONResponse:
     """The envelope of an error of ours, with the headers that its status asks for."""
     headers = {}
@@ -143,8 +148,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def internal(_: Request, _error: Exception) -> JSONResponse:
-        # Starlette raises it again after the answer, so that it is logged whole; the client learns no details.
-        return envelope(500, "InternalError", "The server failed on this request; its log says why.")
+        # Starlette raises it again after the answer, so that it is logged whole.
+        return internal_error()
 
 
 def describe(problems: Sequence[Any]) -> str:

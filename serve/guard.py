@@ -31,7 +31,7 @@ from serve.errors import (
     ForbiddenHostError,
     OverloadedError,
     answer_to,
-    envelope,
+    internal_error,
 )
 from serve.keys import Keys, read_keys
 from serve.settings import AppArgs, Limits
@@ -127,9 +127,10 @@ class _Request:
         timeout_s = guard.limits.request_timeout_s
         context = RequestContext(request_id=self.request_id, deadline=started + timeout_s)
         token = current.set(context)
+        error: ProtclipError | OverloadedError | None = None
         try:
-            async with asyncio.timeout(timeout_s):
-                try:
+            try:
+                async with asyncio.timeout(timeout_s):
                     self.key = self._admit()
                     if self.key is not None:
                         current.set(replace(context, key=self.key))
@@ -139,16 +140,16 @@ class _Request:
                             return  # the client has gone
                         self._check_body()
                     await guard.app(self.scope, self._replay, self._send)
-                except (ProtclipError, OverloadedError) as error:
-                    await self._refuse(error)
-        except TimeoutError:
-            await self._refuse(DeadlineError(f"there was no answer within {timeout_s:g} s; ask again later."))
-        except Exception:
-            logger.exception("request %s failed", self.request_id)
-            if self.status is None:
-                await envelope(500, "InternalError", "The server failed on this request; its log says why.")(
-                    self.scope, self.receive, self._send
-                )
+            except (ProtclipError, OverloadedError) as refusal:
+                error = refusal
+            except TimeoutError:
+                error = DeadlineError(f"there was no answer within {timeout_s:g} s; ask again later.")
+            except Exception:
+                logger.exception("request %s failed", self.request_id)
+                if self.status is None:
+                    await internal_error()(self.scope, self.receive, self._send)
+            if error is not None:
+                await self._refuse(error)
         finally:
             current.reset(token)
             if guard.log is not None:

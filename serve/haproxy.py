@@ -9,21 +9,24 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 from cluster.ports import free_ports
 
 SCRIPT = """#!/bin/sh
-# Stands for HAProxy: keeps what Ray's template opens to all interfaces on the loopback.
+# Stands for HAProxy: makes the configuration that Ray has written into ours, then starts it.
 before=
 for argument do
   if [ "$before" = -f ]; then
-    sed -i -e 's/^    bind :/    bind 127.0.0.1:/' -e 's/^  bind \\*:/  bind 127.0.0.1:/' "$argument"
+    {python} -I {program} "$argument" || exit 1
   fi
   before=$argument
 done
 exec {binary} "$@"
 """
+BUFFER_BYTES = 65_536
+"""Of a request, head and body: what fits can be sent to another replica."""
 RETRY_ON = "conn-failure empty-response response-timeout"
 """Where a request is sent to another replica: its own died. Never on 503, which is an answer."""
 
@@ -42,7 +45,7 @@ def use_haproxy(folder: Path) -> bool:
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0" or (binary := haproxy_binary()) is None:
         return False
     script = folder / "haproxy.sh"
-    script.write_text(SCRIPT.format(binary=shlex.quote(binary)))
+    script.write_text(script_for(binary))
     script.chmod(0o700)
     stats, metrics = free_ports(2)
     settings: dict[str, object] = {
@@ -50,6 +53,7 @@ def use_haproxy(folder: Path) -> bool:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": 1,
         "RAY_SERVE_HAPROXY_BINARY_PATH": script,
         "RAY_SERVE_HAPROXY_NBTHREAD": min(4, os.cpu_count() or 1),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": BUFFER_BYTES,
         "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
         "RAY_SERVE_HAPROXY_RETRIES": 3,
         "RAY_SERVE_HAPROXY_STATS_PORT": stats,
@@ -69,6 +73,13 @@ def use_haproxy(folder: Path) -> bool:
     for name, value in settings.items():
         os.environ.setdefault(name, str(value))
     return True
+
+
+def script_for(binary: str) -> str:
+    """The script that stands for HAProxy's binary."""
+    program = str(Path(__file__).with_name("haproxy_config.py"))
+    quoted = {name: shlex.quote(path) for name, path in (("python", sys.executable), ("program", program))}
+    return SCRIPT.format(**quoted, binary=shlex.quote(binary))
 
 
 def haproxy_binary() -> str | None:
