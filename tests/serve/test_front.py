@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -126,11 +127,10 @@ def test_a_header_without_end_is_refused_before_it_has_come(port):
 def test_a_trailer_without_end_ends_the_connection(port):
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\na: ")
-        connection.sendall(b"b" * (MAX_HEAD_BYTES + 1))
-        with pytest.raises(ConnectionError):
-            while connection.recv(100):
-                pass
-            raise ConnectionError  # ended without a reset
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1_000):  # what is in the buffers of sockets is not yet counted
+                connection.sendall(b"b" * MAX_HEAD_BYTES)
+            pytest.fail("a trailer of 32 MB was taken")
 
 
 def test_what_is_no_http_is_400(port):
