@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from protclip.errors import CheckpointError, RequestError
 from protclip.index.embeddings import Dtype
@@ -23,6 +23,7 @@ from protclip.retrieval import Retriever
 from serve import context
 from serve.api import make_api
 from serve.batching import Batcher
+from serve.guard import guard
 from serve.loopback import keep_to_loopback
 from serve.schemas import IndexInfo
 from serve.settings import AppArgs
@@ -82,8 +83,8 @@ class Replica:
             self._scan, max_batch_cost=SCANS_AT_ONCE, max_cost_before=MAX_SCANS, name="scans"
         )
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # Ray Serve calls it by this name, after __init__
-        return make_api(self, self.args.limits)
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve calls it by this name, after __init__
+        return guard(make_api(self, self.args.limits), self.args)
 
     async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
         """Texts, or sequences, as vectors.

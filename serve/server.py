@@ -11,8 +11,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster import environment
 from cluster.connection import abandon, leave, lost, start_or_join
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from serve.settings import AppArgs
 
 APP_NAME = "protclip"
+PATHS = ("index", "checkpoint", "request_log")
+"""Settings that replicas, which run in other folders, need as absolute paths."""
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a Ray that is started here: what travels between the replicas is small, and Ray would take 30 % of the memory."""
 ANSWERING_S = 30.0
@@ -35,8 +38,13 @@ WATCH_S = 0.2
 """Between two looks at Ray and for signals."""
 
 
-def run(index: str, checkpoint: str, host: str, port: int, signals: Signals) -> None:
+def run(settings: Mapping[str, Any], host: str, port: int, signals: Signals) -> None:
     """Serve until a signal comes, or Ray dies.
+
+    Args:
+        settings: of ``AppArgs``, paths as they were typed; without keys, everybody who reaches the server may ask.
+        host, port: where it listens.
+        signals: that end it.
 
     It returns when it was ended by a signal after it was ready, and exits with 128 + the signal's number before, with 1
     where Ray died.
@@ -44,7 +52,7 @@ def run(index: str, checkpoint: str, host: str, port: int, signals: Signals) -> 
     Raises:
         ProtclipError: if the index, the checkpoint or the address cannot be served, or Ray does not start.
     """
-    server = _Server(index, checkpoint, host, port)
+    server = _Server(settings, host, port)
     # The kernel ends Ray's processes with the thread that started them.
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()
@@ -71,9 +79,8 @@ def run(index: str, checkpoint: str, host: str, port: int, signals: Signals) -> 
 class _Server:
     """What the thread does."""
 
-    def __init__(self, index: str, checkpoint: str, host: str, port: int) -> None:
-        self.index = index
-        self.checkpoint = checkpoint
+    def __init__(self, settings: Mapping[str, Any], host: str, port: int) -> None:
+        self.settings = settings
         self.host = host
         self.port = port
         self.stop = threading.Event()
@@ -106,18 +113,25 @@ class _Server:
     def _check(self) -> AppArgs:
         echo("checking the index and the model", err=True)
         from protclip import files
+        from serve.keys import NO_FILES, NO_KEYS, refuse_open_server
         from serve.ports import check_port
         from serve.settings import AppArgs, check_args
 
-        args = AppArgs(index=files.absolute(self.index), checkpoint=files.absolute(self.checkpoint))
-        check_args(args, verify=not files.is_url(args.index))
+        keys = self.settings["keys"] or NO_KEYS
+        refuse_open_server(self.host, keys)
         environment.refuse_open_door(self.host, f"--host {self.host}")
+        paths = {name: path and files.absolute(path) for name in PATHS for path in [self.settings[name]]}
+        args = AppArgs(**{**self.settings, **paths, "keys": keys if keys in NO_FILES else files.absolute(keys)})
+        check_args(args, verify=not files.is_url(args.index))
         check_port(self.host, self.port)
         return args
 
     def _start(self, args: AppArgs) -> None:
         # Ray runs its workers at niceness 15: on a busy machine the server would start and answer last of all.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        from serve.front import use_front
+
+        use_front()
         echo("joining the Ray cluster" if self._joined else "starting Ray", err=True)
         start_or_join(object_store_bytes=OBJECT_STORE_BYTES, before_start=self._choose_proxy)
         self._go_on()
@@ -127,10 +141,13 @@ class _Server:
         from ray.serve.schema import LoggingConfig
 
         from serve.app import build_app
+        from serve.keys import refuse_open_server
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
         serve.start(http_options=HTTPOptions(host=self.host, port=self.port), logging_config=logs)
+        # A Serve that runs on the cluster already goes on listening where it did.
+        refuse_open_server(_served_host(), args.keys)
         self._go_on()
         echo("loading the model and the index", err=True)
         self._deployed = True
@@ -176,6 +193,15 @@ class _Server:
 
 class _Stopped(Exception):  # noqa: N818
     """A signal came before the server was ready."""
+
+
+def _served_host() -> str:
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    assert client is not None
+    host: str = client.http_config.host
+    return host
 
 
 def _end_at_once(code: int) -> NoReturn:
