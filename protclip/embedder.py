@@ -23,9 +23,7 @@ from protclip.inputs import Items, listed
 from protclip.model.dual_encoder import DualEncoder, Layer
 from protclip.model.encoders import Kind
 from protclip.passes import Form, Passes, default_tokens_per_batch, usable_device
-
-LongPolicy = Literal["truncate", "error", "window-mean"]
-"""What becomes of a protein that is longer than the model sees."""
+from protclip.questions import LongPolicy
 
 
 class PassArguments(TypedDict, total=False):

@@ -21,7 +21,7 @@ from protclip.hashing import hash64
 from protclip.index.embeddings import Content, Dtype
 from protclip.index.index import Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
-from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question
+from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question, Row
 from protclip.uniprot.residues import checked_residues
 
 if TYPE_CHECKING:
@@ -156,7 +156,13 @@ class Retriever:
                 for i, vector in zip(mine, embed([prepared[i].ids for i in mine]), strict=True):
                     vectors[i] = vector
         return [
-            Asked(question=one.question, vector=vector, kind=one.kind, truncated=one.truncated)
+            Asked(
+                question=one.question,
+                vector=vector,
+                kind=one.kind,
+                truncated=one.truncated,
+                num_tokens=one.num_tokens,
+            )
             for one, vector in zip(prepared, vectors, strict=True)
             if vector is not None
         ]
@@ -239,10 +245,19 @@ class Retriever:
         if not len(texts):
             raise RequestError("no text is given; one or more are needed.")
         model = self._model()
-        logits_NT = model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)).astype(np.float64)
-        exp_NT = np.exp(logits_NT - logits_NT.max(axis=1, keepdims=True))
-        shares: NDArray[np.float32] = (exp_NT / exp_NT.sum(axis=1, keepdims=True)).astype(np.float32)
-        return shares
+        return softmax(model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)))
+
+    def row(self, accession: str) -> Row:
+        """What the index knows of a protein.
+
+        Raises:
+            NotFoundError: if the index does not hold it.
+        """
+        for index in self.indexes.values():
+            rows, _ = index.find("accession", [accession])
+            if len(rows):
+                return cast(Row, index.rows(rows[:1])[0])
+        raise NotFoundError(f"accession {accession!r:.80}: the index does not hold it.")
 
     def explain(
         self, sequence: str, text: str, *, accession: str | None = None, window: int | None = None, stride: int = 1
@@ -345,6 +360,13 @@ class Retriever:
                 for i in owners[values[number]]:
                     own[i].append(int(row))
         return [np.unique(np.array(rows, np.int64)) for rows in own]
+
+
+def softmax(logits_NT: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each row, (n, T); computed in float64."""
+    exp_NT = np.exp(logits_NT.astype(np.float64) - logits_NT.max(axis=1, keepdims=True))
+    shares: NDArray[np.float32] = (exp_NT / exp_NT.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
 
 
 def _percentiles(index: Index, scores: NDArray[np.float32], kind: Content | None) -> list[float | None]:

@@ -75,6 +75,10 @@ class Batcher(Generic[Job, Result]):
         result: Result = await waiting.future
         return result
 
+    def waiting(self) -> tuple[int, int]:
+        """Jobs that wait, and their tokens."""
+        return len(self._waiting), self._waiting_tokens
+
     async def _run_all(self) -> None:
         try:
             while batch := self._next_batch():
