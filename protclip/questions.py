@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal, Required
+from typing import Any, Required
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,6 @@ from protclip.uniprot.residues import checked_residues
 
 COLUMNS = tuple(name for name in METADATA.names if name not in (*NOT_SHOWN, "accession"))
 """What an answer may show of a row beside its accession."""
-
-LongPolicy = Literal["truncate", "error", "window-mean"]
-"""What becomes of a protein that is longer than the model sees."""
 
 
 class Row(TypedDict, total=False):

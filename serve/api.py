@@ -19,12 +19,13 @@ from pydantic_core import to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from protclip.errors import PayloadTooLargeError, RequestError
-from protclip.questions import Answer, Asked, LongPolicy, Options, Question, Row
+from protclip.inputs import LongPolicy
+from protclip.questions import Answer, Asked, Options, Question, Row
 from protclip.retrieval import softmax
 from protclip.version import __version__
 from serve.errors import NotReadyError, envelope, install_error_handlers, status_of
 from serve.metrics import Load, Measured, Metrics
-from serve.openapi import OF_ANY, OF_BODY, body_of, describe, responses
+from serve.openapi import OF_ANY, OF_BODY, REQUEST_ID, body_of, describe, responses
 from serve.schemas import (
     MAX_NAME_LENGTH,
     PROTEIN_MODEL,
@@ -150,8 +151,8 @@ def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[type[F
                 name=endpoint.__name__,
                 description=endpoint.__doc__,
                 response_model=answer,
-                responses=responses(path, 404, *OF_BODY, *OF_ANY),
-                openapi_extra=body_of(path, form),
+                responses=responses(404, *OF_BODY, *OF_ANY),
+                openapi_extra=body_of(form),
             )
             return endpoint
 
@@ -225,7 +226,7 @@ def add_facts(app: FastAPI, backend: Backend, limits: Limits, stuck_after_s: flo
     """The routes that say what is there and how it is."""
 
     def get(path: str, answer: Any, *statuses: int) -> Callable[[Endpoint], Endpoint]:
-        return app.get(path, response_model=answer, responses=responses(path, *statuses))
+        return app.get(path, response_model=answer, responses=responses(*statuses))
 
     @get("/v1/models", ModelsResponse, *OF_ANY)
     async def models() -> Response:
@@ -281,7 +282,10 @@ def add_facts(app: FastAPI, backend: Backend, limits: Limits, stuck_after_s: flo
     @app.get(
         "/metrics",
         response_class=Response,
-        responses={**responses("/metrics", *OF_ANY), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses={
+            **responses(*OF_ANY),
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "headers": REQUEST_ID},
+        },
     )
     async def metrics() -> Response:
         """The numbers of the replica that answers, in Prometheus's form."""

@@ -19,8 +19,9 @@ from protclip import files
 from protclip.data.windows import window_starts, window_weights
 from protclip.errors import CheckpointError, RequestError
 from protclip.index.embeddings import Dtype
+from protclip.inputs import LongPolicy
 from protclip.manifest import FILE_NAME, read_manifest
-from protclip.questions import Answer, Asked, LongPolicy, Options, Prepared, Question, Row
+from protclip.questions import Answer, Asked, Options, Prepared, Question, Row
 from protclip.retrieval import Retriever
 from serve.api import make_api
 from serve.batching import Batcher

@@ -40,7 +40,7 @@ class Metrics:
     """The counters of a replica; they may be written from any thread."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for each, that says when it began
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that says when it began
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Counter("protclip_requests", "Answered requests.", ["route", "status"], registry=self.registry)

@@ -14,7 +14,7 @@ from serve.schemas_answers import ErrorResponse
 
 _ID = "0b9c6a1e5d3f4c2a8e7f6d5c4b3a2918"
 _HEX = "ed610b08" * 8
-_REQUEST_ID = {"X-Request-Id": {"description": "As in errors and in the log.", "schema": {"type": "string"}}}
+REQUEST_ID = {"X-Request-Id": {"description": "As in errors and in the log.", "schema": {"type": "string"}}}
 _RETRY = {"Retry-After": {"description": "Seconds after which to ask again.", "schema": {"type": "integer"}}}
 
 ERRORS: Mapping[int, tuple[str, str, str]] = {
@@ -112,30 +112,22 @@ ANSWERS: Mapping[str, Any] = {
 """Route → example of its answer."""
 
 
-def responses(path: str, *statuses: int, answer: str = "The answer.") -> dict[int | str, dict[str, Any]]:
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a route may answer: 200, and errors in the one form."""
-    described: dict[int | str, dict[str, Any]] = {200: {"description": answer, "headers": _REQUEST_ID}}
-    if path in ANSWERS:
-        described[200]["content"] = {"application/json": {"example": ANSWERS[path]}}
+    described: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "headers": REQUEST_ID}}
     for status in sorted(statuses):
-        kind, message, description = ERRORS[status]
-        example = {"error": {"type": kind, "message": message, "request_id": _ID}}
         described[status] = {
             "model": ErrorResponse,
-            "description": description,
-            "headers": _REQUEST_ID | (_RETRY if status in (429, 503) else {}),
-            "content": {"application/json": {"example": example}},
+            "description": ERRORS[status][2],
+            "headers": REQUEST_ID | (_RETRY if status in (429, 503) else {}),
         }
     return described
 
 
-def body_of(path: str, form: type[Form]) -> dict[str, Any]:
+def body_of(form: type[Form]) -> dict[str, Any]:
     """A route's body, for ``openapi_extra``."""
-    examples = {name: {"value": value} for name, value in REQUESTS[path].items()}
     reference = {"$ref": f"#/components/schemas/{form.__name__}"}
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": reference, "examples": examples}}}
-    }
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
 
 
 def describe(app: FastAPI, forms: Sequence[type[Form]], *, secured: bool) -> dict[str, Any]:
@@ -154,6 +146,20 @@ def describe(app: FastAPI, forms: Sequence[type[Form]], *, secured: bool) -> dic
     )
     components = schema.setdefault("components", {})
     components.setdefault("schemas", {}).update(bodies["$defs"])
+    # Here, since FastAPI leaves what is null out of examples that a route gives it.
+    for path, methods in schema["paths"].items():
+        for operation in methods.values():
+            if "requestBody" in operation:
+                examples = {name: {"value": value} for name, value in REQUESTS[path].items()}
+                operation["requestBody"]["content"]["application/json"]["examples"] = examples
+            for status, answer in operation["responses"].items():
+                if status != "200":
+                    kind, message, _ = ERRORS[int(status)]
+                    example: Any = {"error": {"type": kind, "message": message, "request_id": _ID}}
+                else:
+                    example = ANSWERS.get(path)
+                if example is not None:
+                    answer["content"]["application/json"]["example"] = example
     if secured:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, methods in schema["paths"].items():

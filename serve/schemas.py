@@ -21,7 +21,8 @@ from pydantic_core import CoreSchema
 
 from protclip.errors import NotFoundError, RequestError
 from protclip.index.embeddings import Content
-from protclip.questions import COLUMNS, LongPolicy, Options, Question
+from protclip.inputs import LongPolicy
+from protclip.questions import COLUMNS, Options, Question
 from serve.errors import describe
 from serve.settings import Limits
 
