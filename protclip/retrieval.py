@@ -22,7 +22,7 @@ from protclip.hashing import hash64
 from protclip.index.embeddings import Content, Dtype
 from protclip.index.index import Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
-from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question
+from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question, Row
 from protclip.uniprot.residues import checked_residues
 
 if TYPE_CHECKING:
@@ -167,10 +167,15 @@ class Retriever:
         if len(windows) == 1:
             return windows[0]
         mean_D = weights @ np.stack([one.vector for one in windows])
-        return Asked(question=question, vector=mean_D / np.linalg.norm(mean_D), kind="protein")
+        return Asked(
+            question=question,
+            vector=mean_D / np.linalg.norm(mean_D),
+            kind="protein",
+            num_tokens=sum(one.num_tokens for one in windows),
+        )
 
-    def proteins(self, accessions: Sequence[str]) -> list[Hit]:
-        """What the index of proteins, or else that of texts, says of each accession; rank and score are not set.
+    def proteins(self, accessions: Sequence[str]) -> list[Row]:
+        """What the index of proteins, or else that of texts, says of each accession.
 
         Raises:
             NotFoundError: for an accession that it does not hold.
@@ -194,7 +199,13 @@ class Retriever:
                 for i, vector in zip(mine, embed([prepared[i].ids for i in mine]), strict=True):
                     vectors[i] = vector
         return [
-            Asked(question=one.question, vector=vector, kind=one.kind, truncated=one.truncated)
+            Asked(
+                question=one.question,
+                vector=vector,
+                kind=one.kind,
+                truncated=one.truncated,
+                num_tokens=one.num_tokens,
+            )
             for one, vector in zip(prepared, vectors, strict=True)
             if vector is not None
         ]
@@ -277,10 +288,7 @@ class Retriever:
         if not len(texts):
             raise RequestError("no text is given; one or more are needed.")
         model = self._model()
-        logits_NT = model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)).astype(np.float64)
-        exp_NT = np.exp(logits_NT - logits_NT.max(axis=1, keepdims=True))
-        shares: NDArray[np.float32] = (exp_NT / exp_NT.sum(axis=1, keepdims=True)).astype(np.float32)
-        return shares
+        return softmax(model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)))
 
     def explain(
         self, sequence: str, text: str, *, accession: str | None = None, window: int | None = None, stride: int = 1
@@ -387,6 +395,13 @@ class Retriever:
 
 def _not_held(accession: str) -> NotFoundError:
     return NotFoundError(f"accession {accession!r:.80}: the index does not hold it; ask by its sequence.")
+
+
+def softmax(logits_NT: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each row, (n, T); computed in float64."""
+    exp_NT = np.exp(logits_NT.astype(np.float64) - logits_NT.max(axis=1, keepdims=True))
+    shares: NDArray[np.float32] = (exp_NT / exp_NT.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
 
 
 def _percentiles(index: Index, scores: NDArray[np.float32], kind: Content | None) -> list[float | None]:

@@ -10,26 +10,30 @@ Three queues (``serve.batching``), each with a thread of its own, so that what t
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from starlette.types import ASGIApp
 
+from protclip import files
 from protclip.errors import CheckpointError, RequestError
 from protclip.index.embeddings import Dtype
-from protclip.questions import Answer, Asked, Hit, Options, Prepared, Question
+from protclip.inputs import LongPolicy
+from protclip.manifest import FILE_NAME, read_manifest
+from protclip.questions import Answer, Asked, Options, Prepared, Question, Row
 from protclip.retrieval import Retriever
 from serve import context
 from serve.api import make_api
 from serve.batching import Batcher
 from serve.guard import guard
+from serve.keys import NO_KEYS
 from serve.loopback import keep_to_loopback
-from serve.schemas import IndexInfo
+from serve.metrics import Load, Measured, Metrics
+from serve.schemas_answers import ModelInfo, NamedIndex
 from serve.settings import AppArgs
-
-if TYPE_CHECKING:
-    from protclip.embedder import LongPolicy
 
 SHORT_LETTERS = 5_000
 """A request's questions of fewer letters are tokenised at once."""
@@ -83,8 +87,14 @@ class Replica:
             self._scan, max_batch_cost=SCANS_AT_ONCE, max_cost_before=MAX_SCANS, name="scans"
         )
 
+        self.metrics = Metrics()
+        self._index_written = files.modified(files.join(args.index, FILE_NAME))
+        self._model_info = self._describe_model()
+
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve calls it by this name, after __init__
-        return guard(make_api(self, self.args.limits), self.args)
+        args = self.args
+        api = make_api(self, args.limits, stuck_after_s=args.stuck_after_s, secured=args.keys != NO_KEYS)
+        return Measured(guard(api, args), self.metrics)
 
     async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
         """Texts, or sequences, as vectors.
@@ -125,26 +135,56 @@ class Replica:
                 answers[i] = answer
         return answers
 
-    async def protein(self, accession: str) -> Hit:
+    async def protein(self, accession: str) -> Row:
         """What the index says of a protein.
 
         Raises:
             NotFoundError: if it does not hold it.
         """
-        row: Hit
+        row: Row
         (row,) = await self._scans.run([(accession, None)], [1], deadline=_deadline())
         return row
 
-    async def describe_index(self) -> IndexInfo:
-        """What the index holds."""
+    def describe_model(self) -> ModelInfo:
+        """The model."""
+        return self._model_info
+
+    def describe_index(self) -> NamedIndex:
+        """The index."""
         (index,) = self.retriever.indexes.values()
         manifest = index.manifest
-        return IndexInfo(
+        written = self._index_written
+        return NamedIndex(
+            name="default",
             content=manifest.content,
             count=manifest.count,
             dimension=manifest.dimension,
             dtype=manifest.dtype,
             recall_at_10=manifest.recall_at_10,
+            fingerprint=index.fingerprint,
+            model=manifest.model_fingerprint,
+            created=written,
+            age_s=None if written is None else (datetime.now(UTC) - written.astimezone(UTC)).total_seconds(),
+        )
+
+    def load(self) -> Load:
+        """What there is to do at this moment."""
+        queue = self._embeddings
+        return Load(num_items=queue.num_waiting, num_tokens=queue.waiting, batch_s=queue.batch_s)
+
+    def _describe_model(self) -> ModelInfo:
+        model = self._model
+        record = read_manifest(self.args.checkpoint, "checkpoint", verify=False, error=CheckpointError)
+        return ModelInfo(
+            fingerprint=self.fingerprint,
+            dimension=model.dimension,
+            max_protein_tokens=model.max_protein_tokens,
+            max_text_tokens=model.max_text_tokens,
+            num_parameters=sum(parameter.numel() for parameter in model.model.parameters()),
+            scale=model.scale,
+            device=str(model.device),
+            dtype=cast(Dtype, str(model.dtype).removeprefix("torch.")),
+            metrics=record.get("metrics") or {},
         )
 
     async def _prepare(self, questions: Sequence[Question]) -> list[Prepared]:
@@ -174,6 +214,14 @@ class Replica:
         ]
 
     def _embed_and_search(self, items: Sequence[tuple[Prepared, Options | None]]) -> list[Any]:
+        begun = time.monotonic()
+        try:
+            return self._answers(items)
+        finally:
+            num_tokens = sum(one.num_tokens for one, _ in items)
+            self.metrics.count_batch(len(items), num_tokens, time.monotonic() - begun)
+
+    def _answers(self, items: Sequence[tuple[Prepared, Options | None]]) -> list[Any]:
         asked = self.retriever.forward([one for one, _ in items])
         return self._find([(one, options) for one, (_, options) in zip(asked, items, strict=True)])
 

@@ -108,5 +108,3 @@ def wait_until(is_true: object, what: str, timeout_s: float = 60.0) -> None:
     while not is_true():  # type: ignore[operator]
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
-
-
