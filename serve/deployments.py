@@ -100,17 +100,17 @@ class Replica:
         """Texts, or sequences, as vectors.
 
         Raises:
-            RequestError: for a sequence longer than the model sees, where that is an error.
+            RequestError: for what is longer than the model sees, where that is an error.
         """
         if long == "window-mean":
             return await self._embed_windows(questions)
         prepared = await self._prepare(questions)
         for one in prepared:
-            if long == "error" and one.truncated and one.kind == "protein":
-                sequence = one.question.sequence or ""
+            if long == "error" and one.truncated:
                 raise RequestError(
-                    f"sequence {one.question.name or ''!r}: has {len(sequence)} residues, the model sees "
-                    f"{self._model.max_protein_tokens - 2}; cut it, or choose another policy for long ones."
+                    f"{one.question.name}: is longer than the model sees, {self._model.max_protein_tokens - 2} "
+                    f"residues of a protein and {self._model.max_text_tokens} tokens of a text; shorten it, or choose another "
+                    "policy for 'long'."
                 )
         return await self._compute([(one, None) for one in prepared])
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 import yaml
@@ -19,7 +20,7 @@ from sockets import family, listening, names, open_to_others
 from tiny_model import tiny_model
 
 from cluster.folders import private_root
-from cluster.processes import MARK_VARIABLE
+from cluster.processes import MARK_VARIABLE, is_alive
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
 from ray_jobs.local_head import start_head, stop_head
 from serve.haproxy import haproxy_binary, use_haproxy
@@ -159,8 +160,7 @@ def test_the_command_serves_until_sigterm_and_leaves_nothing_behind(folders, tmp
 
 def _processes_of(session: int) -> list[int]:
     """Living processes of a session."""
-    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-    return [pid for pid in pids if _session(pid) == session]
+    return [process.pid for process in psutil.process_iter() if _session(process.pid) == session and is_alive(process)]
 
 
 def _session(pid: int) -> int | None:
