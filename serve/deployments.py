@@ -109,8 +109,8 @@ class Replica:
             if long == "error" and one.truncated:
                 raise RequestError(
                     f"{one.question.name}: is longer than the model sees, {self._model.max_protein_tokens - 2} "
-                    f"residues of a protein and {self._model.max_text_tokens} tokens of a text; shorten it, or choose another "
-                    "policy for 'long'."
+                    f"residues of a protein and {self._model.max_text_tokens} tokens of a text; shorten it, or choose "
+                    "another policy for 'long'."
                 )
         return await self._compute([(one, None) for one in prepared])
 
