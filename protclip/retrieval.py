@@ -221,23 +221,32 @@ class Retriever:
             where=options.where,
             exact=options.exact or None,
         )
-        page = slice(options.offset, wanted)
+        # A float32 sum of squares may end above 1.
+        scores_NK = scores_NK.clip(-1, 1)
         found = []
         for scores, rows, mine in zip(scores_NK, rows_NK, own, strict=True):
-            kept = ~np.isin(rows, mine)
-            if options.min_score is not None:
-                kept &= scores >= np.float32(options.min_score)
-            # A float32 sum of squares may end above 1.
-            found.append((scores[kept][page].clip(-1, 1), rows[kept][page]))
+            if len(mine):
+                kept = ~np.isin(rows, mine)
+                scores, rows = scores[kept], rows[kept]  # noqa: PLW2901
+            # Downwards, so that those that score enough are the first.
+            end = wanted if options.min_score is None else int((scores >= np.float32(options.min_score)).sum())
+            page = slice(options.offset, min(wanted, end))
+            found.append((scores[page], rows[page]))
         known = iter(index.rows(np.concatenate([rows for _, rows in found]), options.columns))
+        # A tool's vectors are of one kind, so that those it is asked with are of that too.
+        own_kind = index.manifest.content if index.manifest.external_model is not None else None
+        percentiles: dict[Content | None, list[list[float | None]]] = {}
         answers = []
-        for one, (scores, _) in zip(asked, found, strict=True):
-            # A tool's vectors are of one kind, so that those it is asked with are of that too.
-            kind = one.kind or (index.manifest.content if index.manifest.external_model is not None else None)
-            numbers = zip(scores.tolist(), _percentiles(index, scores, kind), strict=True)
+        for i, (one, (scores, _)) in enumerate(zip(asked, found, strict=True)):
+            kind = one.kind or own_kind
+            if kind not in percentiles:
+                percentiles[kind] = _percentiles(index, [scores for scores, _ in found], kind)
+            first = options.offset + 1
             hits = [
                 cast(Hit, {"rank": rank, "score": score, "percentile": percentile, **next(known)})
-                for rank, (score, percentile) in enumerate(numbers, start=options.offset + 1)
+                for rank, (score, percentile) in enumerate(
+                    zip(scores.tolist(), percentiles[kind][i], strict=True), first
+                )
             ]
             answers.append(
                 Answer(
@@ -389,6 +398,10 @@ def _not_held(accession: str) -> NotFoundError:
     return NotFoundError(f"accession {accession!r:.80}: the index does not hold it; ask by its sequence.")
 
 
-def _percentiles(index: Index, scores: NDArray[np.float32], kind: Content | None) -> list[float | None]:
-    percentiles = None if kind is None else index.percentiles(scores, kind)
-    return [None] * len(scores) if percentiles is None else [round(value, 2) for value in percentiles.tolist()]
+def _percentiles(index: Index, scores: Sequence[NDArray[np.float32]], kind: Content | None) -> list[list[float | None]]:
+    """Of each score of each answer to questions of a kind."""
+    percentiles = None if kind is None else index.percentiles(np.concatenate(scores), kind)
+    if percentiles is None:
+        return [[None] * len(some) for some in scores]
+    numbers = iter(percentiles.round(2).tolist())
+    return [[next(numbers) for _ in some] for some in scores]
