@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import MutableSequence, Sequence
-from dataclasses import asdict
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Response
+from pydantic_core import to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from protclip.errors import PayloadTooLargeError
@@ -68,7 +67,7 @@ def make_api(backend: Backend, limits: Limits) -> FastAPI:
     async def search(request: SearchRequest) -> Response:
         """Find what lies nearest to a text, a sequence, an accession or an embedding."""
         (answer,) = await backend.search([request.question(limits)], request.options(limits))
-        return Response(json.dumps(asdict(answer)), media_type="application/json")
+        return Response(to_json(answer), media_type="application/json")
 
     @app.get("/health")
     async def health() -> Health:

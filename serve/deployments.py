@@ -41,6 +41,9 @@ HITS_OF_TOKEN = 10
 MAX_SCANS, SCANS_AT_ONCE = 1_000, 32
 """Scans that may wait, and those that are done together."""
 
+WORK_OF_ONE_THREAD = 2e9
+"""Weights times tokens of a batch that one thread computes: some 50 ms."""
+
 One = TypeVar("One")
 Other = TypeVar("Other")
 
@@ -54,13 +57,14 @@ class Replica:
         keep_to_loopback()
         self.args = args
         self.fingerprint = fingerprint
-        # Ray would have it compute with one thread, for its share of a processor.
-        torch.set_num_threads(args.threads or max(1, _num_cores() // args.max_replicas))
+        self._threads = args.threads or max(1, _num_cores() // args.max_replicas)
+        self._set_threads = torch.set_num_threads
         self.retriever = Retriever.load(
             args.index, checkpoint=args.checkpoint, device=args.torch_device, dtype=args.dtype or dtype
         )
         assert self.retriever.model is not None
         self._model = self.retriever.model
+        self._weights = sum(parameter.numel() for parameter in self._model.model.parameters())
         if self._model.fingerprint != fingerprint:
             raise CheckpointError(
                 f"{args.checkpoint}: is the model {self._model.fingerprint}, and was {fingerprint} when the "
@@ -173,6 +177,10 @@ class Replica:
         ]
 
     def _embed_and_search(self, items: Sequence[tuple[Prepared, Options | None]]) -> list[Any]:
+        # Ray has set one thread, for a share of a processor. Little work is done soonest by one: several wait for each
+        # other, and where the processors are busy for long.
+        work = self._weights * sum(one.num_tokens for one, _ in items)
+        self._set_threads(self._threads if work > WORK_OF_ONE_THREAD else 1)
         asked = self.retriever.forward([one for one, _ in items])
         return self._find([(one, options) for one, (_, options) in zip(asked, items, strict=True)])
 
