@@ -19,13 +19,10 @@ from protclip.data.collate import Rows
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import ConfigError, DataError
 from protclip.index.embeddings import DTYPES, Dtype
-from protclip.inputs import Items, listed
+from protclip.inputs import Items, LongPolicy, listed
 from protclip.model.dual_encoder import DualEncoder, Layer
 from protclip.model.encoders import Kind
 from protclip.passes import Form, Passes, default_tokens_per_batch, usable_device
-
-LongPolicy = Literal["truncate", "error", "window-mean"]
-"""What becomes of a protein that is longer than the model sees."""
 
 
 class PassArguments(TypedDict, total=False):

@@ -113,6 +113,11 @@ class Encode(Embedder):
         """``encode``: documents may be of either side, so ``prompt_name`` has to be given."""
         return self.encode(inputs, prompt_name, **kwargs)
 
+    @property
+    def scale(self) -> float:
+        """exp(logit_scale), 100 at most: what cosines are multiplied by to be the logits of the contrast."""
+        return float(scale(self.model.logit_scale.detach()).item())
+
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """exp(logit_scale) · embeddings1 · embeddings2ᵀ: the logits of the contrast, (n of the first, n of the second).
 
@@ -128,7 +133,7 @@ class Encode(Embedder):
         Returns:
             an array for arrays, a tensor where there is a tensor.
         """
-        factor = scale(self.model.logit_scale.detach()).item()
+        factor = self.scale
         if isinstance(embeddings1, Tensor) or isinstance(embeddings2, Tensor):
             one, two = (torch.as_tensor(side).reshape(-1, self.dimension) for side in (embeddings1, embeddings2))
             return factor * (one @ two.T)
@@ -158,7 +163,7 @@ class Encode(Embedder):
             )
         settings: PassArguments = {"tokens_per_batch": tokens_per_batch, "show_progress": show_progress}
         cosines_N = (self.embed_proteins(proteins, **settings) * self.embed_texts(given_texts, **settings)).sum(1)
-        scores: np.ndarray = np.float32(scale(self.model.logit_scale.detach()).item()) * cosines_N
+        scores: np.ndarray = np.float32(self.scale) * cosines_N
         return scores[0] if single else scores
 
 

@@ -17,6 +17,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -120,6 +121,16 @@ def identity(path: str) -> str:
         status = Path(inner).stat()
         return f"{status.st_size} bytes of {status.st_mtime_ns} ns"
     return str(fs.ukey(inner))
+
+
+def modified(path: str) -> datetime | None:
+    """When a file was last written; None where the file system does not know."""
+    fs, inner = filesystem(path)
+    try:
+        found: datetime = fs.modified(inner)
+    except NotImplementedError:
+        return None
+    return found
 
 
 def list_folder(path: str) -> list[str]:

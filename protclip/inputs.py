@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 from protclip.errors import ConfigError, DataError, RequestError
 
 Items = str | Iterable[str]
 """One item, or many in their order."""
+
+LongPolicy = Literal["truncate", "error", "window-mean"]
+"""What becomes of a protein that is longer than the model sees."""
 
 
 def listed(items: Items, what: str) -> tuple[list[str], bool]:

@@ -28,15 +28,9 @@ COLUMNS = tuple(name for name in METADATA.names if name not in (*NOT_SHOWN, "acc
 """What an answer may show of a row beside its accession."""
 
 
-class Hit(TypedDict, total=False):
-    """One answer to a question; what is not known of it is null."""
+class Row(TypedDict, total=False):
+    """A row of the index; what is not known of it is null."""
 
-    rank: Required[int]
-    """From 1, over all pages."""
-    score: Required[float]
-    """Cosine with the question."""
-    percentile: Required[float | None]
-    """Share of random questions, in %, whose best answer scores lower; null where the index has no such background."""
     accession: Required[str]
     name: str | None
     gene: list[str] | None
@@ -52,6 +46,17 @@ class Hit(TypedDict, total=False):
     """EC numbers."""
     text: str | None
     """The embedded text, where the index holds texts."""
+
+
+class Hit(Row, total=False):
+    """One answer to a question; what is not known of it is null."""
+
+    rank: Required[int]
+    """From 1, over all pages."""
+    score: Required[float]
+    """Cosine with the question."""
+    percentile: Required[float | None]
+    """Share of random questions, in %, whose best answer scores lower; null where the index has no such background."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,6 +201,8 @@ class Asked:
     """What the vector was made from, where it is known."""
     truncated: bool = False
     """Whether the model saw the beginning of the question alone."""
+    num_tokens: int = 0
+    """That the model saw."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from protclip.data.windows import window_starts, window_weights
 from protclip.errors import IndexMismatchError, NotFoundError, RequestError
 from protclip.hashing import hash64
 from protclip.index.embeddings import Content, Dtype
 from protclip.index.index import Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
-from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question
+from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question, Row
 from protclip.uniprot.residues import checked_residues
 
 if TYPE_CHECKING:
@@ -147,43 +146,6 @@ class Retriever:
                 prepared.append(self._tokenised(question))
         return prepared
 
-    def windows(self, question: Question) -> tuple[list[Prepared], NDArray[np.float32]]:
-        """A sequence of any length as its windows, and their weights in ``mean_of_windows``; of a text, all of it.
-
-        Raises:
-            RequestError: where there is no model.
-        """
-        model, sequence = self._model(), question.sequence
-        size = model.max_protein_tokens - 2
-        if sequence is None or len(sequence) <= size:
-            return self.prepare([question]), np.ones(1, np.float32)
-        starts = window_starts(len(sequence), size)
-        ids = [model.protein_tokenizer.encode(sequence[start : start + size]) for start in starts]
-        prepared = [Prepared(question=question, kind="protein", ids=window) for window in ids]
-        return prepared, window_weights(starts, size, len(sequence))
-
-    def mean_of_windows(self, question: Question, windows: Sequence[Asked], weights: NDArray[np.float32]) -> Asked:
-        """The question's vector from those of its windows, as ``embed_proteins(long="window-mean")`` makes it."""
-        if len(windows) == 1:
-            return windows[0]
-        mean_D = weights @ np.stack([one.vector for one in windows])
-        return Asked(question=question, vector=mean_D / np.linalg.norm(mean_D), kind="protein")
-
-    def proteins(self, accessions: Sequence[str]) -> list[Hit]:
-        """What the index of proteins, or else that of texts, says of each accession; rank and score are not set.
-
-        Raises:
-            NotFoundError: for an accession that it does not hold.
-            RequestError: where no index is loaded.
-        """
-        index = self._index(None)
-        names = list(dict.fromkeys(accessions))
-        rows, numbers = index.find("accession", names)
-        known = {names[number]: row for row, number in zip(index.rows(rows), numbers, strict=True)}
-        if missing := [accession for accession in names if accession not in known]:
-            raise _not_held(missing[0])
-        return [known[accession] for accession in accessions]
-
     def forward(self, prepared: Sequence[Prepared]) -> list[Asked]:
         """Embed what was prepared, by one pass of each encoder in batches within the token budget."""
         vectors = [one.vector for one in prepared]
@@ -194,7 +156,13 @@ class Retriever:
                 for i, vector in zip(mine, embed([prepared[i].ids for i in mine]), strict=True):
                     vectors[i] = vector
         return [
-            Asked(question=one.question, vector=vector, kind=one.kind, truncated=one.truncated)
+            Asked(
+                question=one.question,
+                vector=vector,
+                kind=one.kind,
+                truncated=one.truncated,
+                num_tokens=one.num_tokens,
+            )
             for one, vector in zip(prepared, vectors, strict=True)
             if vector is not None
         ]
@@ -286,10 +254,19 @@ class Retriever:
         if not len(texts):
             raise RequestError("no text is given; one or more are needed.")
         model = self._model()
-        logits_NT = model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)).astype(np.float64)
-        exp_NT = np.exp(logits_NT - logits_NT.max(axis=1, keepdims=True))
-        shares: NDArray[np.float32] = (exp_NT / exp_NT.sum(axis=1, keepdims=True)).astype(np.float32)
-        return shares
+        return softmax(model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)))
+
+    def row(self, accession: str) -> Row:
+        """What the index knows of a protein.
+
+        Raises:
+            NotFoundError: if the index does not hold it.
+        """
+        for index in self.indexes.values():
+            rows, _ = index.find("accession", [accession])
+            if len(rows):
+                return cast(Row, index.rows(rows[:1])[0])
+        raise NotFoundError(f"accession {accession!r:.80}: the index does not hold it.")
 
     def explain(
         self, sequence: str, text: str, *, accession: str | None = None, window: int | None = None, stride: int = 1
@@ -367,7 +344,7 @@ class Retriever:
                     for vector, number in zip(index.vectors(rows), numbers, strict=True)
                 }
         if missing := [accession for accession in accessions if accession not in found]:
-            raise _not_held(missing[0])
+            raise NotFoundError(f"accession {missing[0]!r:.80}: the index does not hold it; ask by its sequence.")
         return [found[accession] for accession in accessions]
 
     def _own_rows(self, index: Index, asked: Sequence[Asked]) -> list[NDArray[np.int64]]:
@@ -394,8 +371,11 @@ class Retriever:
         return [np.unique(np.array(rows, np.int64)) for rows in own]
 
 
-def _not_held(accession: str) -> NotFoundError:
-    return NotFoundError(f"accession {accession!r:.80}: the index does not hold it; ask by its sequence.")
+def softmax(logits_NT: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each row, (n, T); computed in float64."""
+    exp_NT = np.exp(logits_NT.astype(np.float64) - logits_NT.max(axis=1, keepdims=True))
+    shares: NDArray[np.float32] = (exp_NT / exp_NT.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
 
 
 def _percentiles(index: Index, scores: Sequence[NDArray[np.float32]], kind: Content | None) -> list[list[float | None]]:

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import torch
 
 from protclip import files
-from protclip.embedder import LongPolicy
 from protclip.embedding import ProtCLIP
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
 from protclip.index.embeddings import LONG, Dtype, read_embeddings, read_part
 from protclip.index.parts import Format, Precision, write_part, write_residues
 from protclip.index.previous import Lookup, write_lookup
+from protclip.inputs import LongPolicy
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.uniprot.residues import bare_residues, count_mapped
 from ray_jobs.embed_chunks import count_nucleotides, place_of, read_chunk, record_path

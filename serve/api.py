@@ -1,80 +1,308 @@
-"""The routes, over any backend that embeds and searches. Nothing here knows Ray."""
+"""The routes, over any backend that embeds and searches. Nothing here knows Ray.
+
+FastAPI makes the schema and finds the route; bodies are read and answers written by pydantic's own parser and writer,
+several times as fast (decision 070).
+"""
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence, Sequence
-from typing import Any, Protocol
+import base64
+from collections.abc import Awaitable, Callable, MutableSequence, Sequence
+from typing import Annotated, Any, Protocol, TypeVar
 
-from fastapi import FastAPI, Response
+import numpy as np
+from fastapi import FastAPI, Path, Request, Response
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from protclip.errors import PayloadTooLargeError
-from protclip.questions import Answer, Asked, Options, Question
+from protclip.errors import PayloadTooLargeError, RequestError
+from protclip.inputs import LongPolicy
+from protclip.questions import Answer, Asked, Options, Question, Row
+from protclip.retrieval import softmax
 from protclip.version import __version__
-from serve.errors import envelope, install_error_handlers, status_of
+from serve.errors import NotReadyError, envelope, install_error_handlers, status_of
+from serve.metrics import Load, Measured, Metrics
+from serve.openapi import OF_ANY, OF_BODY, REQUEST_ID, body_of, describe, responses
 from serve.schemas import (
+    MAX_NAME_LENGTH,
+    PROTEIN_MODEL,
+    TEXT_MODEL,
+    AForm,
+    ClassifyRequest,
+    EmbeddingsRequest,
     EmbedRequest,
-    EmbedResponse,
-    ErrorResponse,
-    Health,
-    IndexInfo,
+    Form,
+    ScoreRequest,
     SearchRequest,
+    parse,
+    within,
+)
+from serve.schemas_answers import (
+    Alive,
+    Answers,
+    ClassifyResponse,
+    EmbeddingsResponse,
+    EmbedResponse,
+    Health,
+    IndexesResponse,
+    IndexInfo,
+    Info,
+    ModelInfo,
+    ModelItem,
+    ModelsResponse,
+    NamedIndex,
+    Policies,
+    ScoreResponse,
 )
 from serve.settings import Limits
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    413: {"model": ErrorResponse, "description": "The body is larger than the server takes."},
-    404: {"model": ErrorResponse, "description": "What the request names is not in the index."},
-    422: {"model": ErrorResponse, "description": "The request is malformed or passes a limit."},
-    503: {"model": ErrorResponse, "description": "Too much waits; try later."},
-}
+POLICIES = Policies(
+    long="truncate unless asked otherwise; error; for proteins window-mean. A search asks with what the model sees.",
+    letters="The 20 amino acids and BJOUXZ in either case; white space and one * at the end are left out.",
+    errors="One bad item refuses the whole request, and is named.",
+)
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])
 
 
 class Backend(Protocol):
-    """What the routes need."""
+    """What the routes need of a replica."""
 
     fingerprint: str
+    """Of the model."""
+    metrics: Metrics
 
-    async def embed(self, questions: Sequence[Question]) -> list[Asked]:
-        """Texts and sequences as vectors, of what the model sees of them."""
+    async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
+        """Texts and sequences as vectors; raises RequestError for one that is too long, where that is the policy."""
 
     async def search(self, questions: Sequence[Question], options: Options) -> list[Answer]:
         """The answer to each question."""
 
-    async def describe_index(self) -> IndexInfo:
-        """What the index holds."""
+    async def protein(self, accession: str) -> Row:
+        """What the index knows of a protein; raises NotFoundError for one that it does not hold."""
+
+    def describe_model(self) -> ModelInfo:
+        """The model, at once."""
+
+    def describe_index(self) -> NamedIndex:
+        """The index, at once."""
+
+    def load(self) -> Load:
+        """What there is to do at this moment, at once."""
 
 
-def make_api(backend: Backend, limits: Limits) -> FastAPI:
-    """The HTTP application."""
-    app = FastAPI(
+def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float = 60, secured: bool = False) -> FastAPI:
+    """The HTTP application.
+
+    Args:
+        backend: what answers.
+        limits: of requests.
+        stuck_after_s: a replica whose batch takes longer is not ready.
+        secured: whether a key is asked for, for the schema.
+    """
+    app = FastAPIOffline(
+        docs_url="/docs",
+        redoc_url=None,
+        static_url="/docs/assets",
         title="ProtCLIP",
         version=__version__,
         description="Embeddings of proteins and of texts about them in one space, and search in an index of them.",
+        swagger_ui_parameters={"validatorUrl": None},  # else the page asks a server of Swagger's
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
+    app.add_middleware(Measured, metrics=backend.metrics)
+    backend.metrics.watch(backend.load, backend.describe_index)
+    forms = add_questions(app, backend, limits)
+    add_facts(app, backend, limits, stuck_after_s)
 
-    @app.post("/v1/embed", responses=ERRORS)
-    async def embed(request: EmbedRequest) -> EmbedResponse:
-        """Embed proteins or texts."""
-        asked = await backend.embed(request.questions(limits))
-        embeddings = [one.vector.tolist() for one in asked]
-        return EmbedResponse(model=backend.fingerprint, dimension=len(embeddings[0]), embeddings=embeddings)
+    def schema() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = describe(app, forms, secured=secured)
+        return app.openapi_schema
 
-    @app.post("/v1/search", response_model=Answer, responses=ERRORS)
-    async def search(request: SearchRequest) -> Response:
-        """Find what lies nearest to a text, a sequence, an accession or an embedding."""
-        (answer,) = await backend.search([request.question(limits)], request.options(limits))
-        return Response(to_json(answer), media_type="application/json")
-
-    @app.get("/health")
-    async def health() -> Health:
-        """Whether the model and the index are loaded and answer."""
-        return Health(model=backend.fingerprint, index=await backend.describe_index(), version=__version__)
-
+    app.openapi = schema  # type: ignore[method-assign]
     return app
+
+
+def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[type[Form]]:
+    """The routes that the model answers; returns the forms of their bodies."""
+    forms: list[type[Form]] = []
+
+    def post(
+        path: str, form: type[AForm], answer: Any
+    ) -> Callable[[Callable[[AForm], Awaitable[Response]]], Callable[[AForm], Awaitable[Response]]]:
+        form = within(limits, form)
+        forms.append(form)
+
+        def add(endpoint: Callable[[AForm], Awaitable[Response]]) -> Callable[[AForm], Awaitable[Response]]:
+            async def handle(request: Request) -> Response:
+                if "json" not in request.headers.get("content-type", ""):
+                    raise RequestError("body: send JSON, with the header Content-Type: application/json.")
+                return await endpoint(parse(form, await request.body()))
+
+            app.add_api_route(
+                path,
+                handle,
+                methods=["POST"],
+                name=endpoint.__name__,
+                description=endpoint.__doc__,
+                response_model=answer,
+                responses=responses(404, *OF_BODY, *OF_ANY),
+                openapi_extra=body_of(form),
+            )
+            return endpoint
+
+        return add
+
+    @post("/v1/search", SearchRequest, Answer | Answers)
+    async def search(request: SearchRequest) -> Response:
+        """Find what lies nearest to a text, a sequence, an accession or an embedding, or to each of several."""
+        dimension = backend.describe_index().dimension
+        found = await backend.search(request.questions(limits, dimension), request.options(limits))
+        return as_json({"answers": found} if request.queries is not None else found[0])
+
+    @post("/v1/embed", EmbedRequest, EmbedResponse)
+    async def embed(request: EmbedRequest) -> Response:
+        """Embed proteins or texts."""
+        asked = await backend.embed(request.questions(limits), long=request.long)
+        return as_json(
+            {
+                "model": backend.fingerprint,
+                "dimension": len(asked[0].vector),
+                "embeddings": [written(one.vector, request.encoding_format) for one in asked],
+                "truncated": [one.truncated for one in asked],
+            }
+        )
+
+    @post("/v1/embeddings", EmbeddingsRequest, EmbeddingsResponse)
+    async def embeddings(request: EmbeddingsRequest) -> Response:
+        """Embed proteins or texts, in the form of OpenAI's API: its clients work with this server as their base URL."""
+        dimension = backend.describe_model().dimension
+        asked = await backend.embed(request.questions(limits, dimension))
+        num_tokens = sum(one.num_tokens for one in asked)
+        return as_json(
+            {
+                "object": "list",
+                "model": request.model,
+                "data": [
+                    {
+                        "object": "embedding",
+                        "index": i,
+                        "embedding": written(one.vector, request.encoding_format),
+                        "truncated": one.truncated,
+                    }
+                    for i, one in enumerate(asked)
+                ],
+                "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+            }
+        )
+
+    @post("/v1/score", ScoreRequest, ScoreResponse)
+    async def score(request: ScoreRequest) -> Response:
+        """How well each sequence fits the text at the same place: their cosine."""
+        protein_ND, text_ND = await sides(request)
+        return as_json({"model": backend.fingerprint, "scores": (protein_ND * text_ND).sum(1).clip(-1, 1).tolist()})
+
+    @post("/v1/classify", ClassifyRequest, ClassifyResponse)
+    async def classify(request: ClassifyRequest) -> Response:
+        """How likely each of the texts is that of each sequence: the softmax over the texts of scaled cosines."""
+        protein_ND, text_TD = await sides(request)
+        logits_NT = backend.describe_model().scale * (protein_ND @ text_TD.T)
+        return as_json({"model": backend.fingerprint, "probabilities": softmax(logits_NT).tolist()})
+
+    async def sides(request: ScoreRequest | ClassifyRequest) -> tuple[Any, Any]:
+        asked = await backend.embed(request.questions(limits))
+        vectors = np.stack([one.vector for one in asked])
+        return vectors[: len(request.sequences)], vectors[len(request.sequences) :]
+
+    return forms
+
+
+def add_facts(app: FastAPI, backend: Backend, limits: Limits, stuck_after_s: float) -> None:
+    """The routes that say what is there and how it is."""
+
+    def get(path: str, answer: Any, *statuses: int) -> Callable[[Endpoint], Endpoint]:
+        return app.get(path, response_model=answer, responses=responses(*statuses))
+
+    @get("/v1/models", ModelsResponse, *OF_ANY)
+    async def models() -> Response:
+        """The models that /v1/embeddings takes, in OpenAI's form."""
+        return as_json(
+            ModelsResponse(
+                data=[ModelItem(id=name, created=0, owned_by="protclip") for name in (PROTEIN_MODEL, TEXT_MODEL)]
+            )
+        )
+
+    @get("/v1/proteins/{accession}", Row, 404, 422, *OF_ANY)
+    async def protein(accession: Annotated[str, Path(max_length=MAX_NAME_LENGTH)]) -> Response:
+        """What the index knows of a protein."""
+        return as_json(await backend.protein(accession))
+
+    @get("/v1/indexes", IndexesResponse, *OF_ANY)
+    async def indexes() -> Response:
+        """The indexes that are loaded."""
+        return as_json(IndexesResponse(indexes=[backend.describe_index()]))
+
+    @get("/info", Info, *OF_ANY)
+    async def info() -> Response:
+        """Model, index, limits and policies."""
+        return as_json(
+            Info(
+                version=__version__,
+                model=backend.describe_model(),
+                index=backend.describe_index(),
+                limits=limits,
+                policies=POLICIES,
+            )
+        )
+
+    @get("/health", Health, 503)
+    async def health() -> Response:
+        """Whether the model and the index are loaded and answer."""
+        index = IndexInfo.model_validate(backend.describe_index(), from_attributes=True)
+        return as_json(Health(model=backend.fingerprint, index=index, version=__version__))
+
+    @get("/health/live", Alive)
+    async def live() -> Response:
+        """Whether the replica's event loop answers."""
+        return as_json(Alive())
+
+    @get("/health/ready", Alive, 503)
+    async def ready() -> Response:
+        """Whether a request would be answered: not where a batch has been computed for too long."""
+        busy_s = backend.load().batch_s
+        if busy_s > stuck_after_s:
+            raise NotReadyError(f"a batch has been computed for {busy_s:.0f} s, and {stuck_after_s:g} s are allowed.")
+        return as_json(Alive())
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={
+            **responses(*OF_ANY),
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "headers": REQUEST_ID},
+        },
+    )
+    async def metrics() -> Response:
+        """The numbers of the replica that answers, in Prometheus's form."""
+        return Response(backend.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def as_json(content: BaseModel | Answer | dict[str, Any] | Row) -> Response:
+    """An answer."""
+    return Response(to_json(content), media_type="application/json")
+
+
+def written(vector: np.ndarray, encoding_format: str) -> list[float] | str:
+    """A vector as numbers, or as base64 of little-endian float32."""
+    if encoding_format == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    numbers: list[float] = vector.tolist()
+    return numbers
 
 
 class BodyLimit:

@@ -66,14 +66,18 @@ class Batcher(Generic[Item, Result]):
         self._waiting = 0  # cost of all items that wait
         self._turn = 0  # cost of the next item of each request that waits
         self._running: int | None = None  # cost of the batch that is being computed
+        self._began = 0.0
         self._seen_cost, self._seen_s = 0.0, 0.0
         self._thread = ThreadPoolExecutor(1, name)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
-    def waiting(self) -> int:
-        """Cost of what waits."""
-        return self._waiting
+    def waiting(self) -> tuple[int, int]:
+        """Items that wait, and their cost."""
+        return sum(len(request.items) for request in self._queue), self._waiting
+
+    def running_s(self) -> float:
+        """For how long the batch under way has been computed; 0 where there is none."""
+        return time.monotonic() - self._began if self._running else 0.0
 
     async def run(self, items: Sequence[Item], costs: Sequence[int], *, deadline: float | None = None) -> list[Result]:
         """The results of a request's items.
@@ -145,7 +149,7 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         try:
             while batch := self._next_batch():
-                started = time.monotonic()
+                self._began = time.monotonic()
                 items = [item for _, _, item in batch]
                 results: Sequence[Result | Exception]
                 try:
@@ -153,7 +157,7 @@ class Batcher(Generic[Item, Result]):
                 except Exception as error:
                     results = [error] * len(batch)
                 self._seen_cost = DECAY * self._seen_cost + (self._running or 0)
-                self._seen_s = DECAY * self._seen_s + time.monotonic() - started
+                self._seen_s = DECAY * self._seen_s + time.monotonic() - self._began
                 for (request, place, _), result in zip(batch, results, strict=True):
                     _deliver(request, place, result)
         finally:

@@ -42,6 +42,10 @@ class DeadlineError(OverloadedError):
     """The request was not answered within its time."""
 
 
+class NotReadyError(OverloadedError):
+    """The replica would not answer a request now."""
+
+
 def envelope(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """``{"error": {"type", "message"}}``."""
     # A lone surrogate that a message quotes from the request cannot be sent as UTF-8.
@@ -108,7 +112,12 @@ def describe(problems: Sequence[Any]) -> str:
     for problem in problems[:SHOWN_PROBLEMS]:
         # A position inside malformed JSON is no field.
         names = [str(part) for part in problem["loc"] if part != "body" and problem["type"] != "json_invalid"]
-        reason = problem["ctx"]["error"] if problem["type"] in {"json_invalid", "value_error"} else problem["msg"]
+        reason = problem["msg"]
+        if problem["type"] in {"json_invalid", "value_error"}:
+            reason = problem["ctx"]["error"]
+        elif problem["type"] == "too_long":
+            given, most = problem["ctx"]["actual_length"], problem["ctx"]["max_length"]
+            reason = f"holds {given} items; at most {most} are taken"
         shown.append(f"{'.'.join(names) or 'body'}: {reason}")
     if len(problems) > SHOWN_PROBLEMS:
         shown.append(f"and {len(problems) - SHOWN_PROBLEMS} more")

@@ -1,60 +1,158 @@
-"""What a request may hold, and what an answer holds."""
+"""What a request may hold. The forms of answers are in serve.schemas_answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
-from protclip.errors import RequestError
-from protclip.index.embeddings import Content, Dtype
-from protclip.questions import COLUMNS, Answer, Hit, Options, Question
+from protclip.errors import NotFoundError, RequestError
+from protclip.index.embeddings import Content
+from protclip.inputs import LongPolicy
+from protclip.questions import COLUMNS, Options, Question
+from serve.errors import describe
 from serve.settings import Limits
 
+MAX_NAME_LENGTH = 1_000
+"""Characters of a name or an accession."""
+MAX_WIDTH = 65_536
+"""Numbers of a vector that is given."""
+MAX_PROBLEMS = 100
+"""With more wrong fields they are counted, and not named."""
+PROTEIN_MODEL, TEXT_MODEL = "protclip-protein", "protclip-text"
+"""The two encoders, as clients of OpenAI's form name them."""
 
-def _encodable(value: str) -> str:
-    """JSON may escape half of a surrogate pair, which is no character and which no tokenizer takes."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"holds half of a surrogate pair at character {error.start + 1}") from error
-    return value
+EncodingFormat = Literal["float", "base64"]
+"""Numbers of a vector as a list, or as base64 of little-endian float32."""
+
+_limits: ContextVar[Limits] = ContextVar("limits", default=Limits())  # noqa: B039  # it is frozen
 
 
-Item = Annotated[str, StringConstraints(min_length=1), AfterValidator(_encodable)]
-Items = Annotated[list[Item], Field(fail_fast=True)]  # a million wrong ones are not a million errors
+@dataclass(frozen=True)
+class AtMost:
+    """The longest list by its name in Limits: it is counted before its items are looked at."""
+
+    limit: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: Any = handler(source)
+        return {**schema, "max_length": getattr(_limits.get(), self.limit)}
+
+
+Item = Annotated[str, StringConstraints(min_length=1)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH)]
+Items = Annotated[list[Item], Field(min_length=1, fail_fast=True), AtMost("max_items")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-MAX_FIELDS = 50
-"""Of a request, wrong ones among them."""
+Vector = Annotated[list[Number], Field(min_length=1, max_length=MAX_WIDTH, fail_fast=True)]
+Columns = Annotated[list[Item], Field(max_length=len(COLUMNS) + 1, fail_fast=True)]
+Count = Annotated[int, Field(le=10**9)]
 
-Hit.__pydantic_config__ = Answer.__pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[attr-defined]
 
+class Form(BaseModel):
+    """A request's body."""
 
-class _Request(BaseModel):
     # Strict: "k": "5" and "k": true are mistakes to name, not values to guess.
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    @model_validator(mode="before")
     @classmethod
-    def _few_fields(cls, body: Any) -> Any:
-        # Each field too many would be an error of its own, which costs a hundred times its bytes.
-        if isinstance(body, dict) and len(body) > MAX_FIELDS:
-            raise ValueError(f"has {len(body)} fields; those of this route are {', '.join(cls.model_fields)}")
-        return body
+    def retold(cls, problems: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """What pydantic found, where the fields of the form need other words."""
+        return problems
 
 
-class EmbedRequest(_Request):
+AForm = TypeVar("AForm", bound=Form)
+
+
+def within(limits: Limits, form: type[AForm]) -> type[AForm]:
+    """A form with the server's limits in it."""
+    token = _limits.set(limits)
+    try:
+        return type(form.__name__, (form,), {"__doc__": form.__doc__, "__module__": form.__module__})
+    finally:
+        _limits.reset(token)
+
+
+def parse(form: type[AForm], body: bytes) -> AForm:
+    """A body as its form.
+
+    Raises:
+        RequestError: if it is none, naming the first problems.
+    """
+    try:
+        return form.model_validate_json(body)
+    except ValidationError as error:
+        if (count := error.error_count()) > MAX_PROBLEMS:
+            fields = ", ".join(form.model_fields)
+            raise RequestError(
+                f"body: {count} of its values are wrong; the fields of this route are {fields}."
+            ) from None
+        problems = [dict(problem) for problem in error.errors(include_url=False, include_input=False)]
+        raise RequestError(describe(form.retold(problems))) from None
+
+
+def exactly_one(*kinds: str, needs: Mapping[str, Mapping[str, Any]]) -> Callable[[dict[str, Any]], None]:
+    """Into a form's JSON schema: one of these fields is there, all others are absent or null.
+
+    Args:
+        kinds: the fields.
+        needs: kind → what other fields must be beside it.
+    """
+
+    def add(schema: dict[str, Any]) -> None:
+        shown = schema["properties"]
+        schema["oneOf"] = [
+            {
+                "title": kind,
+                "required": [kind],
+                "properties": {
+                    **{other: {"type": "null"} for other in kinds if other != kind},
+                    **needs.get(kind, {}),
+                    kind: {"type": shown[kind]["anyOf"][0]["type"]},
+                },
+            }
+            for kind in kinds
+        ]
+
+    return add
+
+
+class EmbedRequest(Form):
     """Proteins or texts to embed."""
 
-    proteins: Items | None = Field(default=None, min_length=1, description="Amino acids in one-letter code.")
-    texts: Items | None = Field(default=None, min_length=1, description="Biotexts, such as 'FUNCTION: Hydrolyses ATP.'")
+    model_config = ConfigDict(
+        json_schema_extra=exactly_one("proteins", "texts", needs={"texts": {"long": {"enum": ["truncate", "error"]}}})
+    )
+
+    proteins: Items | None = Field(default=None, description="Amino acids in one-letter code.")
+    texts: Items | None = Field(default=None, description="Biotexts, such as 'FUNCTION: Hydrolyses ATP.'")
+    encoding_format: EncodingFormat = Field(
+        default="float", description="Lists of numbers, or base64 of little-endian float32."
+    )
+    long: LongPolicy = Field(
+        default="truncate",
+        description="What becomes of an item that is longer than the model sees: its end is cut off, it is refused, or "
+        "(proteins) the mean of the embeddings of windows over it is given.",
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if (self.proteins is None) == (self.texts is None):
             raise ValueError("give either 'proteins' or 'texts'")
+        if self.long == "window-mean" and self.texts is not None:
+            raise ValueError("'long' is 'window-mean', which is for proteins; for texts: 'truncate' or 'error'")
         return self
 
     def questions(self, limits: Limits) -> list[Question]:
@@ -63,28 +161,155 @@ class EmbedRequest(_Request):
         Raises:
             RequestError: for what cannot be embedded, or where a limit is passed; the item is named.
         """
-        for field, items, longest in (
-            ("proteins", self.proteins, limits.max_sequence_length),
-            ("texts", self.texts, limits.max_text_length),
-        ):
-            _check_items(field, items or [], limits.max_items, longest)
         if self.proteins is not None:
-            return [Question(sequence=item, name=f"proteins[{i}]") for i, item in enumerate(self.proteins)]
-        return [Question(text=item, name=f"texts[{i}]") for i, item in enumerate(self.texts or [])]
+            return proteins("proteins", self.proteins, limits)
+        return texts("texts", self.texts or [], limits)
 
 
-class SearchRequest(_Request):
+class EmbeddingsRequest(Form):
+    """Texts or proteins to embed, in OpenAI's form."""
+
+    model: Name = Field(description=f"{PROTEIN_MODEL} or {TEXT_MODEL}: what the input is.")
+    input: Item | Items = Field(description="One item, or several; token ids are not taken.")
+    encoding_format: EncodingFormat = "float"
+    dimensions: int | None = Field(default=None, description="Nothing else than the model's own.")
+    user: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] | None = Field(
+        default=None, description="Not looked at."
+    )
+
+    @classmethod
+    def retold(cls, problems: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """An input that is neither a string nor a list of strings fails as both."""
+        of_input = [problem for problem in problems if problem["loc"][:1] == ("input",) and len(problem["loc"]) > 1]
+        others = [problem for problem in problems if problem not in of_input]
+        if of_input:
+            # As a list it has got further, where it is one.
+            last = of_input[-1]
+            if last["type"] in {"list_type", "string_type"}:
+                short = [problem for problem in of_input if problem["type"] == "string_too_short"]
+                needed = "a string or a list of strings is needed; token ids are not taken"
+                last = {**last, "type": "needed", "msg": short[0]["msg"] if short else needed}
+            others.insert(0, {**last, "loc": ("input", *last["loc"][2:])})
+        return others
+
+    def questions(self, limits: Limits, dimension: int) -> list[Question]:
+        """What is embedded.
+
+        Raises:
+            NotFoundError: for another model.
+            RequestError: as EmbedRequest's, or for other dimensions than the model's.
+        """
+        if self.model not in (PROTEIN_MODEL, TEXT_MODEL):
+            raise NotFoundError(f"model {self.model!r:.80}: is not here; there are {PROTEIN_MODEL} and {TEXT_MODEL}.")
+        if self.dimensions not in (None, dimension):
+            raise RequestError(f"dimensions: {self.dimensions} are wanted; an embedding has {dimension}, uncut.")
+        items = [self.input] if isinstance(self.input, str) else self.input
+        return (proteins if self.model == PROTEIN_MODEL else texts)("input", items, limits)
+
+
+class ScoreRequest(Form):
+    """Pairs: the first sequence with the first text, and so on."""
+
+    sequences: Items = Field(description="Amino acids in one-letter code.")
+    texts: Items = Field(description="As many texts.")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if len(self.sequences) != len(self.texts):
+            raise ValueError(
+                f"{len(self.sequences)} sequences and {len(self.texts)} texts make no pairs; give as many of each"
+            )
+        return self
+
+    def questions(self, limits: Limits) -> list[Question]:
+        """The sequences, then the texts; raises RequestError as EmbedRequest's."""
+        return [*proteins("sequences", self.sequences, limits), *texts("texts", self.texts, limits)]
+
+
+class ClassifyRequest(Form):
+    """Sequences, and the texts that compete for each."""
+
+    sequences: Items = Field(description="Amino acids in one-letter code.")
+    texts: Items = Field(description="Texts, such as 'FUNCTION: Hydrolyses ATP.'")
+
+    def questions(self, limits: Limits) -> list[Question]:
+        """The sequences, then the texts; raises RequestError as EmbedRequest's."""
+        return [*proteins("sequences", self.sequences, limits), *texts("texts", self.texts, limits)]
+
+
+KINDS = ("text", "sequence", "accession", "embedding")
+_OF_EMBEDDING = {kind: {"embedding_kind": {"type": "null"}} for kind in KINDS[:3]}
+
+
+class Query(Form):
     """One question: exactly one of text, sequence, accession and embedding."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one(*KINDS, needs=_OF_EMBEDDING))
+    kinds: ClassVar[tuple[str, ...]] = KINDS
 
     text: Item | None = Field(default=None, description="A description of the proteins that are sought.")
     sequence: Item | None = Field(default=None, description="Amino acids in one-letter code.")
-    accession: Item | None = Field(default=None, description="A row of the index, by its own vector.")
-    embedding: Annotated[list[Number], Field(fail_fast=True)] | None = Field(
-        default=None, description="A vector by the model of the index."
-    )
+    accession: Name | None = Field(default=None, description="A row of the index, by its own vector.")
+    embedding: Vector | None = Field(default=None, description="A vector by the model of the index.")
     embedding_kind: Content | None = Field(default=None, description="What the vector was made from, for percentiles.")
-    k: int = Field(default=10, ge=1, description="Answers wanted; fewer come where the index holds fewer.")
-    offset: int = Field(default=0, ge=0, description="Answers left out at the beginning: the next page.")
+    name: Name | None = Field(default=None, description="Given back as the answer's 'query'.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if sum(getattr(self, kind) is not None for kind in self.kinds) != 1:
+            raise ValueError(f"give exactly one of {', '.join(map(repr, self.kinds))}")
+        if self.embedding_kind is not None and self.embedding is None:
+            raise ValueError("'embedding_kind' is that of an 'embedding'")
+        return self
+
+    def question(self, place: str, limits: Limits, dimension: int) -> Question:
+        """What is asked.
+
+        Args:
+            place: of the question in the request, such as ``queries[2].``
+            limits: of the server.
+            dimension: of the index.
+
+        Raises:
+            RequestError: where it cannot be asked, or a limit is passed; the field is named.
+        """
+        _check_length(f"{place}text", self.text or "", limits.max_text_length)
+        _check_length(f"{place}sequence", self.sequence or "", limits.max_sequence_length)
+        if self.embedding is not None and len(self.embedding) != dimension:
+            raise RequestError(
+                f"{place}embedding: has {len(self.embedding)} numbers, and those of the index {dimension}."
+            )
+        vector = None if self.embedding is None else np.array(self.embedding)
+        try:
+            return Question(
+                text=self.text,
+                sequence=self.sequence,
+                accession=self.accession,
+                vector=vector,
+                kind=self.embedding_kind,
+                name=self.name,
+            )
+        except RequestError as error:
+            raise RequestError(f"{place.rstrip('.')}: {error}" if place else str(error)) from None
+
+
+class SearchRequest(Query):
+    """One question, or several in ``queries``, and how they are answered."""
+
+    model_config = ConfigDict(
+        json_schema_extra=exactly_one(
+            *KINDS,
+            "queries",
+            needs={**_OF_EMBEDDING, "queries": {"embedding_kind": {"type": "null"}, "name": {"type": "null"}}},
+        )
+    )
+    kinds: ClassVar[tuple[str, ...]] = (*KINDS, "queries")
+
+    queries: Annotated[list[Query], Field(min_length=1, fail_fast=True), AtMost("max_items")] | None = Field(
+        default=None, description="Several questions; the options below are those of all of them."
+    )
+    k: Count = Field(default=10, ge=1, description="Answers wanted; fewer come where the index holds fewer.")
+    offset: Count = Field(default=0, ge=0, description="Answers left out at the beginning: the next page.")
     filter: Item | None = Field(
         default=None, description="Which rows may answer, such as 'organism_id = 9606 and (reviewed or ec = 3.6)'."
     )
@@ -93,29 +318,21 @@ class SearchRequest(_Request):
     exclude_self: bool = Field(
         default=False, description="Leave out rows of the question's accession, very sequence or very text."
     )
-    columns: Items | None = Field(
+    columns: Columns | None = Field(
         default=None, description=f"What is shown beside score and accession: {', '.join(COLUMNS)}. Unsaid: all."
     )
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if sum(value is not None for value in (self.text, self.sequence, self.accession, self.embedding)) != 1:
-            raise ValueError("give exactly one of 'text', 'sequence', 'accession' and 'embedding'")
+    def _names(self) -> Self:
+        if self.queries is not None and self.name is not None:
+            raise ValueError("'name' is that of one question; give those of 'queries' to each of them")
         return self
 
-    def question(self, limits: Limits) -> Question:
-        """What is asked.
-
-        Raises:
-            RequestError: where it cannot be asked, or a limit is passed; the field is named.
-        """
-        _check_length("text", self.text or "", limits.max_text_length)
-        _check_length("sequence", self.sequence or "", limits.max_sequence_length)
-        _check_length("filter", self.filter or "", limits.max_filter_length)
-        vector = None if self.embedding is None else np.array(self.embedding)
-        return Question(
-            text=self.text, sequence=self.sequence, accession=self.accession, vector=vector, kind=self.embedding_kind
-        )
+    def questions(self, limits: Limits, dimension: int) -> list[Question]:
+        """What is asked; raises RequestError as Query's."""
+        if self.queries is None:
+            return [self.question("", limits, dimension)]
+        return [query.question(f"queries[{i}].", limits, dimension) for i, query in enumerate(self.queries)]
 
     def options(self, limits: Limits) -> Options:
         """How it is answered.
@@ -123,9 +340,12 @@ class SearchRequest(_Request):
         Raises:
             RequestError: for what cannot be, or where a limit is passed; the field is named.
         """
-        if self.offset + self.k > limits.max_k:
+        _check_length("filter", self.filter or "", limits.max_filter_length)
+        num_queries = len(self.queries or "1")
+        if num_queries * (self.offset + self.k) > limits.max_k:
             asked = f"k: {self.k} answers are wanted" + (f" after the first {self.offset}" if self.offset else "")
-            raise RequestError(f"{asked}; at most {limits.max_k} are given.")
+            asked += f" to each of {num_queries} questions" if num_queries > 1 else ""
+            raise RequestError(f"{asked}; at most {limits.max_k} are given to a request.")
         return Options(
             k=self.k,
             offset=self.offset,
@@ -137,51 +357,23 @@ class SearchRequest(_Request):
         )
 
 
-class EmbedResponse(BaseModel):
-    """Embeddings in the order of the request."""
-
-    model: str = Field(description="Fingerprint of the model.")
-    dimension: int
-    embeddings: list[list[float]] = Field(description="Unit vectors: a dot product is a cosine.")
-
-
-class IndexInfo(BaseModel):
-    """What the loaded index holds."""
-
-    content: Content
-    count: int
-    dimension: int
-    dtype: Dtype = Field(description="In which the model computed, and computes questions.")
-    recall_at_10: float | None
+def proteins(field: str, sequences: Sequence[str], limits: Limits) -> list[Question]:
+    """Sequences as questions, each named by its place; raises RequestError for one that cannot be embedded."""
+    return [
+        Question(sequence=item, name=place) for place, item in _places(field, sequences, limits.max_sequence_length)
+    ]
 
 
-class Health(BaseModel):
-    """Given when the model and the index are loaded and answer."""
-
-    status: Literal["ok"] = "ok"
-    model: str = Field(description="Fingerprint of the model.")
-    index: IndexInfo
-    version: str = Field(description="Of this software.")
+def texts(field: str, items: Sequence[str], limits: Limits) -> list[Question]:
+    """Texts as questions, each named by its place; raises RequestError for one that cannot be embedded."""
+    return [Question(text=item, name=place) for place, item in _places(field, items, limits.max_text_length)]
 
 
-class ErrorBody(BaseModel):
-    """What went wrong, and what to do."""
-
-    type: str
-    message: str
-
-
-class ErrorResponse(BaseModel):
-    """The one form of all errors."""
-
-    error: ErrorBody
-
-
-def _check_items(field: str, items: Sequence[str], max_items: int, max_length: int) -> None:
-    if len(items) > max_items:
-        raise RequestError(f"{field}: holds {len(items)} items; at most {max_items} fit into a request. Split it.")
+def _places(field: str, items: Sequence[str], max_length: int) -> Iterator[tuple[str, str]]:
     for i, item in enumerate(items):
-        _check_length(f"{field}[{i}]", item, max_length)
+        place = f"{field}[{i}]"
+        _check_length(place, item, max_length)
+        yield place, item
 
 
 def _check_length(field: str, value: str, max_length: int) -> None:

@@ -28,7 +28,7 @@ class Limits(BaseModel):
     max_filter_length: int = Field(default=2_000, ge=1)
     """Characters of a filter: each of its conditions is a pass over all rows."""
     max_k: int = Field(default=1_000, ge=1)
-    """Answers to one question."""
+    """Answers to a request: to all of its questions, those that ``offset`` leaves out among them."""
 
 
 class Autoscaling(BaseModel):
@@ -74,6 +74,8 @@ class AppArgs(BaseModel):
     """Residues and tokens of all waiting requests that are embedded together; None: 4,096 on a CPU, 32,768 on a GPU."""
     max_waiting_tokens: int = Field(default=200_000, ge=1)
     """A request before which a replica would compute more is answered 503 at once."""
+    stuck_after_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    """Seconds that a batch may take; beyond them /health/ready answers 503."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -10,13 +10,28 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
-from protclip.questions import Answer, Asked
+from protclip.questions import Answer, Asked, Row
 from serve.api import make_api
 from serve.errors import OverloadedError
-from serve.schemas import IndexInfo
+from serve.metrics import Load, Metrics
+from serve.schemas_answers import ModelInfo, NamedIndex
 from serve.settings import Limits
 
 pytestmark = pytest.mark.unit
+
+
+INDEX = NamedIndex(
+    name="default",
+    content="protein",
+    count=60,
+    dimension=24,
+    dtype="float32",
+    recall_at_10=None,
+    fingerprint="e" * 64,
+    model="f" * 64,
+    created=None,
+    age_s=None,
+)
 
 
 class FailingBackend:
@@ -24,20 +39,33 @@ class FailingBackend:
 
     fingerprint = "f" * 64
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, *, batch_s: float = 0) -> None:
         self.error = error
+        self.batch_s = batch_s
+        self.metrics = Metrics()
 
-    async def embed(self, _questions: Any) -> list[Asked]:
+    async def embed(self, _questions: Any, **_long: Any) -> list[Asked]:
         raise self.error
 
-    async def search(self, _question: Any, _options: Any) -> Answer:
+    async def search(self, _question: Any, _options: Any) -> list[Answer]:
         raise self.error
 
-    async def describe_index(self) -> IndexInfo:
+    async def protein(self, _accession: str) -> Row:
         raise self.error
 
+    def describe_model(self) -> ModelInfo:
+        raise self.error
 
-def ask(error: Exception, method: str, path: str, body: bytes = b"") -> tuple[int, dict[bytes, bytes], Any]:
+    def describe_index(self) -> NamedIndex:
+        return INDEX
+
+    def load(self) -> Load:
+        return Load(num_items=0, num_tokens=0, batch_s=self.batch_s)
+
+
+def ask(
+    error: Exception, method: str, path: str, body: bytes = b"", *, batch_s: float = 0
+) -> tuple[int, dict[bytes, bytes], Any]:
     """Status, headers and JSON of one request to the routes over a failing backend."""
     sent: list[dict[str, Any]] = []
 
@@ -55,12 +83,13 @@ def ask(error: Exception, method: str, path: str, body: bytes = b"") -> tuple[in
         "query_string": b"",
         "headers": [(b"content-type", b"application/json")],
     }
-    app = make_api(FailingBackend(error), Limits())
+    app = make_api(FailingBackend(error, batch_s=batch_s), Limits(), stuck_after_s=60)
     try:
         asyncio.run(app(scope, receive, send))
     except type(error):
         pass  # raised again for the server's log, after the answer
-    return sent[0]["status"], dict(sent[0]["headers"]), json.loads(sent[1]["body"])["error"]
+    answer = json.loads(sent[1]["body"])
+    return sent[0]["status"], dict(sent[0]["headers"]), answer.get("error", answer)
 
 
 def test_an_overloaded_server_says_when_to_ask_again():
@@ -100,3 +129,30 @@ class TomorrowsError(NotFoundError):
 def test_the_status_says_whose_fault_it_is(error, status):
     found, _, body = ask(error, "POST", "/v1/search", b'{"text": "a"}')
     assert (found, body) == (status, {"type": type(error).__name__, "message": str(error)})
+
+
+def test_a_replica_whose_batch_takes_too_long_is_alive_and_not_ready():
+    for batch_s, expected in ((60, 200), (60.5, 503)):
+        assert ask(KeyError(), "GET", "/health/live", batch_s=batch_s)[0] == 200
+        status, _, body = ask(KeyError(), "GET", "/health/ready", batch_s=batch_s)
+        assert status == expected
+    assert body["type"] == "NotReadyError" and "for 60 s" in body["message"]
+
+
+def test_an_unknown_name_has_no_route_of_its_own_in_the_numbers():
+    backend = FailingBackend(RequestError("no"))
+    app = make_api(backend, Limits())
+    scope = {"type": "http", "method": "GET", "query_string": b"", "headers": []}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(_: Any) -> None:
+        pass
+
+    for path in ("/secret/1", "/secret/2", "/v1/proteins/P1"):
+        asyncio.run(app({**scope, "path": path, "raw_path": path.encode()}, receive, send))
+    text = backend.metrics.text().decode()
+    assert 'protclip_requests_total{route="other",status="404"} 2.0' in text
+    assert 'protclip_requests_total{route="/v1/proteins/{accession}",status="422"} 1.0' in text
+    assert "protclip_index_rows 60.0" in text and "protclip_index_recall_at_10 NaN" in text

@@ -24,7 +24,7 @@ PROTEINS, TEXTS = random_sequences(8, seed=7), random_texts(8, seed=7)
 
 def error_of(answer: requests.Response, status: int) -> dict[str, str]:
     assert answer.status_code == status, answer.text
-    assert set(answer.json()) == {"error"} and set(answer.json()["error"]) == {"type", "message"}
+    assert set(answer.json()) == {"error"} and {"type", "message"} <= set(answer.json()["error"])
     return answer.json()["error"]  # type: ignore[no-any-return]
 
 
@@ -43,8 +43,9 @@ def test_health_says_what_is_loaded(server):
 
 def test_the_schema_names_routes_and_errors(server):
     paths = requests.get(f"{server.url}/openapi.json", timeout=60).json()["paths"]
-    assert set(paths) == {"/v1/embed", "/v1/search", "/health"}
-    assert {"200", "404", "413", "422", "503"} <= set(paths["/v1/search"]["post"]["responses"])
+    assert len(paths) == 13
+    statuses = {"200", "401", "404", "408", "413", "415", "422", "429", "500", "503"}
+    assert statuses <= set(paths["/v1/search"]["post"]["responses"])
 
 
 def test_a_served_embedding_is_the_models_own(server):
@@ -106,7 +107,7 @@ def test_the_items_of_a_request_keep_their_order(server):
         ("/v1/embed", {"proteins": ["M"] * 9}, "proteins: holds 9 items"),
         ("/v1/embed", {"proteins": ["M" * 101]}, "proteins[0]: has 101"),
         ("/v1/embed", {"texts": ["  "]}, "'texts[0]' is empty"),
-        ("/v1/embed", {"texts": ["\ud800"]}, "texts.0"),
+        ("/v1/embed", {"texts": ["\ud800"]}, "hex escape"),
         ("/v1/embed", {}, "either 'proteins' or 'texts'"),
         ("/v1/search", {"text": "a" * 401}, "text: has 401"),
         ("/v1/search", {"text": "a", "k": 51}, "k: 51"),

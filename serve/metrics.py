@@ -1,0 +1,125 @@
+"""What a replica counts, in Prometheus's form. The numbers are those of one replica since it started."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.schemas_answers import NamedIndex
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = (16, 64, 256, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What a replica has to do at this moment."""
+
+    num_items: int
+    """That wait."""
+    num_tokens: int
+    """Of these."""
+    batch_s: float
+    """For which the batch under way has been computed; 0 where there is none."""
+
+
+class Metrics:
+    """The counters of a replica; they may be written from any thread."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that says when it began
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._requests = Counter("protclip_requests", "Answered requests.", ["route", "status"], registry=self.registry)
+        self._request_s = Histogram(
+            "protclip_request_seconds",
+            "From a request's head to the end of its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._batch_items = Histogram(
+            "protclip_batch_items", "Items computed together.", buckets=_ITEMS, registry=self.registry
+        )
+        self._batch_tokens = Histogram(
+            "protclip_batch_tokens", "Tokens computed together.", buckets=_TOKENS, registry=self.registry
+        )
+        self._batch_s = Histogram(
+            "protclip_batch_seconds",
+            "For which a batch was embedded and searched.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._tokens = Counter("protclip_embedded_tokens", "Tokens that the model has seen.", registry=self.registry)
+
+    def watch(self, load: Callable[[], Load], index: Callable[[], NamedIndex]) -> None:
+        """Have the queue and the index looked at whenever the numbers are asked for."""
+
+        def gauge(name: str, help_text: str, value: Callable[[], float | None]) -> None:
+            def known() -> float:
+                found = value()
+                return float("nan") if found is None else found
+
+            Gauge(name, help_text, registry=self.registry).set_function(known)
+
+        gauge("protclip_queue_items", "Items that wait.", lambda: load().num_items)
+        gauge("protclip_queue_tokens", "Tokens of the items that wait.", lambda: load().num_tokens)
+        gauge("protclip_index_rows", "Rows that may answer.", lambda: index().count)
+        gauge("protclip_index_recall_at_10", "The lowest that was measured.", lambda: index().recall_at_10)
+        gauge("protclip_index_age_seconds", "Since the index's manifest was written.", lambda: index().age_s)
+
+    def count_request(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        self._requests.labels(route, status).inc()
+        self._request_s.labels(route).observe(seconds)
+
+    def count_batch(self, num_items: int, num_tokens: int, seconds: float) -> None:
+        """A batch was computed."""
+        self._batch_items.observe(num_items)
+        self._batch_tokens.observe(num_tokens)
+        self._batch_s.observe(seconds)
+        self._tokens.inc(num_tokens)
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self.registry)
+
+
+class Measured:
+    """Counts the requests to an application, by route and status: what no route answers is ``other``."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begin = time.perf_counter()
+        status = 500  # where the application raises; what is outside makes a 500 of it
+
+        async def tell(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, tell)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.count_request(route, status, time.perf_counter() - begin)

@@ -1,0 +1,168 @@
+"""The schema of the API: forms with their limits, and an example of each request, answer and error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from serve.schemas import Form
+from serve.schemas_answers import ErrorResponse
+
+_ID = "0b9c6a1e5d3f4c2a8e7f6d5c4b3a2918"
+_HEX = "ed610b08" * 8
+REQUEST_ID = {"X-Request-Id": {"description": "As in errors and in the log.", "schema": {"type": "string"}}}
+_RETRY = {"Retry-After": {"description": "Seconds after which to ask again.", "schema": {"type": "integer"}}}
+
+ERRORS: Mapping[int, tuple[str, str, str]] = {
+    401: ("UnauthorizedError", "no key was given; send Authorization: Bearer KEY.", "No key, or an unknown one."),
+    403: ("ForbiddenHostError", "the Host header names another server.", "The Host header names another server."),
+    404: ("NotFoundError", "accession 'P99999': the index does not hold it.", "What the request names is not there."),
+    408: ("BodyTimeoutError", "the body did not come within 10 s.", "The body came too slowly."),
+    413: ("PayloadTooLargeError", "body: is larger than 4194304 bytes; split the request.", "The body is too large."),
+    415: ("EncodingError", "the body is encoded as gzip; send it plain.", "The body is encoded in a way not taken."),
+    422: (
+        "RequestError",
+        "sequence 'proteins[1]': holds '7' at residue 2; allowed are the 20 amino acids and BJOUXZ",
+        "The request is malformed or passes a limit.",
+    ),
+    429: ("RateLimitError", "more requests came with this key than its rate allows.", "The key's rate is passed."),
+    500: ("InternalError", "The server failed on this request; its log says why.", "The server is at fault."),
+    503: ("OverloadedError", "too much is waiting; ask again in a moment.", "Too much waits, or the time is over."),
+}
+"""Status → type and message of an example, and what the status means."""
+
+OF_ANY = (401, 403, 429, 500, 503)
+"""What a request may meet on any route but those of health."""
+OF_BODY = (408, 413, 415, 422)
+"""… and with a body."""
+
+_HIT = {
+    "rank": 1,
+    "score": 0.71,
+    "percentile": 99.5,
+    "accession": "P00003",
+    "name": "ATPase",
+    "gene": ["ABC1"],
+    "organism": "Homo sapiens",
+    "organism_id": 9606,
+    "reviewed": True,
+    "length": 341,
+    "ec": ["3.6.1.3"],
+    "text": None,
+}
+_ANSWER = {"model": _HEX, "index": _HEX, "content": "protein", "query": None, "truncated": False, "hits": [_HIT]}
+_INDEX = {"content": "protein", "count": 1216, "dimension": 512, "dtype": "float32", "recall_at_10": 0.998}
+_NAMED_INDEX = {
+    **_INDEX,
+    "name": "default",
+    "fingerprint": _HEX,
+    "model": _HEX,
+    "created": "2026-11-27T12:00:00Z",
+    "age_s": 3600.0,
+}
+_PROTEIN = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"
+_TEXT = "FUNCTION: Catalyzes the hydrolysis of ATP."
+_OTHER_TEXT = "FUNCTION: Binds oxygen."
+
+REQUESTS: Mapping[str, Mapping[str, Any]] = {
+    "/v1/search": {
+        "text": {"text": _TEXT, "k": 3},
+        "sequence": {"sequence": _PROTEIN, "filter": "organism_id = 9606 and reviewed", "columns": ["gene", "name"]},
+        "accession": {"accession": "P69905", "exclude_self": True, "k": 10, "offset": 10},
+        "queries": {"queries": [{"text": _TEXT, "name": "one"}, {"sequence": _PROTEIN, "name": "two"}], "k": 3},
+    },
+    "/v1/embed": {
+        "proteins": {"proteins": [_PROTEIN], "long": "window-mean"},
+        "texts": {"texts": [_TEXT], "encoding_format": "base64"},
+    },
+    "/v1/embeddings": {
+        "protein": {"model": "protclip-protein", "input": [_PROTEIN]},
+        "text": {"model": "protclip-text", "input": _TEXT, "encoding_format": "base64"},
+    },
+    "/v1/score": {"pair": {"sequences": [_PROTEIN], "texts": [_TEXT]}},
+    "/v1/classify": {"two texts": {"sequences": [_PROTEIN], "texts": [_TEXT, _OTHER_TEXT]}},
+}
+"""Route → examples of its body by name."""
+
+ANSWERS: Mapping[str, Any] = {
+    "/v1/search": _ANSWER,
+    "/v1/embed": {"model": _HEX, "dimension": 3, "embeddings": [[0.6, 0.0, 0.8]], "truncated": [False]},
+    "/v1/embeddings": {
+        "object": "list",
+        "model": "protclip-protein",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.6, 0.0, 0.8], "truncated": False}],
+        "usage": {"prompt_tokens": 35, "total_tokens": 35},
+    },
+    "/v1/models": {
+        "object": "list",
+        "data": [{"id": "protclip-protein", "object": "model", "created": 0, "owned_by": "protclip"}],
+    },
+    "/v1/score": {"model": _HEX, "scores": [0.71]},
+    "/v1/classify": {"model": _HEX, "probabilities": [[0.9, 0.1]]},
+    "/v1/proteins/{accession}": {name: _HIT[name] for name in _HIT if name not in ("rank", "score", "percentile")},
+    "/v1/indexes": {"indexes": [_NAMED_INDEX]},
+    "/health": {"status": "ok", "model": _HEX, "index": _INDEX, "version": "0.1.0"},
+    "/health/live": {"status": "ok"},
+    "/health/ready": {"status": "ok"},
+}
+"""Route → example of its answer."""
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer: 200, and errors in the one form."""
+    described: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "headers": REQUEST_ID}}
+    for status in sorted(statuses):
+        described[status] = {
+            "model": ErrorResponse,
+            "description": ERRORS[status][2],
+            "headers": REQUEST_ID | (_RETRY if status in (429, 503) else {}),
+        }
+    return described
+
+
+def body_of(form: type[Form]) -> dict[str, Any]:
+    """A route's body, for ``openapi_extra``."""
+    reference = {"$ref": f"#/components/schemas/{form.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
+
+
+def describe(app: FastAPI, forms: Sequence[type[Form]], *, secured: bool) -> dict[str, Any]:
+    """The whole schema.
+
+    Args:
+        app: its routes.
+        forms: the bodies that ``body_of`` refers to.
+        secured: whether keys are asked for.
+    """
+    schema: dict[str, Any] = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    _, bodies = models_json_schema(
+        [(form, "validation") for form in forms], ref_template="#/components/schemas/{model}"
+    )
+    components = schema.setdefault("components", {})
+    components.setdefault("schemas", {}).update(bodies["$defs"])
+    # Here, since FastAPI leaves what is null out of examples that a route gives it.
+    for path, methods in schema["paths"].items():
+        for operation in methods.values():
+            if "requestBody" in operation:
+                examples = {name: {"value": value} for name, value in REQUESTS[path].items()}
+                operation["requestBody"]["content"]["application/json"]["examples"] = examples
+            for status, answer in operation["responses"].items():
+                if status != "200":
+                    kind, message, _ = ERRORS[int(status)]
+                    example: Any = {"error": {"type": kind, "message": message, "request_id": _ID}}
+                else:
+                    example = ANSWERS.get(path)
+                if example is not None:
+                    answer["content"]["application/json"]["example"] = example
+    if secured:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, methods in schema["paths"].items():
+            for operation in methods.values():
+                operation["security"] = [] if path.startswith("/health") else [{"key": []}]
+    return schema

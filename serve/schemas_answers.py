@@ -1,0 +1,180 @@
+"""What answers hold. The forms of requests are in serve.schemas."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from protclip.index.embeddings import Content, Dtype
+from protclip.questions import Answer, Hit, Row
+from serve.settings import Limits
+
+_WITH_DOCSTRINGS = ConfigDict(use_attribute_docstrings=True)
+Row.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
+Hit.__pydantic_config__ = Answer.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
+
+Embedding = list[float] | str
+
+
+class EmbedResponse(BaseModel):
+    """Embeddings in the order of the request."""
+
+    model: str = Field(description="Fingerprint of the model.")
+    dimension: int
+    embeddings: list[Embedding] = Field(
+        description="Unit vectors, whose dot products are cosines: numbers, or base64 of little-endian float32."
+    )
+    truncated: list[bool] = Field(description="Of each, whether the model saw its beginning alone.")
+
+
+class EmbeddingItem(BaseModel):
+    """One embedding, in OpenAI's form."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: Embedding
+    truncated: bool = Field(description="Whether the model saw the beginning alone; not of OpenAI's form.")
+
+
+class Usage(BaseModel):
+    """Tokens that the model saw."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(BaseModel):
+    """Embeddings in the order of the request, in OpenAI's form."""
+
+    object: Literal["list"] = "list"
+    model: str
+    data: list[EmbeddingItem]
+    usage: Usage
+
+
+class ModelItem(BaseModel):
+    """A model that /v1/embeddings takes, in OpenAI's form."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="Always 0: a checkpoint does not know when it was made.")
+    owned_by: str
+
+
+class ModelsResponse(BaseModel):
+    """Models that /v1/embeddings takes, in OpenAI's form."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelItem]
+
+
+class ScoreResponse(BaseModel):
+    """How well each sequence fits its text."""
+
+    model: str = Field(description="Fingerprint of the model.")
+    scores: list[float] = Field(description="Cosines, from -1 to 1, in the order of the pairs.")
+
+
+class ClassifyResponse(BaseModel):
+    """How likely each text is that of each sequence, among the given ones."""
+
+    model: str = Field(description="Fingerprint of the model.")
+    probabilities: list[list[float]] = Field(
+        description="A row for each sequence, a number for each text; a row sums to 1, so that a number says nothing "
+        "of its text alone."
+    )
+
+
+class Answers(BaseModel):
+    """The answers to several questions, in their order."""
+
+    answers: list[Answer]
+
+
+class IndexInfo(BaseModel):
+    """What the loaded index holds."""
+
+    content: Content
+    count: int = Field(description="Rows that may answer.")
+    dimension: int
+    dtype: Dtype = Field(description="In which the model computed, and computes questions.")
+    recall_at_10: float | None = Field(description="The lowest that was measured; null where nothing was.")
+
+
+class NamedIndex(IndexInfo):
+    """An index, as /v1/indexes tells of it."""
+
+    name: str
+    fingerprint: str = Field(description="As in an answer's 'index'.")
+    model: str = Field(description="Fingerprint of the model that made it.")
+    created: datetime | None = Field(description="When its manifest was written; null where the store does not say.")
+    age_s: float | None = Field(description="Seconds since then.")
+
+
+class IndexesResponse(BaseModel):
+    """The indexes that are loaded."""
+
+    indexes: list[NamedIndex]
+
+
+class ModelInfo(BaseModel):
+    """The loaded model."""
+
+    fingerprint: str
+    dimension: int
+    max_protein_tokens: int = Field(description="That the model sees: residues + 2.")
+    max_text_tokens: int
+    num_parameters: int
+    scale: float = Field(description="exp(logit_scale), by which cosines are multiplied in training and to classify.")
+    device: str
+    dtype: Dtype
+    metrics: dict[str, Any] = Field(description="What evaluation found, as in the model's card; empty where unknown.")
+
+
+class Policies(BaseModel):
+    """How requests are treated."""
+
+    long: str = Field(description="What becomes of an item that is longer than the model sees.")
+    letters: str = Field(description="Which are taken in a sequence.")
+    errors: str = Field(description="What becomes of a request of several items where one is bad.")
+
+
+class Info(BaseModel):
+    """What the server is."""
+
+    version: str = Field(description="Of this software.")
+    model: ModelInfo
+    index: NamedIndex
+    limits: Limits
+    policies: Policies
+
+
+class Health(BaseModel):
+    """Given when the model and the index are loaded and answer."""
+
+    status: Literal["ok"] = "ok"
+    model: str = Field(description="Fingerprint of the model.")
+    index: IndexInfo
+    version: str = Field(description="Of this software.")
+
+
+class Alive(BaseModel):
+    """Given by a replica that answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ErrorBody(BaseModel):
+    """What went wrong, and what to do."""
+
+    type: str
+    message: str
+    request_id: str | None = Field(default=None, description="As in the header X-Request-Id, and in the server's log.")
+
+
+class ErrorResponse(BaseModel):
+    """The one form of all errors."""
+
+    error: ErrorBody
