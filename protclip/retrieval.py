@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from protclip.data.windows import window_starts, window_weights
 from protclip.errors import IndexMismatchError, NotFoundError, RequestError
 from protclip.hashing import hash64
 from protclip.index.embeddings import Content, Dtype
@@ -147,48 +146,6 @@ class Retriever:
                 prepared.append(self._tokenised(question))
         return prepared
 
-    def windows(self, question: Question) -> tuple[list[Prepared], NDArray[np.float32]]:
-        """A sequence of any length as its windows, and their weights in ``mean_of_windows``; of a text, all of it.
-
-        Raises:
-            RequestError: where there is no model.
-        """
-        model, sequence = self._model(), question.sequence
-        size = model.max_protein_tokens - 2
-        if sequence is None or len(sequence) <= size:
-            return self.prepare([question]), np.ones(1, np.float32)
-        starts = window_starts(len(sequence), size)
-        ids = [model.protein_tokenizer.encode(sequence[start : start + size]) for start in starts]
-        prepared = [Prepared(question=question, kind="protein", ids=window) for window in ids]
-        return prepared, window_weights(starts, size, len(sequence))
-
-    def mean_of_windows(self, question: Question, windows: Sequence[Asked], weights: NDArray[np.float32]) -> Asked:
-        """The question's vector from those of its windows, as ``embed_proteins(long="window-mean")`` makes it."""
-        if len(windows) == 1:
-            return windows[0]
-        mean_D = weights @ np.stack([one.vector for one in windows])
-        return Asked(
-            question=question,
-            vector=mean_D / np.linalg.norm(mean_D),
-            kind="protein",
-            num_tokens=sum(one.num_tokens for one in windows),
-        )
-
-    def proteins(self, accessions: Sequence[str]) -> list[Row]:
-        """What the index of proteins, or else that of texts, says of each accession.
-
-        Raises:
-            NotFoundError: for an accession that it does not hold.
-            RequestError: where no index is loaded.
-        """
-        index = self._index(None)
-        names = list(dict.fromkeys(accessions))
-        rows, numbers = index.find("accession", names)
-        known = {names[number]: row for row, number in zip(index.rows(rows), numbers, strict=True)}
-        if missing := [accession for accession in names if accession not in known]:
-            raise _not_held(missing[0])
-        return [known[accession] for accession in accessions]
-
     def forward(self, prepared: Sequence[Prepared]) -> list[Asked]:
         """Embed what was prepared, by one pass of each encoder in batches within the token budget."""
         vectors = [one.vector for one in prepared]
@@ -232,23 +189,32 @@ class Retriever:
             where=options.where,
             exact=options.exact or None,
         )
-        page = slice(options.offset, wanted)
+        # A float32 sum of squares may end above 1.
+        scores_NK = scores_NK.clip(-1, 1)
         found = []
         for scores, rows, mine in zip(scores_NK, rows_NK, own, strict=True):
-            kept = ~np.isin(rows, mine)
-            if options.min_score is not None:
-                kept &= scores >= np.float32(options.min_score)
-            # A float32 sum of squares may end above 1.
-            found.append((scores[kept][page].clip(-1, 1), rows[kept][page]))
+            if len(mine):
+                kept = ~np.isin(rows, mine)
+                scores, rows = scores[kept], rows[kept]  # noqa: PLW2901
+            # Downwards, so that those that score enough are the first.
+            end = wanted if options.min_score is None else int((scores >= np.float32(options.min_score)).sum())
+            page = slice(options.offset, min(wanted, end))
+            found.append((scores[page], rows[page]))
         known = iter(index.rows(np.concatenate([rows for _, rows in found]), options.columns))
+        # A tool's vectors are of one kind, so that those it is asked with are of that too.
+        own_kind = index.manifest.content if index.manifest.external_model is not None else None
+        percentiles: dict[Content | None, list[list[float | None]]] = {}
         answers = []
-        for one, (scores, _) in zip(asked, found, strict=True):
-            # A tool's vectors are of one kind, so that those it is asked with are of that too.
-            kind = one.kind or (index.manifest.content if index.manifest.external_model is not None else None)
-            numbers = zip(scores.tolist(), _percentiles(index, scores, kind), strict=True)
+        for i, (one, (scores, _)) in enumerate(zip(asked, found, strict=True)):
+            kind = one.kind or own_kind
+            if kind not in percentiles:
+                percentiles[kind] = _percentiles(index, [scores for scores, _ in found], kind)
+            first = options.offset + 1
             hits = [
                 cast(Hit, {"rank": rank, "score": score, "percentile": percentile, **next(known)})
-                for rank, (score, percentile) in enumerate(numbers, start=options.offset + 1)
+                for rank, (score, percentile) in enumerate(
+                    zip(scores.tolist(), percentiles[kind][i], strict=True), first
+                )
             ]
             answers.append(
                 Answer(
@@ -289,6 +255,18 @@ class Retriever:
             raise RequestError("no text is given; one or more are needed.")
         model = self._model()
         return softmax(model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)))
+
+    def row(self, accession: str) -> Row:
+        """What the index knows of a protein.
+
+        Raises:
+            NotFoundError: if the index does not hold it.
+        """
+        for index in self.indexes.values():
+            rows, _ = index.find("accession", [accession])
+            if len(rows):
+                return cast(Row, index.rows(rows[:1])[0])
+        raise NotFoundError(f"accession {accession!r:.80}: the index does not hold it.")
 
     def explain(
         self, sequence: str, text: str, *, accession: str | None = None, window: int | None = None, stride: int = 1
@@ -366,7 +344,7 @@ class Retriever:
                     for vector, number in zip(index.vectors(rows), numbers, strict=True)
                 }
         if missing := [accession for accession in accessions if accession not in found]:
-            raise _not_held(missing[0])
+            raise NotFoundError(f"accession {missing[0]!r:.80}: the index does not hold it; ask by its sequence.")
         return [found[accession] for accession in accessions]
 
     def _own_rows(self, index: Index, asked: Sequence[Asked]) -> list[NDArray[np.int64]]:
@@ -393,10 +371,6 @@ class Retriever:
         return [np.unique(np.array(rows, np.int64)) for rows in own]
 
 
-def _not_held(accession: str) -> NotFoundError:
-    return NotFoundError(f"accession {accession!r:.80}: the index does not hold it; ask by its sequence.")
-
-
 def softmax(logits_NT: NDArray[np.float32]) -> NDArray[np.float32]:
     """Of each row, (n, T); computed in float64."""
     exp_NT = np.exp(logits_NT.astype(np.float64) - logits_NT.max(axis=1, keepdims=True))
@@ -404,6 +378,10 @@ def softmax(logits_NT: NDArray[np.float32]) -> NDArray[np.float32]:
     return shares
 
 
-def _percentiles(index: Index, scores: NDArray[np.float32], kind: Content | None) -> list[float | None]:
-    percentiles = None if kind is None else index.percentiles(scores, kind)
-    return [None] * len(scores) if percentiles is None else [round(value, 2) for value in percentiles.tolist()]
+def _percentiles(index: Index, scores: Sequence[NDArray[np.float32]], kind: Content | None) -> list[list[float | None]]:
+    """Of each score of each answer to questions of a kind."""
+    percentiles = None if kind is None else index.percentiles(np.concatenate(scores), kind)
+    if percentiles is None:
+        return [[None] * len(some) for some in scores]
+    numbers = iter(percentiles.round(2).tolist())
+    return [[next(numbers) for _ in some] for some in scores]

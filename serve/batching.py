@@ -66,25 +66,18 @@ class Batcher(Generic[Item, Result]):
         self._waiting = 0  # cost of all items that wait
         self._turn = 0  # cost of the next item of each request that waits
         self._running: int | None = None  # cost of the batch that is being computed
-        self._started: float | None = None  # when the batch that is being computed was begun
+        self._began = 0.0
         self._seen_cost, self._seen_s = 0.0, 0.0
         self._thread = ThreadPoolExecutor(1, name)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
-    def waiting(self) -> int:
-        """Cost of what waits."""
-        return self._waiting
+    def waiting(self) -> tuple[int, int]:
+        """Items that wait, and their cost."""
+        return sum(len(request.items) for request in self._queue), self._waiting
 
-    @property
-    def num_waiting(self) -> int:
-        """Items that wait."""
-        return sum(len(request.items) for request in self._queue)
-
-    @property
-    def batch_s(self) -> float:
-        """For which the batch under way has been computed; 0 where there is none."""
-        return 0.0 if self._started is None else time.monotonic() - self._started
+    def running_s(self) -> float:
+        """For how long the batch under way has been computed; 0 where there is none."""
+        return time.monotonic() - self._began if self._running else 0.0
 
     async def run(self, items: Sequence[Item], costs: Sequence[int], *, deadline: float | None = None) -> list[Result]:
         """The results of a request's items.
@@ -156,7 +149,7 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         try:
             while batch := self._next_batch():
-                self._started = started = time.monotonic()
+                self._began = time.monotonic()
                 items = [item for _, _, item in batch]
                 results: Sequence[Result | Exception]
                 try:
@@ -164,11 +157,11 @@ class Batcher(Generic[Item, Result]):
                 except Exception as error:
                     results = [error] * len(batch)
                 self._seen_cost = DECAY * self._seen_cost + (self._running or 0)
-                self._seen_s = DECAY * self._seen_s + time.monotonic() - started
+                self._seen_s = DECAY * self._seen_s + time.monotonic() - self._began
                 for (request, place, _), result in zip(batch, results, strict=True):
                     _deliver(request, place, result)
         finally:
-            self._running = self._started = None
+            self._running = None
 
     def _next_batch(self) -> list[tuple[_Request[Item, Result], int, Item]]:
         batch: list[tuple[_Request[Item, Result], int, Item]] = []

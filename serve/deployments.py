@@ -9,16 +9,20 @@ Three queues (``serve.batching``), each with a thread of its own, so that what t
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from starlette.types import ASGIApp
 
 from protclip import files
+from protclip.data.windows import window_starts, window_weights
 from protclip.errors import CheckpointError, RequestError
 from protclip.index.embeddings import Dtype
 from protclip.inputs import LongPolicy
@@ -45,6 +49,8 @@ HITS_OF_TOKEN = 10
 """So many answers cost as much as a token."""
 MAX_SCANS, SCANS_AT_ONCE = 1_000, 32
 """Scans that may wait, and those that are done together."""
+WORK_OF_ONE_THREAD = 2e9
+"""Weights times tokens of a batch that one thread computes: some 50 ms."""
 
 One = TypeVar("One")
 Other = TypeVar("Other")
@@ -54,42 +60,38 @@ class Replica:
     """Model and index behind the routes."""
 
     def __init__(self, args: AppArgs, fingerprint: str, dtype: Dtype) -> None:
-        import torch
-
         keep_to_loopback()
         self.args = args
         self.fingerprint = fingerprint
-        # Ray would have it compute with one thread, for its share of a processor.
-        torch.set_num_threads(args.threads or max(1, _num_cores() // args.max_replicas))
         self.retriever = Retriever.load(
             args.index, checkpoint=args.checkpoint, device=args.torch_device, dtype=args.dtype or dtype
         )
-        assert self.retriever.model is not None
-        self._model = self.retriever.model
-        if self._model.fingerprint != fingerprint:
+        model = self.retriever.model
+        assert model is not None
+        if model.fingerprint != fingerprint:
             raise CheckpointError(
-                f"{args.checkpoint}: is the model {self._model.fingerprint}, and was {fingerprint} when the "
-                "application was deployed; deploy again."
+                f"{args.checkpoint}: is the model {model.fingerprint}, and was {fingerprint} when the application was "
+                "deployed; deploy again."
             )
-        self._long: Batcher[Callable[[], Any], Any] = Batcher(
-            lambda calls: together(lambda some: [call() for call in some], calls),
+        self.metrics = Metrics()
+        self._written = files.modified(files.join(args.index, FILE_NAME))
+        self._model = self._described()
+        self._threads = args.threads or max(1, _num_cores() // args.max_replicas)
+        self._long: Batcher[Question, Prepared] = Batcher(
+            partial(together, self.retriever.prepare),
             max_batch_cost=LETTERS_AT_ONCE,
             max_cost_before=4 * args.limits.max_body_bytes,
             name="long",
         )
         self._embeddings: Batcher[tuple[Prepared, Options | None], Asked | Answer] = Batcher(
             self._embed_and_search,
-            max_batch_cost=args.tokens_per_batch or self._model.tokens_per_batch,
+            max_batch_cost=args.tokens_per_batch or model.tokens_per_batch,
             max_cost_before=args.max_waiting_tokens,
             name="model",
         )
-        self._scans: Batcher[tuple[Question | Asked | str, Options | None], Any] = Batcher(
+        self._scans: Batcher[tuple[Question | Asked | str, Options | None], Answer | Row] = Batcher(
             self._scan, max_batch_cost=SCANS_AT_ONCE, max_cost_before=MAX_SCANS, name="scans"
         )
-
-        self.metrics = Metrics()
-        self._index_written = files.modified(files.join(args.index, FILE_NAME))
-        self._model_info = self._describe_model()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve calls it by this name, after __init__
         args = self.args
@@ -100,7 +102,7 @@ class Replica:
         """Texts, or sequences, as vectors.
 
         Raises:
-            RequestError: for what is longer than the model sees, where that is an error.
+            RequestError: for one that is longer than the model sees, where that is an error.
         """
         if long == "window-mean":
             return await self._embed_windows(questions)
@@ -112,48 +114,40 @@ class Replica:
                     f"residues of a protein and {self._model.max_text_tokens} tokens of a text; shorten it, or choose "
                     "another policy for 'long'."
                 )
-        return await self._compute([(one, None) for one in prepared])
+        return cast(list[Asked], await self._compute(prepared, None))
 
     async def search(self, questions: Sequence[Question], options: Options) -> list[Answer]:
         """The answer to each question."""
-        answers: list[Any] = [None] * len(questions)
-        scanned = [i for i, one in enumerate(questions) if one.accession is not None]
-        others = [i for i, one in enumerate(questions) if one.accession is None]
-        scans: list[Question | Asked] = [questions[i] for i in scanned]
-        if others:
-            prepared = await self._prepare([questions[i] for i in others])
-            through_rows = options.where is not None or options.exact or options.exclude_self
-            found = await self._compute([(one, None if through_rows else options) for one in prepared])
-            if through_rows:
-                scanned, scans = scanned + others, scans + found
-            else:
-                for i, answer in zip(others, found, strict=True):
-                    answers[i] = answer
-        if scanned:
-            done = await self._scans.run([(one, options) for one in scans], [1] * len(scans), deadline=_deadline())
-            for i, answer in zip(scanned, done, strict=True):
-                answers[i] = answer
-        return answers
+        through_rows = options.where is not None or options.exact or options.exclude_self
+        found: dict[int, Any] = {i: one for i, one in enumerate(questions) if one.accession is not None}
+        if places := [i for i in range(len(questions)) if i not in found]:
+            prepared = await self._prepare([questions[i] for i in places])
+            computed = await self._compute(prepared, None if through_rows else options)
+            found |= zip(places, computed, strict=True)
+        if places := [i for i, one in found.items() if not isinstance(one, Answer)]:
+            scans = [(found[i], options) for i in places]
+            done = await self._scans.run(scans, [1] * len(scans), deadline=_deadline())
+            found |= zip(places, done, strict=True)
+        return [found[i] for i in range(len(questions))]
 
     async def protein(self, accession: str) -> Row:
-        """What the index says of a protein.
+        """What the index knows of a protein.
 
         Raises:
             NotFoundError: if it does not hold it.
         """
-        row: Row
         (row,) = await self._scans.run([(accession, None)], [1], deadline=_deadline())
-        return row
+        return cast(Row, row)
 
     def describe_model(self) -> ModelInfo:
         """The model."""
-        return self._model_info
+        return self._model
 
     def describe_index(self) -> NamedIndex:
         """The index."""
         (index,) = self.retriever.indexes.values()
         manifest = index.manifest
-        written = self._index_written
+        age = None if self._written is None else datetime.now(UTC) - self._written.astimezone(UTC)
         return NamedIndex(
             name="default",
             content=manifest.content,
@@ -163,17 +157,18 @@ class Replica:
             recall_at_10=manifest.recall_at_10,
             fingerprint=index.fingerprint,
             model=manifest.model_fingerprint,
-            created=written,
-            age_s=None if written is None else (datetime.now(UTC) - written.astimezone(UTC)).total_seconds(),
+            created=self._written,
+            age_s=None if age is None else age.total_seconds(),
         )
 
     def load(self) -> Load:
         """What there is to do at this moment."""
-        queue = self._embeddings
-        return Load(num_items=queue.num_waiting, num_tokens=queue.waiting, batch_s=queue.batch_s)
+        items, tokens = self._embeddings.waiting()
+        return Load(num_items=items, num_tokens=tokens, batch_s=self._embeddings.running_s())
 
-    def _describe_model(self) -> ModelInfo:
-        model = self._model
+    def _described(self) -> ModelInfo:
+        model = self.retriever.model
+        assert model is not None
         record = read_manifest(self.args.checkpoint, "checkpoint", verify=False, error=CheckpointError)
         return ModelInfo(
             fingerprint=self.fingerprint,
@@ -188,67 +183,88 @@ class Replica:
         )
 
     async def _prepare(self, questions: Sequence[Question]) -> list[Prepared]:
-        letters = _letters(questions)
+        letters = [1 + len(one.text or one.sequence or "") for one in questions]
         if sum(letters) <= SHORT_LETTERS:
             return self.retriever.prepare(questions)
-        calls = [partial(self.retriever.prepare, [one]) for one in questions]
-        done = await self._long.run(calls, letters, deadline=_deadline())
-        return [one for prepared in done for one in prepared]
+        return await self._long.run(questions, letters, deadline=_deadline())
 
-    async def _compute(self, items: Sequence[tuple[Prepared, Options | None]]) -> list[Any]:
-        costs = [
-            ITEM_TOKENS + one.num_tokens + (0 if options is None else (options.offset + options.k) // HITS_OF_TOKEN)
-            for one, options in items
-        ]
-        return await self._embeddings.run(items, costs, deadline=_deadline())
+    async def _compute(self, prepared: Sequence[Prepared], options: Options | None) -> list[Asked | Answer]:
+        hits = 0 if options is None else options.offset + options.k
+        costs = [ITEM_TOKENS + one.num_tokens + hits // HITS_OF_TOKEN for one in prepared]
+        return await self._embeddings.run([(one, options) for one in prepared], costs, deadline=_deadline())
 
     async def _embed_windows(self, questions: Sequence[Question]) -> list[Asked]:
-        """Each window is an item of its own."""
-        windows = await self._long.run(
-            [partial(self.retriever.windows, one) for one in questions], _letters(questions), deadline=_deadline()
-        )
-        vectors = iter(await self._compute([(one, None) for prepared, _ in windows for one in prepared]))
-        return [
-            self.retriever.mean_of_windows(question, [next(vectors) for _ in prepared], weights)
-            for question, (prepared, weights) in zip(questions, windows, strict=True)
-        ]
+        """As ``ProtCLIP.embed_proteins(…, long="window-mean")``; each window is an item of its own."""
+        size = self._model.max_protein_tokens - 2
+        starts = [window_starts(len(question.sequence or ""), size) for question in questions]
 
-    def _embed_and_search(self, items: Sequence[tuple[Prepared, Options | None]]) -> list[Any]:
-        begun = time.monotonic()
-        try:
-            return self._answers(items)
-        finally:
-            num_tokens = sum(one.num_tokens for one, _ in items)
-            self.metrics.count_batch(len(items), num_tokens, time.monotonic() - begun)
+        def cut() -> list[Question]:
+            return [
+                replace(question, sequence=(question.sequence or "")[start : start + size])
+                for question, its in zip(questions, starts, strict=True)
+                for start in its
+            ]
 
-    def _answers(self, items: Sequence[tuple[Prepared, Options | None]]) -> list[Any]:
+        parts = iter(await self.embed(await asyncio.to_thread(cut)))
+        means = []
+        for question, its in zip(questions, starts, strict=True):
+            own = [next(parts) for _ in its]
+            vector = own[0].vector
+            if len(own) > 1:
+                weights = window_weights(its, size, len(question.sequence or ""))
+                vector = weights @ np.stack([part.vector for part in own])
+                vector /= np.linalg.norm(vector)
+            num_tokens = sum(part.num_tokens for part in own)
+            means.append(Asked(question=question, vector=vector, kind="protein", num_tokens=num_tokens))
+        return means
+
+    def _embed_and_search(self, items: Sequence[tuple[Prepared, Options | None]]) -> list[Asked | Answer | Exception]:
+        began = time.monotonic()
+        num_tokens = sum(one.num_tokens for one, _ in items)
+        self._use_threads(num_tokens)
         asked = self.retriever.forward([one for one, _ in items])
-        return self._find([(one, options) for one, (_, options) in zip(asked, items, strict=True)])
+        results = self._find(asked, [options for _, options in items])
+        self.metrics.count_batch(len(items), num_tokens, time.monotonic() - began)
+        return results
 
-    def _find(self, items: Sequence[tuple[Asked, Options | None]]) -> list[Any]:
+    def _find(self, asked: Sequence[Asked], options: Sequence[Options | None]) -> list[Asked | Answer | Exception]:
         """The answers, of equal options together; without options what was asked, as it is."""
-        results: list[Any] = [one for one, _ in items]
+        results: list[Asked | Answer | Exception] = list(asked)
         alike: dict[Options, list[int]] = {}
-        for i, (_, options) in enumerate(items):
-            if options is not None:
-                alike.setdefault(options, []).append(i)
-        for options, places in alike.items():
-            find = partial(self.retriever.find, options=options)
-            found = together(find, [results[i] for i in places])
-            for i, result in zip(places, found, strict=True):
-                results[i] = result
+        for i, its in enumerate(options):
+            if its is not None:
+                alike.setdefault(its, []).append(i)
+        for its, places in alike.items():
+            answers = together(partial(self.retriever.find, options=its), [asked[i] for i in places])
+            for i, answer in zip(places, answers, strict=True):
+                results[i] = answer
         return results
 
-    def _scan(self, items: Sequence[tuple[Question | Asked | str, Options | None]]) -> list[Any]:
+    def _scan(self, items: Sequence[tuple[Question | Asked | str, Options | None]]) -> list[Answer | Row | Exception]:
         results: list[Any] = [what for what, _ in items]
-        for kind, function in ((str, self.retriever.proteins), (Question, self.retriever.embed)):
-            places = [i for i, (what, _) in enumerate(items) if isinstance(what, kind)]
-            for i, result in zip(places, together(function, [results[i] for i in places]), strict=True):
+
+        def replaced(kind: type, function: Callable[[list[int]], Sequence[Any]]) -> None:
+            places = [i for i, result in enumerate(results) if isinstance(result, kind)]
+            for i, result in zip(places, function(places), strict=True):
                 results[i] = result
-        places = [i for i, result in enumerate(results) if isinstance(result, Asked)]
-        for i, result in zip(places, self._find([(results[i], items[i][1]) for i in places]), strict=True):
-            results[i] = result
+
+        replaced(str, lambda places: together(self._rows, [results[i] for i in places]))
+        replaced(Question, lambda places: together(self.retriever.embed, [results[i] for i in places]))
+        replaced(Asked, lambda places: self._find([results[i] for i in places], [items[i][1] for i in places]))
         return results
+
+    def _rows(self, accessions: Sequence[str]) -> list[Row]:
+        return [self.retriever.row(accession) for accession in accessions]
+
+    def _use_threads(self, num_tokens: int) -> None:
+        """Ray has set one for torch, for a share of a processor.
+
+        Little work is done soonest by one: several wait for each other, and for long where the processors are busy.
+        """
+        import torch
+
+        much = self._model.num_parameters * num_tokens > WORK_OF_ONE_THREAD
+        torch.set_num_threads(self._threads if much else 1)
 
 
 def together(function: Callable[[Sequence[One]], Sequence[Other]], items: Sequence[One]) -> list[Other | Exception]:
@@ -257,10 +273,6 @@ def together(function: Callable[[Sequence[One]], Sequence[Other]], items: Sequen
         return list(function(items)) if items else []
     except RequestError as error:
         return [error] if len(items) == 1 else [one for item in items for one in together(function, [item])]
-
-
-def _letters(questions: Sequence[Question]) -> list[int]:
-    return [1 + len(one.text or one.sequence or "") for one in questions]
 
 
 def _deadline() -> float | None:

@@ -186,6 +186,8 @@ class Index:
         return np.concatenate(rows), np.concatenate(numbers)
 
     def _table(self, rows: NDArray[np.int64]) -> pa.Table:
+        if len(self.segments) == 1:
+            return self.segments[0].metadata.take(pa.array(rows))
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
         tables, places = [self.segments[0].metadata.slice(0, 0)], np.empty(len(rows), np.int64)
         done = 0

@@ -97,7 +97,7 @@ def test_an_item_that_fails_fails_its_request_alone_and_the_rest_of_it_is_not_co
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert compute.batches == [[0], [2, 3, 8]]
         assert [results[0], results[1], results[3]] == [0, 4, 16] and isinstance(results[2], ValueError)
-        assert batch.waiting == 0
+        assert batch.waiting()[1] == 0
 
     asyncio.run(scenario())
 
@@ -128,10 +128,10 @@ def test_what_nobody_waits_for_any_more_is_not_computed():
         batch = batcher(compute, max_batch_cost=2)
         calls = [one(batch, 0, 1), batch.run([2, 4, 6, 8], [2] * 4), one(batch, 10, 1)]
         tasks = await started(compute, calls)
-        assert batch.waiting == 9
+        assert batch.waiting()[1] == 9
         tasks[1].cancel()
         await asyncio.sleep(0)
-        assert batch.waiting == 1  # its place is free at once
+        assert batch.waiting()[1] == 1  # its place is free at once
         compute.go.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert compute.batches == [[0], [10]] and results[2] == 20
@@ -149,7 +149,7 @@ def test_a_request_ends_at_its_deadline_and_is_dropped_between_batches():
         for task in tasks[:2]:  # the first while it is computed, the second while it waits
             with pytest.raises(DeadlineError):
                 await task
-        assert batch.waiting == 1
+        assert batch.waiting()[1] == 1
         with pytest.raises(DeadlineError):  # nor is one begun whose time is over
             await batch.run([8], [1], deadline=deadline)
         compute.go.set()
@@ -201,7 +201,7 @@ def test_what_cannot_be_done_by_its_deadline_is_refused_at_once_and_told_when_to
         assert not isinstance(refused.value, DeadlineError) and refused.value.retry_after_s >= 51 * 0.02
         tasks.append(asyncio.create_task(batch.run([4], [1], deadline=time.monotonic() + 600)))
         await asyncio.sleep(0)
-        assert batch.waiting == 51
+        assert batch.waiting()[1] == 51
         for task in tasks[1:]:
             task.cancel()
         compute.go.set()
