@@ -43,8 +43,8 @@ class ForbiddenHostError(RequestError):
     """A Host header that is not this server's: a page elsewhere may have had its name point here."""
 
 
-class BodyTimeoutError(RequestError):
-    """The body did not come within its time."""
+class RequestTimeoutError(RequestError):
+    """The head or the body did not come within its time."""
 
 
 class EncodingError(RequestError):
@@ -64,7 +64,7 @@ STATUSES: dict[type[Exception], int] = {
     UnauthorizedError: 401,
     ForbiddenHostError: 403,
     NotFoundError: 404,
-    BodyTimeoutError: 408,
+    RequestTimeoutError: 408,
     PayloadTooLargeError: 413,
     EncodingError: 415,
     RateLimitError: 429,

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from serve.errors import type_of
-from serve.guard import REQUEST_ID, new_request_id
+from serve.errors import RequestTimeoutError, type_of
+from serve.guard import REQUEST_ID, has_body, new_request_id
 
 SERVER_HEADER = (b"server", b"uvicorn")
 
@@ -29,7 +29,9 @@ VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 MAX_HEAD_BYTES = 32 * 2**10
 """Of a request line and headers: above it 431."""
 HEAD_TIMEOUT_S = 10.0
-"""Within which a whole head must come, of a first request or a next one."""
+"""Within which a whole head must come, of a first request or a next one; and then a body that fits into a buffer."""
+BUFFER_BYTES = 64 * 2**10
+"""Of a body, before Serve hears of the request. HAProxy has as much, for head and body."""
 MAX_CONNECTIONS = 4096
 """To one process; further ones are answered 503 and closed. HAProxy has as many."""
 
@@ -40,12 +42,13 @@ TRACES = (b"traceparent", b"tracestate", b"baggage")
 MESSAGES = {
     400: "this is no HTTP request that can be read.",
     404: "nothing is served at this path.",
-    408: f"head: was not whole within {HEAD_TIMEOUT_S:g} s.",
+    408: "the request was not whole in time.",
     431: f"head: has more than {MAX_HEAD_BYTES} bytes, which is the most that is taken.",
     500: "The server failed on this request; its log says why.",
     503: "no replica takes this request now; ask again later.",
 }
 """Of errors that do not come from the application."""
+TYPES = {408: RequestTimeoutError.__name__, 500: "InternalError"}
 
 
 def use_front() -> None:
@@ -75,7 +78,38 @@ class Front:
         headers, request_id = clean(scope["headers"])
         scope["headers"] = headers
         answer = _Answer(scope, send, request_id)
-        await self.app(scope, receive, answer.send)
+        if not has_body(dict(headers)):
+            await self.app(scope, receive, answer.send)
+            return
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT_S):
+                start = await first_part(receive)
+        except TimeoutError:
+            await answer.replace(408, [(b"connection", b"close")])
+            return
+        waiting = [start]
+
+        async def replay() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        if start["type"] != "http.disconnect":
+            await self.app(scope, replay, answer.send)
+
+
+async def first_part(receive: Receive) -> Message:
+    """A body, or so much of it that it must be passed on before it is whole.
+
+    A request costs Serve a lot from when it hears of it on, and so would many that are never whole.
+    """
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return message
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if not more or len(body) >= BUFFER_BYTES:
+            return {"type": "http.request", "body": bytes(body), "more_body": more}
 
 
 def clean(headers: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], str]:
@@ -113,12 +147,12 @@ class _Answer:
             headers = [(name.lower(), value) for name, value in message.get("headers", ())]
             if message["status"] >= 400 and is_plain(headers) and not self.scope["path"].startswith("/-/"):
                 self.replaced = True
-                await self._replace(message["status"], headers)
+                await self.replace(message["status"], headers)
                 return
             message = {**message, "headers": with_id(headers, self.request_id)}
         await self.inner_send(message)
 
-    async def _replace(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    async def replace(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Serve's own error in our form."""
         body = error_body(status, self.request_id)
         kept = [(name, value) for name, value in headers if name in (b"retry-after", b"connection")]
@@ -135,7 +169,7 @@ class _Answer:
 def error_body(status: int, request_id: str) -> bytes:
     """An error of Serve's, or of the connection, in our form."""
     message = MESSAGES.get(status, MESSAGES[500 if status >= 500 else 400])
-    kind = "InternalError" if status == 500 else type_of(status)
+    kind = TYPES.get(status) or type_of(status)
     return json.dumps({"error": {"type": kind, "message": message, "request_id": request_id}}).encode()
 
 

@@ -25,11 +25,11 @@ from cluster.environment import is_loopback
 from protclip.errors import PayloadTooLargeError, ProtclipError, RequestError
 from serve.context import RequestContext, current
 from serve.errors import (
-    BodyTimeoutError,
     DeadlineError,
     EncodingError,
     ForbiddenHostError,
     OverloadedError,
+    RequestTimeoutError,
     answer_to,
     internal_error,
 )
@@ -114,7 +114,7 @@ class _Request:
         self.request_id = given.decode() if REQUEST_ID.fullmatch(given) else new_request_id()
         self.key: str | None = None
         self.body = bytearray()
-        self.has_body = b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0") != b"0"
+        self.has_body = has_body(self.headers)
         self.complete = not self.has_body
         self.status: int | None = None
         self.received_bytes = 0
@@ -197,7 +197,7 @@ class _Request:
                     self._take(message.get("body", b""))
                     self.complete = not message.get("more_body", False)
         except TimeoutError:
-            raise BodyTimeoutError(
+            raise RequestTimeoutError(
                 f"body: was not whole within {limits.body_timeout_s:g} s; {len(self.body)} bytes had come."
             ) from None
 
@@ -289,6 +289,11 @@ class _Request:
         if self.guard.log_queries:
             line["body"] = self.body.decode("utf-8", "backslashreplace")
         return line
+
+
+def has_body(headers: dict[bytes, bytes]) -> bool:
+    """Whether a body follows the head."""
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
 def too_large(given: str, limits: Limits) -> PayloadTooLargeError:

@@ -25,7 +25,7 @@ LOCAL = (
 )
 ERRORS = {
     400: ("BadRequest", "this is no HTTP request that can be read."),
-    408: ("BodyTimeoutError", "body: was not whole within 10 s."),
+    408: ("RequestTimeoutError", "body: was not whole within 10 s."),
     500: ("InternalError", "The server failed on this request; its log says why."),
     502: ("BadGateway", "the replica broke off; ask again."),
     503: ("ServiceUnavailable", "no replica takes this request now; ask again later."),

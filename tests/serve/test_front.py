@@ -15,7 +15,7 @@ from raw_http import RawAnswer, exchange, head, read_answer
 from starlette.types import Receive, Scope, Send
 
 from serve import front
-from serve.front import MAX_HEAD_BYTES, clean
+from serve.front import BUFFER_BYTES, MAX_HEAD_BYTES, clean
 
 pytestmark = pytest.mark.unit
 
@@ -140,7 +140,7 @@ def test_what_is_no_http_is_400(port):
 def test_a_head_that_does_not_come_is_408(port, monkeypatch):
     monkeypatch.setattr(front, "HEAD_TIMEOUT_S", 0.1)
     for first in (b"", b"GET / HTTP/1.1\r\na: b", b"\r\n"):
-        assert exchange(port, first).error["type"] == "RequestTimeout"
+        assert exchange(port, first).error["type"] == "RequestTimeoutError"
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:  # nor a second one
         connection.sendall(head("GET", "/"))
         assert read_answer(connection).status == 200
@@ -148,15 +148,26 @@ def test_a_head_that_does_not_come_is_408(port, monkeypatch):
         assert read_answer(connection).status == 408
 
 
-def test_a_body_and_a_next_request_have_the_time_they_need(port, monkeypatch):
+def test_a_next_request_may_come_later(port, monkeypatch):
     monkeypatch.setattr(front, "HEAD_TIMEOUT_S", 0.1)
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-        connection.sendall(head(Content_Length=2) + b"a")
-        threading.Event().wait(0.3)
-        connection.sendall(b"b")
+        connection.sendall(head("GET", "/"))
         assert read_answer(connection).status == 200
         threading.Event().wait(0.3)
         connection.sendall(head("GET", "/"))
+        assert read_answer(connection).status == 200
+
+
+def test_serve_hears_of_a_request_when_its_body_has_come_as_far_as_a_buffer_holds_it(port, monkeypatch):
+    monkeypatch.setattr(front, "HEAD_TIMEOUT_S", 0.1)
+    for length in (1, BUFFER_BYTES - 1):
+        answer = exchange(port, head(Content_Length=1_000_000) + b"a" * length)
+        assert answer.status == 408 and answer.error["type"] == "RequestTimeoutError"
+        assert answer.headers["connection"] == "close"
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(head(Content_Length=1_000_000) + b"a" * BUFFER_BYTES)
+        threading.Event().wait(0.3)
+        connection.sendall(b"a" * (1_000_000 - BUFFER_BYTES))
         assert read_answer(connection).status == 200
 
 

@@ -150,7 +150,7 @@ def test_a_body_is_taken_up_to_the_limit_however_it_comes():
 
 def test_a_body_that_does_not_come_is_408():
     seen = answer(b"abc", whole=False)
-    assert (seen.status, seen.error["type"], seen.body) == (408, "BodyTimeoutError", None)
+    assert (seen.status, seen.error["type"], seen.body) == (408, "RequestTimeoutError", None)
     assert "3 bytes had come" in seen.error["message"] and seen.headers["connection"] == "close"
 
 
