@@ -171,6 +171,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "replica_cpus": [-1, NAN, INF, None],
         "tokens_per_batch": [0, -1, 1.5],
         "max_waiting_tokens": [0, -1, 1.5],
+        "stuck_after_s": [0, -1, NAN, INF, None],
     },
     Limits: {
         name: [0, -1, 1.5, NAN, INF, None]
