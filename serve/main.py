@@ -37,7 +37,7 @@ def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
     \b
         protclip serve my-index --checkpoint runs/tiny/best --port 8000
 
-    The routes are POST /v1/embed, POST /v1/search, GET /health and, with forms to try them, GET /docs.
+    Its page /docs has all routes, with forms to try them: search, embed, score, classify and others.
     """
     args = AppArgs(index=files.absolute(index), checkpoint=files.absolute(checkpoint))
     check_args(args, verify=not files.is_url(args.index))

@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -132,6 +133,13 @@ def test_openais_client_gets_our_embeddings(server, client, model, items):
     assert 8 * 3 < answers[0].usage.prompt_tokens == answers[0].usage.total_tokens <= 8 * tokens
     (alone,) = client.embeddings.create(model=model, input=items[0]).data
     np.testing.assert_allclose(alone.embedding, embed(items[:1])[0], atol=1e-6)
+
+
+def test_the_python_of_the_docs_runs(server):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(block.replace("http://127.0.0.1:8000", server.url), scope)
+    assert len(scope["vector"]) == 24
 
 
 def test_openais_client_tells_our_errors(client):
