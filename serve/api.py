@@ -58,12 +58,6 @@ from serve.schemas_answers import (
 )
 from serve.settings import Limits
 
-POLICIES = Policies(
-    long="truncate unless asked otherwise; error; for proteins window-mean. A search asks with what the model sees.",
-    letters="The 20 amino acids and BJOUXZ in either case; white space and one * at the end are left out.",
-    errors="One bad item refuses the whole request, and is named.",
-)
-
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])
 
 
@@ -105,6 +99,7 @@ def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float = 60, sec
     app = FastAPIOffline(
         docs_url="/docs",
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         static_url="/docs/assets",
         title="ProtCLIP",
         version=__version__,
@@ -253,7 +248,7 @@ def add_facts(app: FastAPI, backend: Backend, limits: Limits, stuck_after_s: flo
                 model=backend.describe_model(),
                 index=backend.describe_index(),
                 limits=limits,
-                policies=POLICIES,
+                policies=Policies(),
             )
         )
 

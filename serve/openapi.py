@@ -10,7 +10,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from serve.schemas import Form
-from serve.schemas_answers import ErrorResponse
+from serve.schemas_answers import ErrorResponse, Policies
+from serve.settings import Limits
 
 _ID = "0b9c6a1e5d3f4c2a8e7f6d5c4b3a2918"
 _HEX = "ed610b08" * 8
@@ -105,6 +106,23 @@ ANSWERS: Mapping[str, Any] = {
     "/v1/classify": {"model": _HEX, "probabilities": [[0.9, 0.1]]},
     "/v1/proteins/{accession}": {name: _HIT[name] for name in _HIT if name not in ("rank", "score", "percentile")},
     "/v1/indexes": {"indexes": [_NAMED_INDEX]},
+    "/info": {
+        "version": "0.1.0",
+        "model": {
+            "fingerprint": _HEX,
+            "dimension": 512,
+            "max_protein_tokens": 1024,
+            "max_text_tokens": 512,
+            "num_parameters": 42_000_000,
+            "scale": 14.3,
+            "device": "cpu",
+            "dtype": "float32",
+            "metrics": {"valid": {"text_to_protein_recall_at_10": 0.61}},
+        },
+        "index": _NAMED_INDEX,
+        "limits": Limits().model_dump(),
+        "policies": Policies().model_dump(),
+    },
     "/health": {"status": "ok", "model": _HEX, "index": _INDEX, "version": "0.1.0"},
     "/health/live": {"status": "ok"},
     "/health/ready": {"status": "ok"},
@@ -160,6 +178,9 @@ def describe(app: FastAPI, forms: Sequence[type[Form]], *, secured: bool) -> dic
                     example = ANSWERS.get(path)
                 if example is not None:
                     answer["content"]["application/json"]["example"] = example
+    schema["paths"]["/v1/search"]["post"]["responses"]["200"]["links"] = {
+        "best": {"operationId": "protein", "parameters": {"accession": "$response.body#/hits/0/accession"}}
+    }
     if secured:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, methods in schema["paths"].items():

@@ -54,10 +54,15 @@ class AtMost:
 
 Item = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH)]
-Items = Annotated[list[Item], Field(min_length=1, fail_fast=True), AtMost("max_items")]
+# The patterns are for whoever reads the schema: a question checks its letters, and names the place.
+Text = Annotated[Item, Field(json_schema_extra={"pattern": r"\S"})]
+OneSequence = Annotated[Item, Field(json_schema_extra={"pattern": r"^[A-Za-z\s]*[A-Za-z][A-Za-z\s]*(\*\s*)?$"})]
+Texts = Annotated[list[Text], Field(min_length=1, fail_fast=True), AtMost("max_items")]
+Sequences = Annotated[list[OneSequence], Field(min_length=1, fail_fast=True), AtMost("max_items")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Vector = Annotated[list[Number], Field(min_length=1, max_length=MAX_WIDTH, fail_fast=True)]
-Columns = Annotated[list[Item], Field(max_length=len(COLUMNS) + 1, fail_fast=True)]
+Column = Annotated[Item, Field(json_schema_extra={"enum": [*COLUMNS, "accession"]})]
+Columns = Annotated[list[Column], Field(max_length=len(COLUMNS) + 1, fail_fast=True)]
 Count = Annotated[int, Field(le=10**9)]
 
 
@@ -136,8 +141,8 @@ class EmbedRequest(Form):
         json_schema_extra=exactly_one("proteins", "texts", needs={"texts": {"long": {"enum": ["truncate", "error"]}}})
     )
 
-    proteins: Items | None = Field(default=None, description="Amino acids in one-letter code.")
-    texts: Items | None = Field(default=None, description="Biotexts, such as 'FUNCTION: Hydrolyses ATP.'")
+    proteins: Sequences | None = Field(default=None, description="Amino acids in one-letter code.")
+    texts: Texts | None = Field(default=None, description="Biotexts, such as 'FUNCTION: Hydrolyses ATP.'")
     encoding_format: EncodingFormat = Field(
         default="float", description="Lists of numbers, or base64 of little-endian float32."
     )
@@ -170,7 +175,7 @@ class EmbeddingsRequest(Form):
     """Texts or proteins to embed, in OpenAI's form."""
 
     model: Name = Field(description=f"{PROTEIN_MODEL} or {TEXT_MODEL}: what the input is.")
-    input: Item | Items = Field(description="One item, or several; token ids are not taken.")
+    input: Text | Texts = Field(description="One item, or several; token ids are not taken.")
     encoding_format: EncodingFormat = "float"
     dimensions: int | None = Field(default=None, description="Nothing else than the model's own.")
     user: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] | None = Field(
@@ -210,8 +215,8 @@ class EmbeddingsRequest(Form):
 class ScoreRequest(Form):
     """Pairs: the first sequence with the first text, and so on."""
 
-    sequences: Items = Field(description="Amino acids in one-letter code.")
-    texts: Items = Field(description="As many texts.")
+    sequences: Sequences = Field(description="Amino acids in one-letter code.")
+    texts: Texts = Field(description="As many texts.")
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
@@ -229,8 +234,8 @@ class ScoreRequest(Form):
 class ClassifyRequest(Form):
     """Sequences, and the texts that compete for each."""
 
-    sequences: Items = Field(description="Amino acids in one-letter code.")
-    texts: Items = Field(description="Texts, such as 'FUNCTION: Hydrolyses ATP.'")
+    sequences: Sequences = Field(description="Amino acids in one-letter code.")
+    texts: Texts = Field(description="Texts, such as 'FUNCTION: Hydrolyses ATP.'")
 
     def questions(self, limits: Limits) -> list[Question]:
         """The sequences, then the texts; raises RequestError as EmbedRequest's."""
@@ -247,8 +252,8 @@ class Query(Form):
     model_config = ConfigDict(json_schema_extra=exactly_one(*KINDS, needs=_OF_EMBEDDING))
     kinds: ClassVar[tuple[str, ...]] = KINDS
 
-    text: Item | None = Field(default=None, description="A description of the proteins that are sought.")
-    sequence: Item | None = Field(default=None, description="Amino acids in one-letter code.")
+    text: Text | None = Field(default=None, description="A description of the proteins that are sought.")
+    sequence: OneSequence | None = Field(default=None, description="Amino acids in one-letter code.")
     accession: Name | None = Field(default=None, description="A row of the index, by its own vector.")
     embedding: Vector | None = Field(default=None, description="A vector by the model of the index.")
     embedding_kind: Content | None = Field(default=None, description="What the vector was made from, for percentiles.")

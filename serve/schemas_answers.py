@@ -134,11 +134,13 @@ class ModelInfo(BaseModel):
 
 
 class Policies(BaseModel):
-    """How requests are treated."""
+    """How requests are treated, in words."""
 
-    long: str = Field(description="What becomes of an item that is longer than the model sees.")
-    letters: str = Field(description="Which are taken in a sequence.")
-    errors: str = Field(description="What becomes of a request of several items where one is bad.")
+    long: str = (
+        "What is longer than the model sees is cut at its end; /v1/embed can refuse it, or see proteins in windows."
+    )
+    letters: str = "The 20 amino acids and BJOUXZ in either case; white space and one * at the end are left out."
+    errors: str = "One bad item refuses the whole request, and is named."
 
 
 class Info(BaseModel):

@@ -160,3 +160,11 @@ def test_an_unknown_name_has_no_route_of_its_own_in_the_numbers():
     assert 'protclip_requests_total{route="other",status="404"} 2.0' in text
     assert 'protclip_requests_total{route="/v1/proteins/{accession}",status="422"} 1.0' in text
     assert "protclip_index_rows 60.0" in text and "protclip_index_recall_at_10 NaN" in text
+
+
+def test_the_schema_asks_for_a_key_where_one_is_asked_for():
+    for secured in (False, True):
+        schema = make_api(FailingBackend(KeyError()), Limits(), secured=secured).openapi()
+        assert ("securitySchemes" in schema["components"]) == secured
+        assert schema["paths"]["/v1/search"]["post"].get("security") == ([{"key": []}] if secured else None)
+        assert schema["paths"]["/health"]["get"].get("security") == ([] if secured else None)

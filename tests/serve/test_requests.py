@@ -12,6 +12,8 @@ from protclip.questions import COLUMNS
 from serve.errors import status_of
 from serve.schemas import (
     MAX_NAME_LENGTH,
+    MAX_PROBLEMS,
+    MAX_WIDTH,
     ClassifyRequest,
     EmbeddingsRequest,
     EmbedRequest,
@@ -119,6 +121,8 @@ def ask(form: type[Form], body: Any) -> Any:
         (SearchRequest, {"text": "a", "k": 1, "columns": ["sequence_hash"]}, "column 'sequence_hash'"),
         (SearchRequest, {"embedding": [0.0, 0]}, "not all 0"),
         (SearchRequest, {"embedding": []}, "embedding: "),
+        (SearchRequest, {"embedding": [1.0] * MAX_WIDTH}, "embedding: has 65536 numbers"),
+        (SearchRequest, {"embedding": [1.0] * (MAX_WIDTH + 1)}, "embedding: holds 65537 items; at most 65536"),
         (SearchRequest, {"embedding": [1.0]}, "embedding: has 1 numbers, and those of the index 2"),
         (SearchRequest, {"queries": []}, "queries: "),
         (SearchRequest, {"queries": [{"text": "a"}] * 3}, "queries: holds 3 items; at most 2"),
@@ -175,9 +179,14 @@ def test_many_problems_are_told_in_one_line():
     assert line.startswith("more0: ") and line.endswith("and 2 more.") and "\n" not in line
 
 
-def test_a_thousand_wrong_fields_are_counted():
-    with pytest.raises(RequestError, match=r"body: 1000 of its values are wrong; .* are proteins,"):
-        ask(EmbedRequest, {"proteins": ["M"], **{f"more{i}": 1 for i in range(1000)}})
+def test_wrong_fields_are_named_or_where_they_are_many_counted():
+    def wrong(count: int) -> dict[str, Any]:
+        return {"proteins": ["M"], **{f"more{i}": 1 for i in range(count)}}
+
+    with pytest.raises(RequestError, match=r"more0: .*and 97 more"):
+        ask(EmbedRequest, wrong(MAX_PROBLEMS))
+    with pytest.raises(RequestError, match=r"body: 101 of its values are wrong; .* are proteins,"):
+        ask(EmbedRequest, wrong(MAX_PROBLEMS + 1))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -134,6 +135,13 @@ def test_openais_client_gets_our_embeddings(server, client, model, items):
     np.testing.assert_allclose(alone.embedding, embed(items[:1])[0], atol=1e-6)
 
 
+def test_the_python_of_the_docs_runs(server):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(block.replace("http://127.0.0.1:8000", server.url), scope)
+    assert len(scope["vector"]) == 24
+
+
 def test_openais_client_tells_our_errors(client):
     with pytest.raises(openai.NotFoundError, match="there are protclip-protein and protclip-text") as missing:
         client.embeddings.create(model="text-embedding-3-small", input="a")
@@ -249,10 +257,10 @@ def test_every_route_and_error_has_an_example_that_fits_its_schema(schema):
                 content = answer["content"].get("application/json")
                 if content is None:
                     assert path == "/metrics" and status == "200"
-                elif path != "/info" or status != "200":
+                else:
                     check(content["example"], content["schema"])
                 assert "X-Request-Id" in answer["headers"]
-    assert {*REQUESTS, *ANSWERS, "/info", "/metrics"} == set(schema["paths"])
+    assert {*REQUESTS, *ANSWERS, "/metrics"} == set(schema["paths"])
 
 
 @pytest.mark.parametrize("path", list(REQUESTS))
@@ -280,15 +288,11 @@ def test_exactly_one_is_in_the_schema(schema, path):
 def test_the_requests_of_the_docs_are_answered(server):
     """Each curl of docs/serving.md, with the places of this server put in."""
     text = (ROOT / "docs/serving.md").read_text().split("## The routes")[1].split("\n## ")[0]
-    calls = re.findall(r"curl (\S+)((?: \\\n| )[^\n]*(?:\\\n[^\n]*)*)?", text)
+    text = text.replace("\\\n", "").replace("P69905", "P00007")
     seen = set()
-    for url, rest in calls:
-        path = url.replace("http://127.0.0.1:8000", "").replace("P69905", "P00007")
-        body = re.search(r"-d '(.*?)'", rest or "", re.DOTALL)
-        if body is None:
-            answer = requests.get(server.url + path, timeout=60)
-        else:
-            answer = server.post(path, json.loads(body[1].replace("P69905", "P00007")))
+    for path, rest in re.findall(r"^curl http://127.0.0.1:8000(\S+)(.*)$", text, re.MULTILINE):
+        body = re.search("-d '(.*)'", rest)
+        answer = server.post(path, json.loads(body[1])) if body else requests.get(server.url + path, timeout=60)
         assert answer.status_code == 200, (path, answer.text)
         seen.add(path.replace("P00007", "{accession}"))
-    assert seen >= {*ANSWERS, "/info", "/metrics"}
+    assert seen >= {*ANSWERS, "/metrics"}
