@@ -131,12 +131,11 @@ def leave(*, exiting: bool = False) -> None:
 def abandon() -> None:
     """End the processes of the Ray that this process started, and remove its folder, without a word to Ray.
 
-    For where Ray is dead or must not be waited for. End the process right after it: Ray's threads in it would abort it.
+    For where Ray is dead or must not be waited for. End the process right after it: no other Ray starts in it, and
+    Ray's threads would abort it.
     """
-    with contextlib.ExitStack() as held:
-        if _starting.acquire(timeout=STARTING_S):  # what is being started could not be found yet
-            held.callback(_starting.release)
-        _started.close()
+    _starting.acquire(timeout=STARTING_S)  # what is only being started could not be found
+    _started.close()
 
 
 def lost() -> str | None:
@@ -190,6 +189,7 @@ def _start(
     _started.callback(end_marked, folder.name)
     atexit.register(leave, exiting=True)
     os.environ[MARK_VARIABLE] = folder.name
+    os.environ["SPT_NOENV"] = "1"  # so that the mark stays legible when a process renames itself
     os.environ.pop(environment.AUTH_TOKEN, None)
     os.environ[environment.AUTH_TOKEN_PATH] = folder.token_path
     AuthenticationTokenLoader.instance().reset_cache()

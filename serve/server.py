@@ -64,7 +64,9 @@ def run(settings: Mapping[str, Any], host: str, port: int, signals: Signals) -> 
         if received := signals.received():
             server.stop.set()
             deadline = deadline or time.monotonic() + ANSWERING_S + ENDING_S
-            if len(received) > 1 or not server.uses_ray or time.monotonic() > deadline:
+            # Before a server is ready nobody waits for it, and a Ray of its own may go as it is.
+            nothing_to_lose = not (server.was_ready or (server.uses_ray and server.joined))
+            if len(received) > 1 or nothing_to_lose or time.monotonic() > deadline:
                 _end_at_once(128 + received[-1])
     thread.join()
     if not server.uses_ray:
@@ -86,13 +88,13 @@ class _Server:
         self.stop = threading.Event()
         """Set when it shall end."""
         self.uses_ray = False
-        """Before, there is nothing that must be ended in order."""
+        """Set before Ray is loaded."""
         self.was_ready = False
         self.error: BaseException | None = None
         self.ended = threading.Event()
         self._haproxy_folder: Path | None = None
         self._deployed = False
-        self._joined = environment.address() is not None
+        self.joined = environment.address() is not None
 
     def run(self) -> None:
         try:
@@ -132,7 +134,7 @@ class _Server:
         from serve.front import use_front
 
         use_front()
-        echo("joining the Ray cluster" if self._joined else "starting Ray", err=True)
+        echo("joining the Ray cluster" if self.joined else "starting Ray", err=True)
         start_or_join(object_store_bytes=OBJECT_STORE_BYTES, before_start=self._choose_proxy)
         self._go_on()
         # Serve is imported after its variables were set.
@@ -179,14 +181,14 @@ class _Server:
             # With HAProxy everything has been answered, and all of Ray may go at once.
             if self.was_ready and not close_front(self._haproxy_folder, ANSWERING_S):
                 echo(f"warning: not everything was answered within {ANSWERING_S:.0f} s", err=True)
-        elif self._deployed and (self._joined or self.was_ready):
+        elif self._deployed and (self.joined or self.was_ready):
             from ray import serve
 
             try:
                 serve.delete(APP_NAME)
             except TimeoutError:
                 echo("warning: the application did not end in time", err=True)
-            if self._joined and not serve.status().applications:
+            if self.joined and not serve.status().applications:
                 serve.shutdown()  # type: ignore[no-untyped-call]
         leave()
 
@@ -205,6 +207,7 @@ def _served_host() -> str:
 
 
 def _end_at_once(code: int) -> NoReturn:
+    """End the process as it is, threads and all, after the processes and the folder of its Ray."""
     abandon()
     sys.stdout.flush()
     sys.stderr.flush()
