@@ -22,12 +22,13 @@ from cluster.ports import free_ports
 from cluster.processes import is_alive, marked
 
 SCRIPT = """#!/bin/sh
-# Stands for HAProxy: keeps what Ray's template opens to all interfaces on the loopback.
+# Stands for HAProxy: only the front listens where others may reach it.
 [ -e "$(dirname "$0")/closed" ] && exit 1
 before=
 for argument do
   if [ "$before" = -f ]; then
-    sed -i -e 's/^    bind :/    bind 127.0.0.1:/' -e 's/^  bind \\*:/  bind 127.0.0.1:/' "$argument"
+    sed -i -e 's/^    bind :/    bind 127.0.0.1:/' -e 's/^  bind \\*:/  bind 127.0.0.1:/' \\
+      -e 's/^    bind 127.0.0.1:{port}$/    bind {front}/' "$argument"
   fi
   before=$argument
 done
@@ -43,13 +44,15 @@ RETRY_ON = "conn-failure empty-response response-timeout"
 """Where a request is sent to another replica: its own died. Never on 503, which is an answer."""
 
 
-def use_haproxy(folder: Path) -> bool:
+def use_haproxy(folder: Path, *, host: str, port: int) -> bool:
     """Have the Serve of the Ray that is started next use HAProxy, where its binary runs.
 
     Call it before Ray Serve is imported: it reads these variables then, in each of its processes.
 
     Args:
         folder: private to that Ray.
+        host: address on which the front listens.
+        port: of the front. Serve itself must be given the loopback, on which the replicas listen too, and this port.
 
     Returns:
         whether it will be used.
@@ -59,7 +62,8 @@ def use_haproxy(folder: Path) -> bool:
     script = folder / "haproxy.sh"
     # Ctrl-C in a terminal reaches all processes of a session, and ends a HAProxy at once.
     session = "setsid " if shutil.which("setsid") else ""
-    script.write_text(SCRIPT.format(session=session, binary=shlex.quote(binary)))
+    front = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    script.write_text(SCRIPT.format(port=port, front=front, session=session, binary=shlex.quote(binary)))
     script.chmod(0o700)
     stats, metrics, fallback = free_ports(3)
     settings: dict[str, object] = {

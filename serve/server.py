@@ -132,7 +132,9 @@ class _Server:
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
-        serve.start(http_options=HTTPOptions(host=self.host, port=self.port), logging_config=logs)
+        # Behind HAProxy the replicas' own ports listen on this address too, and the front where the script says.
+        listen = environment.LOOPBACK if self._haproxy_folder is not None else self.host
+        serve.start(http_options=HTTPOptions(host=listen, port=self.port), logging_config=logs)
         self._go_on()
         echo("loading the model and the index", err=True)
         self._deployed = True
@@ -146,8 +148,7 @@ class _Server:
         self.was_ready = True
 
     def _choose_proxy(self, folder: Path) -> None:
-        # Behind HAProxy the replicas' own ports listen where the front does.
-        if environment.is_loopback(self.host) and use_haproxy(folder):
+        if use_haproxy(folder, host=self.host, port=self.port):
             self._haproxy_folder = folder
 
     def _go_on(self) -> None:
