@@ -28,6 +28,7 @@ COMMANDS = {
     "search": ("protclip.commands.search:main", "Ask an index with a text or a sequence."),
     "explain": ("protclip.commands.explain:main", "Which residues of a protein a text speaks of."),
     "serve": ("serve.main:main", "Serve embedding and search over HTTP on this machine."),
+    "make-key": ("serve.make_key:main", "A key for a client of a server."),
     "import-official": ("protclip.commands.import_official:main", "The authors' published checkpoint into ours."),
     "export-official": (
         "protclip.commands.export_official:main",
@@ -37,8 +38,8 @@ COMMANDS = {
     "quickstart": ("ray_jobs.quickstart:main", "Run the whole way once on this machine."),
 }
 
-ON_RAY = ("curate", "pretrain", "embed", "serve", "quickstart")
-"""What needs Ray whatever it is given; ``index`` does where there are several segments."""
+ON_RAY = ("curate", "pretrain", "embed", "serve", "make-key", "quickstart")
+"""What needs Ray, or what comes with it, whatever it is given; ``index`` does where there are several segments."""
 
 
 class LazyGroup(click.Group):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from protclip.errors import PayloadTooLargeError
 from protclip.questions import Answer, Asked, Options, Question
 from protclip.version import __version__
-from serve.errors import envelope, install_error_handlers, status_of
+from serve.errors import install_error_handlers
 from serve.schemas import (
     EmbedRequest,
     EmbedResponse,
@@ -25,10 +23,15 @@ from serve.schemas import (
 from serve.settings import Limits
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    413: {"model": ErrorResponse, "description": "The body is larger than the server takes."},
+    401: {"model": ErrorResponse, "description": "No key, or one that is not known."},
+    403: {"model": ErrorResponse, "description": "A Host header that is not this server's."},
     404: {"model": ErrorResponse, "description": "What the request names is not in the index."},
+    408: {"model": ErrorResponse, "description": "The body did not come in time."},
+    413: {"model": ErrorResponse, "description": "The body is larger than the server takes."},
+    415: {"model": ErrorResponse, "description": "The body is encoded, by gzip for instance."},
     422: {"model": ErrorResponse, "description": "The request is malformed or passes a limit."},
-    503: {"model": ErrorResponse, "description": "Too much waits; try later."},
+    429: {"model": ErrorResponse, "description": "The key's rate is used up; Retry-After says for how long."},
+    503: {"model": ErrorResponse, "description": "Too much waits, or time has run out; Retry-After says for how long."},
 }
 
 
@@ -55,7 +58,6 @@ def make_api(backend: Backend, limits: Limits) -> FastAPI:
         description="Embeddings of proteins and of texts about them in one space, and search in an index of them.",
     )
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
 
     @app.post("/v1/embed", responses=ERRORS)
     async def embed(request: EmbedRequest) -> EmbedResponse:
@@ -76,41 +78,3 @@ def make_api(backend: Backend, limits: Limits) -> FastAPI:
         return Health(model=backend.fingerprint, index=await backend.describe_index(), version=__version__)
 
     return app
-
-
-class BodyLimit:
-    """Answer 413 to a body above the limit, whether or not it announces its length."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced) > self.max_bytes:
-            await self._refuse(scope, receive, send)
-            return
-        # Read here, not in the route: FastAPI would turn an error raised while it reads into a 400 of its own.
-        messages: MutableSequence[Message] = []
-        size = 0
-        while not messages or messages[-1].get("more_body", False):
-            messages.append(await receive())
-            if messages[-1]["type"] == "http.disconnect":
-                return
-            size += len(messages[-1].get("body", b""))
-            if size > self.max_bytes:
-                await self._refuse(scope, receive, send)
-                return
-        messages.reverse()
-
-        async def replay() -> Message:
-            return messages.pop() if messages else await receive()
-
-        await self.app(scope, replay, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = PayloadTooLargeError(f"body: is larger than {self.max_bytes} bytes; split the request.")
-        await envelope(status_of(error), type(error).__name__, str(error))(scope, receive, send)

@@ -9,8 +9,9 @@ from ray.serve import Application
 from serve.deployments import Replica
 from serve.settings import AppArgs, check_args
 
-REPLICA_REQUESTS = 1_000
-"""Requests that a replica holds at a time; each costs little but its body."""
+REPLICA_REQUESTS = 10_000
+"""Requests that a replica holds at a time: more than there are connections, since half-sent ones count too and must not
+keep whole ones waiting. Bodies and tokens have limits of their own."""
 
 
 def build_app(args: AppArgs) -> Application:

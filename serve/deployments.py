@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from protclip.errors import CheckpointError, RequestError
 from protclip.index.embeddings import Dtype
@@ -18,6 +18,7 @@ from protclip.questions import Answer, Asked, Options, Prepared, Question
 from protclip.retrieval import Retriever
 from serve.api import make_api
 from serve.batching import Batcher
+from serve.guard import guard
 from serve.loopback import keep_to_loopback
 from serve.schemas import IndexInfo
 from serve.settings import AppArgs
@@ -55,8 +56,8 @@ class Replica:
             self._compute, tokens_per_batch=args.tokens_per_batch, max_waiting_tokens=args.max_waiting_tokens
         )
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # Ray Serve calls it by this name, after __init__
-        return make_api(self, self.args.limits)
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve calls it by this name, after __init__
+        return guard(make_api(self, self.args.limits), self.args)
 
     async def embed(self, questions: Sequence[Question]) -> list[Asked]:
         """Texts, or sequences, as vectors."""

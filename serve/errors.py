@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -13,14 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from protclip.errors import NotFoundError, PayloadTooLargeError, ProtclipError, RequestError
-
-STATUSES: dict[type[ProtclipError], int] = {
-    NotFoundError: 404,
-    PayloadTooLargeError: 413,
-    RequestError: 422,
-    ProtclipError: 500,
-}
-"""By the nearest ancestor. A request can cause the first three; the last means that the server is set up wrongly."""
+from serve.context import current
 
 SHOWN_PROBLEMS = 3
 """Of a request with many wrong fields, so many are named."""
@@ -31,17 +25,90 @@ logger = logging.getLogger("ray.serve")
 class OverloadedError(Exception):
     """More requests wait than the server takes; ask again later."""
 
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """When what waits will have been computed, as far as is known."""
+
+
+class DeadlineError(OverloadedError):
+    """The request was not answered within its time."""
+
+
+class UnauthorizedError(RequestError):
+    """No key, or one that is not known here."""
+
+
+class ForbiddenHostError(RequestError):
+    """A Host header that is not this server's: a page elsewhere may have had its name point here."""
+
+
+class RequestTimeoutError(RequestError):
+    """The head or the body did not come within its time."""
+
+
+class EncodingError(RequestError):
+    """A body in an encoding that is not taken, such as gzip."""
+
+
+class RateLimitError(RequestError):
+    """More requests with a key than its rate allows."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """When the next request is allowed."""
+
+
+STATUSES: dict[type[Exception], int] = {
+    UnauthorizedError: 401,
+    ForbiddenHostError: 403,
+    NotFoundError: 404,
+    RequestTimeoutError: 408,
+    PayloadTooLargeError: 413,
+    EncodingError: 415,
+    RateLimitError: 429,
+    RequestError: 422,
+    OverloadedError: 503,
+    ProtclipError: 500,
+}
+"""By the nearest ancestor. The request is at fault below 500; the last means that the server is set up wrongly."""
+
 
 def envelope(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """``{"error": {"type", "message"}}``."""
+    """``{"error": {"type", "message", "request_id"}}``; outside a request, as in tests, the id is null."""
     # A lone surrogate that a message quotes from the request cannot be sent as UTF-8.
     message = message.encode("utf-8", "backslashreplace").decode()
-    return JSONResponse({"error": {"type": kind, "message": message}}, status, headers=headers)
+    context = current.get()
+    error = {"type": kind, "message": message, "request_id": context and context.request_id}
+    return JSONResponse({"error": error}, status, headers=headers)
 
 
-def status_of(error: ProtclipError) -> int:
+def internal_error() -> JSONResponse:
+    """The envelope of what is the server's fault: the client learns no details."""
+    return envelope(500, "InternalError", "The server failed on this request; its log says why.")
+
+
+def answer_to(error: ProtclipError | OverloadedError) -> JSONResponse:
+    """The envelope of an error of ours, with the headers that its status asks for."""
+    headers = {}
+    if isinstance(error, OverloadedError | RateLimitError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, EncodingError):
+        headers["Accept-Encoding"] = "identity"
+    return envelope(status_of(error), type(error).__name__, str(error), headers)
+
+
+def status_of(error: Exception) -> int:
     """The HTTP status of an error of ours, that of its nearest ancestor in STATUSES."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def type_of(status: int) -> str:
+    """The type of an error that has no class of ours: ``NotFound`` for 404."""
+    return HTTPStatus(status).phrase.title().replace(" ", "")
 
 
 def cause_of(error: ProtclipError) -> ProtclipError:
@@ -60,34 +127,29 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ProtclipError)
     async def protclip_error(_: Request, error: ProtclipError) -> JSONResponse:
         error = cause_of(error)
-        status = status_of(error)
-        if status >= 500:
-            logger.error("request failed: %s", error)
-        return envelope(status, type(error).__name__, str(error))
+        if status_of(error) >= 500:
+            context = current.get()
+            logger.error("request %s failed: %s", context and context.request_id, error)
+        return answer_to(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        if "json" not in request.headers.get("content-type", ""):
-            return envelope(
-                422, RequestError.__name__, "body: send JSON, with the header Content-Type: application/json."
-            )
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         return envelope(422, RequestError.__name__, describe(error.errors()))
 
     @app.exception_handler(OverloadedError)
     async def overloaded(_: Request, error: OverloadedError) -> JSONResponse:
-        return envelope(503, type(error).__name__, str(error), {"Retry-After": "1"})
+        return answer_to(error)
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 400:  # FastAPI's own, where a body is not UTF-8 or nested too deeply
             return envelope(422, RequestError.__name__, "body: cannot be read as JSON.")
-        kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "")
-        return envelope(error.status_code, kind, str(error.detail), error.headers)
+        return envelope(error.status_code, type_of(error.status_code), str(error.detail), error.headers)
 
     @app.exception_handler(Exception)
     async def internal(_: Request, _error: Exception) -> JSONResponse:
-        # Starlette raises it again after the answer, so that it is logged whole; the client learns no details.
-        return envelope(500, "InternalError", "The server failed on this request; its log says why.")
+        # Starlette raises it again after the answer, so that it is logged whole.
+        return internal_error()
 
 
 def describe(problems: Sequence[Any]) -> str:

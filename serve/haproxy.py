@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -22,13 +23,12 @@ from cluster.ports import free_ports
 from cluster.processes import is_alive, marked
 
 SCRIPT = """#!/bin/sh
-# Stands for HAProxy: only the front listens where others may reach it.
+# Stands for HAProxy: makes the configuration that Ray has written into ours, then starts it.
 [ -e "$(dirname "$0")/closed" ] && exit 1
 before=
 for argument do
   if [ "$before" = -f ]; then
-    sed -i -e 's/^    bind :/    bind 127.0.0.1:/' -e 's/^  bind \\*:/  bind 127.0.0.1:/' \\
-      -e 's/^    bind 127.0.0.1:{port}$/    bind {front}/' "$argument"
+    {python} -I {program} "$argument" {address} || exit 1
   fi
   before=$argument
 done
@@ -40,6 +40,8 @@ ASKING_S = 5.0
 """For an answer on it."""
 CLOSED = "closed"
 """File beside the script, with which no HAProxy starts any more."""
+BUFFER_BYTES = 65_536
+"""Of a request, head and body: what fits can be sent to another replica."""
 RETRY_ON = "conn-failure empty-response response-timeout"
 """Where a request is sent to another replica: its own died. Never on 503, which is an answer."""
 
@@ -60,10 +62,7 @@ def use_haproxy(folder: Path, *, host: str, port: int) -> bool:
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0" or (binary := haproxy_binary()) is None:
         return False
     script = folder / "haproxy.sh"
-    # Ctrl-C in a terminal reaches all processes of a session, and ends a HAProxy at once.
-    session = "setsid " if shutil.which("setsid") else ""
-    front = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    script.write_text(SCRIPT.format(port=port, front=front, session=session, binary=shlex.quote(binary)))
+    script.write_text(script_for(binary, host, port))
     script.chmod(0o700)
     stats, metrics, fallback = free_ports(3)
     settings: dict[str, object] = {
@@ -71,6 +70,7 @@ def use_haproxy(folder: Path, *, host: str, port: int) -> bool:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": 1,
         "RAY_SERVE_HAPROXY_BINARY_PATH": script,
         "RAY_SERVE_HAPROXY_NBTHREAD": min(4, os.cpu_count() or 1),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": BUFFER_BYTES,
         "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
         "RAY_SERVE_HAPROXY_RETRIES": 3,
         "RAY_SERVE_HAPROXY_STATS_PORT": stats,
@@ -145,6 +145,19 @@ def _is_haproxy(process: psutil.Process) -> bool:
         return bool(process.name() == "haproxy" and is_alive(process))
     except psutil.Error:
         return False
+
+
+def script_for(binary: str, host: str, port: int) -> str:
+    """The script that stands for HAProxy's binary, with a front that listens there."""
+    # Ctrl-C in a terminal reaches all processes of a session, and ends a HAProxy at once.
+    session = "setsid " if shutil.which("setsid") else ""
+    words = {
+        "python": sys.executable,
+        "program": str(Path(__file__).with_name("haproxy_config.py")),
+        "address": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        "binary": binary,
+    }
+    return SCRIPT.format(session=session, **{name: shlex.quote(word) for name, word in words.items()})
 
 
 def haproxy_binary() -> str | None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from serve.settings import AppArgs
 
 
 @click.command()
@@ -10,7 +15,25 @@ import click
 @click.option("--checkpoint", required=True, help="Folder or URL of the model that made the index.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
+@click.option(
+    "--keys",
+    help="File of the keys that clients must give (`protclip make-key` makes them), or 'environment' for the variable "
+    "PROTCLIP_KEYS. Beyond the loopback there must be keys.  [default: none]",
+)
+@click.option("--allowed-host", multiple=True, help="A further name that a Host header may have on the loopback.")
+@click.option("--cors-origin", multiple=True, help="An origin whose pages may ask, such as https://lab.example.org.")
+@click.option("--request-log", help="File to which a line of JSON is appended for each request.")
+def main(
+    *,
+    index: str,
+    checkpoint: str,
+    host: str,
+    port: int,
+    keys: str | None,
+    allowed_host: tuple[str, ...],
+    cors_origin: tuple[str, ...],
+    request_log: str | None,
+) -> None:
     """Serve embedding and search in the INDEX over HTTP, in the dtype of the index.
 
     It starts a Ray of its own on this machine, or joins the one that RAY_ADDRESS names:
@@ -24,6 +47,21 @@ def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
     from serve.signals import Signals
 
     signals = Signals()  # before libraries are loaded that start threads
+
+    def make_args() -> AppArgs:
+        from protclip import files
+        from serve.keys import NO_FILES, NO_KEYS
+        from serve.settings import AppArgs
+
+        return AppArgs(
+            index=files.absolute(index),
+            checkpoint=files.absolute(checkpoint),
+            keys=NO_KEYS if keys is None else keys if keys in NO_FILES else files.absolute(keys),
+            allowed_hosts=allowed_host,
+            cors_origins=cors_origin,
+            request_log=request_log and files.absolute(request_log),
+        )
+
     from serve.server import run
 
-    run(index, checkpoint, host, port, signals)
+    run(make_args, host, port, signals)

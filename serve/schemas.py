@@ -169,6 +169,7 @@ class ErrorBody(BaseModel):
 
     type: str
     message: str
+    request_id: str | None = Field(description="As in the header X-Request-Id, and in the server's log.")
 
 
 class ErrorResponse(BaseModel):

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
 APP_NAME = "protclip"
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a Ray that is started here: what travels between the replicas is small, and Ray would take 30 % of the memory."""
-ANSWERING_S = 30.0
-"""After a signal: for what is under way to be answered."""
+ANSWERING_S = 5.0
+"""After a signal, beyond a request's own time: for what is under way to be answered."""
 ENDING_S = 15.0
 """After that: for all processes to end."""
 WATCH_S = 0.2
 """Between two looks at Ray and for signals."""
 
 
-def run(index: str, checkpoint: str, host: str, port: int, signals: Signals) -> None:
+def run(make_args: Callable[[], AppArgs], host: str, port: int, signals: Signals) -> None:
     """Serve until a signal comes, or Ray dies.
 
     It returns when it was ended by a signal after it was ready, and exits with 128 + the signal's number before, with 1
@@ -44,7 +45,7 @@ def run(index: str, checkpoint: str, host: str, port: int, signals: Signals) -> 
     Raises:
         ProtclipError: if the index, the checkpoint or the address cannot be served, or Ray does not start.
     """
-    server = _Server(index, checkpoint, host, port)
+    server = _Server(make_args, host, port)
     # The kernel ends Ray's processes with the thread that started them.
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()
@@ -55,7 +56,7 @@ def run(index: str, checkpoint: str, host: str, port: int, signals: Signals) -> 
             _end_at_once(1)
         if received := signals.received():
             server.stop.set()
-            deadline = deadline or time.monotonic() + ANSWERING_S + ENDING_S
+            deadline = deadline or time.monotonic() + server.answering_s + ENDING_S
             # Before a server is ready nobody waits for it, and a Ray of its own may go as it is.
             nothing_to_lose = not (server.was_ready or (server.uses_ray and server.joined))
             if len(received) > 1 or nothing_to_lose or time.monotonic() > deadline:
@@ -70,12 +71,30 @@ def run(index: str, checkpoint: str, host: str, port: int, signals: Signals) -> 
         sys.exit(128 + signals.received()[0])
 
 
+def refuse_open_server(host: str, args: AppArgs) -> None:
+    """Refuse to answer whoever asks where other machines may.
+
+    Args:
+        host: the address or name that is listened on.
+        args: the settings.
+
+    Raises:
+        ConfigError: if there are no keys and the host is not the loopback.
+    """
+    from serve.keys import NO_KEYS
+
+    if args.keys == NO_KEYS and not environment.is_loopback(host):
+        raise ConfigError(
+            f"the server would listen on {host} without keys, and answer whoever reaches it; give --keys FILE with "
+            "keys by `protclip make-key NAME`, or listen on the loopback, --host 127.0.0.1."
+        )
+
+
 class _Server:
     """What the thread does."""
 
-    def __init__(self, index: str, checkpoint: str, host: str, port: int) -> None:
-        self.index = index
-        self.checkpoint = checkpoint
+    def __init__(self, make_args: Callable[[], AppArgs], host: str, port: int) -> None:
+        self.make_args = make_args
         self.host = host
         self.port = port
         self.stop = threading.Event()
@@ -83,6 +102,7 @@ class _Server:
         self.uses_ray = False
         """Set before Ray is loaded."""
         self.was_ready = False
+        self.answering_s = 0.0
         self.error: BaseException | None = None
         self.ended = threading.Event()
         self._haproxy_folder: Path | None = None
@@ -92,6 +112,7 @@ class _Server:
     def run(self) -> None:
         try:
             args = self._check()
+            self.answering_s = args.limits.request_timeout_s + ANSWERING_S
             self.uses_ray = True
             try:
                 self._start(args)
@@ -109,11 +130,12 @@ class _Server:
         echo("checking the index and the model", err=True)
         from protclip import files
         from serve.ports import check_port
-        from serve.settings import AppArgs, check_args
+        from serve.settings import check_args
 
-        args = AppArgs(index=files.absolute(self.index), checkpoint=files.absolute(self.checkpoint))
-        check_args(args, verify=not files.is_url(args.index))
+        args = self.make_args()
+        refuse_open_server(self.host, args)
         environment.refuse_open_door(self.host, f"--host {self.host}")
+        check_args(args, verify=not files.is_url(args.index))
         check_port(self.host, self.port)
         return args
 
@@ -121,6 +143,9 @@ class _Server:
         # Ray runs its workers at niceness 15: on a busy machine the server would start and answer last of all.
         os.environ.setdefault("RAY_worker_niceness", "0")
         echo("joining the Ray cluster" if self.joined else "starting Ray", err=True)
+        from serve.front import use_front
+
+        use_front()
         start_or_join(object_store_bytes=OBJECT_STORE_BYTES, before_start=self._choose_proxy)
         self._go_on()
         # Serve is imported after its variables were set.
@@ -135,6 +160,9 @@ class _Server:
         # Behind HAProxy the replicas' own ports listen on this address too, and the front where the script says.
         listen = environment.LOOPBACK if self._haproxy_folder is not None else self.host
         serve.start(http_options=HTTPOptions(host=listen, port=self.port), logging_config=logs)
+        # A Serve that runs on the cluster already goes on listening where it did.
+        if self.joined:
+            refuse_open_server(_served_host(), args)
         self._go_on()
         echo("loading the model and the index", err=True)
         self._deployed = True
@@ -163,8 +191,8 @@ class _Server:
             return
         if self._haproxy_folder is not None:
             # With HAProxy everything has been answered, and all of Ray may go at once.
-            if self.was_ready and not close_front(self._haproxy_folder, ANSWERING_S):
-                echo(f"warning: not everything was answered within {ANSWERING_S:.0f} s", err=True)
+            if self.was_ready and not close_front(self._haproxy_folder, self.answering_s):
+                echo(f"warning: not everything was answered within {self.answering_s:.0f} s", err=True)
         elif self._deployed and (self.joined or self.was_ready):
             from ray import serve
 
@@ -175,6 +203,15 @@ class _Server:
             if self.joined and not serve.status().applications:
                 serve.shutdown()  # type: ignore[no-untyped-call]
         leave()
+
+
+def _served_host() -> str:
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    assert client is not None
+    host: str = client.http_config.host
+    return host
 
 
 class _Stopped(Exception):  # noqa: N818

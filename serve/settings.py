@@ -7,15 +7,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from protclip import files
 from protclip.errors import ConfigError
 from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
+from serve.keys import NO_FILES, read_keys
 
 
 class Limits(BaseModel):
-    """The largest requests that are answered; above them 413 (bytes) or 422 (the rest)."""
+    """The largest requests that are answered; docs/serving.md says what comes above each limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_body_bytes: int = Field(default=4 * 2**20, ge=1)
     """Bytes of a request's body."""
+    max_body_values: int = Field(default=65_536, ge=1)
+    """Values in a body's JSON, by its commas: 64 vectors of 1,024. They are counted before anything is parsed."""
+    max_held_bytes: int = Field(default=256 * 2**20, ge=1)
+    """Bytes of all bodies that a replica holds at a time, whole or half sent; above it 503."""
+    body_timeout_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    """Seconds within which a whole body has come."""
+    request_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    """Seconds from the head of a request to its answer; after them 503."""
     max_items: int = Field(default=64, ge=1)
     """Proteins or texts in one request."""
     max_sequence_length: int = Field(default=50_000, ge=1)
@@ -37,7 +46,18 @@ class AppArgs(BaseModel):
     """Absolute path or URL of the index; every machine with a replica must reach it."""
     checkpoint: str = Field(min_length=1)
     """Absolute path or URL of the checkpoint that made the index."""
+    keys: str = Field(min_length=1)
+    """Who may ask: the absolute path or URL of a file of keys, ``environment`` for the variable PROTCLIP_KEYS of each
+    replica, or ``none`` for everybody who reaches the server."""
     limits: Limits = Limits()
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, beside those of the loopback, that a Host header may have where the server listens on the loopback."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins, such as ``https://lab.example.org``, whose pages may ask from a browser."""
+    request_log: str | None = None
+    """Absolute path of a file on each machine with a replica; a line of JSON is appended for each request."""
+    log_queries: bool = False
+    """Write what was asked, sequences and texts too, into the request log."""
     replica_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Logical CPUs that each replica reserves. A share of one is for scheduling alone: it holds nothing back."""
     tokens_per_batch: int = Field(default=4096, ge=1)
@@ -54,13 +74,19 @@ def check_args(args: AppArgs, *, verify: bool = False) -> IndexManifest:
         verify: compare the checksums of all files too.
 
     Raises:
-        ConfigError: for a relative path.
+        ConfigError: for a relative path, or keys that cannot be read.
         CheckpointError, DataError: if the checkpoint or the index is unfinished or damaged.
         IndexMismatchError: if another model made the index.
     """
-    for name, path in (("index", args.index), ("checkpoint", args.checkpoint)):
+    paths = {"index": args.index, "checkpoint": args.checkpoint}
+    if args.keys not in NO_FILES:
+        paths["keys"] = args.keys
+    if args.request_log is not None:
+        paths["request_log"] = args.request_log
+    for name, path in paths.items():
         if not files.is_absolute(path):
             raise ConfigError(f"{name} {path!r} is relative, and replicas run in other folders; give an absolute path.")
+    read_keys(args.keys)
     fingerprint = read_checkpoint_fingerprint(args.checkpoint, verify=verify)
     manifest = read_index_manifest(args.index, verify=verify)
     manifest.check_model(fingerprint, args.index)

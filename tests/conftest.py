@@ -16,6 +16,8 @@ from cluster.environment import prepare_environment
 def pytest_configure() -> None:
     """Ray reads its token mode when it is first imported, which collecting the tests does."""
     prepare_environment()
+    # As serve.front.use_front does: Serve's processes inherit it from the session's Ray.
+    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "serve.front:middlewares"
     torch.set_num_threads(1)  # for tiny tensors a second thread only waits, at the cost of a core
 
 

@@ -46,7 +46,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     model, sequences = tiny_model(), random_sequences(60)
     model.save_pretrained(str(folder / "checkpoint"))
     index = write_protein_index(folder, model, sequences)
-    args = AppArgs(index=index, checkpoint=str(folder / "checkpoint"), limits=LIMITS)
+    args = AppArgs(index=index, checkpoint=str(folder / "checkpoint"), keys="none", limits=LIMITS)
     return Folders(model=model, sequences=sequences, args=args)
 
 

@@ -65,7 +65,11 @@ def ask(error: Exception, method: str, path: str, body: bytes = b"") -> tuple[in
 
 def test_an_overloaded_server_says_when_to_ask_again():
     status, headers, error = ask(OverloadedError("full"), "POST", "/v1/embed", b'{"proteins": ["M"]}')
-    assert (status, headers[b"retry-after"], error) == (503, b"1", {"type": "OverloadedError", "message": "full"})
+    assert (status, headers[b"retry-after"], error) == (
+        503,
+        b"1",
+        {"type": "OverloadedError", "message": "full", "request_id": None},
+    )
 
 
 def test_what_failed_in_another_process_is_told_by_its_cause():
@@ -73,7 +77,7 @@ def test_what_failed_in_another_process_is_told_by_its_cause():
     wrapped = RayTaskError("f", "Traceback …", cause).as_instanceof_cause()
     assert isinstance(wrapped, ConfigError) and str(wrapped) != str(cause)
     status, _, error = ask(wrapped, "POST", "/v1/search", b'{"text": "a"}')
-    assert (status, error) == (500, {"type": "ConfigError", "message": str(cause)})
+    assert (status, error) == (500, {"type": "ConfigError", "message": str(cause), "request_id": None})
 
 
 def test_a_failure_of_ours_tells_the_client_no_details():
@@ -99,4 +103,4 @@ class TomorrowsError(NotFoundError):
 )
 def test_the_status_says_whose_fault_it_is(error, status):
     found, _, body = ask(error, "POST", "/v1/search", b'{"text": "a"}')
-    assert (found, body) == (status, {"type": type(error).__name__, "message": str(error)})
+    assert (found, body) == (status, {"type": type(error).__name__, "message": str(error), "request_id": None})

@@ -24,7 +24,9 @@ PROTEINS, TEXTS = random_sequences(8, seed=7), random_texts(8, seed=7)
 
 def error_of(answer: requests.Response, status: int) -> dict[str, str]:
     assert answer.status_code == status, answer.text
-    assert set(answer.json()) == {"error"} and set(answer.json()["error"]) == {"type", "message"}
+    assert set(answer.json()) == {"error"} and set(answer.json()["error"]) == {"type", "message", "request_id"}
+    assert answer.headers["X-Request-Id"] == answer.json()["error"]["request_id"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff" and "Server" not in answer.headers
     return answer.json()["error"]  # type: ignore[no-any-return]
 
 

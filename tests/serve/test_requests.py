@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 import pytest
 from pydantic import ValidationError
 
 from protclip import errors
 from protclip.errors import ProtclipError, RequestError
-from serve.api import BodyLimit
 from serve.errors import describe, status_of
 from serve.schemas import EmbedRequest, SearchRequest
 from serve.settings import AppArgs, Limits
@@ -147,38 +143,3 @@ def test_a_thousand_wrong_values_are_one_error(kind, body):
     with pytest.raises(ValidationError) as caught:
         kind.model_validate(body)
     assert caught.value.error_count() == 1
-
-
-def post(chunks: list[bytes], max_bytes: int, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes | None]:
-    """The status that BodyLimit gives, and the body that the app behind it saw."""
-    seen: list[bytes] = []
-    sent: list[dict[str, Any]] = []
-    waiting = [{"type": "http.request", "body": c, "more_body": i < len(chunks) - 1} for i, c in enumerate(chunks)]
-
-    async def app(_scope: Any, receive: Any, send: Any) -> None:
-        while True:
-            message = await receive()
-            seen.append(message["body"])
-            if not message["more_body"]:
-                break
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-
-    async def receive() -> dict[str, Any]:
-        return waiting.pop(0)
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
-    asyncio.run(BodyLimit(app, max_bytes)(scope, receive, send))
-    return sent[0]["status"], b"".join(seen) if seen else None
-
-
-def test_a_body_at_the_limit_reaches_the_app_whole():
-    assert post([b"abc", b"", b"def"], 6, []) == (200, b"abcdef")
-
-
-def test_a_body_above_the_limit_is_413_however_it_comes():
-    assert post([b"abc", b"defg"], 6, []) == (413, None)
-    assert post([b"abcdefg"], 6, [(b"content-length", b"7")]) == (413, None)
-    assert post([b"abcdefg"], 6, [(b"content-length", b"3")]) == (413, None)

@@ -22,7 +22,8 @@ from cluster.folders import private_root
 from cluster.processes import MARK_VARIABLE
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
 from ray_jobs.local_head import start_head, stop_head
-from serve.haproxy import SCRIPT, haproxy_binary, use_haproxy
+from serve.haproxy import haproxy_binary, use_haproxy
+from serve.keys import new_key
 from serve.main import main
 from serve.settings import AppArgs, check_args
 
@@ -73,7 +74,8 @@ def test_a_port_in_use_is_named_before_ray_starts(folders):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_tokens_are_not_switched_off_where_others_can_reach(folders, monkeypatch, host):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    error = start(folders.args.index, folders.args.checkpoint, "--host", host)
+    monkeypatch.setenv("PROTCLIP_KEYS", new_key("a")[1])
+    error = start(folders.args.index, folders.args.checkpoint, "--host", host, "--keys", "environment")
     assert isinstance(error, ConfigError) and f"RAY_AUTH_MODE=disabled with --host {host}" in str(error)
 
 
@@ -119,7 +121,7 @@ def test_a_config_files_args_become_settings():
     builder = getattr(importlib.import_module(module), name)
     settings = inspect.signature(builder).parameters["args"].annotation
     assert settings is AppArgs
-    assert set(application["args"]) == {"index", "checkpoint"}
+    assert set(application["args"]) == {"index", "checkpoint", "keys"}
     settings.model_validate(application["args"])
 
 
@@ -172,18 +174,5 @@ def _session(pid: int) -> int | None:
 def test_haproxy_is_left_out_where_the_user_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
     before = dict(os.environ)
-    assert not use_haproxy(tmp_path)
+    assert not use_haproxy(tmp_path, host="127.0.0.1", port=8000)
     assert dict(os.environ) == before and not list(tmp_path.iterdir())
-
-
-@pytest.mark.unit
-def test_the_script_that_stands_for_haproxy_keeps_to_the_loopback(tmp_path):
-    script, config = tmp_path / "haproxy.sh", tmp_path / "haproxy.cfg"
-    script.write_text(SCRIPT.format(binary="echo started"))
-    front = "frontend http_frontend\n    bind 0.0.0.0:8000\n"
-    config.write_text(f"frontend prometheus\n    bind :9101\n{front}listen stats\n  bind *:8404\n  stats enable\n")
-    done = subprocess.run(["sh", script, "-db", "-f", config, "-sf", "1"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"started -db -f {config} -sf 1\n"
-    assert config.read_text() == (
-        f"frontend prometheus\n    bind 127.0.0.1:9101\n{front}listen stats\n  bind 127.0.0.1:8404\n  stats enable\n"
-    )

@@ -1,0 +1,94 @@
+"""HAProxy's configuration as Ray Serve writes it, made into one for a server of ours.
+
+``serve.haproxy`` has it run before each start of HAProxy, as a program of its own that needs nothing but Python:
+``python haproxy_config.py FILE ADDRESS`` rewrites the file. Ray's template (2.60) is in
+``ray/serve/_private/haproxy_templates.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+MARK = "# rewritten by protclip\n"
+TIMEOUTS = {
+    "http-request": "10s",  # for a whole head, and a body that fits into a buffer
+    "http-keep-alive": "60s",
+    "client": "60s",  # between two parts of a body or an answer; longer than a request may take
+    "server": "60s",
+}
+LOCAL = (
+    (re.compile(r"^    bind :", re.M), "    bind 127.0.0.1:"),  # metrics
+    (re.compile(r"^  bind \*:", re.M), "  bind 127.0.0.1:"),  # statistics
+)
+ERRORS = {
+    400: ("BadRequest", "this is no HTTP request that can be read."),
+    408: ("RequestTimeoutError", "body: was not whole within 10 s."),
+    500: ("InternalError", "The server failed on this request; its log says why."),
+    502: ("BadGateway", "the replica broke off; ask again."),
+    503: ("ServiceUnavailable", "no replica takes this request now; ask again later."),
+    504: ("GatewayTimeout", "no replica answered in time; ask again later."),
+}
+"""What HAProxy says of a request. Where a head is not whole, or cannot be read, it has a page of its own for 400 and
+408 that no setting reaches (2.8)."""
+NO_ROUTE = ("NotFound", "nothing is served at this path.")
+REQUEST_ID = "%[var(txn.request_id)]"
+HEADERS = f"hdr X-Request-Id {REQUEST_ID} hdr X-Content-Type-Options nosniff hdr Cache-Control no-store"
+
+
+def rewrite(text: str, address: str) -> str:
+    """The configuration with the pages of statistics and metrics on the loopback, time limits, and errors in our form.
+
+    Args:
+        text: as Ray has written it.
+        address: host:port of the front. Ray has it listen where the replicas do.
+
+    Raises:
+        ValueError: if it is not laid out as Ray 2.60 does.
+    """
+    if text.startswith(MARK):  # Ray checks a file before it starts HAProxy with it
+        return text
+    for pattern, line in LOCAL:
+        text = pattern.sub(line, text)
+    # Ray has one answer for these three, an error 500; a backend's own time limits would override ours.
+    text = re.sub(r"^    errorfile 50[234] .*\n", "", text, flags=re.M)
+    text = re.sub(rf"^    timeout (?:{'|'.join(TIMEOUTS)}) .*\n", "", text, flags=re.M)
+    defaults = [f"timeout {name} {value}" for name, value in TIMEOUTS.items()]
+    # A replica hears of a request when it has come, as far as a buffer holds it; then it can be sent to another, too.
+    defaults += ["option http-buffer-request", "unique-id-format %[uuid,regsub(-,,g)]"]
+    defaults += [f"http-error status {status} {_answer(*error)}" for status, error in ERRORS.items()]
+    text = _after(r"^defaults\n    mode http\n", defaults, text)
+    front = [
+        "http-request set-header x-request-id %[unique-id] unless "
+        "{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,128}$ }",
+        "http-request set-var(txn.request_id) req.hdr(x-request-id)",
+    ]
+    text = re.sub(r"^(frontend http_frontend\n    bind ).*$", lambda found: found[1] + address, text, flags=re.M)
+    text = _after(r"^frontend http_frontend\n    bind .*\n", front, text)
+    return MARK + re.sub(
+        r"^(backend default_backend\n    http-request return status 404) .*$",
+        lambda found: f"{found[1]} {_answer(*NO_ROUTE)}",
+        text,
+        flags=re.M,
+    )
+
+
+def _answer(kind: str, message: str) -> str:
+    body = json.dumps({"error": {"type": kind, "message": message, "request_id": REQUEST_ID}})
+    retry = " hdr Retry-After 1" if kind == "ServiceUnavailable" else ""
+    return f"content-type application/json lf-string '{body}' {HEADERS}{retry}"
+
+
+def _after(pattern: str, lines: list[str], text: str) -> str:
+    block = "".join(f"    {line}\n" for line in lines)
+    text, found = re.subn(pattern, lambda match: match[0] + block, text, flags=re.M)
+    if found != 1:
+        raise ValueError(f"HAProxy's configuration has {pattern!r} {found} times; Ray 2.60 writes it once.")
+    return text
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(rewrite(path.read_text(), sys.argv[2]))
