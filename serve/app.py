@@ -24,6 +24,7 @@ def build_app(args: AppArgs) -> Application:
     """
     index = check_args(args)
     deploy = serve.deployment(
+        num_replicas=args.num_replicas,
         ray_actor_options={"num_cpus": args.replica_cpus},
         # Requests wait in the replica, which knows what they cost.
         max_ongoing_requests=REPLICA_REQUESTS,

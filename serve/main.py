@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option(
+    "--num-replicas",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Copies of model and index. With two, one may die.",
+)
+@click.option(
     "--keys",
     help="File of the keys that clients must give (`protclip make-key` makes them), or 'environment' for the variable "
     "PROTCLIP_KEYS. Beyond the loopback there must be keys.  [default: none]",
@@ -29,6 +36,7 @@ def main(
     checkpoint: str,
     host: str,
     port: int,
+    num_replicas: int,
     keys: str | None,
     allowed_host: tuple[str, ...],
     cors_origin: tuple[str, ...],
@@ -56,6 +64,7 @@ def main(
         return AppArgs(
             index=files.absolute(index),
             checkpoint=files.absolute(checkpoint),
+            num_replicas=num_replicas,
             keys=NO_KEYS if keys is None else keys if keys in NO_FILES else files.absolute(keys),
             allowed_hosts=allowed_host,
             cors_origins=cors_origin,

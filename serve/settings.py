@@ -60,6 +60,8 @@ class AppArgs(BaseModel):
     """Write what was asked, sequences and texts too, into the request log."""
     replica_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Logical CPUs that each replica reserves. A share of one is for scheduling alone: it holds nothing back."""
+    num_replicas: int = Field(default=1, ge=1)
+    """Each holds the model and the index."""
     tokens_per_batch: int = Field(default=4096, ge=1)
     """Residues and tokens of all waiting requests that are embedded together."""
     max_waiting_tokens: int = Field(default=200_000, ge=1)

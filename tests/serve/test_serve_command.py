@@ -3,26 +3,22 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import re
-import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import requests
 import yaml
 from click.testing import CliRunner
 from ports import free_port
-from sockets import family, listening, names, open_to_others
+from sockets import listening, open_to_others
 from tiny_model import tiny_model
 
-from cluster.folders import private_root
 from cluster.processes import MARK_VARIABLE
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
 from ray_jobs.local_head import start_head, stop_head
-from serve.haproxy import haproxy_binary, use_haproxy
+from serve.haproxy import use_haproxy
 from serve.keys import new_key
 from serve.main import main
 from serve.settings import AppArgs, check_args
@@ -123,51 +119,6 @@ def test_a_config_files_args_become_settings():
     assert settings is AppArgs
     assert set(application["args"]) == {"index", "checkpoint", "keys"}
     settings.model_validate(application["args"])
-
-
-@pytest.mark.serve
-def test_the_command_serves_until_sigterm_and_leaves_nothing_behind(folders, tmp_path):
-    # A Ray of its own: neither the session's address nor its token file.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment["HOME"] = str(tmp_path)
-    folders_before = set(private_root().iterdir())
-    command = [sys.executable, "-m", "protclip", "serve", folders.args.index, "--checkpoint", folders.args.checkpoint]
-    with subprocess.Popen(
-        [*command, "--port", str(free_port())],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            url = re.search(r"ready: (\S+)", process.stdout.readline())
-            assert url is not None
-            assert requests.get(f"{url[1]}/health", timeout=60).json()["index"]["count"] == 60
-            processes = family(process.pid)
-            assert open_to_others(listening(processes)) == []
-            if haproxy_binary() is not None:
-                assert "haproxy" in names(processes)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 0
-        finally:
-            process.kill()
-    assert not list(tmp_path.rglob("auth_token"))
-    assert not _processes_of(process.pid)
-    assert set(private_root().iterdir()) <= folders_before
-
-
-def _processes_of(session: int) -> list[int]:
-    """Living processes of a session."""
-    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-    return [pid for pid in pids if _session(pid) == session]
-
-
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return None
 
 
 @pytest.mark.unit
