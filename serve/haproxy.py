@@ -28,7 +28,7 @@ SCRIPT = """#!/bin/sh
 before=
 for argument do
   if [ "$before" = -f ]; then
-    {python} -I {program} "$argument" || exit 1
+    {python} -I {program} "$argument" {address} || exit 1
   fi
   before=$argument
 done
@@ -46,13 +46,15 @@ RETRY_ON = "conn-failure empty-response response-timeout"
 """Where a request is sent to another replica: its own died. Never on 503, which is an answer."""
 
 
-def use_haproxy(folder: Path) -> bool:
+def use_haproxy(folder: Path, *, host: str, port: int) -> bool:
     """Have the Serve of the Ray that is started next use HAProxy, where its binary runs.
 
     Call it before Ray Serve is imported: it reads these variables then, in each of its processes.
 
     Args:
         folder: private to that Ray.
+        host: address on which the front listens.
+        port: of the front. Serve itself must be given the loopback, on which the replicas listen too, and this port.
 
     Returns:
         whether it will be used.
@@ -60,7 +62,7 @@ def use_haproxy(folder: Path) -> bool:
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0" or (binary := haproxy_binary()) is None:
         return False
     script = folder / "haproxy.sh"
-    script.write_text(script_for(binary))
+    script.write_text(script_for(binary, host, port))
     script.chmod(0o700)
     stats, metrics, fallback = free_ports(3)
     settings: dict[str, object] = {
@@ -145,13 +147,17 @@ def _is_haproxy(process: psutil.Process) -> bool:
         return False
 
 
-def script_for(binary: str) -> str:
-    """The script that stands for HAProxy's binary."""
-    program = str(Path(__file__).with_name("haproxy_config.py"))
-    quoted = {name: shlex.quote(path) for name, path in (("python", sys.executable), ("program", program))}
+def script_for(binary: str, host: str, port: int) -> str:
+    """The script that stands for HAProxy's binary, with a front that listens there."""
     # Ctrl-C in a terminal reaches all processes of a session, and ends a HAProxy at once.
     session = "setsid " if shutil.which("setsid") else ""
-    return SCRIPT.format(**quoted, session=session, binary=shlex.quote(binary))
+    words = {
+        "python": sys.executable,
+        "program": str(Path(__file__).with_name("haproxy_config.py")),
+        "address": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        "binary": binary,
+    }
+    return SCRIPT.format(session=session, **{name: shlex.quote(word) for name, word in words.items()})
 
 
 def haproxy_binary() -> str | None:

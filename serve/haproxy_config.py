@@ -1,7 +1,7 @@
 """HAProxy's configuration as Ray Serve writes it, made into one for a server of ours.
 
 ``serve.haproxy`` has it run before each start of HAProxy, as a program of its own that needs nothing but Python:
-``python haproxy_config.py FILE`` rewrites the file. Ray's template (2.60) is in
+``python haproxy_config.py FILE ADDRESS`` rewrites the file. Ray's template (2.60) is in
 ``ray/serve/_private/haproxy_templates.py``.
 """
 
@@ -38,8 +38,12 @@ REQUEST_ID = "%[var(txn.request_id)]"
 HEADERS = f"hdr X-Request-Id {REQUEST_ID} hdr X-Content-Type-Options nosniff hdr Cache-Control no-store"
 
 
-def rewrite(text: str) -> str:
+def rewrite(text: str, address: str) -> str:
     """The configuration with the pages of statistics and metrics on the loopback, time limits, and errors in our form.
+
+    Args:
+        text: as Ray has written it.
+        address: host:port of the front. Ray has it listen where the replicas do.
 
     Raises:
         ValueError: if it is not laid out as Ray 2.60 does.
@@ -61,6 +65,7 @@ def rewrite(text: str) -> str:
         "{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,128}$ }",
         "http-request set-var(txn.request_id) req.hdr(x-request-id)",
     ]
+    text = re.sub(r"^(frontend http_frontend\n    bind ).*$", lambda found: found[1] + address, text, flags=re.M)
     text = _after(r"^frontend http_frontend\n    bind .*\n", front, text)
     return MARK + re.sub(
         r"^(backend default_backend\n    http-request return status 404) .*$",
@@ -86,4 +91,4 @@ def _after(pattern: str, lines: list[str], text: str) -> str:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    path.write_text(rewrite(path.read_text()))
+    path.write_text(rewrite(path.read_text(), sys.argv[2]))

@@ -15,7 +15,6 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cluster.environment import is_loopback
 from protclip import files
 from protclip.errors import ConfigError, DataError
 from serve.errors import RateLimitError, UnauthorizedError
@@ -164,20 +163,3 @@ def _parse(line: str, where: str) -> Key:
     if per_second is not None and not 0 < per_second <= 1e6:
         raise ConfigError(f"{where}: {rate!r} is no rate; give requests a second, above 0 and at most 1,000,000.")
     return Key(name=name, digest=bytes.fromhex(digest), rate=per_second)
-
-
-def refuse_open_server(host: str, keys: str) -> None:
-    """Refuse to answer whoever asks where other machines may.
-
-    Args:
-        host: the address or name that is listened on.
-        keys: the setting.
-
-    Raises:
-        ConfigError: if there are no keys and the host is not the loopback.
-    """
-    if keys == NO_KEYS and not is_loopback(host):
-        raise ConfigError(
-            f"the server would listen on {host} without keys, and answer whoever reaches it; give --keys FILE with "
-            "keys by `protclip make-key NAME`, or listen on the loopback, --host 127.0.0.1."
-        )

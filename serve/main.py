@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from serve.settings import AppArgs
 
 
 @click.command()
@@ -11,7 +16,11 @@ import click
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option(
-    "--replicas", default=1, show_default=True, type=click.IntRange(1), help="Copies of model and index that answer."
+    "--num-replicas",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Copies of model and index. With two, one may die.",
 )
 @click.option(
     "--keys",
@@ -27,7 +36,7 @@ def main(
     checkpoint: str,
     host: str,
     port: int,
-    replicas: int,
+    num_replicas: int,
     keys: str | None,
     allowed_host: tuple[str, ...],
     cors_origin: tuple[str, ...],
@@ -40,21 +49,28 @@ def main(
     \b
         protclip serve my-index --checkpoint runs/tiny/best --port 8000
 
-    Its page /docs has all routes, with forms to try them: search, embed, score, classify and others. Ctrl-C or SIGTERM
-    ends it after what is under way was answered; a second one ends it at once.
+    The routes are POST /v1/embed, POST /v1/search, GET /health and, with forms to try them, GET /docs. Ctrl-C or
+    SIGTERM ends it after what is under way was answered; a second one ends it at once.
     """
     from serve.signals import Signals
 
     signals = Signals()  # before libraries are loaded that start threads
+
+    def make_args() -> AppArgs:
+        from protclip import files
+        from serve.keys import NO_FILES, NO_KEYS
+        from serve.settings import AppArgs
+
+        return AppArgs(
+            index=files.absolute(index),
+            checkpoint=files.absolute(checkpoint),
+            num_replicas=num_replicas,
+            keys=NO_KEYS if keys is None else keys if keys in NO_FILES else files.absolute(keys),
+            allowed_hosts=allowed_host,
+            cors_origins=cors_origin,
+            request_log=request_log and files.absolute(request_log),
+        )
+
     from serve.server import run
 
-    settings = {
-        "index": index,
-        "checkpoint": checkpoint,
-        "keys": keys,
-        "num_replicas": replicas,
-        "allowed_hosts": allowed_host,
-        "cors_origins": cors_origin,
-        "request_log": request_log,
-    }
-    run(settings, host, port, signals)
+    run(make_args, host, port, signals)

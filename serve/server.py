@@ -11,9 +11,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cluster import environment
 from cluster.connection import abandon, leave, lost, start_or_join
@@ -26,25 +26,18 @@ if TYPE_CHECKING:
     from serve.settings import AppArgs
 
 APP_NAME = "protclip"
-PATHS = ("index", "checkpoint", "request_log")
-"""Settings that replicas, which run in other folders, need as absolute paths."""
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a Ray that is started here: what travels between the replicas is small, and Ray would take 30 % of the memory."""
-ANSWERING_S = 30.0
-"""After a signal: for what is under way to be answered."""
+ANSWERING_S = 5.0
+"""After a signal, beyond a request's own time: for what is under way to be answered."""
 ENDING_S = 15.0
 """After that: for all processes to end."""
 WATCH_S = 0.2
 """Between two looks at Ray and for signals."""
 
 
-def run(settings: Mapping[str, Any], host: str, port: int, signals: Signals) -> None:
+def run(make_args: Callable[[], AppArgs], host: str, port: int, signals: Signals) -> None:
     """Serve until a signal comes, or Ray dies.
-
-    Args:
-        settings: of ``AppArgs``, paths as they were typed; without keys, everybody who reaches the server may ask.
-        host, port: where it listens.
-        signals: that end it.
 
     It returns when it was ended by a signal after it was ready, and exits with 128 + the signal's number before, with 1
     where Ray died.
@@ -52,7 +45,7 @@ def run(settings: Mapping[str, Any], host: str, port: int, signals: Signals) -> 
     Raises:
         ProtclipError: if the index, the checkpoint or the address cannot be served, or Ray does not start.
     """
-    server = _Server(settings, host, port)
+    server = _Server(make_args, host, port)
     # The kernel ends Ray's processes with the thread that started them.
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()
@@ -63,7 +56,7 @@ def run(settings: Mapping[str, Any], host: str, port: int, signals: Signals) -> 
             _end_at_once(1)
         if received := signals.received():
             server.stop.set()
-            deadline = deadline or time.monotonic() + ANSWERING_S + ENDING_S
+            deadline = deadline or time.monotonic() + server.answering_s + ENDING_S
             # Before a server is ready nobody waits for it, and a Ray of its own may go as it is.
             nothing_to_lose = not (server.was_ready or (server.uses_ray and server.joined))
             if len(received) > 1 or nothing_to_lose or time.monotonic() > deadline:
@@ -78,11 +71,30 @@ def run(settings: Mapping[str, Any], host: str, port: int, signals: Signals) -> 
         sys.exit(128 + signals.received()[0])
 
 
+def refuse_open_server(host: str, args: AppArgs) -> None:
+    """Refuse to answer whoever asks where other machines may.
+
+    Args:
+        host: the address or name that is listened on.
+        args: the settings.
+
+    Raises:
+        ConfigError: if there are no keys and the host is not the loopback.
+    """
+    from serve.keys import NO_KEYS
+
+    if args.keys == NO_KEYS and not environment.is_loopback(host):
+        raise ConfigError(
+            f"the server would listen on {host} without keys, and answer whoever reaches it; give --keys FILE with "
+            "keys by `protclip make-key NAME`, or listen on the loopback, --host 127.0.0.1."
+        )
+
+
 class _Server:
     """What the thread does."""
 
-    def __init__(self, settings: Mapping[str, Any], host: str, port: int) -> None:
-        self.settings = settings
+    def __init__(self, make_args: Callable[[], AppArgs], host: str, port: int) -> None:
+        self.make_args = make_args
         self.host = host
         self.port = port
         self.stop = threading.Event()
@@ -90,6 +102,7 @@ class _Server:
         self.uses_ray = False
         """Set before Ray is loaded."""
         self.was_ready = False
+        self.answering_s = 0.0
         self.error: BaseException | None = None
         self.ended = threading.Event()
         self._haproxy_folder: Path | None = None
@@ -99,6 +112,7 @@ class _Server:
     def run(self) -> None:
         try:
             args = self._check()
+            self.answering_s = args.limits.request_timeout_s + ANSWERING_S
             self.uses_ray = True
             try:
                 self._start(args)
@@ -115,15 +129,12 @@ class _Server:
     def _check(self) -> AppArgs:
         echo("checking the index and the model", err=True)
         from protclip import files
-        from serve.keys import NO_FILES, NO_KEYS, refuse_open_server
         from serve.ports import check_port
-        from serve.settings import AppArgs, check_args
+        from serve.settings import check_args
 
-        keys = self.settings["keys"] or NO_KEYS
-        refuse_open_server(self.host, keys)
+        args = self.make_args()
+        refuse_open_server(self.host, args)
         environment.refuse_open_door(self.host, f"--host {self.host}")
-        paths = {name: path and files.absolute(path) for name in PATHS for path in [self.settings[name]]}
-        args = AppArgs(**{**self.settings, **paths, "keys": keys if keys in NO_FILES else files.absolute(keys)})
         check_args(args, verify=not files.is_url(args.index))
         check_port(self.host, self.port)
         return args
@@ -131,10 +142,10 @@ class _Server:
     def _start(self, args: AppArgs) -> None:
         # Ray runs its workers at niceness 15: on a busy machine the server would start and answer last of all.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        echo("joining the Ray cluster" if self.joined else "starting Ray", err=True)
         from serve.front import use_front
 
         use_front()
-        echo("joining the Ray cluster" if self.joined else "starting Ray", err=True)
         start_or_join(object_store_bytes=OBJECT_STORE_BYTES, before_start=self._choose_proxy)
         self._go_on()
         # Serve is imported after its variables were set.
@@ -143,13 +154,15 @@ class _Server:
         from ray.serve.schema import LoggingConfig
 
         from serve.app import build_app
-        from serve.keys import refuse_open_server
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
-        serve.start(http_options=HTTPOptions(host=self.host, port=self.port), logging_config=logs)
+        # Behind HAProxy the replicas' own ports listen on this address too, and the front where the script says.
+        listen = environment.LOOPBACK if self._haproxy_folder is not None else self.host
+        serve.start(http_options=HTTPOptions(host=listen, port=self.port), logging_config=logs)
         # A Serve that runs on the cluster already goes on listening where it did.
-        refuse_open_server(_served_host(), args.keys)
+        if self.joined:
+            refuse_open_server(_served_host(), args)
         self._go_on()
         echo("loading the model and the index", err=True)
         self._deployed = True
@@ -163,8 +176,7 @@ class _Server:
         self.was_ready = True
 
     def _choose_proxy(self, folder: Path) -> None:
-        # Behind HAProxy the replicas' own ports listen where the front does.
-        if environment.is_loopback(self.host) and use_haproxy(folder):
+        if use_haproxy(folder, host=self.host, port=self.port):
             self._haproxy_folder = folder
 
     def _go_on(self) -> None:
@@ -179,8 +191,8 @@ class _Server:
             return
         if self._haproxy_folder is not None:
             # With HAProxy everything has been answered, and all of Ray may go at once.
-            if self.was_ready and not close_front(self._haproxy_folder, ANSWERING_S):
-                echo(f"warning: not everything was answered within {ANSWERING_S:.0f} s", err=True)
+            if self.was_ready and not close_front(self._haproxy_folder, self.answering_s):
+                echo(f"warning: not everything was answered within {self.answering_s:.0f} s", err=True)
         elif self._deployed and (self.joined or self.was_ready):
             from ray import serve
 
@@ -193,10 +205,6 @@ class _Server:
         leave()
 
 
-class _Stopped(Exception):  # noqa: N818
-    """A signal came before the server was ready."""
-
-
 def _served_host() -> str:
     from ray.serve.context import _get_global_client
 
@@ -204,6 +212,10 @@ def _served_host() -> str:
     assert client is not None
     host: str = client.http_config.host
     return host
+
+
+class _Stopped(Exception):  # noqa: N818
+    """A signal came before the server was ready."""
 
 
 def _end_at_once(code: int) -> NoReturn:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import requests
 from ports import free_port
 
 from cluster.processes import end_marked, mark_of, marked
+from serve.haproxy import SOCKET
 
 COMMAND = (sys.executable, "-m", "protclip", "serve")
-START_S = 120.0
-"""For a server on a busy machine to be ready."""
 
 
 class Running:
@@ -65,6 +69,18 @@ class Running:
                 continue
         return found
 
+    def num_up(self) -> int:
+        """Replicas to which its HAProxy sends requests."""
+        for path in self.folder.glob(f"*/*/*/{SOCKET}"):
+            answer = b""
+            with socket.socket(socket.AF_UNIX) as console, contextlib.suppress(OSError):
+                console.connect(str(path))
+                console.sendall(b"show stat\n")
+                while received := console.recv(65536):
+                    answer += received
+            return sum(b"SERVE_REPLICA" in line and b",UP," in line for line in answer.splitlines())
+        return 0
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, to it alone."""
         self.process.send_signal(number)
@@ -102,9 +118,55 @@ class Running:
             return False
 
 
-def wait_until(is_true: object, what: str, timeout_s: float = 60.0) -> None:
+class Load:
+    """Clients that ask one thing after another, until the end of the block."""
+
+    def __init__(self, url: str, body: dict[str, object], *, num_clients: int) -> None:
+        """Ask ``url`` with ``body``."""
+        self.url = url
+        self.body = body
+        self.answered: list[tuple[float, float]] = []
+        """When each request was sent and answered with 200, by ``time.monotonic``."""
+        self.failed: list[tuple[float, float, str]] = []
+        """The others, with what came instead."""
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(num_clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def longest(self) -> float:
+        """Seconds from a request to its answer, at most."""
+        return max(end - start for start, end in self.answered)
+
+    def _ask(self) -> None:
+        session = requests.Session()
+        while not self._stop.is_set():
+            start = time.monotonic()
+            try:
+                answer = session.post(self.url, json=self.body, timeout=60)
+                problem = None if answer.status_code == 200 else f"{answer.status_code} {answer.text[:200]}"
+            except requests.RequestException as error:
+                problem = repr(error)[:200]
+            end = time.monotonic()
+            if problem is None:
+                self.answered.append((start, end))
+            else:
+                self.failed.append((start, end, problem))
+                time.sleep(0.05)
+
+
+def wait_until(is_true: Callable[[], object], what: str, timeout_s: float = 120.0) -> None:
     """Look again and again until it is true."""
     deadline = time.monotonic() + timeout_s
-    while not is_true():  # type: ignore[operator]
+    while not is_true():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)

@@ -53,10 +53,14 @@ listen stats
 """Of Ray's template, what matters here."""
 
 
-def test_it_has_our_time_limits_and_nothing_open_to_others():
-    text = rewrite(RAYS.format(metrics=1, front=2, replica=3, stats=4))
+def test_it_has_our_time_limits_and_only_the_front_where_it_was_asked_for():
+    text = rewrite(RAYS.format(metrics=1, front=2, replica=3, stats=4), "192.0.2.1:2")
     lines = [line.strip() for line in text.splitlines()]
-    assert {line for line in lines if line.startswith("bind")} == {f"bind 127.0.0.1:{port}" for port in (1, 2, 4)}
+    assert {line for line in lines if line.startswith("bind")} == {
+        "bind 127.0.0.1:1",
+        "bind 192.0.2.1:2",
+        "bind 127.0.0.1:4",
+    }
     assert sorted(line for line in lines if line.startswith("timeout")) == [
         "timeout client 60s",
         "timeout connect 5s",
@@ -64,19 +68,19 @@ def test_it_has_our_time_limits_and_nothing_open_to_others():
         "timeout http-request 10s",
         "timeout server 60s",
     ]
-    assert rewrite(text) == text
+    assert rewrite(text, "192.0.2.1:2") == text
     assert "errorfile" not in text
 
 
 def test_a_template_that_changed_is_not_passed_over():
     with pytest.raises(ValueError, match="defaults"):
-        rewrite("frontend http_frontend\n    bind 127.0.0.1:1\n")
+        rewrite("frontend http_frontend\n    bind 127.0.0.1:1\n", "127.0.0.1:1")
 
 
 def test_rays_own_template_is_laid_out_so():
     ray = find_spec("ray")
     assert ray is not None and ray.origin is not None
-    text = rewrite((Path(ray.origin).parent / "serve/_private/haproxy_templates.py").read_text())
+    text = rewrite((Path(ray.origin).parent / "serve/_private/haproxy_templates.py").read_text(), "[::]:1")
     assert "bind 127.0.0.1:{{ config.metrics_port }}" in text and "bind 127.0.0.1:{{ config.stats_port }}" in text
     assert "errorfile 50" not in text and 'text/plain lf-string "Path' not in text
 
@@ -91,7 +95,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     ports = {name: free_port() for name in ("metrics", "front", "replica", "stats")}
     (folder / "haproxy.cfg").write_text(RAYS.format(**ports))
     script = folder / "haproxy.sh"
-    script.write_text(script_for(binary))
+    script.write_text(script_for(binary, "127.0.0.1", ports["front"]))
     with subprocess.Popen(["sh", script, "-db", "-f", folder / "haproxy.cfg"], stderr=subprocess.DEVNULL) as process:
         for _ in range(100):
             try:

@@ -1,0 +1,91 @@
+"""A server from its start to its end, whatever happens to it. ``make prove`` has more of it."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+from running import Load, Running, wait_until
+from sockets import family, listening, names, open_to_others
+
+from serve.haproxy import haproxy_binary
+
+pytestmark = pytest.mark.serve
+
+SEARCH = {"sequence": "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ", "k": 3}
+LONG = {"proteins": ["ACDEFGHIKLMNPQRSTVWY" * 50] * 64}
+"""Takes the tiny model a second."""
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(folders, tmp_path) -> Iterator[Start]:
+    started: list[Running] = []
+
+    def begin(*arguments: str, **env: str) -> Running:
+        env["HOME"] = str(tmp_path)
+        started.append(Running(folders.args.index, folders.args.checkpoint, *arguments, env=env))
+        return started[-1]
+
+    yield begin
+    for server in started:
+        server.kill()
+
+
+def check_ended_in_order(server: Running) -> None:
+    """Long requests are under way, and a signal comes: all are answered, and nothing is left."""
+    with ThreadPoolExecutor() as pool:
+        under_way = [pool.submit(requests.post, f"{server.url}/v1/embed", json=LONG, timeout=60) for _ in range(4)]
+        time.sleep(0.2)
+        # One that was sent later is answered: those before it have been taken.
+        assert requests.get(f"{server.url}/health", timeout=60).status_code == 200
+        server.signal(signal.SIGTERM)
+        assert [future.result().status_code for future in under_way] == [200] * 4
+    assert server.wait(60) == 0
+    assert server.left() == []
+
+
+def test_a_dead_replica_fails_no_request_and_a_signal_lets_what_is_under_way_be_answered(start, tmp_path):
+    server = start("--num-replicas", "2").wait_ready()
+    processes = family(server.process.pid)
+    assert open_to_others(listening(processes)) == []
+    if haproxy_binary() is not None:
+        assert "haproxy" in names(processes)
+        wait_until(lambda: server.num_up() == 2, "two replicas are ready")
+        with Load(f"{server.url}/v1/search", SEARCH, num_clients=4) as load:
+            wait_until(lambda: len(load.answered) > 20, "requests are answered")
+            server.named("ServeReplica")[0].kill()
+            wait_until(lambda: server.num_up() == 1, "the death is noticed")
+            wait_until(lambda: server.num_up() == 2, "two replicas are ready again")
+        assert load.failed == []
+    check_ended_in_order(server)
+    assert not list(tmp_path.rglob("auth_token"))
+
+
+def test_a_server_whose_ray_dies_says_so_and_ends(start):
+    server = start().wait_ready()
+    server.named("/raylet/raylet")[0].kill()
+    assert server.wait(60) == 1
+    assert "error: the server ends, for raylet of its Ray was ended by SIGKILL\n" in server.said
+    assert server.left() == []
+
+
+def check_signal_during_start(start: Start, *, after_s: float, number: signal.Signals) -> None:
+    server = start()
+    time.sleep(after_s)
+    server.signal(number)
+    # Before it takes signals itself, Python does; after it is ready, it ends with 0.
+    assert server.wait(60) in ({128 + number, -number} if "ready" not in server.said else {0}), server.said
+    assert server.left() == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_signal_during_the_start_ends_it(start, seed):
+    rng = random.Random(seed)
+    check_signal_during_start(start, after_s=1 + 7 * rng.random(), number=rng.choice([signal.SIGTERM, signal.SIGINT]))
