@@ -23,10 +23,12 @@ class Served:
     port: int
     process: psutil.Process
 
-    def replica_mb(self) -> int:
-        """Resident memory of its replicas, in MB."""
+    def peak_mb(self) -> int:
+        """The most memory that a replica of it has had, in MB."""
         children = self.process.children(recursive=True)
-        return sum(one.memory_info().rss >> 20 for one in children if "ServeReplica" in " ".join(one.cmdline()[:1]))
+        replicas = [one.pid for one in children if "ServeReplica" in " ".join(one.cmdline()[:1])]
+        peaks = [re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()) for pid in replicas]
+        return max(int(peak[1]) >> 10 for peak in peaks if peak)
 
 
 @contextlib.contextmanager
