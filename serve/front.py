@@ -32,6 +32,8 @@ HEAD_TIMEOUT_S = 10.0
 """Within which a whole head must come, of a first request or a next one; and then a body that fits into a buffer."""
 BUFFER_BYTES = 64 * 2**10
 """Of a body, before Serve hears of the request. HAProxy has as much, for head and body."""
+MAX_BODY_PARTS = 20_000
+"""In which a body may come. Each costs the parser as much, a chunk of one byte too; above it the connection ends."""
 MAX_CONNECTIONS = 4096
 """To one process; further ones are answered 503 and closed. HAProxy has as many."""
 
@@ -197,6 +199,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if SERVER_HEADER in headers:
                 headers.remove(SERVER_HEADER)
         self.head_bytes = 0
+        self.body_parts = 0
         self.unread_bytes = 0
         self.head_timer: asyncio.TimerHandle | None = None
         self.refusal = 400
@@ -228,7 +231,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self.head_bytes = 0
+        self.head_bytes = self.body_parts = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -250,6 +253,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self.unread_bytes = 0
+        self.body_parts += 1
+        if self.body_parts > MAX_BODY_PARTS:
+            raise ValueError(f"a body in more than {MAX_BODY_PARTS} parts")
         super().on_body(body)
 
     def on_message_complete(self) -> None:

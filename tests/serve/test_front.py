@@ -133,6 +133,19 @@ def test_a_trailer_without_end_ends_the_connection(port):
             pytest.fail("a trailer of 32 MB was taken")
 
 
+@pytest.mark.parametrize(("number", "taken"), [(19_999, True), (20_000, True), (20_001, False)])
+def test_a_body_may_come_in_so_many_parts(port, number, taken):
+    start = head(Transfer_Encoding="chunked")
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(start + b"1\r\na\r\n" * number + b"0\r\n\r\n")
+        if taken:
+            assert read_answer(connection).status == 200
+        else:
+            with pytest.raises(AssertionError, match="the connection ended"):
+                read_answer(connection)
+
+
 def test_what_is_no_http_is_400(port):
     assert exchange(port, b"GET\x00 nonsense\r\n\r\n").error["type"] == "BadRequest"
 

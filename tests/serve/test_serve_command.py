@@ -12,6 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from ports import free_port
+from pydantic import ValidationError
 from sockets import listening, open_to_others
 from tiny_model import tiny_model
 
@@ -73,6 +74,38 @@ def test_tokens_are_not_switched_off_where_others_can_reach(folders, monkeypatch
     monkeypatch.setenv("PROTCLIP_KEYS", new_key("a")[1])
     error = start(folders.args.index, folders.args.checkpoint, "--host", host, "--keys", "environment")
     assert isinstance(error, ConfigError) and f"RAY_AUTH_MODE=disabled with --host {host}" in str(error)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "server.lab"])
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("haproxy", ["0", "1"])
+def test_a_public_start_without_keys_is_refused_in_every_mode(folders, monkeypatch, host, joined, haproxy):
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", haproxy)
+    if joined:
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    for keys in ((), ("--keys", "none")):
+        error = start(folders.args.index, folders.args.checkpoint, "--host", host, *keys)
+        assert isinstance(error, ConfigError) and f"listen on {host} without keys" in str(error)
+
+
+@pytest.mark.unit
+def test_with_keys_a_public_start_goes_on_to_the_next_check(folders, tmp_path):
+    (tmp_path / "keys").write_text(new_key("alice")[1])
+    for keys, part in (("keys", "cannot listen on 192.0.2.1"), ("none-such", "none-such cannot be read")):
+        error = start(
+            folders.args.index, folders.args.checkpoint, "--host", "192.0.2.1", "--keys", str(tmp_path / keys)
+        )
+        assert isinstance(error, ConfigError) and part in str(error)
+
+
+@pytest.mark.unit
+def test_under_serve_deploy_it_must_be_said_who_may_ask(folders):
+    given = folders.args.model_dump(exclude={"keys"})
+    with pytest.raises(ValidationError, match="keys"):
+        AppArgs.model_validate(given)
+    with pytest.raises(ConfigError, match=r"keys 'keys\.txt' is relative"):
+        check_args(AppArgs(**given, keys="keys.txt"))
 
 
 @pytest.mark.serve
