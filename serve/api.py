@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from protclip.errors import PayloadTooLargeError, RequestError
 from protclip.inputs import LongPolicy
 from protclip.questions import Answer, Asked, Options, Question, Row
-from protclip.retrieval import softmax
+from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
 from serve.errors import NotReadyError, envelope, install_error_handlers, status_of
 from serve.metrics import Load, Measured, Metrics
@@ -200,7 +200,7 @@ def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[type[F
     async def score(request: ScoreRequest) -> Response:
         """How well each sequence fits the text at the same place: their cosine."""
         protein_ND, text_ND = await sides(request)
-        return as_json({"model": backend.fingerprint, "scores": (protein_ND * text_ND).sum(1).clip(-1, 1).tolist()})
+        return as_json({"model": backend.fingerprint, "scores": pair_cosines(protein_ND, text_ND).tolist()})
 
     @post("/v1/classify", ClassifyRequest, ClassifyResponse)
     async def classify(request: ClassifyRequest) -> Response:
