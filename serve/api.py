@@ -24,21 +24,18 @@ from protclip.questions import Answer, Asked, Options, Question, Row
 from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
 from serve.errors import NotReadyError, envelope, install_error_handlers, status_of
+from serve.forms import AForm, Form, parse, within
 from serve.metrics import Load, Measured, Metrics
 from serve.openapi import OF_ANY, OF_BODY, REQUEST_ID, body_of, describe, responses
 from serve.schemas import (
     MAX_NAME_LENGTH,
     PROTEIN_MODEL,
     TEXT_MODEL,
-    AForm,
     ClassifyRequest,
     EmbeddingsRequest,
     EmbedRequest,
-    Form,
     ScoreRequest,
     SearchRequest,
-    parse,
-    within,
 )
 from serve.schemas_answers import (
     Alive,
