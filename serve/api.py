@@ -25,7 +25,7 @@ from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
 from serve.errors import NotReadyError, envelope, install_error_handlers, status_of
 from serve.forms import AForm, Form, parse, within
-from serve.metrics import Load, Measured, Metrics
+from serve.metrics import Load, Metrics
 from serve.openapi import OF_ANY, OF_BODY, REQUEST_ID, body_of, describe, responses
 from serve.schemas import (
     MAX_NAME_LENGTH,
@@ -106,7 +106,6 @@ def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float = 60, sec
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
-    app.add_middleware(Measured, metrics=backend.metrics)
     backend.metrics.watch(backend.load, backend.describe_index)
     forms = add_questions(app, backend, limits)
     add_facts(app, backend, limits, stuck_after_s)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 import numpy as np
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from protclip import files
 from protclip.data.windows import window_starts, window_weights
@@ -26,7 +26,7 @@ from protclip.retrieval import Retriever
 from serve.api import make_api
 from serve.batching import Batcher
 from serve.loopback import keep_to_loopback
-from serve.metrics import Load, Metrics
+from serve.metrics import Load, Measured, Metrics
 from serve.schemas_answers import ModelInfo, NamedIndex
 from serve.settings import AppArgs
 
@@ -67,8 +67,8 @@ class Replica:
             self._compute, tokens_per_batch=args.tokens_per_batch, max_waiting_tokens=args.max_waiting_tokens
         )
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # Ray Serve calls it by this name, after __init__
-        return make_api(self, self.args.limits, stuck_after_s=self.args.stuck_after_s)
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve calls it by this name, after __init__
+        return Measured(make_api(self, self.args.limits, stuck_after_s=self.args.stuck_after_s), self.metrics)
 
     async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
         """Texts, or sequences, as vectors."""

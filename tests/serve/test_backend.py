@@ -13,7 +13,7 @@ from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismat
 from protclip.questions import Answer, Asked, Row
 from serve.api import make_api
 from serve.errors import OverloadedError
-from serve.metrics import Load, Metrics
+from serve.metrics import Load, Measured, Metrics
 from serve.schemas_answers import ModelInfo, NamedIndex
 from serve.settings import Limits
 
@@ -141,7 +141,7 @@ def test_a_replica_whose_batch_takes_too_long_is_alive_and_not_ready():
 
 def test_an_unknown_name_has_no_route_of_its_own_in_the_numbers():
     backend = FailingBackend(RequestError("no"))
-    app = make_api(backend, Limits())
+    app = Measured(make_api(backend, Limits()), backend.metrics)
     scope = {"type": "http", "method": "GET", "query_string": b"", "headers": []}
 
     async def receive() -> dict[str, Any]:
