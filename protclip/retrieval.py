@@ -239,8 +239,7 @@ class Retriever:
                 f"{len(sequences)} sequences and {len(texts)} texts make no pairs; give as many of each."
             )
         model = self._model()
-        cosines: NDArray[np.float32] = (model.embed_proteins(sequences) * model.embed_texts(texts)).sum(1)
-        return cosines
+        return pair_cosines(model.embed_proteins(sequences), model.embed_texts(texts))
 
     def classify(self, sequences: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
         """Zero-shot: how likely each of the given texts is that of each sequence, (n, T); rows sum to 1.
@@ -369,6 +368,13 @@ class Retriever:
                 for i in owners[values[number]]:
                     own[i].append(int(row))
         return [np.unique(np.array(rows, np.int64)) for rows in own]
+
+
+def pair_cosines(protein_ND: NDArray[np.float32], text_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each protein with the text at the same place, (n,)."""
+    # A float32 sum of squares may end above 1.
+    cosines: NDArray[np.float32] = (protein_ND * text_ND).sum(1).clip(-1, 1)
+    return cosines
 
 
 def softmax(logits_NT: NDArray[np.float32]) -> NDArray[np.float32]:

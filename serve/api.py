@@ -20,24 +20,21 @@ from pydantic_core import to_json
 from protclip.errors import RequestError
 from protclip.inputs import LongPolicy
 from protclip.questions import Answer, Asked, Options, Question, Row
-from protclip.retrieval import softmax
+from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
 from serve.errors import NotReadyError, install_error_handlers
+from serve.forms import AForm, Form, parse, within
 from serve.metrics import Load, Metrics
 from serve.openapi import OF_ANY, OF_BODY, REQUEST_ID, body_of, describe, responses
 from serve.schemas import (
     MAX_NAME_LENGTH,
     PROTEIN_MODEL,
     TEXT_MODEL,
-    AForm,
     ClassifyRequest,
     EmbeddingsRequest,
     EmbedRequest,
-    Form,
     ScoreRequest,
     SearchRequest,
-    parse,
-    within,
 )
 from serve.schemas_answers import (
     Alive,
@@ -197,7 +194,7 @@ def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[type[F
     async def score(request: ScoreRequest) -> Response:
         """How well each sequence fits the text at the same place: their cosine."""
         protein_ND, text_ND = await sides(request)
-        return as_json({"model": backend.fingerprint, "scores": (protein_ND * text_ND).sum(1).clip(-1, 1).tolist()})
+        return as_json({"model": backend.fingerprint, "scores": pair_cosines(protein_ND, text_ND).tolist()})
 
     @post("/v1/classify", ClassifyRequest, ClassifyResponse)
     async def classify(request: ClassifyRequest) -> Response:

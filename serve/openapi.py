@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from serve.schemas import Form
+from serve.forms import Form
 from serve.schemas_answers import ErrorResponse, Policies
 from serve.settings import Limits
 

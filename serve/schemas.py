@@ -1,56 +1,34 @@
-"""What a request may hold. The forms of answers are in serve.schemas_answers."""
+"""What requests may hold. What answers hold is in serve.schemas_answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import CoreSchema
 
 from protclip.errors import NotFoundError, RequestError
 from protclip.index.embeddings import Content
 from protclip.inputs import LongPolicy
 from protclip.questions import COLUMNS, Options, Question
-from serve.errors import describe
+from serve.forms import AtMost, Form, exactly_one
 from serve.settings import Limits
 
 MAX_NAME_LENGTH = 1_000
 """Characters of a name or an accession."""
 MAX_WIDTH = 65_536
 """Numbers of a vector that is given."""
-MAX_PROBLEMS = 100
-"""With more wrong fields they are counted, and not named."""
 PROTEIN_MODEL, TEXT_MODEL = "protclip-protein", "protclip-text"
 """The two encoders, as clients of OpenAI's form name them."""
 
 EncodingFormat = Literal["float", "base64"]
 """Numbers of a vector as a list, or as base64 of little-endian float32."""
-
-_limits: ContextVar[Limits] = ContextVar("limits", default=Limits())  # noqa: B039  # it is frozen
-
-
-@dataclass(frozen=True)
-class AtMost:
-    """The longest list by its name in Limits: it is counted before its items are looked at."""
-
-    limit: str
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema: Any = handler(source)
-        return {**schema, "max_length": getattr(_limits.get(), self.limit)}
-
 
 Item = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH)]
@@ -64,74 +42,6 @@ Vector = Annotated[list[Number], Field(min_length=1, max_length=MAX_WIDTH, fail_
 Column = Annotated[Item, Field(json_schema_extra={"enum": [*COLUMNS, "accession"]})]
 Columns = Annotated[list[Column], Field(max_length=len(COLUMNS) + 1, fail_fast=True)]
 Count = Annotated[int, Field(le=10**9)]
-
-
-class Form(BaseModel):
-    """A request's body."""
-
-    # Strict: "k": "5" and "k": true are mistakes to name, not values to guess.
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @classmethod
-    def retold(cls, problems: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """What pydantic found, where the fields of the form need other words."""
-        return problems
-
-
-AForm = TypeVar("AForm", bound=Form)
-
-
-def within(limits: Limits, form: type[AForm]) -> type[AForm]:
-    """A form with the server's limits in it."""
-    token = _limits.set(limits)
-    try:
-        return type(form.__name__, (form,), {"__doc__": form.__doc__, "__module__": form.__module__})
-    finally:
-        _limits.reset(token)
-
-
-def parse(form: type[AForm], body: bytes) -> AForm:
-    """A body as its form.
-
-    Raises:
-        RequestError: if it is none, naming the first problems.
-    """
-    try:
-        return form.model_validate_json(body)
-    except ValidationError as error:
-        if (count := error.error_count()) > MAX_PROBLEMS:
-            fields = ", ".join(form.model_fields)
-            raise RequestError(
-                f"body: {count} of its values are wrong; the fields of this route are {fields}."
-            ) from None
-        problems = [dict(problem) for problem in error.errors(include_url=False, include_input=False)]
-        raise RequestError(describe(form.retold(problems))) from None
-
-
-def exactly_one(*kinds: str, needs: Mapping[str, Mapping[str, Any]]) -> Callable[[dict[str, Any]], None]:
-    """Into a form's JSON schema: one of these fields is there, all others are absent or null.
-
-    Args:
-        kinds: the fields.
-        needs: kind → what other fields must be beside it.
-    """
-
-    def add(schema: dict[str, Any]) -> None:
-        shown = schema["properties"]
-        schema["oneOf"] = [
-            {
-                "title": kind,
-                "required": [kind],
-                "properties": {
-                    **{other: {"type": "null"} for other in kinds if other != kind},
-                    **needs.get(kind, {}),
-                    kind: {"type": shown[kind]["anyOf"][0]["type"]},
-                },
-            }
-            for kind in kinds
-        ]
-
-    return add
 
 
 class EmbedRequest(Form):

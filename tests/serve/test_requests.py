@@ -10,18 +10,15 @@ from protclip import errors
 from protclip.errors import NotFoundError, ProtclipError, RequestError
 from protclip.questions import COLUMNS
 from serve.errors import status_of
+from serve.forms import MAX_PROBLEMS, Form, parse, within
 from serve.schemas import (
     MAX_NAME_LENGTH,
-    MAX_PROBLEMS,
     MAX_WIDTH,
     ClassifyRequest,
     EmbeddingsRequest,
     EmbedRequest,
-    Form,
     ScoreRequest,
     SearchRequest,
-    parse,
-    within,
 )
 from serve.settings import AppArgs, Limits
 
