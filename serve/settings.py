@@ -70,11 +70,11 @@ class AppArgs(BaseModel):
     """Who may ask: the absolute path or URL of a file of keys, ``environment`` for the variable PROTCLIP_KEYS of each
     replica, or ``none`` for everybody who reaches the server."""
     limits: Limits = Limits()
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Names, beside those of the loopback, that a Host header may have where the server listens on the loopback."""
-    cors_origins: tuple[str, ...] = ()
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...] = ()
     """Origins, such as ``https://lab.example.org``, whose pages may ask from a browser."""
-    request_log: str | None = None
+    request_log: str | None = Field(default=None, min_length=1)
     """Absolute path of a file on each machine with a replica; a line of JSON is appended for each request."""
     log_queries: bool = False
     """Write what was asked, sequences and texts too, into the request log."""

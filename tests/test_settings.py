@@ -59,7 +59,7 @@ GOOD: dict[type, dict[str, Any]] = {
     IndexConfig: {},
     HnswConfig: {},
     EmbedSettings: {"dtype": "float32"},
-    AppArgs: {"index": "/index", "checkpoint": "/checkpoint"},
+    AppArgs: {"index": "/index", "checkpoint": "/checkpoint", "keys": "none"},
     Limits: {},
 }
 BAD: dict[type, dict[str, list[Any]]] = {
@@ -167,7 +167,12 @@ BAD: dict[type, dict[str, list[Any]]] = {
     AppArgs: {
         "index": ["", None],
         "checkpoint": ["", None],
+        "keys": ["", None],
         "limits": [None, {"nonsense": 1}],
+        "allowed_hosts": [None, "lab", [""]],
+        "cors_origins": [None, "*", ["lab.example.org"], ["https://lab.example.org/page"]],
+        "request_log": ["", 1],
+        "log_queries": [None, 2, "nonsense"],
         "num_replicas": [0, -1, 1.5, None, {"max_replicas": 0}, {"min_replicas": 2, "max_replicas": 1}],
         "num_cpus": [-1, NAN, INF, None],
         "num_gpus": [-1, NAN, INF, None],
@@ -179,15 +184,21 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "stuck_after_s": [0, -1, NAN, INF, None],
     },
     Limits: {
-        name: [0, -1, 1.5, NAN, INF, None]
-        for name in (
-            "max_body_bytes",
-            "max_items",
-            "max_sequence_length",
-            "max_text_length",
-            "max_filter_length",
-            "max_k",
-        )
+        "body_timeout_s": [0, -1, NAN, INF, None],
+        "request_timeout_s": [0, -1, NAN, INF, None],
+        **{
+            name: [0, -1, 1.5, NAN, INF, None]
+            for name in (
+                "max_body_bytes",
+                "max_body_values",
+                "max_held_bytes",
+                "max_items",
+                "max_sequence_length",
+                "max_text_length",
+                "max_filter_length",
+                "max_k",
+            )
+        },
     },
 }
 
