@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,9 @@ NEEDED = ("gcs_server", "raylet")
 """Without one of them nothing works. A raylet ends when an agent of its node does; others are started again or missed
 by nobody."""
 TIMEOUT_S = 4.0
-"""For an answer of the GCS. It is asked twice before it counts as gone."""
+"""For an answer of the GCS."""
+GONE_S = 8.0
+"""So long it may be gone: on some clusters it is started again."""
 
 Watch = Callable[[], str | None]
 """Called from time to time: says what has died, None while all is well."""
@@ -52,18 +55,18 @@ def watch_joined(address: str, raylet_socket: str) -> Watch:
     channel = init_grpc_channel(address, [("grpc.enable_http_proxy", 0)])
     nodes = services.NodeInfoGcsServiceStub(channel)
 
-    def gcs_answers() -> bool:
-        try:
-            nodes.CheckAlive(messages.CheckAliveRequest(), timeout=TIMEOUT_S)
-        except grpc.RpcError:
-            return False
-        return True
+    answered_at = time.monotonic()
 
     def lost() -> str | None:
+        nonlocal answered_at
         if raylet is not None and not is_alive(raylet):
             return f"the raylet of this machine, which is a node of the cluster at {address}, has ended"
-        if not gcs_answers() and not gcs_answers():
-            return f"the cluster at {address} has ended: its GCS does not answer"
+        try:
+            nodes.CheckAlive(messages.CheckAliveRequest(), timeout=TIMEOUT_S)
+            answered_at = time.monotonic()
+        except grpc.RpcError:
+            if time.monotonic() > answered_at + GONE_S:
+                return f"the cluster at {address} has ended: its GCS does not answer"
         return None
 
     return lost

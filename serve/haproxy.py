@@ -76,6 +76,8 @@ def use_haproxy(folder: Path, *, host: str, port: int) -> bool:
         "RAY_SERVE_HAPROXY_STATS_PORT": stats,
         "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": 0,
+        # A HAProxy that has died is missed at the third look; the time between two would be 10 s.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": 1,
         # How long a replica that is stopped goes on answering; HAProxy knows within a second that it is.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": 2,
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,

@@ -53,7 +53,7 @@ def test_rays_own_habits_are_not_told_and_a_worker_that_dies_is() -> None:
 
 @pytest.mark.unit
 def test_what_else_is_written_meanwhile_comes_after(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyError), _standard_error_without("a habit"):
+    with pytest.raises(KeyError), _standard_error_without(("a habit",)):
         os.write(2, b"some error\nthis is a habit of it\n")
         os.write(2, b"one more\n")
         raise KeyError
