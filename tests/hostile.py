@@ -23,8 +23,8 @@ from raw_http import exchange, head, read_answer
 
 PAUSE_S = 0.25
 """Between two requests of a kind: the sender must not need the cores on which the server runs."""
-CLOSED = "closed"
-"""In place of a status, where the connection ended without an answer."""
+CLOSED, BLOCKED = "closed", "blocked"
+"""In place of a status, where the connection ended without an answer, or no more was taken of what was sent."""
 
 Statuses = collections.Counter[str]
 
@@ -38,6 +38,8 @@ def status(port: int, *parts: bytes) -> str:
         return str(exchange(port, *parts).status)
     except (AssertionError, ConnectionError):
         return CLOSED
+    except TimeoutError:
+        return BLOCKED
 
 
 def numbers(port: int) -> Iterator[str]:
@@ -194,7 +196,7 @@ KINDS: dict[str, tuple[Callable[[int], Iterator[str]], set[str]]] = {
     "large_header": (large_header, {"400", "431", CLOSED}),
     "many_headers": (many_headers, {"400", "431", CLOSED}),
     "gzip_bomb": (gzip_bomb, {"415"}),
-    "endless_chunks": (endless_chunks, {"413", CLOSED}),
+    "endless_chunks": (endless_chunks, {"413", CLOSED, BLOCKED}),
     "small_chunks": (small_chunks, {"408", "422", CLOSED}),
     "deep": (deep, {"422"}),
     "not_finite": (not_finite, {"422"}),
