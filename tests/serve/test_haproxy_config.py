@@ -26,6 +26,8 @@ defaults
     timeout connect 5s
     timeout client 3600s
     timeout http-keep-alive 90s
+    option splice-request
+    option splice-response
     retry-on conn-failure
     retries 0
     errorfile 502 /tmp/500.http
@@ -65,7 +67,7 @@ def test_it_has_our_time_limits_and_nothing_open_to_others():
         "timeout server 60s",
     ]
     assert rewrite(text) == text
-    assert "errorfile" not in text
+    assert "errorfile" not in text and "splice" not in text
 
 
 def test_a_template_that_changed_is_not_passed_over():
