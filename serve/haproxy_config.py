@@ -55,6 +55,8 @@ def rewrite(text: str, address: str) -> str:
     # Ray has one answer for these three, an error 500; a backend's own time limits would override ours.
     text = re.sub(r"^    errorfile 50[234] .*\n", "", text, flags=re.M)
     text = re.sub(rf"^    timeout (?:{'|'.join(TIMEOUTS)}) .*\n", "", text, flags=re.M)
+    # With splicing, one in some fifty connections whose body was refused half-way hung until the client's time limit.
+    text = re.sub(r"^    option splice-.*\n", "", text, flags=re.M)
     defaults = [f"timeout {name} {value}" for name, value in TIMEOUTS.items()]
     # A replica hears of a request when it has come, as far as a buffer holds it; then it can be sent to another, too.
     defaults += ["option http-buffer-request", "unique-id-format %[uuid,regsub(-,,g)]"]

@@ -23,8 +23,8 @@ from raw_http import exchange, head, read_answer
 
 PAUSE_S = 0.25
 """Between two requests of a kind: the sender must not need the cores on which the server runs."""
-CLOSED = "closed"
-"""In place of a status, where the connection ended without an answer."""
+CLOSED, BLOCKED = "closed", "blocked"
+"""In place of a status, where the connection ended without an answer, or no more was taken of what was sent."""
 
 Statuses = collections.Counter[str]
 
@@ -38,6 +38,8 @@ def status(port: int, *parts: bytes) -> str:
         return str(exchange(port, *parts).status)
     except (AssertionError, ConnectionError):
         return CLOSED
+    except TimeoutError:
+        return BLOCKED
 
 
 def numbers(port: int) -> Iterator[str]:

@@ -15,7 +15,7 @@ class RawAnswer:
 
     status: int
     headers: dict[str, str]
-    """Names in small letters."""
+    """Names in small letters; each stands there once."""
     body: bytes
 
     @property
@@ -63,6 +63,7 @@ def _parsed(received: bytes) -> RawAnswer | None:
         return None
     status, *lines = first.decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    assert len(headers) == len(lines), f"a header stands twice in {lines}"
     if len(body) < int(headers["content-length"]):
         return None
     return RawAnswer(status=int(status.split()[1]), headers=headers, body=body)

@@ -135,6 +135,8 @@ def test_an_id_of_the_clients_is_kept_where_it_can_stand_in_logs(given, taken):
 def test_a_body_is_taken_up_to_the_limit_however_it_comes():
     for parts in ((b"a" * 59,), (b"a" * 60,), (b"a" * 30, b"a" * 30)):
         assert answer(*parts).status == 200
+        announced = (b"content-length", b"%d" % sum(map(len, parts)))
+        assert answer(*parts, headers=(JSON, announced)).status == 200
     refused = [
         answer(b"a" * 61),
         answer(b"a" * 30, b"a" * 31, headers=(JSON, (b"transfer-encoding", b"chunked"))),

@@ -26,6 +26,8 @@ defaults
     timeout connect 5s
     timeout client 3600s
     timeout http-keep-alive 90s
+    option splice-request
+    option splice-response
     retry-on conn-failure
     retries 0
     errorfile 502 /tmp/500.http
@@ -69,7 +71,7 @@ def test_it_has_our_time_limits_and_only_the_front_where_it_was_asked_for():
         "timeout server 60s",
     ]
     assert rewrite(text, "192.0.2.1:2") == text
-    assert "errorfile" not in text
+    assert "errorfile" not in text and "splice" not in text
 
 
 def test_a_template_that_changed_is_not_passed_over():
