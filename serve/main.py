@@ -29,7 +29,10 @@ OBJECT_STORE_BYTES = 256 * 2**20
 @click.option("--checkpoint", required=True, help="Folder or URL of the model that made the index.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
+@click.option(
+    "--replicas", default=1, show_default=True, type=click.IntRange(1), help="Copies of model and index that answer."
+)
+def main(*, index: str, checkpoint: str, host: str, port: int, replicas: int) -> None:
     """Serve embedding and search in the INDEX over HTTP, in the dtype of the index.
 
     It starts a Ray of its own on this machine, or joins the one that RAY_ADDRESS names:
@@ -39,7 +42,7 @@ def main(*, index: str, checkpoint: str, host: str, port: int) -> None:
 
     The routes are POST /v1/embed, POST /v1/search, GET /health and, with forms to try them, GET /docs.
     """
-    args = AppArgs(index=files.absolute(index), checkpoint=files.absolute(checkpoint))
+    args = AppArgs(index=files.absolute(index), checkpoint=files.absolute(checkpoint), num_replicas=replicas)
     check_args(args, verify=not files.is_url(args.index))
     environment.refuse_open_door(host, f"--host {host}")
     _check_port(host, port)
