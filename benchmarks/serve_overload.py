@@ -21,11 +21,10 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
 import psutil
 from report import Claim, write_results
-from serve import RESIDUES, made
 from serve_clients import ask
+from serve_inputs import made, random_sequences
 
 from cluster.ports import free_ports
 
@@ -39,8 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="10 s")
     quick = parser.parse_args().quick
-    generator = np.random.default_rng(0)
-    body = {"proteins": ["".join(generator.choice(list(RESIDUES), size=300)) for _ in range(SEQUENCES)]}
+    body = {"proteins": random_sequences(SEQUENCES)}
     with tempfile.TemporaryDirectory() as folder:
         index, checkpoint = made(Path(folder), 1_000)
         (port,) = free_ports(1)
