@@ -23,27 +23,18 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from index import clustered
 from report import Claim, write_results
 from serve_clients import Rate, ask
+from serve_inputs import QUESTION, made, random_sequences
 
 from cluster.ports import free_ports
-from protclip.config import GC_ALONE, EncoderConfig, ModelConfig
 from protclip.embedding import ProtCLIP
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import METADATA, read_embeddings
-from protclip.manifest import write_manifest
-from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 
-QUESTION = {"text": "FUNCTION: Catalyzes the hydrolysis of ATP in the membrane.", "k": 10}
 PATHS = {"application": "/v1/search", "noop": "/noop/", "old chain": "/old/search"}
 MODES = {"HAProxy": "1", "Serve's proxy": "0"}
 CLIENTS = (1, 8, 32)
 SEQUENCES_PER_REQUEST = 64
-RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 
 
 def main() -> None:
@@ -96,43 +87,6 @@ def main() -> None:
     write_results("serve", claims, figures, tables(modes, embedding), quick=quick)
 
 
-def made(folder: Path, count: int) -> tuple[str, str]:
-    """An index of clustered vectors, and the checkpoint of a tiny model, which is said to have made them."""
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
-    config = ModelConfig(
-        projection_dim=512,
-        protein=EncoderConfig(max_tokens=1024, config=shape),
-        text=EncoderConfig(max_tokens=512, config={**shape, "vocab_size": 500}),
-    )
-    tokenizer = build_text_tokenizer(config, [QUESTION["text"], "Binds iron.", "Transports glucose into the nucleus."])
-    network = build_model(config, build_architecture(config, tokenizer, GC_ALONE), seed=0)
-    model = ProtCLIP(network, build_protein_tokenizer(config), tokenizer)
-    model.save_pretrained(str(folder / "model"))
-    vectors, _ = clustered(count, 1)
-    columns = {field.name: pa.nulls(count, field.type) for field in METADATA}
-    columns["accession"] = pa.array([f"A{i:07d}" for i in range(count)])
-    columns["name"] = pa.array([f"Protein {i} of the membrane" for i in range(count)])
-    columns["organism"] = pa.array(["Homo sapiens"] * count)
-    columns["gene"] = pa.array([[f"GEN{i}"] for i in range(count)], METADATA.field("gene").type)
-    columns["ec"] = pa.array([["3.6.1.3"]] * count, METADATA.field("ec").type)
-    columns["length"] = pa.array(range(count), METADATA.field("length").type)
-    columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-    (folder / "embeddings").mkdir()
-    pq.write_table(pa.table(columns), folder / "embeddings" / "part-00000.parquet")
-    write_manifest(
-        str(folder / "embeddings"),
-        "embeddings",
-        ["part-00000.parquet"],
-        content="protein",
-        model_fingerprint=model.fingerprint,
-        dimension=vectors.shape[1],
-        rows=count,
-        settings={"dtype": "float32"},
-    )
-    build_index(read_embeddings(str(folder / "embeddings")), str(folder / "index"), IndexConfig())
-    return str(folder / "index"), str(folder / "model")
-
-
 class Server:
     """The applications behind one proxy, in a process of their own."""
 
@@ -183,11 +137,7 @@ class Server:
 
 def embedded(url: str, checkpoint: str, seconds: float) -> dict[str, float]:
     """Sequences a second over HTTP and in Python, measured in turns."""
-    generator = np.random.default_rng(0)
-    sequences = [
-        "".join(generator.choice(list(RESIDUES), size=size))
-        for size in generator.integers(100, 600, size=SEQUENCES_PER_REQUEST)
-    ]
+    sequences = random_sequences(SEQUENCES_PER_REQUEST)
     model = ProtCLIP.from_pretrained(checkpoint)
     body = {"proteins": sequences, "encoding_format": "base64"}
     torch.set_num_threads(os.cpu_count() or 1)

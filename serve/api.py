@@ -150,7 +150,9 @@ def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[type[F
     @post("/v1/search", SearchRequest, Answer | Answers)
     async def search(request: SearchRequest) -> Response:
         """Find what lies nearest to a text, a sequence, an accession or an embedding, or to each of several."""
-        dimension = backend.describe_index().dimension
+        dimension = (
+            backend.describe_model().dimension
+        )  # that of the index, which is made anew each time it is described
         found = await backend.search(request.questions(limits, dimension), request.options(limits))
         return as_json({"answers": found} if request.queries is not None else found[0])
 

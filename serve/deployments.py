@@ -10,7 +10,9 @@ Three queues (``serve.batching``), each with a thread of its own, so that what t
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -52,6 +54,9 @@ MAX_SCANS, SCANS_AT_ONCE = 1_000, 32
 WORK_OF_ONE_THREAD = 2e9
 """Weights times tokens of a batch that one thread computes: some 50 ms."""
 
+SWITCH_S = 0.0005
+"""How long a thread keeps Python's lock from another (decision 076)."""
+
 One = TypeVar("One")
 Other = TypeVar("Other")
 
@@ -92,6 +97,10 @@ class Replica:
         self._scans: Batcher[tuple[Question | Asked | str, Options | None], Answer | Row] = Batcher(
             self._scan, max_batch_cost=SCANS_AT_ONCE, max_cost_before=MAX_SCANS, name="scans"
         )
+        # Torch gives up Python's lock at each step; by default the event loop would keep it from the next for 5 ms.
+        sys.setswitchinterval(SWITCH_S)
+        gc.collect()
+        gc.freeze()  # what was loaded stays, and need not be looked through
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve calls it by this name, after __init__
         args = self.args

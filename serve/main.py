@@ -49,8 +49,8 @@ def main(
     \b
         protclip serve my-index --checkpoint runs/tiny/best --port 8000
 
-    The routes are POST /v1/embed, POST /v1/search, GET /health and, with forms to try them, GET /docs. Ctrl-C or
-    SIGTERM ends it after what is under way was answered; a second one ends it at once.
+    Its page /docs has all routes, with forms to try them: search, embed, score, classify and others. Ctrl-C or SIGTERM
+    ends it after what is under way was answered; a second one ends it at once.
     """
     from serve.signals import Signals
 
