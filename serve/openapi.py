@@ -22,7 +22,7 @@ ERRORS: Mapping[int, tuple[str, str, str]] = {
     401: ("UnauthorizedError", "no key was given; send Authorization: Bearer KEY.", "No key, or an unknown one."),
     403: ("ForbiddenHostError", "the Host header names another server.", "The Host header names another server."),
     404: ("NotFoundError", "accession 'P99999': the index does not hold it.", "What the request names is not there."),
-    408: ("BodyTimeoutError", "the body did not come within 10 s.", "The body came too slowly."),
+    408: ("RequestTimeoutError", "body: was not whole within 10 s.", "The body came too slowly."),
     413: ("PayloadTooLargeError", "body: is larger than 4194304 bytes; split the request.", "The body is too large."),
     415: ("EncodingError", "the body is encoded as gzip; send it plain.", "The body is encoded in a way not taken."),
     422: (
