@@ -189,7 +189,6 @@ def _start(
     _started.callback(end_marked, folder.name)
     atexit.register(leave, exiting=True)
     os.environ[MARK_VARIABLE] = folder.name
-    os.environ["SPT_NOENV"] = "1"  # so that the mark stays legible when a process renames itself
     os.environ.pop(environment.AUTH_TOKEN, None)
     os.environ[environment.AUTH_TOKEN_PATH] = folder.token_path
     AuthenticationTokenLoader.instance().reset_cache()

@@ -142,6 +142,8 @@ class _Server:
     def _start(self, args: AppArgs) -> None:
         # Ray runs its workers at niceness 15: on a busy machine the server would start and answer last of all.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        # So that Ray's agents, which rename themselves, keep their mark and are found when their raylet has died.
+        os.environ.setdefault("SPT_NOENV", "1")
         echo("joining the Ray cluster" if self.joined else "starting Ray", err=True)
         from serve.front import use_front
 
