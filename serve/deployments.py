@@ -51,8 +51,8 @@ HITS_OF_TOKEN = 10
 """So many answers cost as much as a token."""
 MAX_SCANS, SCANS_AT_ONCE = 1_000, 32
 """Scans that may wait, and those that are done together."""
-WORK_OF_ONE_THREAD = 2e9
-"""Weights times tokens of a batch that one thread computes: some 50 ms."""
+WORK_OF_ONE_THREAD = 5e8
+"""Weights times tokens of a batch that one thread computes: some 15 ms."""
 
 SWITCH_S = 0.0005
 """How long a thread keeps Python's lock from another (decision 076)."""
