@@ -59,7 +59,7 @@ def main() -> None:
         logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), logging_config=logs)
         apps = {
-            "application": (build_app(AppArgs(index=index, checkpoint=checkpoint)), "/"),
+            "application": (build_app(AppArgs(index=index, checkpoint=checkpoint, keys="none")), "/"),
             "noop": (Noop.bind(), "/noop"),
             "old": (serve_old_chain.build_old_chain(index, checkpoint), "/old"),
         }
