@@ -26,13 +26,18 @@ prepare_environment()
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 from cluster.connection import leave, start_or_join  # noqa: E402
+from serve.front import use_front  # noqa: E402
 from serve.haproxy import use_haproxy  # noqa: E402
 
 
 def main() -> None:
     """Start all, say so, wait."""
     port, index, checkpoint = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    start_or_join(object_store_bytes=256 * 2**20, before_start=use_haproxy)
+    use_front()
+    start_or_join(
+        object_store_bytes=256 * 2**20,
+        before_start=lambda folder: use_haproxy(folder, host="127.0.0.1", port=port),
+    )
     from fastapi import FastAPI, Response
     from ray import cloudpickle, serve
     from ray.serve.config import HTTPOptions
