@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
@@ -16,8 +17,9 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from pydantic_core import to_json
+from starlette._utils import get_route_path
+from starlette.types import Receive, Scope, Send
 
-from protclip.errors import RequestError
 from protclip.inputs import LongPolicy
 from protclip.questions import Answer, Asked, Options, Question, Row
 from protclip.retrieval import pair_cosines, softmax
@@ -84,7 +86,7 @@ class Backend(Protocol):
         """What there is to do at this moment, at once."""
 
 
-def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float = 60, secured: bool = False) -> FastAPI:
+def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float, secured: bool = False) -> Api:
     """The HTTP application.
 
     Args:
@@ -105,37 +107,76 @@ def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float = 60, sec
     )
     install_error_handlers(app)
     backend.metrics.watch(backend.load, backend.describe_index)
-    forms = add_questions(app, backend, limits)
+    questions = add_questions(app, backend, limits)
     add_facts(app, backend, limits, stuck_after_s)
 
     def schema() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = describe(app, forms, secured=secured)
+            app.openapi_schema = describe(app, [one.form for one in questions], secured=secured)
         return app.openapi_schema
 
     app.openapi = schema  # type: ignore[method-assign]
-    return app
+    return Api(app, questions)
 
 
-def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[type[Form]]:
-    """The routes that the model answers; returns the forms of their bodies."""
-    forms: list[type[Form]] = []
+class Api:
+    """The routes that the model answers, at once; all else, and what describes them, by FastAPI.
+
+    FastAPI's way to a route takes longer than the route does (decision 070). Errors are left to who is outside.
+    """
+
+    def __init__(self, app: FastAPI, questions: Sequence[QuestionRoute]) -> None:
+        self.app = app
+        self.questions = {one.path: one for one in questions}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request.
+
+        Raises:
+            RequestError, OverloadedError: of a route that the model answers.
+        """
+        question = None
+        if scope["type"] == "http" and scope["method"] == "POST":
+            question = self.questions.get(get_route_path(scope))
+        if question is None:
+            await self.app(scope, receive, send)
+            return
+        scope["route"] = question
+        response = await question.answer(await Request(scope, receive).body())
+        await response(scope, receive, send)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuestionRoute:
+    """A route that the model answers."""
+
+    path: str
+    form: type[Form]
+    """Of its body."""
+    answer: Callable[[bytes], Awaitable[Response]]
+    """To a body; raises RequestError or OverloadedError."""
+
+
+def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[QuestionRoute]:
+    """The routes that the model answers; FastAPI has them for their description."""
+    questions: list[QuestionRoute] = []
 
     def post(
         path: str, form: type[AForm], answer: Any
     ) -> Callable[[Callable[[AForm], Awaitable[Response]]], Callable[[AForm], Awaitable[Response]]]:
         form = within(limits, form)
-        forms.append(form)
 
         def add(endpoint: Callable[[AForm], Awaitable[Response]]) -> Callable[[AForm], Awaitable[Response]]:
-            async def handle(request: Request) -> Response:
-                if "json" not in request.headers.get("content-type", ""):
-                    raise RequestError("body: send JSON, with the header Content-Type: application/json.")
-                return await endpoint(parse(form, await request.body()))
+            async def answer_body(body: bytes) -> Response:
+                return await endpoint(parse(form, body))
 
+            async def described() -> None:
+                """Never called: ``Api`` is before it."""
+
+            questions.append(QuestionRoute(path=path, form=form, answer=answer_body))
             app.add_api_route(
                 path,
-                handle,
+                described,
                 methods=["POST"],
                 name=endpoint.__name__,
                 description=endpoint.__doc__,
@@ -210,7 +251,7 @@ def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[type[F
         vectors = np.stack([one.vector for one in asked])
         return vectors[: len(request.sequences)], vectors[len(request.sequences) :]
 
-    return forms
+    return questions
 
 
 def add_facts(app: FastAPI, backend: Backend, limits: Limits, stuck_after_s: float) -> None:

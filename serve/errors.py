@@ -94,15 +94,18 @@ def internal_error() -> JSONResponse:
 
 
 def answer_to(error: ProtclipError | OverloadedError) -> JSONResponse:
-    """The envelope of an error of ours, with the headers that its status asks for."""
-    headers = {}
+    """The envelope of an error of ours, with the headers that its status asks for; the server's fault is logged."""
+    status, headers = status_of(error), {}
+    if isinstance(error, ProtclipError) and status >= 500:
+        context = current.get()
+        logger.error("request %s failed: %s", context and context.request_id, error)
     if isinstance(error, OverloadedError | RateLimitError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, EncodingError):
         headers["Accept-Encoding"] = "identity"
-    return envelope(status_of(error), type(error).__name__, str(error), headers)
+    return envelope(status, type(error).__name__, str(error), headers)
 
 
 def status_of(error: Exception) -> int:
@@ -115,39 +118,20 @@ def type_of(status: int) -> str:
     return HTTPStatus(status).phrase.title().replace(" ", "")
 
 
-def cause_of(error: ProtclipError) -> ProtclipError:
-    """What was raised in another process, where Ray wrapped it.
-
-    Ray's ``RayTaskError(ConfigError)`` is a ConfigError too, whose text is a traceback.
-    """
-    while isinstance(cause := getattr(error, "cause", None), ProtclipError):
-        error = cause
-    return error
-
-
 def install_error_handlers(app: FastAPI) -> None:
     """Answer every exception of the app in the envelope."""
 
     @app.exception_handler(ProtclipError)
-    async def protclip_error(_: Request, error: ProtclipError) -> JSONResponse:
-        error = cause_of(error)
-        if status_of(error) >= 500:
-            context = current.get()
-            logger.error("request %s failed: %s", context and context.request_id, error)
+    @app.exception_handler(OverloadedError)
+    async def known(_: Request, error: ProtclipError | OverloadedError) -> JSONResponse:
         return answer_to(error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         return envelope(422, RequestError.__name__, describe(error.errors()))
 
-    @app.exception_handler(OverloadedError)
-    async def overloaded(_: Request, error: OverloadedError) -> JSONResponse:
-        return answer_to(error)
-
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == 400:  # FastAPI's own, where a body is not UTF-8 or nested too deeply
-            return envelope(422, RequestError.__name__, "body: cannot be read as JSON.")
         return envelope(error.status_code, type_of(error.status_code), str(error.detail), error.headers)
 
     @app.exception_handler(Exception)
@@ -161,7 +145,7 @@ def describe(problems: Sequence[Any]) -> str:
     shown = []
     for problem in problems[:SHOWN_PROBLEMS]:
         # A position inside malformed JSON is no field.
-        names = [str(part) for part in problem["loc"] if part != "body" and problem["type"] != "json_invalid"]
+        names = [str(part) for part in problem["loc"] if problem["type"] != "json_invalid"]
         reason = problem["msg"]
         if problem["type"] in {"json_invalid", "value_error"}:
             reason = problem["ctx"]["error"]
