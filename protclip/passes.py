@@ -147,19 +147,20 @@ class Passes:
         return values if self.convert_to == "numpy" else torch.from_numpy(values).to(self.device)
 
     def _run(self, kind: Kind, ids: Rows, compute: Callable[[np.ndarray], None], refuse: Refuse | None) -> None:
-        from tqdm import tqdm
+        budget, lengths = self.tokens_per_batch or default_tokens_per_batch(self.device), [len(row) for row in ids]
+        with inference(self.device, self.dtype):
+            if not self.show_progress:
+                run_batches(lengths, budget, compute, refuse=refuse)
+                return
+            from tqdm import tqdm
 
-        budget = self.tokens_per_batch or default_tokens_per_batch(self.device)
-        with (
-            inference(self.device, self.dtype),
-            tqdm(total=len(ids), desc=f"{kind}s", disable=not self.show_progress) as bar,
-        ):
+            with tqdm(total=len(ids), desc=f"{kind}s") as bar:
 
-            def compute_and_tell(batch: np.ndarray) -> None:
-                compute(batch)
-                bar.update(len(batch))
+                def compute_and_tell(batch: np.ndarray) -> None:
+                    compute(batch)
+                    bar.update(len(batch))
 
-            run_batches([len(row) for row in ids], budget, compute_and_tell, refuse=refuse)
+                run_batches(lengths, budget, compute_and_tell, refuse=refuse)
 
 
 def default_tokens_per_batch(device: torch.device) -> int:
