@@ -219,8 +219,9 @@ class _Server:
         self._await_replicas()
         self._await_route()
         url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-        echo(f"ready: {url}  (routes and forms: {url}/docs; Ctrl-C stops it)")
+        self._go_on()
         self.was_ready = True
+        echo(f"ready: {url}  (routes and forms: {url}/docs; Ctrl-C stops it)")
 
     def _prepare(self, folder: Path) -> None:
         """For a Ray of its own, before it starts."""
