@@ -116,6 +116,15 @@ def test_under_serve_deploy_it_must_be_said_who_may_ask(folders):
         check_args(AppArgs(**given, keys="keys.txt"))
 
 
+TAKE_ALL_CPUS = """
+import ray
+class Taker:
+    def take(self): pass
+taker = ray.remote(num_cpus=4)(Taker).options(name="taker", lifetime="detached").remote()
+ray.get(taker.take.remote())
+"""
+
+
 @pytest.fixture
 def head(tmp_path) -> Iterator[Head]:
     yield start_head(str(tmp_path), num_cpus=4, object_store_mb=80)
@@ -166,8 +175,9 @@ def test_on_a_cluster_it_takes_nobodys_place_says_where_it_listens_and_leaves_no
     first.send_signal(signal.SIGTERM)
     assert first.communicate(timeout=60)[0].endswith("stopped\n") and first.returncode == 0
 
+    on_head(TAKE_ALL_CPUS)
     third = serve()
-    read_until(third, "loading the model")
+    read_until(third, "loading the model")  # which is never done: no replica can start
     third.send_signal(signal.SIGTERM)
     third.communicate(timeout=60)
     assert third.returncode == 128 + signal.SIGTERM
