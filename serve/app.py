@@ -14,6 +14,8 @@ from serve.settings import AppArgs, check_args
 REPLICA_REQUESTS = 100_000
 """Requests that a replica holds at a time: what it takes on is decided by what they cost (``serve.batching``), and one
 that is still being sent costs nothing."""
+ENDING_S = 5.0
+"""Beyond a request's own time: how long a replica that is stopped may take to answer what it holds."""
 
 
 def build_app(args: AppArgs) -> Application:
@@ -34,6 +36,7 @@ def build_app(args: AppArgs) -> Application:
         ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus},
         max_ongoing_requests=REPLICA_REQUESTS,
         max_queued_requests=-1,
+        graceful_shutdown_timeout_s=args.limits.request_timeout_s + ENDING_S,
         **replicas,
     )
     return deploy(serve.ingress()(Replica)).bind(args, index.model_fingerprint, index.dtype)

@@ -1,8 +1,8 @@
 """What happens to a request before Ray Serve's own code sees it, in each process that listens for HTTP.
 
-Serve reads some headers as UTF-8 and as orders, answers errors in plain text, and has no bound on what a connection may
-send before its request is whole. ``middlewares`` is the hook that Serve has for this, named by a variable that is set
-before Ray starts: ``use_front``.
+Serve decodes some headers as UTF-8 and obeys others, answers errors in plain text, and has no bound on what a
+connection may send before its request is whole. ``middlewares`` is the hook that Serve has for this, named by a
+variable that is set before Ray starts: ``use_front``.
 """
 
 from __future__ import annotations
@@ -19,43 +19,54 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from serve.errors import RequestTimeoutError, type_of
+from serve import haproxy_config
+from serve.errors import type_of
 from serve.guard import REQUEST_ID, has_body, new_request_id
+from serve.haproxy_config import BUFFER_BYTES, NO_ROUTE
 
 SERVER_HEADER = (b"server", b"uvicorn")
 
-VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+VARIABLE, HOOK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve.front:middlewares"
 
 MAX_HEAD_BYTES = 32 * 2**10
 """Of a request line and headers: above it 431."""
-HEAD_TIMEOUT_S = 10.0
-"""Within which a whole head must come, of a first request or a next one; and then a body that fits into a buffer."""
-BUFFER_BYTES = 64 * 2**10
-"""Of a body, before Serve hears of the request. HAProxy has as much, for head and body."""
+BUFFER_TIMEOUT_S = 10.0
+"""Within which a whole head must come, of a first request or a next one; and then as much of a body as Serve does not
+hear of before (``BUFFER_BYTES``)."""
 MAX_BODY_PARTS = 20_000
 """In which a body may come. Each costs the parser as much, a chunk of one byte too; above it the connection ends."""
 MAX_CONNECTIONS = 4096
 """To one process; further ones are answered 503 and closed. HAProxy has as many."""
 
-ORDERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id", "x-session-id")
+CONTROL_HEADERS = frozenset(
+    name.encode()
+    for header in (
+        "x-request-timeout-seconds",
+        "x-request-disconnect-disabled",
+        "serve-multiplexed-model-id",
+        "x-session-id",
+    )
+    for name in (header, header.replace("-", "_"))  # Serve reads some of them with an underscore
+)
 """With these a client could switch off the server's time limit, or the watch for clients that have gone."""
 TRACES = (b"traceparent", b"tracestate", b"baggage")
 
-MESSAGES = {
-    400: "this is no HTTP request that can be read.",
-    404: "nothing is served at this path.",
-    408: "the request was not whole in time.",
-    431: f"head: has more than {MAX_HEAD_BYTES} bytes, which is the most that is taken.",
-    500: "The server failed on this request; its log says why.",
-    503: "no replica takes this request now; ask again later.",
+ERRORS = {
+    **haproxy_config.ERRORS,
+    404: NO_ROUTE,
+    431: (type_of(431), f"head: has more than {MAX_HEAD_BYTES} bytes, which is the most that is taken."),
 }
-"""Of errors that do not come from the application."""
-TYPES = {408: RequestTimeoutError.__name__, 500: "InternalError"}
+"""Types and messages of errors that do not come from the application."""
 
 
 def use_front() -> None:
     """Have the Ray Serve that is started next put the front before its own code."""
-    os.environ.setdefault(VARIABLE, "serve.front:middlewares")
+    os.environ.setdefault(VARIABLE, HOOK)
+
+
+def is_used() -> bool:
+    """Whether this process has been told to put the front before Serve's code."""
+    return os.environ.get(VARIABLE) == HOOK
 
 
 def middlewares() -> list[Middleware]:
@@ -84,7 +95,7 @@ class Front:
             await self.app(scope, receive, answer.send)
             return
         try:
-            async with asyncio.timeout(HEAD_TIMEOUT_S):
+            async with asyncio.timeout(BUFFER_TIMEOUT_S):
                 start = await first_part(receive)
         except TimeoutError:
             await answer.replace(408, [(b"connection", b"close")])
@@ -120,7 +131,7 @@ def clean(headers: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]]
     for name, value in headers:
         if name == b"x-request-id":
             request_id = value
-        elif name in _ORDERS or (name in TRACES and not value.isascii()):
+        elif name in CONTROL_HEADERS or (name in TRACES and not value.isascii()):
             continue
         else:
             kept.append((name, value))
@@ -128,9 +139,6 @@ def clean(headers: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]]
         request_id = new_request_id().encode()
     kept.append((b"x-request-id", request_id))
     return kept, request_id.decode()
-
-
-_ORDERS = frozenset(name.encode() for order in ORDERS for name in (order, order.replace("-", "_")))
 
 
 class _Answer:
@@ -170,8 +178,7 @@ class _Answer:
 
 def error_body(status: int, request_id: str) -> bytes:
     """An error of Serve's, or of the connection, in our form."""
-    message = MESSAGES.get(status, MESSAGES[500 if status >= 500 else 400])
-    kind = TYPES.get(status) or type_of(status)
+    kind, message = ERRORS.get(status) or (type_of(status), ERRORS[500 if status >= 500 else 400][1])
     return json.dumps({"error": {"type": kind, "message": message, "request_id": request_id}}).encode()
 
 
@@ -271,10 +278,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self.head_bytes += num_bytes
         if self.head_bytes > MAX_HEAD_BYTES:
             self.refusal = 431
-            raise ValueError(MESSAGES[431])
+            raise ValueError(ERRORS[431][1])
 
     def _await_head(self) -> None:
-        self.head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse, 408)
+        self.head_timer = self.loop.call_later(BUFFER_TIMEOUT_S, self._refuse, 408)
 
     def _head_came(self) -> None:
         if self.head_timer is not None:

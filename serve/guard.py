@@ -163,7 +163,7 @@ class _Request:
             RequestError: if this client may not ask.
         """
         server = self.scope.get("server")
-        if server and is_loopback_address(server[0]):
+        if self.guard.keys is None and server and is_loopback_address(server[0]):
             self._check_host()
         if self.guard.keys is None or is_open(self.scope["path"]):
             return None

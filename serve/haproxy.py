@@ -21,10 +21,12 @@ import psutil
 
 from cluster.ports import free_ports
 from cluster.processes import is_alive, marked
+from protclip.errors import ConfigError
+from serve.haproxy_config import BUFFER_BYTES
 
 SCRIPT = """#!/bin/sh
 # Stands for HAProxy: makes the configuration that Ray has written into ours, then starts it.
-[ -e "$(dirname "$0")/closed" ] && exit 1
+[ -e "$(dirname "$0")/{closed}" ] && exit 1
 before=
 for argument do
   if [ "$before" = -f ]; then
@@ -40,8 +42,7 @@ ASKING_S = 5.0
 """For an answer on it."""
 CLOSED = "closed"
 """File beside the script, with which no HAProxy starts any more."""
-BUFFER_BYTES = 65_536
-"""Of a request, head and body: what fits can be sent to another replica."""
+SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 RETRY_ON = "conn-failure empty-response response-timeout"
 """Where a request is sent to another replica: its own died. Never on 503, which is an answer."""
 
@@ -53,50 +54,67 @@ def use_haproxy(folder: Path, *, host: str, port: int) -> bool:
 
     Args:
         folder: private to that Ray.
-        host: address on which the front listens.
-        port: of the front. Serve itself must be given the loopback, on which the replicas listen too, and this port.
+        host: address on which the frontend listens.
+        port: of the frontend. Serve itself must be given the loopback, on which the replicas listen too, and this port.
 
     Returns:
         whether it will be used.
+
+    Raises:
+        ConfigError: if RAY_SERVE_ENABLE_HA_PROXY says neither.
     """
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0" or (binary := haproxy_binary()) is None:
+    if not is_wanted() or (binary := haproxy_binary()) is None:
         return False
     script = folder / "haproxy.sh"
     script.write_text(script_for(binary, host, port))
     script.chmod(0o700)
     stats, metrics, fallback = free_ports(3)
-    settings: dict[str, object] = {
-        "RAY_SERVE_ENABLE_HA_PROXY": 1,
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": 1,
+    # Of this server alone, whatever stood there: with another binary or port more than the frontend's would be open.
+    own: dict[str, object] = {
+        SWITCH: 1,
         "RAY_SERVE_HAPROXY_BINARY_PATH": script,
+        "RAY_SERVE_HAPROXY_STATS_PORT": stats,
+        "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+        # Of the proxy for an application without replicas: fixed otherwise, so that two servers would meet there.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": fallback,
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": folder / "haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": folder / SOCKET,
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": folder / "m",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": folder / "server-state",
+    }
+    defaults: dict[str, object] = {
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": 1,
         "RAY_SERVE_HAPROXY_NBTHREAD": min(4, os.cpu_count() or 1),
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": BUFFER_BYTES,
         "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
         "RAY_SERVE_HAPROXY_RETRIES": 3,
-        "RAY_SERVE_HAPROXY_STATS_PORT": stats,
-        "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": 0,
         # A HAProxy that has died is missed at the third look; the time between two would be 10 s.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": 1,
         # How long a replica that is stopped goes on answering; HAProxy knows within a second that it is.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": 2,
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
-        # Of the proxy for an application without replicas: fixed otherwise, so that two servers would meet there.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": fallback,
     }
-    for name, file in (
-        ("CONFIG_FILE_LOC", "haproxy.cfg"),
-        ("SOCKET_PATH", SOCKET),
-        ("METRICS_SOCKET_PATH", "m"),
-        ("SERVER_STATE_FILE", "server-state"),
-    ):
-        settings[f"RAY_SERVE_HAPROXY_{name}"] = folder / file
-    for name, value in settings.items():
+    for name, value in own.items():
+        os.environ[name] = str(value)
+    for name, value in defaults.items():
         os.environ.setdefault(name, str(value))
     return True
 
 
-def close_front(folder: Path, timeout_s: float) -> bool:
+def is_wanted() -> bool:
+    """Whether RAY_SERVE_ENABLE_HA_PROXY leaves HAProxy on, as it does where it is unset.
+
+    Raises:
+        ConfigError: if it is neither 0 nor 1. Ray would take all but 1 for off.
+    """
+    given = os.environ.get(SWITCH, "1")
+    if given not in ("0", "1"):
+        raise ConfigError(f"{SWITCH}={given!r} is neither 0 nor 1; unset it to have HAProxy where it runs.")
+    return given == "1"
+
+
+def close_frontend(folder: Path, timeout_s: float) -> bool:
     """Refuse new connections, and wait until HAProxy has passed on the answers to all requests that it took.
 
     It may go on running: clients that keep their connections, without a request, hold up its end.
@@ -150,7 +168,7 @@ def _is_haproxy(process: psutil.Process) -> bool:
 
 
 def script_for(binary: str, host: str, port: int) -> str:
-    """The script that stands for HAProxy's binary, with a front that listens there."""
+    """The script that stands for HAProxy's binary, with a frontend that listens there."""
     # Ctrl-C in a terminal reaches all processes of a session, and ends a HAProxy at once.
     session = "setsid " if shutil.which("setsid") else ""
     words = {
@@ -158,6 +176,7 @@ def script_for(binary: str, host: str, port: int) -> str:
         "program": str(Path(__file__).with_name("haproxy_config.py")),
         "address": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         "binary": binary,
+        "closed": CLOSED,
     }
     return SCRIPT.format(session=session, **{name: shlex.quote(word) for name, word in words.items()})
 

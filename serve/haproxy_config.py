@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+BUFFER_BYTES = 65_536
+"""Of a request, head and body: what fits is whole before a replica hears of it, and can be sent to another one."""
 MARK = "# rewritten by protclip\n"
 TIMEOUTS = {
     "http-request": "10s",  # for a whole head, and a body that fits into a buffer
@@ -20,12 +23,12 @@ TIMEOUTS = {
     "server": "60s",
 }
 LOCAL = (
-    (re.compile(r"^    bind :", re.M), "    bind 127.0.0.1:"),  # metrics
-    (re.compile(r"^  bind \*:", re.M), "  bind 127.0.0.1:"),  # statistics
+    (r"^    bind :", "    bind 127.0.0.1:"),  # metrics
+    (r"^  bind \*:", "  bind 127.0.0.1:"),  # statistics
 )
 ERRORS = {
     400: ("BadRequest", "this is no HTTP request that can be read."),
-    408: ("RequestTimeoutError", "body: was not whole within 10 s."),
+    408: ("RequestTimeoutError", "the request was not whole within 10 s."),
     500: ("InternalError", "The server failed on this request; its log says why."),
     502: ("BadGateway", "the replica broke off; ask again."),
     503: ("ServiceUnavailable", "no replica takes this request now; ask again later."),
@@ -35,7 +38,8 @@ ERRORS = {
 408 that no setting reaches (2.8)."""
 NO_ROUTE = ("NotFound", "nothing is served at this path.")
 REQUEST_ID = "%[var(txn.request_id)]"
-HEADERS = f"hdr X-Request-Id {REQUEST_ID} hdr X-Content-Type-Options nosniff hdr Cache-Control no-store"
+OWN_ID = "%[unique-id]"
+"""Where a request is refused before the frontend's rules, which set the variable."""
 
 
 def rewrite(text: str, address: str) -> str:
@@ -43,7 +47,7 @@ def rewrite(text: str, address: str) -> str:
 
     Args:
         text: as Ray has written it.
-        address: host:port of the front. Ray has it listen where the replicas do.
+        address: host:port of the frontend. Ray has it listen where the replicas do.
 
     Raises:
         ValueError: if it is not laid out as Ray 2.60 does.
@@ -51,7 +55,7 @@ def rewrite(text: str, address: str) -> str:
     if text.startswith(MARK):  # Ray checks a file before it starts HAProxy with it
         return text
     for pattern, line in LOCAL:
-        text = pattern.sub(line, text)
+        text = _replace(pattern, line, text)
     # Ray has one answer for these three, an error 500; a backend's own time limits would override ours.
     text = re.sub(r"^    errorfile 50[234] .*\n", "", text, flags=re.M)
     text = re.sub(rf"^    timeout (?:{'|'.join(TIMEOUTS)}) .*\n", "", text, flags=re.M)
@@ -60,32 +64,45 @@ def rewrite(text: str, address: str) -> str:
     defaults = [f"timeout {name} {value}" for name, value in TIMEOUTS.items()]
     # A replica hears of a request when it has come, as far as a buffer holds it; then it can be sent to another, too.
     defaults += ["option http-buffer-request", "unique-id-format %[uuid,regsub(-,,g)]"]
-    defaults += [f"http-error status {status} {_answer(*error)}" for status, error in ERRORS.items()]
-    text = _after(r"^defaults\n    mode http\n", defaults, text)
-    front = [
-        "http-request set-header x-request-id %[unique-id] unless "
-        "{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,128}$ }",
-        "http-request set-var(txn.request_id) req.hdr(x-request-id)",
+    defaults += [
+        f"http-error status {status} {_answer(*error, OWN_ID if status < 500 else REQUEST_ID)}"
+        for status, error in ERRORS.items()
     ]
-    text = re.sub(r"^(frontend http_frontend\n    bind ).*$", lambda found: found[1] + address, text, flags=re.M)
-    text = _after(r"^frontend http_frontend\n    bind .*\n", front, text)
-    return MARK + re.sub(
-        r"^(backend default_backend\n    http-request return status 404) .*$",
-        lambda found: f"{found[1]} {_answer(*NO_ROUTE)}",
-        text,
-        flags=re.M,
-    )
+    text = _after(r"^defaults\n    mode http\n", defaults, text)
+    request_id = [
+        # The whole of the last one, as a replica takes it: without f, a comma would part it.
+        "http-request set-var(txn.request_id) req.fhdr(x-request-id,-1)",
+        "http-request set-var(txn.request_id) unique-id unless { var(txn.request_id) -m reg ^[A-Za-z0-9._-]{1,128}$ }",
+        f"http-request set-header x-request-id {REQUEST_ID}",
+    ]
+    text = _replace(r"^frontend http_frontend\n    bind .*$", f"frontend http_frontend\n    bind {address}", text)
+    text = _after(r"^frontend http_frontend\n    bind .*\n", request_id, text)
+    no_route = "backend default_backend\n    http-request return status 404"
+    text = _replace(rf"^{no_route} .*$", f"{no_route} {_answer(*NO_ROUTE, REQUEST_ID)}", text)
+    for listens in re.findall(r"^\s*bind\s+(.*?)\s*$", text, flags=re.M):
+        if listens != address and not re.fullmatch(r"127\.0\.0\.1:[^,]+", listens):
+            raise ValueError(f"HAProxy would listen on {listens}, beside {address} and the loopback.")
+    return MARK + text
 
 
-def _answer(kind: str, message: str) -> str:
-    body = json.dumps({"error": {"type": kind, "message": message, "request_id": REQUEST_ID}})
+def _answer(kind: str, message: str, request_id: str) -> str:
+    body = json.dumps({"error": {"type": kind, "message": message, "request_id": request_id}})
+    headers = f"hdr X-Request-Id {request_id} hdr X-Content-Type-Options nosniff hdr Cache-Control no-store"
     retry = " hdr Retry-After 1" if kind == "ServiceUnavailable" else ""
-    return f"content-type application/json lf-string '{body}' {HEADERS}{retry}"
+    return f"content-type application/json lf-string '{body}' {headers}{retry}"
 
 
 def _after(pattern: str, lines: list[str], text: str) -> str:
     block = "".join(f"    {line}\n" for line in lines)
-    text, found = re.subn(pattern, lambda match: match[0] + block, text, flags=re.M)
+    return _substitute(pattern, lambda match: match[0] + block, text)
+
+
+def _replace(pattern: str, line: str, text: str) -> str:
+    return _substitute(pattern, lambda _: line, text)
+
+
+def _substitute(pattern: str, line: Callable[[re.Match[str]], str], text: str) -> str:
+    text, found = re.subn(pattern, line, text, flags=re.M)
     if found != 1:
         raise ValueError(f"HAProxy's configuration has {pattern!r} {found} times; Ray 2.60 writes it once.")
     return text

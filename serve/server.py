@@ -6,20 +6,22 @@ asked of Ray any more.
 
 from __future__ import annotations
 
+import http.client
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster import environment
 from cluster.connection import abandon, leave, lost, start_or_join
+from cluster.ports import check_port
 from protclip.errors import ConfigError
 from protclip.terminal import echo
-from serve.haproxy import close_front, use_haproxy
+from serve.haproxy import close_frontend, is_wanted, use_haproxy
 from serve.signals import Signals
 
 if TYPE_CHECKING:
@@ -30,8 +32,14 @@ OBJECT_STORE_BYTES = 256 * 2**20
 """Of a Ray that is started here: what travels between the replicas is small, and Ray would take 30 % of the memory."""
 ANSWERING_S = 5.0
 """After a signal, beyond a request's own time: for what is under way to be answered."""
+DELETING_S = 10.0
+"""After that, without HAProxy: for Serve to end the replicas."""
 ENDING_S = 15.0
-"""After that: for all processes to end."""
+"""After what is under way was answered: for all processes to end."""
+ROUTE_S = 60.0
+"""For a route to answer once the replicas are ready."""
+ASKING_S = 5.0
+"""For one answer of it."""
 WATCH_S = 0.2
 """Between two looks at Ray and for signals."""
 
@@ -39,8 +47,8 @@ WATCH_S = 0.2
 def run(make_args: Callable[[], AppArgs], host: str, port: int, signals: Signals) -> None:
     """Serve until a signal comes, or Ray dies.
 
-    It returns when it was ended by a signal after it was ready, and exits with 128 + the signal's number before, with 1
-    where Ray died.
+    It returns when it was ended by a signal after it was ready. It exits with 128 + the signal's number where one came
+    before, where a second one came, and where it did not end in time; with 1 where Ray died.
 
     Raises:
         ProtclipError: if the index, the checkpoint or the address cannot be served, or Ray does not start.
@@ -63,7 +71,7 @@ def run(make_args: Callable[[], AppArgs], host: str, port: int, signals: Signals
                 _end_at_once(128 + received[-1])
     thread.join()
     if not server.uses_ray:
-        signals.unblock()
+        signals.unblock()  # there is nothing that they could interrupt, and the caller may go on
     if server.error is not None:
         raise server.error
     echo("stopped")
@@ -90,6 +98,36 @@ def refuse_open_server(host: str, args: AppArgs) -> None:
         )
 
 
+def refuse_taken_place(applications: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to replace what is served by the Serve that was joined.
+
+    Args:
+        applications: what Serve says of each, by its name.
+
+    Raises:
+        ConfigError: if one has our name or our place.
+    """
+    for name, application in applications.items():
+        if name == APP_NAME or application["route_prefix"] == "/":
+            raise ConfigError(
+                f"the cluster of RAY_ADDRESS serves the application {name!r} at {application['route_prefix']}, which "
+                f"would be replaced; end it first, or unset RAY_ADDRESS for a Ray of its own."
+            )
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether the application answers where the server listens."""
+    reached = {"0.0.0.0": environment.LOOPBACK, "::": "::1"}.get(host, host)
+    connection = http.client.HTTPConnection(reached, port, timeout=ASKING_S)
+    try:
+        connection.request("GET", "/health", headers={"Host": "localhost"})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 class _Server:
     """What the thread does."""
 
@@ -106,6 +144,7 @@ class _Server:
         self.error: BaseException | None = None
         self.ended = threading.Event()
         self._haproxy_folder: Path | None = None
+        self._started_serve = False
         self._deployed = False
         self.joined = environment.address() is not None
 
@@ -129,14 +168,15 @@ class _Server:
     def _check(self) -> AppArgs:
         echo("checking the index and the model", err=True)
         from protclip import files
-        from serve.ports import check_port
         from serve.settings import check_args
 
         args = self.make_args()
         refuse_open_server(self.host, args)
         environment.refuse_open_door(self.host, f"--host {self.host}")
         check_args(args, verify=not files.is_url(args.index))
-        check_port(self.host, self.port)
+        if not self.joined:  # there a Serve may run already, and listen elsewhere
+            check_port(self.host, self.port)
+            is_wanted()
         return args
 
     def _start(self, args: AppArgs) -> None:
@@ -145,41 +185,76 @@ class _Server:
         # So that Ray's agents, which rename themselves, keep their mark and are found when their raylet has died.
         os.environ.setdefault("SPT_NOENV", "1")
         echo("joining the Ray cluster" if self.joined else "starting Ray", err=True)
-        from serve.front import use_front
-
-        use_front()
-        start_or_join(object_store_bytes=OBJECT_STORE_BYTES, before_start=self._choose_proxy)
+        start_or_join(object_store_bytes=OBJECT_STORE_BYTES, before_start=self._prepare)
         self._go_on()
         # Serve is imported after its variables were set.
         from ray import serve
         from ray.serve.config import HTTPOptions
+        from ray.serve.context import _get_global_client
         from ray.serve.schema import LoggingConfig
 
         from serve.app import build_app
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
-        # Behind HAProxy the replicas' own ports listen on this address too, and the front where the script says.
-        listen = environment.LOOPBACK if self._haproxy_folder is not None else self.host
-        serve.start(http_options=HTTPOptions(host=listen, port=self.port), logging_config=logs)
-        # A Serve that runs on the cluster already goes on listening where it did.
         if self.joined:
-            refuse_open_server(_served_host(), args)
+            _warn_without_front()
+        if (client := _get_global_client(raise_if_no_controller_running=False)) is not None:
+            # A Serve that runs on the cluster already goes on listening where it did.
+            refuse_taken_place(client.get_serve_details()["applications"])
+            self.host, self.port = client.http_config.host, client.http_config.port
+            refuse_open_server(self.host, args)
+        else:
+            if self.joined:
+                check_port(self.host, self.port)
+            # Behind HAProxy the replicas' own ports listen on this address too, and the frontend where the script says.
+            listen = environment.LOOPBACK if self._haproxy_folder is not None else self.host
+            self._started_serve = True
+            serve.start(http_options=HTTPOptions(host=listen, port=self.port), logging_config=logs)
         self._go_on()
         echo("loading the model and the index", err=True)
         self._deployed = True
-        try:
-            serve.run(build_app(args), name=APP_NAME, route_prefix="/", logging_config=logs)
-        except RuntimeError as error:
-            raise ConfigError(f"the application did not start: {error}") from error
-        self._go_on()
+        target = serve.RunTarget(build_app(args), name=APP_NAME, route_prefix="/", logging_config=logs)
+        serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+        self._await_replicas()
+        self._await_route()
         url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-        echo(f"ready: {url}  (routes and forms: {url}/docs; Ctrl-C stops it)")
+        self._go_on()
         self.was_ready = True
+        echo(f"ready: {url}  (routes and forms: {url}/docs; Ctrl-C stops it)")
 
-    def _choose_proxy(self, folder: Path) -> None:
+    def _prepare(self, folder: Path) -> None:
+        """For a Ray of its own, before it starts."""
+        from serve.front import use_front
+
+        use_front()
         if use_haproxy(folder, host=self.host, port=self.port):
             self._haproxy_folder = folder
+
+    def _await_replicas(self) -> None:
+        from ray import serve
+        from ray.serve.schema import ApplicationStatus
+
+        while True:
+            application = serve.status().applications.get(APP_NAME)
+            if application is None or application.status == ApplicationStatus.DEPLOY_FAILED:
+                why = "it was deleted" if application is None else application.message
+                raise ConfigError(f"the application did not start: {why}")
+            if application.status == ApplicationStatus.RUNNING:
+                return
+            self._pause()
+
+    def _await_route(self) -> None:
+        """Wait until what listens knows the replicas; on a cluster it may be on other machines alone."""
+        deadline = time.monotonic() + ROUTE_S
+        while not self.joined and not answers(self.host, self.port):
+            if time.monotonic() > deadline:
+                raise ConfigError(f"the application runs, and {self.host}:{self.port} does not answer for it.")
+            self._pause()
+
+    def _pause(self) -> None:
+        self.stop.wait(WATCH_S)
+        self._go_on()
 
     def _go_on(self) -> None:
         if self.stop.is_set():
@@ -193,27 +268,43 @@ class _Server:
             return
         if self._haproxy_folder is not None:
             # With HAProxy everything has been answered, and all of Ray may go at once.
-            if self.was_ready and not close_front(self._haproxy_folder, self.answering_s):
+            if self.was_ready and not close_frontend(self._haproxy_folder, self.answering_s):
                 echo(f"warning: not everything was answered within {self.answering_s:.0f} s", err=True)
-        elif self._deployed and (self.joined or self.was_ready):
+        elif self.joined or self.was_ready:
             from ray import serve
 
-            try:
-                serve.delete(APP_NAME)
-            except TimeoutError:
-                echo("warning: the application did not end in time", err=True)
-            if self.joined and not serve.status().applications:
+            if self._deployed:
+                self._delete()
+            if self.joined and self._started_serve and not serve.status().applications:
                 serve.shutdown()  # type: ignore[no-untyped-call]
         leave()
 
+    def _delete(self) -> None:
+        """Have the replicas answer what they hold, and end."""
+        from ray import serve
 
-def _served_host() -> str:
-    from ray.serve.context import _get_global_client
+        serve.delete(APP_NAME, _blocking=False)  # it would wait for 60 s, whatever a request's time is
+        deadline = time.monotonic() + self.answering_s + DELETING_S
+        while APP_NAME in serve.status().applications:
+            if time.monotonic() > deadline:
+                echo("warning: the application did not end in time", err=True)
+                return
+            time.sleep(WATCH_S)
 
-    client = _get_global_client()
-    assert client is not None
-    host: str = client.http_config.host
-    return host
+
+def _warn_without_front() -> None:
+    """Say so where the cluster that was joined was started without our front (``serve.front``)."""
+    import ray
+
+    from serve import front
+
+    if not ray.get(ray.remote(num_cpus=0)(front.is_used).remote()):
+        echo(
+            "warning: this cluster was started without "
+            f"{front.VARIABLE}={front.HOOK}: heads of requests, connections and Serve's own errors are as Serve has "
+            "them (docs/serving.md)",
+            err=True,
+        )
 
 
 class _Stopped(Exception):  # noqa: N818

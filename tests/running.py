@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,7 +27,7 @@ COMMAND = (sys.executable, "-m", "protclip", "serve")
 
 
 class Running:
-    """A server that was started; it lives until it is ended."""
+    """A server that was started; it lives until it is ended, or to the end of the block."""
 
     def __init__(self, index: str, checkpoint: str, *arguments: str, env: dict[str, str] | None = None) -> None:
         """Start it, on a Ray of its own, without waiting."""
@@ -44,6 +45,12 @@ class Running:
             start_new_session=True,
         )
         self.said = ""
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def wait_ready(self) -> Running:
         """Wait until it says that it is ready."""
@@ -68,6 +75,11 @@ class Running:
             except (psutil.Error, IndexError):
                 continue
         return found
+
+    def peak_mb(self) -> int:
+        """The most memory that a replica of it has had, in MB."""
+        status = [Path(f"/proc/{one.pid}/status").read_text() for one in self.named("ServeReplica")]
+        return max(int(peak[1]) >> 10 for one in status if (peak := re.search(r"VmHWM:\s+(\d+) kB", one)))
 
     def num_up(self) -> int:
         """Replicas to which its HAProxy sends requests."""
@@ -141,11 +153,6 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join()
-
-    @property
-    def longest(self) -> float:
-        """Seconds from a request to its answer, at most."""
-        return max(end - start for start, end in self.answered)
 
     def _ask(self) -> None:
         session = requests.Session()

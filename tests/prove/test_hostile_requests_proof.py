@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hostile import KINDS, Times, beside
-from served import served
+from running import Running
 from tiny_model import random_sequences, tiny_model, write_protein_index
 
+from benchmarks.report import Claim, write_results
 from serve.haproxy import haproxy_binary
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-from report import Claim, write_results
 
 SECONDS = 12
 """Beside each kind: longer than the server waits for what does not come."""
@@ -29,12 +25,13 @@ def test_a_good_clients_p99_beside_each_hostile_kind_is_below_three_times_its_ow
     model.save_pretrained(str(tmp_path / "checkpoint"))
     index = write_protein_index(tmp_path, model, random_sequences(60))
     claims, figures, rows = [], {}, []
-    for mode, haproxy in (("haproxy", True), ("ordinary", False)):
-        if haproxy and haproxy_binary() is None:
-            pytest.fail("the HAProxy of ray[serve] does not run here")
+    assert haproxy_binary() is not None, "the HAProxy of ray[serve] does not run here"
+    for mode, haproxy in (("haproxy", "1"), ("ordinary", "0")):
         home = tmp_path / mode
         home.mkdir()
-        with served(index, str(tmp_path / "checkpoint"), home, haproxy=haproxy) as server:
+        env = {"HOME": str(home), "RAY_SERVE_ENABLE_HA_PROXY": haproxy}
+        with Running(index, str(tmp_path / "checkpoint"), env=env) as server:
+            server.wait_ready()
             beside(None, server.port, 3)  # warm
             quiet, _ = beside(None, server.port, SECONDS)
             rows.append(row(mode, "alone", quiet, quiet, {}, server.peak_mb()))

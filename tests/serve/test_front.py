@@ -64,7 +64,7 @@ def seen(answer: RawAnswer) -> dict[bytes, bytes]:
     return dict(eval(answer.body))
 
 
-def test_orders_and_other_bytes_do_not_reach_serve(port):
+def test_headers_that_control_serve_and_other_bytes_do_not_reach_serve(port):
     for name in ("x-request-timeout-seconds", "x-request-disconnect-disabled", "serve_multiplexed_model_id"):
         for value in (b"1", b"?1", b"\xff\xfe"):
             lines = (
@@ -151,7 +151,7 @@ def test_what_is_no_http_is_400(port):
 
 
 def test_a_head_that_does_not_come_is_408(port, monkeypatch):
-    monkeypatch.setattr(front, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(front, "BUFFER_TIMEOUT_S", 0.1)
     for first in (b"", b"GET / HTTP/1.1\r\na: b", b"\r\n"):
         assert exchange(port, first).error["type"] == "RequestTimeoutError"
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:  # nor a second one
@@ -162,7 +162,7 @@ def test_a_head_that_does_not_come_is_408(port, monkeypatch):
 
 
 def test_a_next_request_may_come_later(port, monkeypatch):
-    monkeypatch.setattr(front, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(front, "BUFFER_TIMEOUT_S", 0.1)
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(head("GET", "/"))
         assert read_answer(connection).status == 200
@@ -172,7 +172,7 @@ def test_a_next_request_may_come_later(port, monkeypatch):
 
 
 def test_serve_hears_of_a_request_when_its_body_has_come_as_far_as_a_buffer_holds_it(port, monkeypatch):
-    monkeypatch.setattr(front, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(front, "BUFFER_TIMEOUT_S", 0.1)
     for length in (1, BUFFER_BYTES - 1):
         answer = exchange(port, head(Content_Length=1_000_000) + b"a" * length)
         assert answer.status == 408 and answer.error["type"] == "RequestTimeoutError"

@@ -74,15 +74,31 @@ def test_it_has_our_time_limits_and_only_the_front_where_it_was_asked_for():
     assert "errorfile" not in text and "splice" not in text
 
 
-def test_a_template_that_changed_is_not_passed_over():
-    with pytest.raises(ValueError, match="defaults"):
-        rewrite("frontend http_frontend\n    bind 127.0.0.1:1\n", "127.0.0.1:1")
+@pytest.mark.parametrize(
+    ("line", "other", "named"),
+    [
+        ("defaults\n", "defaults all\n", "defaults"),
+        ("bind :1\n", "bind 0.0.0.0:1\n", "bind :"),
+        ("bind *:4\n", "bind 0.0.0.0:4\n", "bind"),
+        ("frontend http_frontend\n", "frontend other\n", "http_frontend"),
+        ("status 404 ", "status 405 ", "404"),
+        ("stats enable\n", "stats enable\n  bind 0.0.0.0:5\n", "listen on 0.0.0.0:5"),
+        ("stats enable\n", "stats enable\n  bind 127.0.0.1:5,*:6\n", r"listen on 127.0.0.1:5,\*:6"),
+    ],
+)
+def test_a_template_that_changed_is_not_passed_over(line, other, named):
+    text = RAYS.format(metrics=1, front=2, replica=3, stats=4)
+    assert text.count(line) == 1
+    with pytest.raises(ValueError, match=named):
+        rewrite(text.replace(line, other), "192.0.2.1:2")
 
 
 def test_rays_own_template_is_laid_out_so():
     ray = find_spec("ray")
     assert ray is not None and ray.origin is not None
-    text = rewrite((Path(ray.origin).parent / "serve/_private/haproxy_templates.py").read_text(), "[::]:1")
+    template = (Path(ray.origin).parent / "serve/_private/haproxy_templates.py").read_text()
+    # Only where the application speaks gRPC, which ours does not.
+    text = rewrite(template.replace("bind {{ config.grpc_frontend_host }}", "bind 127.0.0.1"), "[::]:1")
     assert "bind 127.0.0.1:{{ config.metrics_port }}" in text and "bind 127.0.0.1:{{ config.stats_port }}" in text
     assert "errorfile 50" not in text and 'text/plain lf-string "Path' not in text
 
@@ -117,6 +133,26 @@ def test_its_own_errors_have_our_form_and_their_status(port):
     assert answer.status == 503 and len(answer.error["request_id"]) == 32
     answer = exchange(port, head("GET", "/nothing"))
     assert answer.status == 404 and answer.error["type"] == "NotFound"
+
+
+@pytest.mark.parametrize("given", ['good,"}evil', '"}evil,good', "a,b", "a b", "a" * 129, ""])
+def test_an_id_that_is_not_one_as_a_whole_is_replaced(port, given):
+    for path in ("/v1/x", "/nothing"):
+        assert len(exchange(port, head("GET", path, X_Request_Id=given)).error["request_id"]) == 32
+
+
+def test_of_several_ids_the_last_is_taken(port):
+    for first, last in (("good", '"}evil'), ('"}evil', "good")):
+        lines = f"GET /v1/x HTTP/1.1\r\nHost: a\r\nX-Request-Id: {first}\r\nX-Request-Id: {last}\r\n\r\n"
+        given = exchange(port, lines.encode()).error["request_id"]
+        assert given == "good" if last == "good" else len(given) == 32
+
+
+@pytest.mark.slow
+def test_a_body_that_does_not_come_is_408_with_an_id(port):
+    answer = exchange(port, head("POST", "/v1/x", Content_Length=100, X_Request_Id="mine") + b"half")
+    assert answer.status == 408 and answer.error["type"] == "RequestTimeoutError"
+    assert len(answer.error["request_id"]) == 32
 
 
 @pytest.mark.parametrize("status", sorted(haproxy_config.ERRORS))

@@ -11,7 +11,8 @@ import pytest
 import requests
 from hostile import KINDS, Statuses
 from raw_http import exchange, head
-from served import Served, served
+from running import Running
+from sockets import family, listening, open_to_others
 
 from serve.haproxy import haproxy_binary
 from serve.keys import new_key
@@ -44,15 +45,16 @@ def test_behind_serves_own_proxy_each_is_refused_and_a_good_client_served(server
 
 
 @pytest.fixture(scope="module")
-def behind_haproxy(folders, tmp_path_factory) -> Iterator[tuple[Served, str, str]]:
-    """A server with HAProxy and two keys."""
+def behind_haproxy(folders, tmp_path_factory) -> Iterator[tuple[Running, str, str]]:
+    """A server with HAProxy and two keys, which others can reach."""
     if haproxy_binary() is None:
         pytest.skip("the HAProxy of ray[serve] does not run here")
     folder = tmp_path_factory.mktemp("behind-haproxy")
     (alice, alices), (bob, bobs) = new_key("alice"), new_key("bob", rate=2)
     (folder / "keys").write_text(f"{alices}\n{bobs}\n")
-    with served(folders.args.index, folders.args.checkpoint, folder, "--keys", str(folder / "keys")) as server:
-        yield server, alice, bob
+    options = ("--host", "0.0.0.0", "--keys", str(folder / "keys"))
+    with Running(folders.args.index, folders.args.checkpoint, *options, env={"HOME": str(folder)}) as server:
+        yield server.wait_ready(), alice, bob
 
 
 def test_behind_haproxy_a_key_is_asked_for_and_anothers_rate_does_not_touch_mine(behind_haproxy):
@@ -71,3 +73,19 @@ def test_behind_haproxy_a_key_is_asked_for_and_anothers_rate_does_not_touch_mine
     assert {ask(alice).status_code for _ in range(20)} == {200}
     assert requests.get(f"http://127.0.0.1:{server.port}/health", timeout=60).status_code == 200
     assert exchange(server.port, head("GET", "/metrics")).error["type"] == "UnauthorizedError"
+
+
+def test_behind_haproxy_a_server_for_others_is_asked_by_any_of_its_names_with_a_key(behind_haproxy):
+    server, alice, _ = behind_haproxy
+    body = b'{"text":"a"}'
+    for host in ("server.example.org", f"10.1.2.3:{server.port}"):
+        lines = [
+            "POST /v1/search HTTP/1.1",
+            f"Host: {host}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        ]
+        for key, status in (([f"Authorization: Bearer {alice}"], 200), ([], 401)):
+            request = "\r\n".join([*lines, *key]).encode() + b"\r\n\r\n" + body
+            assert exchange(server.port, request).status == status
+    assert open_to_others(listening(family(server.process.pid))) == [("0.0.0.0", server.port)]

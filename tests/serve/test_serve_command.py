@@ -3,12 +3,17 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
+import requests
 import yaml
 from click.testing import CliRunner
 from ports import free_port
@@ -18,10 +23,13 @@ from tiny_model import tiny_model
 
 from cluster.processes import MARK_VARIABLE
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
-from ray_jobs.local_head import start_head, stop_head
-from serve.haproxy import use_haproxy
+from ray_jobs.local_head import Head, start_head, stop_head
+from serve import haproxy
+from serve.front import HOOK, VARIABLE
+from serve.haproxy import is_wanted, use_haproxy
 from serve.keys import new_key
 from serve.main import main
+from serve.server import answers, refuse_taken_place
 from serve.settings import AppArgs, check_args
 
 
@@ -108,23 +116,105 @@ def test_under_serve_deploy_it_must_be_said_who_may_ask(folders):
         check_args(AppArgs(**given, keys="keys.txt"))
 
 
+TAKE_ALL_CPUS = """
+import ray
+class Taker:
+    def take(self): pass
+taker = ray.remote(num_cpus=4)(Taker).options(name="taker", lifetime="detached").remote()
+ray.get(taker.take.remote())
+"""
+
+
+@pytest.fixture
+def head(tmp_path) -> Iterator[Head]:
+    yield start_head(str(tmp_path), num_cpus=4, object_store_mb=80)
+    stop_head(str(tmp_path))  # with what runs on it, which carries its mark
+
+
 @pytest.mark.serve
-def test_the_server_on_a_head_of_our_own_listens_on_the_loopback_alone(folders, tmp_path):
-    head = start_head(str(tmp_path), num_cpus=4, object_store_mb=80)
-    command = [sys.executable, "-m", "protclip", "serve", folders.args.index, "--checkpoint", folders.args.checkpoint]
-    try:
-        server = subprocess.Popen(
-            [*command, "--port", str(free_port())],
-            env={**head.environment(), MARK_VARIABLE: head.mark},
+def test_on_a_cluster_it_takes_nobodys_place_says_where_it_listens_and_leaves_nothing(folders, head):
+    environment = {**head.environment(), MARK_VARIABLE: head.mark}
+    port = free_port()
+
+    def on_head(script: str) -> str:
+        lines = "from cluster.connection import start_or_join\nstart_or_join()\nfrom ray import serve\n" + script
+        done = subprocess.run(
+            [sys.executable, "-c", lines], env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    def serve(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "protclip", "serve", folders.args.index, "--checkpoint"]
+        return subprocess.Popen(
+            [*command, folders.args.checkpoint, *arguments],
+            env=environment,
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
-        assert server.stdout is not None
-        assert any(line.startswith("ready: ") for line in server.stdout)
-        assert open_to_others(listening(head.processes())) == []
-    finally:
-        stop_head(str(tmp_path))  # with the server, which carries the head's mark
-    server.communicate()
+
+    def read_until(server: subprocess.Popen[str], start: str) -> list[str]:
+        lines = []
+        for line in server.stdout or ():
+            lines.append(line)
+            if line.startswith(start):
+                return lines
+        raise AssertionError("".join(lines))
+
+    on_head(f"serve.start(http_options={{'host': '127.0.0.1', 'port': {port}}})")
+    first = serve("--port", str(free_port()))
+    said = read_until(first, "ready: ")
+    assert said[-1].startswith(f"ready: http://127.0.0.1:{port} ")
+    assert any(f"warning: this cluster was started without {VARIABLE}={HOOK}" in line for line in said)
+    assert open_to_others(listening(head.processes())) == []
+
+    second = serve()
+    assert "the application 'protclip' at /, which would be replaced" in second.communicate(timeout=60)[0]
+    assert second.returncode == 1
+    assert requests.get(f"http://127.0.0.1:{port}/health", timeout=60).status_code == 200
+    first.send_signal(signal.SIGTERM)
+    assert first.communicate(timeout=60)[0].endswith("stopped\n") and first.returncode == 0
+
+    on_head(TAKE_ALL_CPUS)
+    third = serve()
+    read_until(third, "loading the model")  # which is never done: no replica can start
+    third.send_signal(signal.SIGTERM)
+    third.communicate(timeout=60)
+    assert third.returncode == 128 + signal.SIGTERM
+    assert on_head("print(list(serve.status().applications), serve.context._get_global_client().http_config.port)") == (
+        f"[] {port}"
+    )
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("name", "place"), [("protclip", "/x"), ("other", "/")])
+def test_another_application_is_not_replaced(name, place):
+    with pytest.raises(ConfigError, match=f"'{name}' at {place}, which would be replaced"):
+        refuse_taken_place({"beside": {"route_prefix": "/b"}, name: {"route_prefix": place}})
+
+
+@pytest.mark.unit
+def test_an_application_at_another_place_is_no_hindrance():
+    refuse_taken_place({"other": {"route_prefix": "/other"}, "without": {"route_prefix": None}})
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("status", [200, 404, 503])
+def test_a_server_answers_when_a_route_does(status):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/health" else 200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        assert answers("0.0.0.0", server.server_port) == (status == 200)
+        thread.join()
+    assert not answers("127.0.0.1", server.server_port)
 
 
 @pytest.mark.unit
@@ -139,6 +229,16 @@ def test_a_checkpoint_that_changed_since_the_deployment_is_refused(folders):
 
     with pytest.raises(CheckpointError, match="deploy again"):
         Replica(folders.args, "0" * 64, "float32")
+
+
+@pytest.mark.serve
+@pytest.mark.parametrize("timeout_s", [30.0, 300.0])
+def test_a_stopped_replica_may_answer_what_it_holds(folders, timeout_s):
+    from serve.app import build_app
+
+    limits = folders.args.limits.model_copy(update={"request_timeout_s": timeout_s})
+    application = build_app(folders.args.model_copy(update={"limits": limits}))
+    assert application._bound_deployment._deployment_config.graceful_shutdown_timeout_s > timeout_s
 
 
 @pytest.mark.serve
@@ -160,3 +260,24 @@ def test_haproxy_is_left_out_where_the_user_says_so(monkeypatch, tmp_path):
     before = dict(os.environ)
     assert not use_haproxy(tmp_path, host="127.0.0.1", port=8000)
     assert dict(os.environ) == before and not list(tmp_path.iterdir())
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("given", ["", "true", "false", "2"])
+def test_the_switch_of_haproxy_is_0_or_1(folders, monkeypatch, given):
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", given)
+    error = start(folders.args.index, folders.args.checkpoint, "--port", str(free_port()))
+    assert isinstance(error, ConfigError) and f"RAY_SERVE_ENABLE_HA_PROXY={given!r} is neither 0 nor 1" in str(error)
+
+
+@pytest.mark.unit
+def test_no_variable_takes_the_place_of_the_script_or_of_a_servers_own_ports(monkeypatch, tmp_path):
+    monkeypatch.setattr(haproxy, "haproxy_binary", lambda: "/somewhere/haproxy")
+    names = ("BINARY_PATH", "CONFIG_FILE_LOC", "SOCKET_PATH", "STATS_PORT", "METRICS_PORT", "SERVER_STATE_BASE")
+    given = {f"RAY_SERVE_HAPROXY_{name}": "1" for name in names}
+    monkeypatch.setattr(os, "environ", {**given, "RAY_SERVE_HAPROXY_NBTHREAD": "1"})
+    assert is_wanted() and use_haproxy(tmp_path, host="127.0.0.1", port=8000)
+    assert os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    assert os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] == str(tmp_path / "haproxy.sh")
+    assert not [name for name in given if os.environ[name] == "1"]
+    assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == "1"  # of speed alone
