@@ -32,13 +32,13 @@ from protclip.manifest import FILE_NAME, read_manifest
 from protclip.questions import Answer, Asked, Options, Prepared, Question, Row
 from protclip.retrieval import Retriever
 from serve import context
+from serve.answers import ModelInfo, NamedIndex
 from serve.api import make_api
 from serve.batching import Batcher
 from serve.guard import guard
 from serve.keys import NO_KEYS
 from serve.loopback import keep_to_loopback
-from serve.metrics import Load, Measured, Metrics
-from serve.schemas_answers import ModelInfo, NamedIndex
+from serve.metrics import CountRequests, Load, Metrics
 from serve.settings import AppArgs
 
 SHORT_LETTERS = 5_000
@@ -80,10 +80,10 @@ class Replica:
             )
         self.metrics = Metrics()
         self._written = files.modified(files.join(args.index, FILE_NAME))
-        self._model = self._described()
+        self._model = self._model_info()
         self._threads = args.threads or max(1, _num_cores() // args.max_replicas)
         self._long: Batcher[Question, Prepared] = Batcher(
-            partial(together, self.retriever.prepare),
+            partial(each_alone_on_error, self.retriever.prepare),
             max_batch_cost=LETTERS_AT_ONCE,
             max_cost_before=4 * args.limits.max_body_bytes,
             name="long",
@@ -105,7 +105,7 @@ class Replica:
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve calls it by this name, after __init__
         args = self.args
         api = make_api(self, args.limits, stuck_after_s=args.stuck_after_s, secured=args.keys != NO_KEYS)
-        return Measured(guard(api, args), self.metrics)
+        return CountRequests(guard(api, args), self.metrics)
 
     async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
         """Texts, or sequences, as vectors.
@@ -175,7 +175,7 @@ class Replica:
         items, tokens = self._embeddings.waiting()
         return Load(num_items=items, num_tokens=tokens, batch_s=self._embeddings.running_s())
 
-    def _described(self) -> ModelInfo:
+    def _model_info(self) -> ModelInfo:
         model = self.retriever.model
         assert model is not None
         record = read_manifest(self.args.checkpoint, "checkpoint", verify=False, error=CheckpointError)
@@ -244,7 +244,7 @@ class Replica:
             if its is not None:
                 alike.setdefault(its, []).append(i)
         for its, places in alike.items():
-            answers = together(partial(self.retriever.find, options=its), [asked[i] for i in places])
+            answers = each_alone_on_error(partial(self.retriever.find, options=its), [asked[i] for i in places])
             for i, answer in zip(places, answers, strict=True):
                 results[i] = answer
         return results
@@ -257,8 +257,8 @@ class Replica:
             for i, result in zip(places, function(places), strict=True):
                 results[i] = result
 
-        replaced(str, lambda places: together(self._rows, [results[i] for i in places]))
-        replaced(Question, lambda places: together(self.retriever.embed, [results[i] for i in places]))
+        replaced(str, lambda places: each_alone_on_error(self._rows, [results[i] for i in places]))
+        replaced(Question, lambda places: each_alone_on_error(self.retriever.embed, [results[i] for i in places]))
         replaced(Asked, lambda places: self._find([results[i] for i in places], [items[i][1] for i in places]))
         return results
 
@@ -276,12 +276,14 @@ class Replica:
         torch.set_num_threads(self._threads if much else 1)
 
 
-def together(function: Callable[[Sequence[One]], Sequence[Other]], items: Sequence[One]) -> list[Other | Exception]:
+def each_alone_on_error(
+    function: Callable[[Sequence[One]], Sequence[Other]], items: Sequence[One]
+) -> list[Other | Exception]:
     """The function of all items at once; where one of them is at fault, of each, so that it fails alone."""
     try:
         return list(function(items)) if items else []
     except RequestError as error:
-        return [error] if len(items) == 1 else [one for item in items for one in together(function, [item])]
+        return [error] if len(items) == 1 else [one for item in items for one in each_alone_on_error(function, [item])]
 
 
 def _deadline() -> float | None:

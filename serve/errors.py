@@ -128,7 +128,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return envelope(422, RequestError.__name__, describe(error.errors()))
+        return envelope(422, RequestError.__name__, describe_problems(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
@@ -140,7 +140,7 @@ def install_error_handlers(app: FastAPI) -> None:
         return internal_error()
 
 
-def describe(problems: Sequence[Any]) -> str:
+def describe_problems(problems: Sequence[Any]) -> str:
     """Pydantic's findings as one line: ``field: what is wrong``."""
     shown = []
     for problem in problems[:SHOWN_PROBLEMS]:

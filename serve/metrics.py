@@ -17,7 +17,7 @@ from prometheus_client import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.schemas_answers import NamedIndex
+from serve.answers import NamedIndex
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -98,7 +98,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class Measured:
+class CountRequests:
     """Counts the requests to an application, by route and status: what no route answers is ``other``."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from serve.answers import ErrorResponse, Policies
 from serve.forms import Form
-from serve.schemas_answers import ErrorResponse, Policies
 from serve.settings import Limits
 
 _ID = "0b9c6a1e5d3f4c2a8e7f6d5c4b3a2918"
@@ -148,7 +148,7 @@ def body_of(form: type[Form]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
 
 
-def describe(app: FastAPI, forms: Sequence[type[Form]], *, secured: bool) -> dict[str, Any]:
+def build_schema(app: FastAPI, forms: Sequence[type[Form]], *, secured: bool) -> dict[str, Any]:
     """The whole schema.
 
     Args:

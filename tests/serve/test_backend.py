@@ -10,11 +10,11 @@ import pytest
 
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
 from protclip.questions import Answer, Asked, Row
+from serve.answers import ModelInfo, NamedIndex
 from serve.api import make_api
 from serve.errors import OverloadedError
 from serve.guard import guard
-from serve.metrics import Load, Measured, Metrics
-from serve.schemas_answers import ModelInfo, NamedIndex
+from serve.metrics import CountRequests, Load, Metrics
 from serve.settings import AppArgs, Limits
 
 pytestmark = pytest.mark.unit
@@ -139,7 +139,7 @@ def test_a_replica_whose_batch_takes_too_long_is_alive_and_not_ready():
 
 def test_an_unknown_name_has_no_route_of_its_own_in_the_numbers():
     backend = FailingBackend(RequestError("no"))
-    app = Measured(make_api(backend, Limits(), stuck_after_s=60), backend.metrics)
+    app = CountRequests(make_api(backend, Limits(), stuck_after_s=60), backend.metrics)
     scope = {"type": "http", "method": "GET", "query_string": b"", "headers": []}
 
     async def receive() -> dict[str, Any]:

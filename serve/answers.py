@@ -1,4 +1,4 @@
-"""What answers hold. The forms of requests are in serve.schemas."""
+"""What answers hold. The forms of requests are in serve.requests."""
 
 from __future__ import annotations
 
