@@ -200,3 +200,9 @@ def test_a_thousand_wrong_values_are_one_error(form, body):
     with pytest.raises(ValidationError) as caught:
         with_limits(LIMITS, form).model_validate_json(json.dumps(body))
     assert caught.value.error_count() == 1
+
+
+def test_an_unknown_field_is_named_but_not_all_of_a_long_name():
+    with pytest.raises(RequestError, match=f"^{'a' * 80}: ") as refused:
+        ask(EmbedRequest, {"a" * 4_000_000: 1})
+    assert len(str(refused.value)) < 300
