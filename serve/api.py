@@ -191,9 +191,8 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
     @post("/v1/search", SearchRequest, Answer | Answers)
     async def search(request: SearchRequest) -> Response:
         """Find what lies nearest to a text, a sequence, an accession or an embedding, or to each of several."""
-        dimension = (
-            backend.describe_model().dimension
-        )  # that of the index, which is made anew each time it is described
+        # Cheaper than describe_index, which is built anew at each call.
+        dimension = backend.describe_model().dimension
         found = await backend.search(request.questions(limits, dimension), request.options(limits))
         return as_json({"answers": found} if request.queries is not None else found[0])
 
@@ -292,9 +291,9 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
             )
         )
 
-    @get("/health", Health, 503)
+    @get("/health", Health)
     async def health() -> Response:
-        """Whether the model and the index are loaded and answer."""
+        """Whether the model and the index are loaded."""
         index = IndexInfo.model_validate(backend.describe_index(), from_attributes=True)
         return as_json(Health(model=backend.fingerprint, index=index, version=__version__))
 
