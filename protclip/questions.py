@@ -152,7 +152,7 @@ class Options:
                 raise RequestError(f"{name}={value!r:.60}: a whole number of {least} or more is needed.")
             object.__setattr__(self, name, int(value))
         if isinstance(self.where, str):
-            parse_filter(self.where)
+            object.__setattr__(self, "where", parse_filter(self.where))  # once, for all searches
         elif not isinstance(self.where, Filter | None):
             raise RequestError(f"where={self.where!r:.60}: the text of a filter is needed.")
         lowest: Any = self.min_score

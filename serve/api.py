@@ -24,21 +24,7 @@ from protclip.inputs import LongPolicy
 from protclip.questions import Answer, Asked, Options, Question, Row
 from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
-from serve.errors import NotReadyError, install_error_handlers
-from serve.forms import AForm, Form, parse, within
-from serve.metrics import Load, Metrics
-from serve.openapi import OF_ANY, OF_BODY, REQUEST_ID, body_of, describe, responses
-from serve.schemas import (
-    MAX_NAME_LENGTH,
-    PROTEIN_MODEL,
-    TEXT_MODEL,
-    ClassifyRequest,
-    EmbeddingsRequest,
-    EmbedRequest,
-    ScoreRequest,
-    SearchRequest,
-)
-from serve.schemas_answers import (
+from serve.answers import (
     Alive,
     Answers,
     ClassifyResponse,
@@ -54,6 +40,20 @@ from serve.schemas_answers import (
     NamedIndex,
     Policies,
     ScoreResponse,
+)
+from serve.errors import NotReadyError, install_error_handlers
+from serve.forms import AForm, Form, parse, with_limits
+from serve.metrics import Load, Metrics
+from serve.openapi import OF_ANY, OF_BODY, REQUEST_ID, body_of, build_schema, responses
+from serve.requests import (
+    MAX_NAME_LENGTH,
+    PROTEIN_MODEL,
+    TEXT_MODEL,
+    ClassifyRequest,
+    EmbeddingsRequest,
+    EmbedRequest,
+    ScoreRequest,
+    SearchRequest,
 )
 from serve.settings import Limits
 
@@ -107,12 +107,12 @@ def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float, secured:
     )
     install_error_handlers(app)
     backend.metrics.watch(backend.load, backend.describe_index)
-    questions = add_questions(app, backend, limits)
-    add_facts(app, backend, limits, stuck_after_s)
+    questions = add_model_routes(app, backend, limits)
+    add_info_routes(app, backend, limits, stuck_after_s)
 
     def schema() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = describe(app, [one.form for one in questions], secured=secured)
+            app.openapi_schema = build_schema(app, [one.form for one in questions], secured=secured)
         return app.openapi_schema
 
     app.openapi = schema  # type: ignore[method-assign]
@@ -157,14 +157,14 @@ class QuestionRoute:
     """To a body; raises RequestError or OverloadedError."""
 
 
-def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[QuestionRoute]:
+def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[QuestionRoute]:
     """The routes that the model answers; FastAPI has them for their description."""
     questions: list[QuestionRoute] = []
 
     def post(
         path: str, form: type[AForm], answer: Any
     ) -> Callable[[Callable[[AForm], Awaitable[Response]]], Callable[[AForm], Awaitable[Response]]]:
-        form = within(limits, form)
+        form = with_limits(limits, form)
 
         def add(endpoint: Callable[[AForm], Awaitable[Response]]) -> Callable[[AForm], Awaitable[Response]]:
             async def answer_body(body: bytes) -> Response:
@@ -191,9 +191,8 @@ def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[Questi
     @post("/v1/search", SearchRequest, Answer | Answers)
     async def search(request: SearchRequest) -> Response:
         """Find what lies nearest to a text, a sequence, an accession or an embedding, or to each of several."""
-        dimension = (
-            backend.describe_model().dimension
-        )  # that of the index, which is made anew each time it is described
+        # Cheaper than describe_index, which is built anew at each call.
+        dimension = backend.describe_model().dimension
         found = await backend.search(request.questions(limits, dimension), request.options(limits))
         return as_json({"answers": found} if request.queries is not None else found[0])
 
@@ -205,7 +204,7 @@ def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[Questi
             {
                 "model": backend.fingerprint,
                 "dimension": len(asked[0].vector),
-                "embeddings": [written(one.vector, request.encoding_format) for one in asked],
+                "embeddings": [encode_vector(one.vector, request.encoding_format) for one in asked],
                 "truncated": [one.truncated for one in asked],
             }
         )
@@ -224,7 +223,7 @@ def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[Questi
                     {
                         "object": "embedding",
                         "index": i,
-                        "embedding": written(one.vector, request.encoding_format),
+                        "embedding": encode_vector(one.vector, request.encoding_format),
                         "truncated": one.truncated,
                     }
                     for i, one in enumerate(asked)
@@ -254,7 +253,7 @@ def add_questions(app: FastAPI, backend: Backend, limits: Limits) -> list[Questi
     return questions
 
 
-def add_facts(app: FastAPI, backend: Backend, limits: Limits, stuck_after_s: float) -> None:
+def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_s: float) -> None:
     """The routes that say what is there and how it is."""
 
     def get(path: str, answer: Any, *statuses: int) -> Callable[[Endpoint], Endpoint]:
@@ -292,9 +291,9 @@ def add_facts(app: FastAPI, backend: Backend, limits: Limits, stuck_after_s: flo
             )
         )
 
-    @get("/health", Health, 503)
+    @get("/health", Health)
     async def health() -> Response:
-        """Whether the model and the index are loaded and answer."""
+        """Whether the model and the index are loaded."""
         index = IndexInfo.model_validate(backend.describe_index(), from_attributes=True)
         return as_json(Health(model=backend.fingerprint, index=index, version=__version__))
 
@@ -329,7 +328,7 @@ def as_json(content: BaseModel | Answer | dict[str, Any] | Row) -> Response:
     return Response(to_json(content), media_type="application/json")
 
 
-def written(vector: np.ndarray, encoding_format: str) -> list[float] | str:
+def encode_vector(vector: np.ndarray, encoding_format: str) -> list[float] | str:
     """A vector as numbers, or as base64 of little-endian float32."""
     if encoding_format == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 DECAY = 0.9
 """Of what was measured of earlier batches, when another is added."""
 UNKNOWN_WAIT_S = 1.0
-"""Told to who is refused before anything was measured."""
+"""Retry-After before any batch has been measured."""
 
 
 @dataclass(eq=False, slots=True)
@@ -37,10 +37,12 @@ class _Request(Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """Computes the items of requests in batches, one batch at a time.
 
-    A lone request is computed at once. What waits is bounded: it is so much that a request is refused when that which
-    would be computed before it ends is too much, or takes too long for its deadline. That is all that waits, or, where
-    it is less, one item of each waiting request as often as the new one has items. The costliest items of a request are
-    computed first, so that what is left of it is never more than it seems.
+    A lone request is computed at once.
+
+    Admission: a request is refused if the cost computed before it is done, its own included, would exceed
+    ``max_cost_before`` or take longer than its deadline allows. What comes before it is all that waits or, if less, one
+    item of each waiting request per item of the new one, since requests take turns. Within a request the costliest
+    items come first, so its next item bounds the rest.
     """
 
     def __init__(

@@ -14,9 +14,7 @@ class RequestContext:
     """As in the header X-Request-Id of the answer, in error bodies and in the log."""
     deadline: float
     """In the clock of ``time.monotonic``: nobody waits for an answer after it."""
-    key: str | None = None
-    """Name of the key with which the client has identified itself."""
 
 
 current: ContextVar[RequestContext | None] = ContextVar("protclip_request", default=None)
-"""None outside a request, as in tests."""
+"""None outside a request."""

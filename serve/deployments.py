@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -27,18 +28,19 @@ from protclip import files
 from protclip.data.windows import window_starts, window_weights
 from protclip.errors import CheckpointError, RequestError
 from protclip.index.embeddings import Dtype
+from protclip.index.filters import Filter
 from protclip.inputs import LongPolicy
 from protclip.manifest import FILE_NAME, read_manifest
 from protclip.questions import Answer, Asked, Options, Prepared, Question, Row
 from protclip.retrieval import Retriever
 from serve import context
+from serve.answers import ModelInfo, NamedIndex
 from serve.api import make_api
 from serve.batching import Batcher
 from serve.guard import guard
 from serve.keys import NO_KEYS
 from serve.loopback import keep_to_loopback
-from serve.metrics import Load, Measured, Metrics
-from serve.schemas_answers import ModelInfo, NamedIndex
+from serve.metrics import CountRequests, Load, Metrics
 from serve.settings import AppArgs
 
 SHORT_LETTERS = 5_000
@@ -50,7 +52,9 @@ ITEM_TOKENS = 16
 HITS_OF_TOKEN = 10
 """So many answers cost as much as a token."""
 MAX_SCANS, SCANS_AT_ONCE = 1_000, 32
-"""Scans that may wait, and those that are done together."""
+"""Scans that may wait, and those that are done together: each question of a request is one, and its filter more."""
+LETTERS_OF_SCAN = 10
+"""So many letters of a filter, at least a condition, cost as much as a scan."""
 WORK_OF_ONE_THREAD = 5e8
 """Weights times tokens of a batch that one thread computes: some 15 ms."""
 
@@ -80,10 +84,10 @@ class Replica:
             )
         self.metrics = Metrics()
         self._written = files.modified(files.join(args.index, FILE_NAME))
-        self._model = self._described()
+        self._model = self._model_info()
         self._threads = args.threads or max(1, _num_cores() // args.max_replicas)
         self._long: Batcher[Question, Prepared] = Batcher(
-            partial(together, self.retriever.prepare),
+            partial(each_alone_on_error, self.retriever.prepare),
             max_batch_cost=LETTERS_AT_ONCE,
             max_cost_before=4 * args.limits.max_body_bytes,
             name="long",
@@ -94,7 +98,8 @@ class Replica:
             max_cost_before=args.max_waiting_tokens,
             name="model",
         )
-        self._scans: Batcher[tuple[Question | Asked | str, Options | None], Answer | Row] = Batcher(
+        # All of a request at once, so that the rows are gone through once for its filter.
+        self._scans: Batcher[tuple[Sequence[Question | Asked | str], Options | None], list[Answer | Row]] = Batcher(
             self._scan, max_batch_cost=SCANS_AT_ONCE, max_cost_before=MAX_SCANS, name="scans"
         )
         # Torch gives up Python's lock at each step; by default the event loop would keep it from the next for 5 ms.
@@ -105,7 +110,7 @@ class Replica:
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve calls it by this name, after __init__
         args = self.args
         api = make_api(self, args.limits, stuck_after_s=args.stuck_after_s, secured=args.keys != NO_KEYS)
-        return Measured(guard(api, args), self.metrics)
+        return CountRequests(guard(api, args), self.metrics)
 
     async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
         """Texts, or sequences, as vectors.
@@ -134,9 +139,7 @@ class Replica:
             computed = await self._compute(prepared, None if through_rows else options)
             found |= zip(places, computed, strict=True)
         if places := [i for i, one in found.items() if not isinstance(one, Answer)]:
-            scans = [(found[i], options) for i in places]
-            done = await self._scans.run(scans, [1] * len(scans), deadline=_deadline())
-            found |= zip(places, done, strict=True)
+            found |= zip(places, await self._run_scans([found[i] for i in places], options), strict=True)
         return [found[i] for i in range(len(questions))]
 
     async def protein(self, accession: str) -> Row:
@@ -145,7 +148,7 @@ class Replica:
         Raises:
             NotFoundError: if it does not hold it.
         """
-        (row,) = await self._scans.run([(accession, None)], [1], deadline=_deadline())
+        (row,) = await self._run_scans([accession], None)
         return cast(Row, row)
 
     def describe_model(self) -> ModelInfo:
@@ -173,9 +176,10 @@ class Replica:
     def load(self) -> Load:
         """What there is to do at this moment."""
         items, tokens = self._embeddings.waiting()
-        return Load(num_items=items, num_tokens=tokens, batch_s=self._embeddings.running_s())
+        oldest_s = max(queue.running_s() for queue in (self._long, self._embeddings, self._scans))
+        return Load(num_items=items, num_tokens=tokens, batch_s=oldest_s)
 
-    def _described(self) -> ModelInfo:
+    def _model_info(self) -> ModelInfo:
         model = self.retriever.model
         assert model is not None
         record = read_manifest(self.args.checkpoint, "checkpoint", verify=False, error=CheckpointError)
@@ -201,6 +205,12 @@ class Replica:
         hits = 0 if options is None else options.offset + options.k
         costs = [ITEM_TOKENS + one.num_tokens + hits // HITS_OF_TOKEN for one in prepared]
         return await self._embeddings.run([(one, options) for one in prepared], costs, deadline=_deadline())
+
+    async def _run_scans(self, asked: Sequence[Question | Asked | str], options: Options | None) -> list[Answer | Row]:
+        letters = len(options.where.text) if options is not None and isinstance(options.where, Filter) else 0
+        cost = len(asked) + letters // LETTERS_OF_SCAN
+        (done,) = await self._scans.run([(asked, options)], [cost], deadline=_deadline())
+        return done
 
     async def _embed_windows(self, questions: Sequence[Question]) -> list[Asked]:
         """As ``ProtCLIP.embed_proteins(…, long="window-mean")``; each window is an item of its own."""
@@ -244,23 +254,29 @@ class Replica:
             if its is not None:
                 alike.setdefault(its, []).append(i)
         for its, places in alike.items():
-            answers = together(partial(self.retriever.find, options=its), [asked[i] for i in places])
+            answers = each_alone_on_error(partial(self.retriever.find, options=its), [asked[i] for i in places])
             for i, answer in zip(places, answers, strict=True):
                 results[i] = answer
         return results
 
-    def _scan(self, items: Sequence[tuple[Question | Asked | str, Options | None]]) -> list[Answer | Row | Exception]:
-        results: list[Any] = [what for what, _ in items]
+    def _scan(
+        self, items: Sequence[tuple[Sequence[Question | Asked | str], Options | None]]
+    ) -> list[list[Answer | Row] | Exception]:
+        """The answers of each request; what went wrong with the first that has none, where one has none."""
+        results: list[Any] = [one for asked, _ in items for one in asked]
+        its_options = [options for asked, options in items for _ in asked]
 
         def replaced(kind: type, function: Callable[[list[int]], Sequence[Any]]) -> None:
             places = [i for i, result in enumerate(results) if isinstance(result, kind)]
             for i, result in zip(places, function(places), strict=True):
                 results[i] = result
 
-        replaced(str, lambda places: together(self._rows, [results[i] for i in places]))
-        replaced(Question, lambda places: together(self.retriever.embed, [results[i] for i in places]))
-        replaced(Asked, lambda places: self._find([results[i] for i in places], [items[i][1] for i in places]))
-        return results
+        replaced(str, lambda places: each_alone_on_error(self._rows, [results[i] for i in places]))
+        replaced(Question, lambda places: each_alone_on_error(self.retriever.embed, [results[i] for i in places]))
+        replaced(Asked, lambda places: self._find([results[i] for i in places], [its_options[i] for i in places]))
+        left = iter(results)
+        requests = [list(islice(left, len(asked))) for asked, _ in items]
+        return [next((one for one in its if isinstance(one, Exception)), its) for its in requests]
 
     def _rows(self, accessions: Sequence[str]) -> list[Row]:
         return [self.retriever.row(accession) for accession in accessions]
@@ -276,12 +292,14 @@ class Replica:
         torch.set_num_threads(self._threads if much else 1)
 
 
-def together(function: Callable[[Sequence[One]], Sequence[Other]], items: Sequence[One]) -> list[Other | Exception]:
+def each_alone_on_error(
+    function: Callable[[Sequence[One]], Sequence[Other]], items: Sequence[One]
+) -> list[Other | Exception]:
     """The function of all items at once; where one of them is at fault, of each, so that it fails alone."""
     try:
         return list(function(items)) if items else []
     except RequestError as error:
-        return [error] if len(items) == 1 else [one for item in items for one in together(function, [item])]
+        return [error] if len(items) == 1 else [one for item in items for one in each_alone_on_error(function, [item])]
 
 
 def _deadline() -> float | None:

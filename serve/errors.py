@@ -14,10 +14,13 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from protclip.errors import NotFoundError, PayloadTooLargeError, ProtclipError, RequestError
+from serve import haproxy_config
 from serve.context import current
 
 SHOWN_PROBLEMS = 3
 """Of a request with many wrong fields, so many are named."""
+SHOWN_LETTERS = 80
+"""Of a field's name, which is the client's where it is not known here."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -33,6 +36,10 @@ class OverloadedError(Exception):
 
 class DeadlineError(OverloadedError):
     """The request was not answered within its time."""
+
+
+class NotReadyError(OverloadedError):
+    """The replica would not answer a request now."""
 
 
 class UnauthorizedError(RequestError):
@@ -75,12 +82,8 @@ STATUSES: dict[type[Exception], int] = {
 """By the nearest ancestor. The request is at fault below 500; the last means that the server is set up wrongly."""
 
 
-class NotReadyError(OverloadedError):
-    """The replica would not answer a request now."""
-
-
 def envelope(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """``{"error": {"type", "message", "request_id"}}``; outside a request, as in tests, the id is null."""
+    """``{"error": {"type", "message", "request_id"}}``; outside a request the id is null."""
     # A lone surrogate that a message quotes from the request cannot be sent as UTF-8.
     message = message.encode("utf-8", "backslashreplace").decode()
     context = current.get()
@@ -90,7 +93,7 @@ def envelope(status: int, kind: str, message: str, headers: Mapping[str, str] | 
 
 def internal_error() -> JSONResponse:
     """The envelope of what is the server's fault: the client learns no details."""
-    return envelope(500, "InternalError", "The server failed on this request; its log says why.")
+    return envelope(500, *haproxy_config.ERRORS[500])
 
 
 def answer_to(error: ProtclipError | OverloadedError) -> JSONResponse:
@@ -128,7 +131,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return envelope(422, RequestError.__name__, describe(error.errors()))
+        return envelope(422, RequestError.__name__, describe_problems(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
@@ -140,12 +143,12 @@ def install_error_handlers(app: FastAPI) -> None:
         return internal_error()
 
 
-def describe(problems: Sequence[Any]) -> str:
+def describe_problems(problems: Sequence[Any]) -> str:
     """Pydantic's findings as one line: ``field: what is wrong``."""
     shown = []
     for problem in problems[:SHOWN_PROBLEMS]:
         # A position inside malformed JSON is no field.
-        names = [str(part) for part in problem["loc"] if problem["type"] != "json_invalid"]
+        names = [str(part)[:SHOWN_LETTERS] for part in problem["loc"] if problem["type"] != "json_invalid"]
         reason = problem["msg"]
         if problem["type"] in {"json_invalid", "value_error"}:
             reason = problem["ctx"]["error"]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationErro
 from pydantic_core import CoreSchema
 
 from protclip.errors import RequestError
-from serve.errors import describe
+from serve.errors import describe_problems
 from serve.settings import Limits
 
 MAX_PROBLEMS = 100
@@ -38,7 +38,7 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @classmethod
-    def retold(cls, problems: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    def reworded(cls, problems: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         """What pydantic found, where the fields of the form need other words."""
         return problems
 
@@ -46,7 +46,7 @@ class Form(BaseModel):
 AForm = TypeVar("AForm", bound=Form)
 
 
-def within(limits: Limits, form: type[AForm]) -> type[AForm]:
+def with_limits(limits: Limits, form: type[AForm]) -> type[AForm]:
     """A form with the server's limits in it."""
     token = _limits.set(limits)
     try:
@@ -70,7 +70,7 @@ def parse(form: type[AForm], body: bytes) -> AForm:
                 f"body: {count} of its values are wrong; the fields of this route are {fields}."
             ) from None
         problems = [dict(problem) for problem in error.errors(include_url=False, include_input=False)]
-        raise RequestError(describe(form.retold(problems))) from None
+        raise RequestError(describe_problems(form.reworded(problems))) from None
 
 
 def exactly_one(*kinds: str, needs: Mapping[str, Mapping[str, Any]]) -> Callable[[dict[str, Any]], None]:

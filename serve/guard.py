@@ -7,17 +7,14 @@ in ``serve.front``.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
-from logging.handlers import WatchedFileHandler
-from typing import Any
 
+from starlette._utils import get_route_path
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,6 +31,7 @@ from serve.errors import (
     internal_error,
 )
 from serve.keys import Keys, read_keys
+from serve.request_log import RequestLog
 from serve.settings import AppArgs, Limits
 
 OPEN_PATHS = ("/health", "/health/live", "/health/ready", "/openapi.json", "/docs")
@@ -86,8 +84,7 @@ class Guard:
         self.clock = clock
         keys = read_keys(args.keys)
         self.keys = None if keys is None else Keys(keys, clock=clock)
-        self.log = None if args.request_log is None else open_log(args.request_log)
-        self.log_queries = args.log_queries
+        self.log = None if args.request_log is None else RequestLog(args.request_log, with_bodies=args.log_queries)
         self.held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,15 +122,12 @@ class _Request:
         guard = self.guard
         started = guard.clock()
         timeout_s = guard.limits.request_timeout_s
-        context = RequestContext(request_id=self.request_id, deadline=started + timeout_s)
-        token = current.set(context)
+        token = current.set(RequestContext(request_id=self.request_id, deadline=started + timeout_s))
         error: ProtclipError | OverloadedError | None = None
         try:
             try:
                 async with asyncio.timeout(timeout_s):
                     self.key = self._admit()
-                    if self.key is not None:
-                        current.set(replace(context, key=self.key))
                     if self.has_body:
                         await self._read_body()
                         if not self.complete:
@@ -153,7 +147,16 @@ class _Request:
         finally:
             current.reset(token)
             if guard.log is not None:
-                guard.log.info(json.dumps(self._line(guard.clock() - started)))
+                guard.log.write(
+                    scope=self.scope,
+                    request_id=self.request_id,
+                    key=self.key,
+                    status=self.status,
+                    seconds=guard.clock() - started,
+                    received_bytes=self.received_bytes,
+                    sent_bytes=self.sent_bytes,
+                    body=self.body,
+                )
             self._let_go()
 
     def _admit(self) -> str | None:
@@ -163,9 +166,10 @@ class _Request:
             RequestError: if this client may not ask.
         """
         server = self.scope.get("server")
+        # Behind HAProxy a replica listens on the loopback whoever is served; where keys are wanted, a page has none.
         if self.guard.keys is None and server and is_loopback_address(server[0]):
             self._check_host()
-        if self.guard.keys is None or is_open(self.scope["path"]):
+        if self.guard.keys is None or is_open(get_route_path(self.scope)):
             return None
         return self.guard.keys.admit(self.headers.get(b"authorization", b""))
 
@@ -186,8 +190,9 @@ class _Request:
                 f"Content-Encoding {encoding.decode('latin-1')!r} is not taken; send the body as it is."
             )
         announced = self.headers.get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced[:20]) > limits.max_body_bytes:
-            raise too_large(announced.decode("latin-1")[:20], limits)
+        num_bytes = int(announced[:20]) if announced.isdigit() else None
+        if num_bytes is None or num_bytes > limits.max_body_bytes:
+            raise too_large(num_bytes, limits)
         try:
             async with asyncio.timeout(limits.body_timeout_s):
                 while not self.complete:
@@ -204,7 +209,7 @@ class _Request:
     def _take(self, part: bytes) -> None:
         limits = self.guard.limits
         if len(self.body) + len(part) > limits.max_body_bytes:
-            raise too_large("more", limits)
+            raise too_large(None, limits)
         if self.guard.held_bytes + len(part) > limits.max_held_bytes:
             raise OverloadedError(
                 f"the bodies of all requests have more than {limits.max_held_bytes} bytes; ask again later."
@@ -273,39 +278,25 @@ class _Request:
             pass
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _line(self, took_s: float) -> dict[str, Any]:
-        line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "request_id": self.request_id,
-            "key": self.key,
-            "method": self.scope["method"],
-            # The path as the client wrote it may hold anything; the route is one of ours.
-            "route": getattr(self.scope.get("route"), "path", None),
-            "status": self.status,  # null: the client went before its answer
-            "ms": round(took_s * 1e3, 1),
-            "received_bytes": self.received_bytes,
-            "sent_bytes": self.sent_bytes,
-        }
-        if self.guard.log_queries:
-            line["body"] = self.body.decode("utf-8", "backslashreplace")
-        return line
-
 
 def has_body(headers: dict[bytes, bytes]) -> bool:
     """Whether a body follows the head."""
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
-def too_large(given: str, limits: Limits) -> PayloadTooLargeError:
+def too_large(num_bytes: int | None, limits: Limits) -> PayloadTooLargeError:
+    """The refusal of a body of so many bytes; None where it is not known how many they are."""
+    if num_bytes is None:
+        return PayloadTooLargeError(
+            f"body: has more than {limits.max_body_bytes} bytes, which is the most that is taken. Split the request."
+        )
     return PayloadTooLargeError(
-        f"body: has {given} bytes; at most {limits.max_body_bytes} are taken. Split the request."
-        if given.isdigit()
-        else f"body: has more than {limits.max_body_bytes} bytes, which is the most that is taken. Split the request."
+        f"body: has {num_bytes} bytes; at most {limits.max_body_bytes} are taken. Split the request."
     )
 
 
 def is_open(path: str) -> bool:
-    """Whether a path is answered without a key."""
+    """Whether a path, below the application's own prefix, is answered without a key."""
     return path in OPEN_PATHS or path.startswith("/docs/")
 
 
@@ -320,19 +311,3 @@ def host_name(header: str) -> str:
 def is_loopback_address(host: str) -> bool:
     """``is_loopback``, remembered."""
     return is_loopback(host)
-
-
-def open_log(path: str) -> logging.Logger:
-    """A logger that appends to a file, which may be moved away meanwhile, as logrotate does.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    log = logging.getLogger(f"protclip.requests.{path}")
-    log.propagate = False
-    log.setLevel(logging.INFO)
-    if not log.handlers:
-        handler = WatchedFileHandler(path, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
-    return log

@@ -45,7 +45,8 @@ class Key:
 
 @dataclass(slots=True)
 class _Bucket:
-    """Tokens of a key: each request takes one, and ``rate`` come a second, up to a second's."""
+    """Token bucket of one key: a request takes one token; ``rate`` tokens come per second, at most one second's worth
+    is kept."""
 
     key: Key
     tokens: float = field(init=False)

@@ -17,11 +17,14 @@ from prometheus_client import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.schemas_answers import NamedIndex
+from serve.answers import NamedIndex
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 64, 256, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+
+CLIENT_GONE = 499
+"""Counted in place of a status where the client went before its answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,9 +34,9 @@ class Load:
     num_items: int
     """That wait."""
     num_tokens: int
-    """Of these."""
+    """Cost of these, as ``max_waiting_tokens`` counts it."""
     batch_s: float
-    """For which the batch under way has been computed; 0 where there is none."""
+    """For which the oldest batch under way has been computed; 0 where there is none."""
 
 
 class Metrics:
@@ -76,7 +79,11 @@ class Metrics:
             Gauge(name, help_text, registry=self.registry).set_function(known)
 
         gauge("protclip_queue_items", "Items that wait.", lambda: load().num_items)
-        gauge("protclip_queue_tokens", "Tokens of the items that wait.", lambda: load().num_tokens)
+        gauge(
+            "protclip_queue_tokens",
+            "Cost of the waiting items, in tokens as max_waiting_tokens counts them.",
+            lambda: load().num_tokens,
+        )
         gauge("protclip_index_rows", "Rows that may answer.", lambda: index().count)
         gauge("protclip_index_recall_at_10", "The lowest that was measured.", lambda: index().recall_at_10)
         gauge("protclip_index_age_seconds", "Since the index's manifest was written.", lambda: index().age_s)
@@ -98,7 +105,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class Measured:
+class CountRequests:
     """Counts the requests to an application, by route and status: what no route answers is ``other``."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -110,7 +117,7 @@ class Measured:
             await self.app(scope, receive, send)
             return
         begin = time.perf_counter()
-        status = 500  # where the application raises; what is outside makes a 500 of it
+        status: int | None = None
 
         async def tell(message: Message) -> None:
             nonlocal status
@@ -120,6 +127,9 @@ class Measured:
 
         try:
             await self.app(scope, receive, tell)
+        except Exception:
+            status = status or 500  # what is outside makes it one
+            raise
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self.metrics.count_request(route, status, time.perf_counter() - begin)
+            self.metrics.count_request(route, status or CLIENT_GONE, time.perf_counter() - begin)

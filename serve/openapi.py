@@ -9,8 +9,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from serve import haproxy_config
+from serve.answers import ErrorResponse, Policies
 from serve.forms import Form
-from serve.schemas_answers import ErrorResponse, Policies
+from serve.guard import is_open
 from serve.settings import Limits
 
 _ID = "0b9c6a1e5d3f4c2a8e7f6d5c4b3a2918"
@@ -19,20 +21,36 @@ REQUEST_ID = {"X-Request-Id": {"description": "As in errors and in the log.", "s
 _RETRY = {"Retry-After": {"description": "Seconds after which to ask again.", "schema": {"type": "integer"}}}
 
 ERRORS: Mapping[int, tuple[str, str, str]] = {
-    401: ("UnauthorizedError", "no key was given; send Authorization: Bearer KEY.", "No key, or an unknown one."),
-    403: ("ForbiddenHostError", "the Host header names another server.", "The Host header names another server."),
+    401: ("UnauthorizedError", "give a key, in the header Authorization: Bearer KEY.", "No key, or an unknown one."),
+    403: (
+        "ForbiddenHostError",
+        "Host 'evil.example.org' is not this server's; the setting allowed_hosts takes names beside the loopback's.",
+        "The Host header names another server.",
+    ),
     404: ("NotFoundError", "accession 'P99999': the index does not hold it.", "What the request names is not there."),
-    408: ("RequestTimeoutError", "body: was not whole within 10 s.", "The body came too slowly."),
-    413: ("PayloadTooLargeError", "body: is larger than 4194304 bytes; split the request.", "The body is too large."),
-    415: ("EncodingError", "the body is encoded as gzip; send it plain.", "The body is encoded in a way not taken."),
+    408: ("RequestTimeoutError", "body: was not whole within 10 s; 2048 bytes had come.", "The body came too slowly."),
+    413: (
+        "PayloadTooLargeError",
+        "body: has 5000000 bytes; at most 4194304 are taken. Split the request.",
+        "The body is too large.",
+    ),
+    415: (
+        "EncodingError",
+        "Content-Encoding 'gzip' is not taken; send the body as it is.",
+        "The body is encoded in a way not taken.",
+    ),
     422: (
         "RequestError",
         "sequence 'proteins[1]': holds '7' at residue 2; allowed are the 20 amino acids and BJOUXZ",
         "The request is malformed or passes a limit.",
     ),
-    429: ("RateLimitError", "more requests came with this key than its rate allows.", "The key's rate is passed."),
-    500: ("InternalError", "The server failed on this request; its log says why.", "The server is at fault."),
-    503: ("OverloadedError", "too much is waiting; ask again in a moment.", "Too much waits, or the time is over."),
+    429: (
+        "RateLimitError",
+        "the key 'alice' may send 20 requests a second to each replica.",
+        "The key's rate is passed.",
+    ),
+    500: (*haproxy_config.ERRORS[500], "The server is at fault."),
+    503: ("OverloadedError", "too much is waiting; ask again later.", "Too much waits, or the time is over."),
 }
 """Status → type and message of an example, and what the status means."""
 
@@ -148,7 +166,7 @@ def body_of(form: type[Form]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
 
 
-def describe(app: FastAPI, forms: Sequence[type[Form]], *, secured: bool) -> dict[str, Any]:
+def build_schema(app: FastAPI, forms: Sequence[type[Form]], *, secured: bool) -> dict[str, Any]:
     """The whole schema.
 
     Args:
@@ -185,5 +203,5 @@ def describe(app: FastAPI, forms: Sequence[type[Form]], *, secured: bool) -> dic
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, methods in schema["paths"].items():
             for operation in methods.values():
-                operation["security"] = [] if path.startswith("/health") else [{"key": []}]
+                operation["security"] = [] if is_open(path) else [{"key": []}]
     return schema

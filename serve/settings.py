@@ -23,11 +23,13 @@ class Limits(BaseModel):
     max_body_values: int = Field(default=65_536, ge=1)
     """Values in a body's JSON, by its commas: 64 vectors of 1,024. They are counted before anything is parsed."""
     max_held_bytes: int = Field(default=256 * 2**20, ge=1)
-    """Bytes of all bodies that a replica holds at a time, whole or half sent; above it 503."""
+    """Bytes of all bodies that the guards of a replica hold at a time, whole or half sent; above it 503. What has come
+    of half-sent bodies, as far as 64 KiB of each, waits before the guard and is not counted."""
     body_timeout_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """Seconds within which a whole body has come."""
     request_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
-    """Seconds from the head of a request to its answer; after them 503."""
+    """Seconds to a request's answer, after them 503: from its head, or, with a body, from when this or 64 KiB of it has
+    come, for which there are 10 s more."""
     max_items: int = Field(default=64, ge=1)
     """Proteins or texts in one request."""
     max_sequence_length: int = Field(default=50_000, ge=1)
@@ -85,17 +87,17 @@ class AppArgs(BaseModel):
     num_gpus: float = Field(default=0, ge=0, allow_inf_nan=False)
     """GPUs that each replica reserves; a share of one is shared with others."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model computes; auto: on the GPU where one is reserved."""
+    """auto: the GPU where ``num_gpus`` reserves one, else the CPU."""
     dtype: Dtype | None = None
-    """In which the model computes; None: in that of the index, so that a question has the vector of its row."""
+    """Number format of the model; None: the index's, so that a query gets the same vector as its row."""
     threads: int | None = Field(default=None, ge=1)
-    """With which a replica computes; None: the machine's cores, divided by ``num_replicas``."""
+    """Threads per replica; None: the machine's cores divided by the largest number of replicas."""
     tokens_per_batch: int | None = Field(default=None, ge=1)
     """Residues and tokens of all waiting requests that are embedded together; None: 4,096 on a CPU, 32,768 on a GPU."""
     max_waiting_tokens: int = Field(default=200_000, ge=1)
     """A request before which a replica would compute more is answered 503 at once."""
     stuck_after_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
-    """Seconds that a batch may take; beyond them /health/ready answers 503."""
+    """Seconds that a batch may take, of scans through all rows too; beyond them /health/ready answers 503."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

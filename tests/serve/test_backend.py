@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
 from protclip.questions import Answer, Asked, Row
+from serve.answers import ModelInfo, NamedIndex
 from serve.api import make_api
 from serve.errors import OverloadedError
 from serve.guard import guard
-from serve.metrics import Load, Measured, Metrics
-from serve.schemas_answers import ModelInfo, NamedIndex
+from serve.metrics import CountRequests, Load, Metrics
 from serve.settings import AppArgs, Limits
 
 pytestmark = pytest.mark.unit
@@ -139,7 +140,7 @@ def test_a_replica_whose_batch_takes_too_long_is_alive_and_not_ready():
 
 def test_an_unknown_name_has_no_route_of_its_own_in_the_numbers():
     backend = FailingBackend(RequestError("no"))
-    app = Measured(make_api(backend, Limits(), stuck_after_s=60), backend.metrics)
+    app = CountRequests(make_api(backend, Limits(), stuck_after_s=60), backend.metrics)
     scope = {"type": "http", "method": "GET", "query_string": b"", "headers": []}
 
     async def receive() -> dict[str, Any]:
@@ -154,6 +155,35 @@ def test_an_unknown_name_has_no_route_of_its_own_in_the_numbers():
     assert 'protclip_requests_total{route="other",status="404"} 2.0' in text
     assert 'protclip_requests_total{route="/v1/proteins/{accession}",status="422"} 1.0' in text
     assert "protclip_index_rows 60.0" in text and "protclip_index_recall_at_10 NaN" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "begun", "status"),
+    [
+        (asyncio.CancelledError(), False, 499),
+        (None, False, 499),
+        (KeyError(), False, 500),
+        (asyncio.CancelledError(), True, 200),
+        (KeyError(), True, 200),
+    ],
+)
+def test_a_client_that_goes_away_is_no_failure_of_ours(error, begun, status):
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        if begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        if error is not None:
+            raise error
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        pass
+
+    metrics = Metrics()
+    with pytest.raises(type(error)) if error is not None else nullcontext():
+        asyncio.run(CountRequests(app, metrics)({"type": "http"}, receive, send))
+    assert f'protclip_requests_total{{route="other",status="{status}"}} 1.0' in metrics.text().decode()
 
 
 def test_the_schema_asks_for_a_key_where_one_is_asked_for():

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import serve.guard
-from protclip.errors import RequestError
+from protclip.errors import ConfigError
+from serve import openapi
 from serve.context import RequestContext, current
 from serve.errors import STATUSES, OverloadedError, RateLimitError, UnauthorizedError, answer_to
 from serve.guard import Guard, guard
@@ -66,6 +67,7 @@ def ask(
     path: str = "/v1/search",
     headers: tuple[tuple[bytes, bytes], ...] = (JSON,),
     server: str = "10.0.0.1",
+    root_path: str = "",
     whole: bool = True,
 ) -> Seen:
     """Send a request; with ``whole`` False, its end never comes."""
@@ -73,7 +75,8 @@ def ask(
     scope = {
         "type": "http",
         "method": "POST" if parts else "GET",
-        "path": path,
+        "path": root_path + path,
+        "root_path": root_path,
         "headers": [*(length if parts else ()), *headers],
         "server": (server, 8000),
     }
@@ -117,7 +120,7 @@ def answer(*parts: bytes, args: AppArgs | None = None, **request: Any) -> Seen:
 def test_a_request_reaches_the_app_whole_with_an_id_and_a_deadline():
     seen = answer(b"abc", b"", b"def")
     assert seen.status == 200 and seen.body == b"abcdef" and seen.context is not None
-    assert re.fullmatch("[0-9a-f]{32}", seen.context.request_id) and seen.context.key is None
+    assert re.fullmatch("[0-9a-f]{32}", seen.context.request_id)
     assert seen.headers["x-request-id"] == seen.context.request_id
     assert seen.headers["x-content-type-options"] == "nosniff" and seen.headers["cache-control"] == "no-store"
     assert current.get() is None
@@ -148,6 +151,7 @@ def test_a_body_is_taken_up_to_the_limit_however_it_comes():
         assert (seen.status, seen.error["type"], seen.body) == (413, "PayloadTooLargeError", None)
         assert " 60 " in seen.error["message"] and seen.headers["connection"] == "close"
     assert "has 61 bytes" in refused[2].error["message"]
+    assert all("has more than 60 bytes" in refused[i].error["message"] for i in (0, 1, 4))
 
 
 def test_a_body_that_does_not_come_is_408():
@@ -230,16 +234,28 @@ def test_with_keys_nobody_is_answered_without_one_but_on_the_open_paths(tmp_path
     assert (seen.status, seen.error["type"], seen.headers["www-authenticate"]) == (401, "UnauthorizedError", "Bearer")
     for path in ("/v1/embed", "/metrics", "/info", "/v1/indexes", "/nothing", "/docsx", "/health/x", "/"):
         assert answer(args=args, path=path).status == 401
+        assert answer(args=args, path=path, root_path="/prefix").status == 401
     for path in ("/health", "/health/live", "/health/ready", "/docs", "/docs/swagger.css", "/openapi.json"):
         assert answer(args=args, path=path).status == 200
+        assert answer(args=args, path=path, root_path="/prefix").status == 200
     guarded = guard(application(seen := Seen()), args)
     bearer = (JSON, (b"authorization", b"Bearer " + key.encode()))
     statuses = []
     for _ in range(3):
         seen.messages.clear()
         statuses.append(ask(guarded, seen, b"{}", headers=bearer).status)
-    assert statuses == [200, 200, 429] and seen.context is not None and seen.context.key == "alice"
+    assert statuses == [200, 200, 429] and "'alice'" in seen.error["message"]
     assert seen.headers["retry-after"] == "1" and seen.error["type"] == "RateLimitError"
+
+
+def test_with_keys_any_host_is_served_since_replicas_behind_haproxy_listen_on_the_loopback(tmp_path):
+    key, line = new_key("alice")
+    (tmp_path / "keys").write_text(line)
+    args = arguments(keys=str(tmp_path / "keys"))
+    host = (b"host", b"server.example.org")
+    bearer = (b"authorization", b"Bearer " + key.encode())
+    assert answer(b"{}", args=args, headers=(JSON, host, bearer), server="127.0.0.1").status == 200
+    assert answer(b"{}", args=args, headers=(JSON, host), server="127.0.0.1").status == 401
 
 
 def test_a_request_that_takes_too_long_is_503():
@@ -289,9 +305,53 @@ def test_a_line_of_the_log_has_no_query_unless_asked(tmp_path):
         assert first.get("body") == ('{"text": "secret"}' if log_queries else None)
 
 
-def test_each_error_of_the_table_has_its_status_and_headers():
-    assert STATUSES[RequestError] == 422
-    assert answer_to(OverloadedError("full", retry_after_s=2.1)).headers["retry-after"] == "3"
+def test_the_log_has_the_name_of_the_key(tmp_path):
+    key, line = new_key("alice")
+    (tmp_path / "keys").write_text(line)
+    args = arguments(keys=str(tmp_path / "keys"), request_log=str(tmp_path / "log"))
+    answer(b"{}", args=args, headers=(JSON, (b"authorization", b"Bearer " + key.encode())))
+    answer(b"{}", args=args)
+    assert [json.loads(line)["key"] for line in (tmp_path / "log").read_text().splitlines()] == ["alice", None]
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"request_log: .*nowhere/log cannot be written"):
+        guard(application(Seen()), arguments(request_log=str(tmp_path / "nowhere/log")))
+
+
+RETRY = {"retry_after_s": 2.1}
+
+
+@pytest.mark.parametrize("kind", STATUSES)
+def test_each_error_of_the_table_has_its_status_and_is_described(kind):
+    waits = issubclass(kind, OverloadedError | RateLimitError)
+    answer = answer_to(kind("why", **RETRY) if waits else kind("why"))
+    assert answer.status_code == STATUSES[kind] and answer.headers.get("retry-after") == ("3" if waits else None)
+    assert json.loads(bytes(answer.body))["error"]["type"] == kind.__name__
+    if STATUSES[kind] != 500:
+        assert openapi.ERRORS[STATUSES[kind]][0] == kind.__name__
+
+
+def test_the_schemas_examples_of_errors_are_what_the_guard_says(tmp_path):
+    key, line = new_key("alice", rate=20)
+    (tmp_path / "keys").write_text(line)
+    limits = Limits()
+    open_, closed = arguments(limits=limits), arguments(limits=limits, keys=str(tmp_path / "keys"))
+    found = {
+        401: answer(b"{}", args=closed),
+        403: answer(b"{}", args=open_, server="127.0.0.1", headers=(JSON, (b"host", b"evil.example.org"))),
+        413: answer(b"{}", args=open_, headers=(JSON, (b"content-length", b"5000000"))),
+        415: answer(b"{}", args=open_, headers=(JSON, (b"content-encoding", b"gzip"))),
+    }
+    guarded = guard(application(seen := Seen()), closed, clock=lambda: 0.0)
+    for _ in range(21):
+        seen.messages.clear()
+        found[429] = ask(guarded, seen, b"{}", headers=(JSON, (b"authorization", b"Bearer " + key.encode())))
+    for status, seen in found.items():
+        assert (seen.status, seen.error["type"], seen.error["message"]) == (status, *openapi.ERRORS[status][:2])
+
+
+def test_errors_say_when_to_ask_again_and_how_to_show_a_key():
     assert answer_to(OverloadedError("full", retry_after_s=0.0)).headers["retry-after"] == "1"
     assert answer_to(RateLimitError("much", retry_after_s=0.2)).headers["retry-after"] == "1"
     assert answer_to(UnauthorizedError("who")).headers["www-authenticate"] == "Bearer"

@@ -13,10 +13,11 @@ import torch
 from tiny_model import random_texts
 
 from protclip.errors import NotFoundError, RequestError
+from protclip.index.filters import Filter
 from protclip.questions import Options, Question
 from serve import context
 from serve.deployments import Replica
-from serve.errors import DeadlineError
+from serve.errors import DeadlineError, OverloadedError
 
 pytestmark = pytest.mark.unit
 
@@ -91,10 +92,54 @@ def test_a_scan_that_takes_long_holds_up_no_search_and_ends_at_its_deadline(repl
         await asyncio.sleep(0.05)
         context.current.set(None)
         assert len((await replica.search([Question(text="kinase")], Options()))[0].hits) == 10
-        assert not scan.done()
         with pytest.raises(DeadlineError):
             await scan
         held.set()
+
+    asyncio.run(scenario())
+
+
+LONG_FILTER = " or ".join(["length > 1"] * 150)
+
+
+def test_the_rows_are_gone_through_once_for_the_filter_of_a_request(replica, monkeypatch):
+    filtered, mask = [], Filter.mask
+
+    def counted(self: Filter, metadata: Any) -> Any:
+        filtered.append(self.text)
+        return mask(self, metadata)
+
+    monkeypatch.setattr(Filter, "mask", counted)
+    asked = [Question(accession=f"P{i:05d}") for i in range(40)]
+    options = Options(where=LONG_FILTER, k=1)
+    found = asyncio.run(replica.search(asked, options))
+    assert [one.hits[0]["accession"] for one in found] == [one.accession for one in asked]
+    assert filtered == [LONG_FILTER]
+
+
+def test_a_long_filter_waits_as_what_it_costs_and_a_stuck_scan_is_seen(replica, monkeypatch):
+    held, find = threading.Event(), replica.retriever.find
+
+    def slow(asked: Any, options: Options) -> Any:
+        assert not options.exact or held.wait(10)
+        return find(asked, options)
+
+    monkeypatch.setattr(replica.retriever, "find", slow)
+
+    async def scenario() -> None:
+        asked = [Question(accession="P00001")]
+        tasks = [asyncio.create_task(replica.search(asked, Options(exact=True)))]
+        async with asyncio.timeout(10):
+            while not replica.load().batch_s:
+                await asyncio.sleep(0.001)
+        tasks += [asyncio.create_task(replica.search(asked, Options(where=LONG_FILTER))) for _ in range(4)]
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError):
+            await replica.search(asked, Options(where=LONG_FILTER))
+        tasks.append(asyncio.create_task(replica.search(asked, Options(where="length > 1"))))
+        held.set()
+        assert all(len(found[0].hits) == 10 for found in await asyncio.gather(*tasks))
+        assert not replica.load().batch_s
 
     asyncio.run(scenario())
 

@@ -10,8 +10,8 @@ from protclip import errors
 from protclip.errors import NotFoundError, ProtclipError, RequestError
 from protclip.questions import COLUMNS
 from serve.errors import status_of
-from serve.forms import MAX_PROBLEMS, Form, parse, within
-from serve.schemas import (
+from serve.forms import MAX_PROBLEMS, Form, parse, with_limits
+from serve.requests import (
     MAX_NAME_LENGTH,
     MAX_WIDTH,
     ClassifyRequest,
@@ -42,7 +42,7 @@ DIMENSION = 2
 
 def ask(form: type[Form], body: Any) -> Any:
     """What a route does with a body before it calls the model."""
-    request: Any = parse(within(LIMITS, form), json.dumps(body).encode())
+    request: Any = parse(with_limits(LIMITS, form), json.dumps(body).encode())
     if isinstance(request, SearchRequest):
         return request.questions(LIMITS, DIMENSION), request.options(LIMITS)
     return request.questions(LIMITS, DIMENSION) if form is EmbeddingsRequest else request.questions(LIMITS)
@@ -198,5 +198,11 @@ def test_wrong_fields_are_named_or_where_they_are_many_counted():
 )
 def test_a_thousand_wrong_values_are_one_error(form, body):
     with pytest.raises(ValidationError) as caught:
-        within(LIMITS, form).model_validate_json(json.dumps(body))
+        with_limits(LIMITS, form).model_validate_json(json.dumps(body))
     assert caught.value.error_count() == 1
+
+
+def test_an_unknown_field_is_named_but_not_all_of_a_long_name():
+    with pytest.raises(RequestError, match=f"^{'a' * 80}: ") as refused:
+        ask(EmbedRequest, {"a" * 4_000_000: 1})
+    assert len(str(refused.value)) < 300

@@ -1,4 +1,4 @@
-"""What requests may hold. What answers hold is in serve.schemas_answers."""
+"""What requests may hold. What answers hold is in serve.answers."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class EmbeddingsRequest(Form):
     )
 
     @classmethod
-    def retold(cls, problems: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def reworded(cls, problems: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """An input that is neither a string nor a list of strings fails as both."""
         of_input = [problem for problem in problems if problem["loc"][:1] == ("input",) and len(problem["loc"]) > 1]
         others = [problem for problem in problems if problem not in of_input]

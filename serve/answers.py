@@ -1,4 +1,4 @@
-"""What answers hold. The forms of requests are in serve.schemas."""
+"""What answers hold. The forms of requests are in serve.requests."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Info(BaseModel):
 
 
 class Health(BaseModel):
-    """Given when the model and the index are loaded and answer."""
+    """Given when the model and the index are loaded."""
 
     status: Literal["ok"] = "ok"
     model: str = Field(description="Fingerprint of the model.")
