@@ -133,7 +133,7 @@ class Options:
     offset: int = 0
     """Answers left out at the beginning: the next page."""
     where: Filter | str | None = None
-    """Which rows may answer: a filter, or its text (docs/index.md)."""
+    """Which rows may answer: a filter, or its text (docs/index.md), which is kept as a filter."""
     min_score: float | None = None
     """Cosine below which nothing is an answer."""
     exact: bool = False
