@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     help="Copies of model and index. With two, one may die.",
 )
 @click.option(
+    "--num-gpus",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="GPUs that each copy reserves, or a share of one; with any the model computes there.",
+)
+@click.option(
     "--keys",
     help="File of the keys that clients must give (`protclip make-key` makes them), or 'environment' for the variable "
     "PROTCLIP_KEYS. Beyond the loopback there must be keys.  [default: none]",
@@ -37,6 +44,7 @@ def main(
     host: str,
     port: int,
     num_replicas: int,
+    num_gpus: float,
     keys: str | None,
     allowed_host: tuple[str, ...],
     cors_origin: tuple[str, ...],
@@ -65,6 +73,7 @@ def main(
             index=files.absolute(index),
             checkpoint=files.absolute(checkpoint),
             num_replicas=num_replicas,
+            num_gpus=num_gpus,
             keys=NO_KEYS if keys is None else keys if keys in NO_FILES else files.absolute(keys),
             allowed_hosts=allowed_host,
             cors_origins=cors_origin,

@@ -199,6 +199,8 @@ class _Server:
         logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
         if self.joined:
             _warn_without_front()
+        else:
+            _refuse_missing_gpus(args)
         if (client := _get_global_client(raise_if_no_controller_running=False)) is not None:
             # A Serve that runs on the cluster already goes on listening where it did.
             refuse_taken_place(client.get_serve_details()["applications"])
@@ -290,6 +292,19 @@ class _Server:
                 echo("warning: the application did not end in time", err=True)
                 return
             time.sleep(WATCH_S)
+
+
+def _refuse_missing_gpus(args: AppArgs) -> None:
+    """Raise ConfigError where a replica would wait for ever for a GPU that this machine has not."""
+    import ray
+
+    replicas = args.num_replicas if isinstance(args.num_replicas, int) else args.num_replicas.min_replicas
+    needed = replicas * args.num_gpus
+    there: float = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+    if needed > there:
+        raise ConfigError(
+            f"num_gpus={args.num_gpus:g} for {replicas} replicas, and Ray finds {there:g} on this machine."
+        )
 
 
 def _warn_without_front() -> None:

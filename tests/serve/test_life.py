@@ -103,3 +103,10 @@ def check_signal_during_start(start: Start, *, after_s: float, number: signal.Si
 def test_a_signal_during_the_start_ends_it(start, seed):
     rng = random.Random(seed)
     check_signal_during_start(start, after_s=1 + 7 * rng.random(), number=rng.choice([signal.SIGTERM, signal.SIGINT]))
+
+
+def test_gpus_that_are_not_there_are_not_waited_for(start):
+    server = start("--num-gpus", "1000")
+    assert server.wait(120) == 1
+    assert "num_gpus=1000 for 1 replicas, and Ray finds" in server.said
+    assert server.left() == []
