@@ -60,10 +60,10 @@ def check_ended_in_order(server: Running) -> None:
 
 def test_a_dead_replica_fails_no_request_and_a_signal_lets_what_is_under_way_be_answered(start, tmp_path):
     server = start("--num-replicas", "2").wait_ready()
-    processes = family(server.process.pid)
-    assert open_to_others(listening(processes)) == []
+    assert open_to_others(listening(family(server.process.pid))) == []
     if haproxy_binary() is not None:
-        assert "haproxy" in names(processes)
+        # HAProxy is replaced by another when it hears of a replica.
+        wait_until(lambda: "haproxy" in names(family(server.process.pid)), "HAProxy runs")
         wait_until(lambda: server.num_up() == 2, "two replicas are ready")
         with Load(f"{server.url}/v1/search", SEARCH, num_clients=4) as load:
             wait_until(lambda: len(load.answered) > 20, "requests are answered")
@@ -99,7 +99,7 @@ def check_signal_during_start(start: Start, *, after_s: float, number: signal.Si
     assert server.left() == []
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_a_signal_during_the_start_ends_it(start, seed):
     rng = random.Random(seed)
     check_signal_during_start(start, after_s=1 + 7 * rng.random(), number=rng.choice([signal.SIGTERM, signal.SIGINT]))
