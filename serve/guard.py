@@ -227,13 +227,14 @@ class _Request:
         content_type = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if self.body and content_type != b"application/json":
             raise RequestError("body: send JSON, with the header Content-Type: application/json.")
-        # The commas of texts count too, which have far fewer.
-        values = self.body.count(b",") + 1
-        if values > self.guard.limits.max_body_values:
-            raise RequestError(
-                f"body: holds {values} values, by its commas; at most {self.guard.limits.max_body_values} are taken. "
-                "Split the request."
-            )
+        # Those of texts count too, which have far fewer.
+        limits = self.guard.limits
+        for what, count, most in (
+            ("values, by its commas", self.body.count(b",") + 1, limits.max_body_values),
+            ("fields, by its colons", self.body.count(b":"), limits.max_body_fields),
+        ):
+            if count > most:
+                raise RequestError(f"body: holds {count} {what}; at most {most} are taken. Split the request.")
 
     async def _replay(self) -> Message:
         if self.replayed or not self.has_body:

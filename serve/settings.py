@@ -22,6 +22,8 @@ class Limits(BaseModel):
     """Bytes of a request's body."""
     max_body_values: int = Field(default=65_536, ge=1)
     """Values in a body's JSON, by its commas: 64 vectors of 1,024. They are counted before anything is parsed."""
+    max_body_fields: int = Field(default=8_192, ge=1)
+    """Fields in a body's JSON, by its colons, those of texts among them; to parse one costs as much as ten values."""
     max_held_bytes: int = Field(default=256 * 2**20, ge=1)
     """Bytes of all bodies that the guards of a replica hold at a time, whole or half sent; above it 503. What has come
     of half-sent bodies, as far as 64 KiB of each, waits before the guard and is not counted."""

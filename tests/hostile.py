@@ -63,7 +63,12 @@ def keys(port: int) -> Iterator[str]:
 
 
 def fewer_keys(port: int) -> Iterator[str]:
-    """As many fields as pass the count of values."""
+    """As many fields as pass the count before parsing."""
+    yield post(port, b"{" + b",".join(b'"%06d":1' % i for i in range(8_000)) + b"}")
+
+
+def most_fields(port: int) -> Iterator[str]:
+    """As many as pass the count of values alone."""
     yield post(port, b"{" + b",".join(b'"%06d":1' % i for i in range(65_000)) + b"}")
 
 
@@ -188,6 +193,7 @@ KINDS: dict[str, tuple[Callable[[int], Iterator[str]], set[str]]] = {
     "letters": (letters, {"422"}),
     "keys": (keys, {"422"}),
     "fewer_keys": (fewer_keys, {"422"}),
+    "most_fields": (most_fields, {"422"}),
     "many_inputs": (many_inputs, {"422"}),
     "half_bodies": (half_bodies, {"408"}),
     "half_large_bodies": (half_large_bodies, {"408"}),

@@ -191,6 +191,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
             for name in (
                 "max_body_bytes",
                 "max_body_values",
+                "max_body_fields",
                 "max_held_bytes",
                 "max_items",
                 "max_sequence_length",

@@ -22,7 +22,14 @@ from serve.settings import AppArgs, Limits
 
 pytestmark = pytest.mark.unit
 JSON = (b"content-type", b"application/json")
-LIMITS = Limits(max_body_bytes=60, max_body_values=5, max_held_bytes=100, body_timeout_s=0.05, request_timeout_s=0.2)
+LIMITS = Limits(
+    max_body_bytes=60,
+    max_body_values=5,
+    max_body_fields=3,
+    max_held_bytes=100,
+    body_timeout_s=0.05,
+    request_timeout_s=0.2,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -165,6 +172,13 @@ def test_values_are_counted_before_anything_is_parsed():
         seen = answer(b"[" + b",".join([b"1"] * number) + b"]")
         assert seen.status == status
     assert seen.body is None and "holds 6 values" in seen.error["message"] and "at most 5" in seen.error["message"]
+
+
+def test_fields_are_counted_before_anything_is_parsed():
+    for number, status in ((2, 200), (3, 200), (4, 422)):
+        seen = answer(b"{" + b",".join([b'"a" :1'] * number) + b"}")
+        assert seen.status == status
+    assert seen.body is None and "holds 4 fields" in seen.error["message"] and "at most 3" in seen.error["message"]
 
 
 def test_bodies_have_a_limit_together_and_are_let_go():
