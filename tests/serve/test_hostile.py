@@ -19,7 +19,17 @@ from serve.keys import new_key
 
 pytestmark = pytest.mark.serve
 
-LARGE = {"numbers", "empty_strings", "letters", "keys", "fewer_keys", "many_inputs", "small_chunks", "deep"}
+LARGE = {
+    "numbers",
+    "empty_strings",
+    "letters",
+    "keys",
+    "fewer_keys",
+    "most_fields",
+    "many_inputs",
+    "small_chunks",
+    "deep",
+}
 """Above the session's server's 20,000 bytes."""
 
 
