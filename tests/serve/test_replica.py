@@ -77,7 +77,8 @@ def test_what_is_at_fault_fails_alone_in_its_batch(replica):
     assert isinstance(unknown, NotFoundError) and isinstance(no_row, NotFoundError)
 
 
-def test_a_scan_that_takes_long_holds_up_no_search_and_ends_at_its_deadline(replica, monkeypatch):
+def hold_exact(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """From now on exact answers wait for this event."""
     held, find = threading.Event(), replica.retriever.find
 
     def slow(asked: Any, options: Options) -> Any:
@@ -85,6 +86,11 @@ def test_a_scan_that_takes_long_holds_up_no_search_and_ends_at_its_deadline(repl
         return find(asked, options)
 
     monkeypatch.setattr(replica.retriever, "find", slow)
+    return held
+
+
+def test_a_scan_that_takes_long_holds_up_no_search_and_ends_at_its_deadline(replica, monkeypatch):
+    held = hold_exact(replica, monkeypatch)
 
     async def scenario() -> None:
         context.current.set(context.RequestContext(request_id="r", deadline=time.monotonic() + 1))
@@ -118,13 +124,7 @@ def test_the_rows_are_gone_through_once_for_the_filter_of_a_request(replica, mon
 
 
 def test_a_long_filter_waits_as_what_it_costs_and_a_stuck_scan_is_seen(replica, monkeypatch):
-    held, find = threading.Event(), replica.retriever.find
-
-    def slow(asked: Any, options: Options) -> Any:
-        assert not options.exact or held.wait(10)
-        return find(asked, options)
-
-    monkeypatch.setattr(replica.retriever, "find", slow)
+    held = hold_exact(replica, monkeypatch)
 
     async def scenario() -> None:
         asked = [Question(accession="P00001")]
