@@ -149,8 +149,13 @@ class _Answer:
         self.inner_send = send
         self.request_id = request_id
         self.replaced = False
+        self.head: Message | None = None
 
     async def send(self, message: Message) -> None:
+        """Pass a message on: a head with the first part of its body.
+
+        HAProxy repeats a request of which it got no answer. One whose replica died behind the head it could not repeat.
+        """
         if self.replaced:
             return
         if message["type"] == "http.response.start":
@@ -159,7 +164,12 @@ class _Answer:
                 self.replaced = True
                 await self.replace(message["status"], headers)
                 return
-            message = {**message, "headers": with_id(headers, self.request_id)}
+            self.head = {**message, "headers": with_id(headers, self.request_id)}
+            return
+        if self.head is not None:
+            # Both within one turn of the event loop, which uvloop writes at once.
+            head, self.head = self.head, None
+            await self.inner_send(head)
         await self.inner_send(message)
 
     async def replace(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:

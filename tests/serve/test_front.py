@@ -100,6 +100,22 @@ def test_plain_text_that_is_no_error_stays(port):
     assert exchange(port, head("GET", "/plain/200")).headers["content-type"] == "text/plain"
 
 
+def test_a_head_leaves_with_the_first_part_of_its_body():
+    left: list[str] = []
+
+    async def send(message: Any) -> None:
+        left.append(message["type"])
+
+    async def answers_in_parts(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        assert left == [], "HAProxy cannot repeat a request of which it has the answer's head"
+        for part in (b"{", b"}"):
+            await send({"type": "http.response.body", "body": part, "more_body": part == b"{"})
+
+    asyncio.run(front.Front(answers_in_parts)({"type": "http", "path": "/", "headers": []}, send, send))  # type: ignore[arg-type]
+    assert left == ["http.response.start", "http.response.body", "http.response.body"]
+
+
 def padded(num_bytes: int) -> bytes:
     """A head of so many bytes, as they are counted: the path, and names and values of headers."""
     rest = num_bytes - len("/") - len("a")
