@@ -38,6 +38,8 @@ from serve.answers import (
     ModelItem,
     ModelsResponse,
     NamedIndex,
+    PartialAnswer,
+    PartlyReady,
     Policies,
     ScoreResponse,
 )
@@ -70,8 +72,10 @@ class Backend(Protocol):
     async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
         """Texts and sequences as vectors; raises RequestError for one that is too long, where that is the policy."""
 
-    async def search(self, questions: Sequence[Question], options: Options) -> list[Answer]:
-        """The answer to each question."""
+    async def search(
+        self, questions: Sequence[Question], options: Options, *, allow_partial: bool = False
+    ) -> list[Answer]:
+        """The answer to each question; raises UnavailableError where a shard is missing and that is not allowed."""
 
     async def protein(self, accession: str) -> Row:
         """What the index knows of a protein; raises NotFoundError for one that it does not hold."""
@@ -188,12 +192,14 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
 
         return add
 
-    @post("/v1/search", SearchRequest, Answer | Answers)
+    @post("/v1/search", SearchRequest, PartialAnswer | Answer | Answers)
     async def search(request: SearchRequest) -> Response:
         """Find what lies nearest to a text, a sequence, an accession or an embedding, or to each of several."""
         # Cheaper than describe_index, which is built anew at each call.
         dimension = backend.describe_model().dimension
-        found = await backend.search(request.questions(limits, dimension), request.options(limits))
+        found = await backend.search(
+            request.questions(limits, dimension), request.options(limits), allow_partial=request.allow_partial
+        )
         return as_json({"answers": found} if request.queries is not None else found[0])
 
     @post("/v1/embed", EmbedRequest, EmbedResponse)
@@ -302,13 +308,17 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
         """Whether the replica's event loop answers."""
         return as_json(Alive())
 
-    @get("/health/ready", Alive, 503)
+    @get("/health/ready", PartlyReady | Alive, 503)
     async def ready() -> Response:
         """Whether a request would be answered: not where a batch has been computed for too long."""
-        busy_s = backend.load().batch_s
-        if busy_s > stuck_after_s:
-            raise NotReadyError(f"a batch has been computed for {busy_s:.0f} s, and {stuck_after_s:g} s are allowed.")
-        return as_json(Alive())
+        load = backend.load()
+        if load.missing:
+            raise NotReadyError(f"there is no replica of {load.missing}.")
+        if load.batch_s > stuck_after_s:
+            raise NotReadyError(
+                f"a batch has been computed for {load.batch_s:.0f} s, and {stuck_after_s:g} s are allowed."
+            )
+        return as_json(PartlyReady(missing_shards=list(load.missing_shards)) if load.missing_shards else Alive())
 
     @app.get(
         "/metrics",

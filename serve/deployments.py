@@ -9,129 +9,56 @@ Three queues (``serve.batching``), each with a thread of its own, so that what t
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import os
-import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-import numpy as np
 from starlette.types import ASGIApp
 
 from protclip import files
-from protclip.data.windows import window_starts, window_weights
-from protclip.errors import CheckpointError, RequestError
 from protclip.index.embeddings import Dtype
 from protclip.index.filters import Filter
-from protclip.inputs import LongPolicy
-from protclip.manifest import FILE_NAME, read_manifest
-from protclip.questions import Answer, Asked, Options, Prepared, Question, Row
-from protclip.retrieval import Retriever
-from serve import context
-from serve.answers import ModelInfo, NamedIndex
+from protclip.manifest import FILE_NAME
+from protclip.questions import Answer, Asked, Options, Question, Row
+from serve.answers import NamedIndex, describe_index
 from serve.api import make_api
 from serve.batching import Batcher
+from serve.encoder import Encoder, deadline, each_alone_on_error
 from serve.guard import guard
 from serve.keys import NO_KEYS
 from serve.loopback import keep_to_loopback
-from serve.metrics import CountRequests, Load, Metrics
+from serve.metrics import CountRequests
 from serve.settings import AppArgs
 
-SHORT_LETTERS = 5_000
-"""A request's questions of fewer letters are tokenised at once."""
-LETTERS_AT_ONCE = 50_000
-"""Of long questions that are tokenised together."""
-ITEM_TOKENS = 16
-"""What an item costs beside its tokens: an encoder takes about so many more in its time, and memory is held for it."""
-HITS_OF_TOKEN = 10
-"""So many answers cost as much as a token."""
 MAX_SCANS, SCANS_AT_ONCE = 1_000, 32
 """Scans that may wait, and those that are done together: each question of a request is one, and its filter more."""
 LETTERS_OF_SCAN = 10
 """So many letters of a filter, at least a condition, cost as much as a scan."""
-WORK_OF_ONE_THREAD = 5e8
-"""Weights times tokens of a batch that one thread computes: some 15 ms."""
-
-SWITCH_S = 0.0005
-"""How long a thread keeps Python's lock from another (decision 076)."""
-
-One = TypeVar("One")
-Other = TypeVar("Other")
 
 
-class Replica:
+class Replica(Encoder):
     """Model and index behind the routes."""
 
     def __init__(self, args: AppArgs, fingerprint: str, dtype: Dtype) -> None:
         keep_to_loopback()
-        self.args = args
-        self.fingerprint = fingerprint
-        self.retriever = Retriever.load(
-            args.index, checkpoint=args.checkpoint, device=args.torch_device, dtype=args.dtype or dtype
-        )
-        model = self.retriever.model
-        assert model is not None
-        if model.fingerprint != fingerprint:
-            raise CheckpointError(
-                f"{args.checkpoint}: is the model {model.fingerprint}, and was {fingerprint} when the application was "
-                "deployed; deploy again."
-            )
-        self.metrics = Metrics()
+        super().__init__(args, fingerprint, dtype, args.index)
         self._written = files.modified(files.join(args.index, FILE_NAME))
-        self._model = self._model_info()
-        self._threads = args.threads or max(1, _num_cores() // args.max_replicas)
-        self._long: Batcher[Question, Prepared] = Batcher(
-            partial(each_alone_on_error, self.retriever.prepare),
-            max_batch_cost=LETTERS_AT_ONCE,
-            max_cost_before=4 * args.limits.max_body_bytes,
-            name="long",
-        )
-        self._embeddings: Batcher[tuple[Prepared, Options | None], Asked | Answer] = Batcher(
-            self._embed_and_search,
-            max_batch_cost=args.tokens_per_batch or model.tokens_per_batch,
-            max_cost_before=args.max_waiting_tokens,
-            name="model",
-        )
         # All of a request at once, so that the rows are gone through once for its filter.
         self._scans: Batcher[tuple[Sequence[Question | Asked | str], Options | None], list[Answer | Row]] = Batcher(
             self._scan, max_batch_cost=SCANS_AT_ONCE, max_cost_before=MAX_SCANS, name="scans"
         )
-        # Torch gives up Python's lock at each step; by default the event loop would keep it from the next for 5 ms.
-        sys.setswitchinterval(SWITCH_S)
-        gc.collect()
-        gc.freeze()  # what was loaded stays, and need not be looked through
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve calls it by this name, after __init__
         args = self.args
         api = make_api(self, args.limits, stuck_after_s=args.stuck_after_s, secured=args.keys != NO_KEYS)
         return CountRequests(guard(api, args), self.metrics)
 
-    async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
-        """Texts, or sequences, as vectors.
-
-        Raises:
-            RequestError: for one that is longer than the model sees, where that is an error.
-        """
-        if long == "window-mean":
-            return await self._embed_windows(questions)
-        prepared = await self._prepare(questions)
-        for one in prepared:
-            if long == "error" and one.truncated:
-                raise RequestError(
-                    f"{one.question.name}: is longer than the model sees, {self._model.max_protein_tokens - 2} "
-                    f"residues of a protein and {self._model.max_text_tokens} tokens of a text; shorten it, or choose "
-                    "another policy for 'long'."
-                )
-        return cast(list[Asked], await self._compute(prepared, None))
-
-    async def search(self, questions: Sequence[Question], options: Options) -> list[Answer]:
+    async def search(
+        self, questions: Sequence[Question], options: Options, *, allow_partial: bool = False
+    ) -> list[Answer]:
         """The answer to each question."""
+        del allow_partial  # the index is whole
         through_rows = options.where is not None or options.exact or options.exclude_self
         found: dict[int, Any] = {i: one for i, one in enumerate(questions) if one.accession is not None}
         if places := [i for i in range(len(questions)) if i not in found]:
@@ -151,100 +78,19 @@ class Replica:
         (row,) = await self._run_scans([accession], None)
         return cast(Row, row)
 
-    def describe_model(self) -> ModelInfo:
-        """The model."""
-        return self._model
-
     def describe_index(self) -> NamedIndex:
         """The index."""
         (index,) = self.retriever.indexes.values()
-        manifest = index.manifest
-        age = None if self._written is None else datetime.now(UTC) - self._written.astimezone(UTC)
-        return NamedIndex(
-            name="default",
-            content=manifest.content,
-            count=manifest.count,
-            dimension=manifest.dimension,
-            dtype=manifest.dtype,
-            recall_at_10=manifest.recall_at_10,
-            fingerprint=index.fingerprint,
-            model=manifest.model_fingerprint,
-            created=self._written,
-            age_s=None if age is None else age.total_seconds(),
-        )
+        return describe_index(index.manifest, self._written)
 
-    def load(self) -> Load:
-        """What there is to do at this moment."""
-        items, tokens = self._embeddings.waiting()
-        oldest_s = max(queue.running_s() for queue in (self._long, self._embeddings, self._scans))
-        return Load(num_items=items, num_tokens=tokens, batch_s=oldest_s)
-
-    def _model_info(self) -> ModelInfo:
-        model = self.retriever.model
-        assert model is not None
-        record = read_manifest(self.args.checkpoint, "checkpoint", verify=False, error=CheckpointError)
-        return ModelInfo(
-            fingerprint=self.fingerprint,
-            dimension=model.dimension,
-            max_protein_tokens=model.max_protein_tokens,
-            max_text_tokens=model.max_text_tokens,
-            num_parameters=sum(parameter.numel() for parameter in model.model.parameters()),
-            scale=model.scale,
-            device=str(model.device),
-            dtype=cast(Dtype, str(model.dtype).removeprefix("torch.")),
-            metrics=record.get("metrics") or {},
-        )
-
-    async def _prepare(self, questions: Sequence[Question]) -> list[Prepared]:
-        letters = [1 + len(one.text or one.sequence or "") for one in questions]
-        if sum(letters) <= SHORT_LETTERS:
-            return self.retriever.prepare(questions)
-        return await self._long.run(questions, letters, deadline=_deadline())
-
-    async def _compute(self, prepared: Sequence[Prepared], options: Options | None) -> list[Asked | Answer]:
-        hits = 0 if options is None else options.offset + options.k
-        costs = [ITEM_TOKENS + one.num_tokens + hits // HITS_OF_TOKEN for one in prepared]
-        return await self._embeddings.run([(one, options) for one in prepared], costs, deadline=_deadline())
+    def _queues(self) -> tuple[Batcher[Any, Any], ...]:
+        return *super()._queues(), self._scans
 
     async def _run_scans(self, asked: Sequence[Question | Asked | str], options: Options | None) -> list[Answer | Row]:
         letters = len(options.where.text) if options is not None and isinstance(options.where, Filter) else 0
         cost = len(asked) + letters // LETTERS_OF_SCAN
-        (done,) = await self._scans.run([(asked, options)], [cost], deadline=_deadline())
+        (done,) = await self._scans.run([(asked, options)], [cost], deadline=deadline())
         return done
-
-    async def _embed_windows(self, questions: Sequence[Question]) -> list[Asked]:
-        """As ``ProtCLIP.embed_proteins(…, long="window-mean")``; each window is an item of its own."""
-        size = self._model.max_protein_tokens - 2
-        starts = [window_starts(len(question.sequence or ""), size) for question in questions]
-
-        def cut() -> list[Question]:
-            return [
-                replace(question, sequence=(question.sequence or "")[start : start + size])
-                for question, its in zip(questions, starts, strict=True)
-                for start in its
-            ]
-
-        parts = iter(await self.embed(await asyncio.to_thread(cut)))
-        means = []
-        for question, its in zip(questions, starts, strict=True):
-            own = [next(parts) for _ in its]
-            vector = own[0].vector
-            if len(own) > 1:
-                weights = window_weights(its, size, len(question.sequence or ""))
-                vector = weights @ np.stack([part.vector for part in own])
-                vector /= np.linalg.norm(vector)
-            num_tokens = sum(part.num_tokens for part in own)
-            means.append(Asked(question=question, vector=vector, kind="protein", num_tokens=num_tokens))
-        return means
-
-    def _embed_and_search(self, items: Sequence[tuple[Prepared, Options | None]]) -> list[Asked | Answer | Exception]:
-        began = time.monotonic()
-        num_tokens = sum(one.num_tokens for one, _ in items)
-        self._use_threads(num_tokens)
-        asked = self.retriever.forward([one for one, _ in items])
-        results = self._find(asked, [options for _, options in items])
-        self.metrics.count_batch(len(items), num_tokens, time.monotonic() - began)
-        return results
 
     def _find(self, asked: Sequence[Asked], options: Sequence[Options | None]) -> list[Asked | Answer | Exception]:
         """The answers, of equal options together; without options what was asked, as it is."""
@@ -280,32 +126,3 @@ class Replica:
 
     def _rows(self, accessions: Sequence[str]) -> list[Row]:
         return [self.retriever.row(accession) for accession in accessions]
-
-    def _use_threads(self, num_tokens: int) -> None:
-        """Ray has set one for torch, for a share of a processor.
-
-        Little work is done soonest by one: several wait for each other, and for long where the processors are busy.
-        """
-        import torch
-
-        much = self._model.num_parameters * num_tokens > WORK_OF_ONE_THREAD
-        torch.set_num_threads(self._threads if much else 1)
-
-
-def each_alone_on_error(
-    function: Callable[[Sequence[One]], Sequence[Other]], items: Sequence[One]
-) -> list[Other | Exception]:
-    """The function of all items at once; where one of them is at fault, of each, so that it fails alone."""
-    try:
-        return list(function(items)) if items else []
-    except RequestError as error:
-        return [error] if len(items) == 1 else [one for item in items for one in each_alone_on_error(function, [item])]
-
-
-def _deadline() -> float | None:
-    request = context.current.get()
-    return None if request is None else request.deadline
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

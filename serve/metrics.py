@@ -37,6 +37,10 @@ class Load:
     """Cost of these, as ``max_waiting_tokens`` counts it."""
     batch_s: float
     """For which the oldest batch under way has been computed; 0 where there is none."""
+    missing: str | None = None
+    """What no request can do without and has no replica, in words: of a sharded deployment."""
+    missing_shards: tuple[int, ...] = ()
+    """Numbers of the shards without a replica."""
 
 
 class Metrics:
@@ -67,6 +71,12 @@ class Metrics:
             registry=self.registry,
         )
         self._tokens = Counter("protclip_embedded_tokens", "Tokens that the model has seen.", registry=self.registry)
+        self._replicas_up = Gauge(
+            "protclip_replicas_up",
+            "Of the encoder and of each shard, where the index is in shards.",
+            ["part"],
+            registry=self.registry,
+        )
 
     def watch(self, load: Callable[[], Load], index: Callable[[], NamedIndex]) -> None:
         """Have the queue and the index looked at whenever the numbers are asked for."""
@@ -87,6 +97,10 @@ class Metrics:
         gauge("protclip_index_rows", "Rows that may answer.", lambda: index().count)
         gauge("protclip_index_recall_at_10", "The lowest that was measured.", lambda: index().recall_at_10)
         gauge("protclip_index_age_seconds", "Since the index's manifest was written.", lambda: index().age_s)
+
+    def watch_replicas(self, part: str, num_up: Callable[[], int]) -> None:
+        """Have the replicas of a part of a sharded deployment counted whenever the numbers are asked for."""
+        self._replicas_up.labels(part).set_function(num_up)
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""

@@ -10,6 +10,7 @@ from protclip import files
 from protclip.errors import ConfigError
 from protclip.index.embeddings import Dtype
 from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
+from protclip.index.shards import split_segments
 from serve.keys import NO_FILES, read_keys
 
 
@@ -61,6 +62,25 @@ class Autoscaling(BaseModel):
         return self
 
 
+class Sharding(BaseModel):
+    """An index shared out: shards that hold a part each, encoders that hold the model, and gateways that ask them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_shards: int = Field(ge=1)
+    """Parts of the index, of whole segments, with about as many rows each."""
+    num_replicas: Annotated[int, Field(ge=1)] | Autoscaling = 2
+    """Of each shard. With two, one may die."""
+    num_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """Logical CPUs that each replica of a shard reserves."""
+    memory_bytes: int = Field(default=0, ge=0)
+    """That each replica of a shard reserves, so that Ray places no more on a node than its memory holds."""
+    max_replicas_per_node: int | None = Field(default=None, ge=1, le=100)
+    """Of one shard; with 1, a node that dies takes one of each at most."""
+    num_gateways: Annotated[int, Field(ge=1)] | Autoscaling = 1
+    """Replicas that speak HTTP; they hold neither model nor index."""
+
+
 class AppArgs(BaseModel):
     """The settings of the application, as ``args`` of a Serve config file gives them."""
 
@@ -83,7 +103,10 @@ class AppArgs(BaseModel):
     log_queries: bool = False
     """Write what was asked, sequences and texts too, into the request log."""
     num_replicas: Annotated[int, Field(ge=1)] | Autoscaling = 1
-    """Copies of model and index that answer side by side, as many as are said or as there is work for."""
+    """Copies of model and index that answer side by side, as many as are said or as there is work for; of the model
+    alone with ``sharding``, as for the settings below."""
+    sharding: Sharding | None = None
+    """None: each replica holds the whole index."""
     num_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Logical CPUs that each replica reserves. A share of one is for scheduling alone: it holds nothing back."""
     num_gpus: float = Field(default=0, ge=0, allow_inf_nan=False)
@@ -128,7 +151,7 @@ def check_args(args: AppArgs, *, verify: bool = False) -> IndexManifest:
         verify: compare the checksums of all files too.
 
     Raises:
-        ConfigError: for a relative path, or keys that cannot be read.
+        ConfigError: for a relative path, keys that cannot be read, or more shards than segments.
         CheckpointError, DataError: if the checkpoint or the index is unfinished or damaged.
         IndexMismatchError: if another model made the index.
     """
@@ -144,4 +167,6 @@ def check_args(args: AppArgs, *, verify: bool = False) -> IndexManifest:
     fingerprint = read_checkpoint_fingerprint(args.checkpoint, verify=verify)
     manifest = read_index_manifest(args.index, verify=verify)
     manifest.check_model(fingerprint, args.index)
+    if args.sharding is not None:
+        split_segments(manifest, args.sharding.num_shards)
     return manifest
