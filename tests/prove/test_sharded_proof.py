@@ -172,8 +172,8 @@ def test_answers_are_those_of_the_whole_index_while_replicas_die(args: AppArgs, 
     ]
     table = [
         f"Three shards of {ROWS:,} vectors with two replicas each, two encoders of a tiny model, one gateway, on one",
-        f"machine, seed {SEED}. {NUM_CASES} random requests got {num_answers:,} answers with {num_hits:,} hits, or their",
-        "error, equal to the last bit to those of a replica that holds the whole index.",
+        f"machine, seed {SEED}. {NUM_CASES} random requests got {num_answers:,} answers with {num_hits:,} hits, or",
+        "their error, equal to the last bit to those of a replica that holds the whole index.",
         "",
         f"{NUM_CLIENTS} clients ask three questions a request, while {NUM_KILLS} replicas of encoders and shards get",
         "SIGKILL, each after all were there again. Then both replicas of a shard are killed and cannot start.",

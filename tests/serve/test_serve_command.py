@@ -242,15 +242,18 @@ def test_a_stopped_replica_may_answer_what_it_holds(folders, timeout_s):
 
 
 @pytest.mark.serve
-def test_a_config_files_args_become_settings():
+@pytest.mark.parametrize(
+    ("file", "others"), [("config.yaml", set()), ("config-shards.yaml", {"num_replicas", "sharding"})]
+)
+def test_a_config_files_args_become_settings(file, others):
     # Serve reads the annotation as it stands; postponed, it is a string, and build_app would get a dict.
-    config = yaml.safe_load((Path(__file__).parents[2] / "serve/config.yaml").read_text())
+    config = yaml.safe_load((Path(__file__).parents[2] / "serve" / file).read_text())
     (application,) = config["applications"]
     module, name = application["import_path"].split(":")
     builder = getattr(importlib.import_module(module), name)
     settings = inspect.signature(builder).parameters["args"].annotation
     assert settings is AppArgs
-    assert set(application["args"]) == {"index", "checkpoint", "keys"}
+    assert set(application["args"]) == {"index", "checkpoint", "keys"} | others
     settings.model_validate(application["args"])
 
 
