@@ -113,6 +113,13 @@ def find_folder(name: str) -> RayFolder | None:
     return RayFolder(path=path) if _NAME.fullmatch(name) and is_private(path) else None
 
 
+def living_folders() -> list[RayFolder]:
+    """The folders of those of our Rays on this machine whose starter lives."""
+    root = private_root()
+    folders = [find_folder(name) for name in sorted(os.listdir(root))]
+    return [folder for folder in folders if folder is not None and _is_held(folder.path / _LOCK_FILE)]
+
+
 def _remove_left_over(root: Path) -> None:
     for name in os.listdir(root):
         folder = find_folder(name)
