@@ -82,21 +82,32 @@ class Replica:
         self.args = args
         self.fingerprint = fingerprint
         self.metrics = Metrics()
-        self._started = False
+        self._told: object = None
+        self._changing: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: object) -> None:
         """Ray Serve calls it before the replica answers, and again whenever ``user_config`` was changed.
 
-        Only the first call raises: Serve ends a replica whose call does.
+        From the second time on it returns at once and never raises: until it returns HAProxy is told of one replica
+        less, and Serve ends a replica that raises. The indexes change in the background; ``state`` says how that went.
 
         Raises:
             ProtclipError: if the model or an index cannot be loaded, or they do not belong together.
         """
-        if self._started:
-            await asyncio.to_thread(self.indexes.change, user_config)
-        else:
+        is_first = self._told is None
+        self._told = user_config
+        if is_first:
             await asyncio.to_thread(self._start, user_config)
-            self._started = True
+        elif self._changing is None:
+            self._changing = asyncio.create_task(self._change())
+
+    async def _change(self) -> None:
+        """Change the indexes to what was told last."""
+        done = None
+        while done is not self._told:
+            done = self._told
+            await asyncio.to_thread(self.indexes.change, done)
+        self._changing = None
 
     def _start(self, user_config: object) -> None:
         from protclip.embedding import ProtCLIP
@@ -207,7 +218,7 @@ class Replica:
 
     async def state(self) -> State:
         """What whoever changes the indexes wants to know."""
-        return self.indexes.state()
+        return self.indexes.state(told=self._told, changing=self._changing is not None)
 
     def load(self) -> Load:
         """What there is to do at this moment."""

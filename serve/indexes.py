@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import psutil
 
+from cluster.folders import locked, private_root
 from protclip import files
 from protclip.embedding import ProtCLIP
 from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
@@ -28,6 +29,8 @@ from serve.settings import DEFAULT_INDEX, read_user_config
 
 THRESHOLD, RAYS_SHARE = "RAY_memory_usage_threshold", 0.95
 """Above this share of a machine's memory Ray ends workers."""
+LOADING = "loading"
+"""The file that a replica holds while it loads an index beside others."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -58,6 +61,10 @@ class State:
     fingerprints: Mapping[str, str]
     refused: str | None
     """Why the last change was refused; None where it was not."""
+    told: object
+    """The ``user_config`` that it was told last."""
+    changing: bool
+    """Whether it has not done yet as it was told."""
 
 
 class Indexes:
@@ -85,7 +92,7 @@ class Indexes:
         served = self._served.get(name)
         if served is None:
             there = ", ".join(map(repr, self._served))
-            raise NotFoundError(f"index {name!r:.80}: is not served here; there are {there}.")
+            raise NotFoundError(f"index {name!r:.80}: is not served; there are {there}.")
         return served.retriever
 
     def load(self, given: object) -> None:
@@ -120,11 +127,15 @@ class Indexes:
             )
 
     def change(self, given: object) -> None:
-        """``check`` and ``load``; where one fails the old indexes go on answering, and ``refused`` says why."""
-        self.refused = None
+        """``check`` and ``load``; where one fails the old indexes go on answering, and ``refused`` says why.
+
+        The replicas of a machine take turns, so that there is one index more at a time.
+        """
         try:
-            self.check(given)
-            self.load(given)
+            with locked(private_root() / LOADING):
+                self.check(given)
+                self.load(given)
+            self.refused = None
         except Exception as error:  # whatever it is, this replica answers as before
             self.refused = error
             logger.error("the change of the indexes was refused: %s: %s", type(error).__name__, error)
@@ -134,7 +145,7 @@ class Indexes:
         names = sorted(self._served, key=lambda name: name != DEFAULT_INDEX)
         return [_describe(name, self._served[name]) for name in names]
 
-    def state(self) -> State:
+    def state(self, *, told: object, changing: bool) -> State:
         """What whoever changes them wants to know."""
         served = self._served
         return State(
@@ -142,6 +153,8 @@ class Indexes:
             paths={name: one.path for name, one in served.items()},
             fingerprints={name: one.index.fingerprint for name, one in served.items()},
             refused=None if self.refused is None else f"{type(self.refused).__name__}: {self.refused}",
+            told=told,
+            changing=changing,
         )
 
     def _new(self, named: Mapping[str, str]) -> dict[str, str]:

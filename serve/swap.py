@@ -56,7 +56,6 @@ def main(*, name: str, index: str, port: int | None) -> None:
     echo("checking the index", err=True)
     read_index_manifest(index, verify=not files.is_url(index))
     start_or_join()
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # of its own calls to the replicas
     try:
         states = swap(name, index)
     finally:
@@ -110,8 +109,11 @@ def swap(name: str, index: str) -> list[State]:
     Raises:
         ConfigError: if there is no such application, or a replica refused; all answer as before then.
     """
+    from ray import serve  # noqa: F401  # it sets the level of its logs
+
     from protclip.errors import ConfigError
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # what it says of its calls to the replicas
     before = _user_config()
     wanted = {"indexes": {**before["indexes"], name: index}}
     if wanted == before:
@@ -180,10 +182,10 @@ def _await(wanted: Mapping[str, Any]) -> tuple[list[State], str | None]:
         replicas = application["deployments"][DEPLOYMENT]["replicas"]
         if application["status"] == "RUNNING" and all(one["state"] == "RUNNING" for one in replicas):
             states: list[State] = _ask_all("state")
-            problem = next((one.refused for one in states if one.refused is not None), None)
-            changed = all(one.paths == wanted["indexes"] for one in states)
-            if len(states) == len(replicas) and (changed or problem is not None):
-                return states, None if changed else problem
+            done = [one for one in states if one.told == wanted and not one.changing]
+            problem = next((one.refused for one in done if one.refused is not None), None)
+            if problem is not None or len(done) == len(states) == len(replicas):
+                return states, problem
         time.sleep(WATCH_S)
 
 
