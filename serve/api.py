@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
-from fastapi import FastAPI, Path, Response
+from fastapi import FastAPI, Path, Query, Response
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -56,7 +56,7 @@ from serve.requests import (
     ScoreRequest,
     SearchRequest,
 )
-from serve.settings import Limits
+from serve.settings import DEFAULT_INDEX, Limits
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])
 
@@ -71,17 +71,20 @@ class Backend(Protocol):
     async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
         """Texts and sequences as vectors; raises RequestError for one that is too long, where that is the policy."""
 
-    async def search(self, questions: Sequence[Question], options: Options) -> list[Answer]:
-        """The answer to each question."""
+    async def search(self, questions: Sequence[Question], options: Options, *, index: str) -> list[Answer]:
+        """The answer to each question; raises NotFoundError for an index that is not served."""
 
-    async def protein(self, accession: str) -> Row:
-        """What the index knows of a protein; raises NotFoundError for one that it does not hold."""
+    async def protein(self, accession: str, *, index: str) -> Row:
+        """What an index knows of a protein; raises NotFoundError for one that it does not hold, or no such index."""
 
     def describe_model(self) -> ModelInfo:
         """The model, at once."""
 
-    def describe_index(self) -> NamedIndex:
-        """The index, at once."""
+    def describe_indexes(self) -> list[NamedIndex]:
+        """The indexes, at once; ``default`` first, where there is one."""
+
+    def refused(self) -> str | None:
+        """For what kind of error the last change of the indexes was refused, at once; None where it was not."""
 
     def load(self) -> Load:
         """What there is to do at this moment, at once."""
@@ -107,7 +110,7 @@ def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float, secured:
         swagger_ui_parameters={"validatorUrl": None},  # else the page asks a server of Swagger's
     )
     install_error_handlers(app)
-    backend.metrics.watch(backend.load, backend.describe_index)
+    backend.metrics.watch(backend.load, backend.describe_indexes)
     questions = add_model_routes(app, backend, limits)
     add_info_routes(app, backend, limits, stuck_after_s)
 
@@ -211,9 +214,9 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
     @post("/v1/search", SearchRequest, Answer | Answers)
     async def search(request: SearchRequest) -> bytes:
         """Find what lies nearest to a text, a sequence, an accession or an embedding, or to each of several."""
-        # Cheaper than describe_index, which is built anew at each call.
         dimension = backend.describe_model().dimension
-        found = await backend.search(request.questions(limits, dimension), request.options(limits))
+        asked, options = request.questions(limits, dimension), request.options(limits)
+        found = await backend.search(asked, options, index=request.index)
         return to_json({"answers": found} if request.queries is not None else found[0])
 
     @post("/v1/embed", EmbedRequest, EmbedResponse)
@@ -289,23 +292,28 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
         )
 
     @get("/v1/proteins/{accession}", Row, 404, 422, *OF_ANY)
-    async def protein(accession: Annotated[str, Path(max_length=MAX_NAME_LENGTH)]) -> Response:
-        """What the index knows of a protein."""
-        return as_json(await backend.protein(accession))
+    async def protein(
+        accession: Annotated[str, Path(max_length=MAX_NAME_LENGTH)],
+        index: Annotated[str, Query(max_length=MAX_NAME_LENGTH)] = DEFAULT_INDEX,
+    ) -> Response:
+        """What an index knows of a protein."""
+        return as_json(await backend.protein(accession, index=index))
 
     @get("/v1/indexes", IndexesResponse, *OF_ANY)
     async def indexes() -> Response:
-        """The indexes that are loaded."""
-        return as_json(IndexesResponse(indexes=[backend.describe_index()]))
+        """The indexes that answer."""
+        return as_json(IndexesResponse(indexes=backend.describe_indexes(), refused=backend.refused()))
 
     @get("/info", Info, *OF_ANY)
     async def info() -> Response:
-        """Model, index, limits and policies."""
+        """Model, indexes, limits and policies."""
+        indexes = backend.describe_indexes()
         return as_json(
             Info(
                 version=__version__,
                 model=backend.describe_model(),
-                index=backend.describe_index(),
+                index=indexes[0],
+                indexes=[one.name for one in indexes],
                 limits=limits,
                 policies=Policies(),
             )
@@ -313,9 +321,11 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
 
     @get("/health", Health)
     async def health() -> Response:
-        """Whether the model and the index are loaded."""
-        index = IndexInfo.model_validate(backend.describe_index(), from_attributes=True)
-        return as_json(Health(model=backend.fingerprint, index=index, version=__version__))
+        """Whether the model and the indexes are loaded."""
+        indexes = backend.describe_indexes()
+        index = IndexInfo.model_validate(indexes[0], from_attributes=True)
+        names = [one.name for one in indexes]
+        return as_json(Health(model=backend.fingerprint, index=index, indexes=names, version=__version__))
 
     @get("/health/live", Alive)
     async def live() -> Response:
