@@ -181,7 +181,11 @@ class Retriever:
                 raise RequestError(f"vector: has {one.vector.size} numbers, and those of the index {dimension}.")
         if not asked:
             return []
-        own = own_rows(index, [one.question for one in asked]) if options.exclude_self else NONE_OWN * len(asked)
+        own = NONE_OWN * len(asked)
+        if options.exclude_self:
+            for one in asked:
+                check_own(one.question)
+            own = own_rows(index, [one.question for one in asked])
         scores_NK, rows_NK = index.search(
             np.stack([one.vector for one in asked]),
             num_wanted(options, own),
@@ -312,18 +316,22 @@ class Retriever:
 NONE_OWN = [np.empty(0, np.int64)]
 
 
-def own_rows(index: Index, questions: Sequence[Question]) -> list[NDArray[np.int64]]:
-    """Rows of the index that are each question itself.
+def check_own(question: Question) -> None:
+    """Refuse a question of which no row can be told to be the question itself.
 
     Raises:
-        RequestError: where that cannot be told.
+        RequestError: for a vector without a name.
     """
+    if question.vector is not None and question.name is None:
+        raise RequestError("a vector without a name cannot be left out of its answers (exclude_self).")
+
+
+def own_rows(index: Index, questions: Sequence[Question]) -> list[NDArray[np.int64]]:
+    """Rows of the index that are each question itself; none of one that cannot be told (``check_own``)."""
     keys: dict[str, list[tuple[int, Any]]] = {"accession": [], "sequence_hash": [], "text": []}
     for i, question in enumerate(questions):
         if question.accession is not None or question.name is not None:
             keys["accession"].append((i, question.accession or question.name))
-        elif question.vector is not None:
-            raise RequestError("a vector without a name cannot be left out of its answers (exclude_self).")
         if question.sequence is not None:
             keys["sequence_hash"].append((i, hash64(question.sequence)))
         if question.text is not None:

@@ -21,7 +21,7 @@ Embedding = list[float] | str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class Coverage:
     """What was searched of an index of which some shards cannot be reached."""
 
     missing_shards: list[int]
@@ -36,10 +36,10 @@ class Part:
 class PartialAnswer(Answer):
     """The answer of a part of the index; its percentiles are those of the whole."""
 
-    partial: Part
+    partial: Coverage
 
 
-for _kind in (Part, PartialAnswer):
+for _kind in (Coverage, PartialAnswer):
     _kind.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[union-attr]
 
 
@@ -119,7 +119,7 @@ class Answers(BaseModel):
 
 
 class IndexInfo(BaseModel):
-    """What the loaded index holds."""
+    """What an index holds."""
 
     content: Content
     count: int = Field(description="Rows that may answer.")
@@ -141,17 +141,20 @@ class NamedIndex(IndexInfo):
     )
 
 
-def describe_index(manifest: IndexManifest, written: datetime | None, *, num_shards: int | None = None) -> NamedIndex:
+def describe_index(
+    name: str, manifest: IndexManifest, written: datetime | None, *, num_shards: int | None = None
+) -> NamedIndex:
     """An index by its manifest.
 
     Args:
+        name: under which it is served.
         manifest: of the index.
         written: when the manifest was written, where that is known.
         num_shards: where it is shared out.
     """
     age = None if written is None else datetime.now(UTC) - written.astimezone(UTC)
     return NamedIndex(
-        name="default",
+        name=name,
         content=manifest.content,
         count=manifest.count,
         dimension=manifest.dimension,
@@ -166,9 +169,13 @@ def describe_index(manifest: IndexManifest, written: datetime | None, *, num_sha
 
 
 class IndexesResponse(BaseModel):
-    """The indexes that are loaded."""
+    """The indexes that answer."""
 
     indexes: list[NamedIndex]
+    refused: str | None = Field(
+        description="For what kind of error the last change of them was refused, so that the old ones answer; the "
+        "server's log has the reason. Null where it was not."
+    )
 
 
 class ModelInfo(BaseModel):
@@ -200,17 +207,19 @@ class Info(BaseModel):
 
     version: str = Field(description="Of this software.")
     model: ModelInfo
-    index: NamedIndex
+    index: NamedIndex = Field(description="The one that is asked where a request names none, or the first.")
+    indexes: list[str] = Field(description="The names of all.")
     limits: Limits
     policies: Policies
 
 
 class Health(BaseModel):
-    """Given when the model and the index are loaded."""
+    """Given when the model and the indexes are loaded."""
 
     status: Literal["ok"] = "ok"
     model: str = Field(description="Fingerprint of the model.")
-    index: IndexInfo
+    index: IndexInfo = Field(description="The one that is asked where a request names none, or the first.")
+    indexes: list[str] = Field(description="The names of all.")
     version: str = Field(description="Of this software.")
 
 

@@ -7,14 +7,13 @@ model    what was tokenised is embedded
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -25,13 +24,16 @@ from protclip.inputs import LongPolicy
 from protclip.manifest import read_manifest
 from protclip.questions import Answer, Asked, Options, Prepared, Question
 from protclip.retrieval import Retriever
-from serve import context
 from serve.answers import ModelInfo
 from serve.batching import Batcher
 from serve.calls import Call, answer
 from serve.loopback import keep_to_loopback
 from serve.metrics import Load, Metrics
+from serve.queues import SWITCH_S, deadline, each_alone_on_error
 from serve.settings import AppArgs
+
+if TYPE_CHECKING:
+    from protclip.embedding import ProtCLIP
 
 SHORT_LETTERS = 5_000
 """A request's questions of fewer letters are tokenised at once."""
@@ -45,48 +47,21 @@ WORK_OF_ONE_THREAD = 5e8
 """Weights times tokens of a batch that one thread computes: some 15 ms."""
 
 
-SWITCH_S = 0.0005
-"""How long a thread keeps Python's lock from another (decision 076)."""
+class Search(NamedTuple):
+    """How a question is answered, and from what: a request keeps the index with which it began."""
 
-One = TypeVar("One")
-Other = TypeVar("Other")
+    retriever: Retriever
+    options: Options
 
 
 class Encoder:
-    """The model. A replica that has an index too searches in it what it has embedded."""
+    """The model. A replica that has indexes too searches in them with what it has embedded."""
 
-    def __init__(self, args: AppArgs, fingerprint: str, dtype: Dtype, *indexes: str) -> None:
+    def __init__(self, args: AppArgs, fingerprint: str) -> None:
+        """Without the model; ``_load_model`` brings it."""
         self.args = args
         self.fingerprint = fingerprint
-        self.retriever = Retriever.load(
-            *indexes, checkpoint=args.checkpoint, device=args.torch_device, dtype=args.dtype or dtype
-        )
-        model = self.retriever.model
-        assert model is not None
-        if model.fingerprint != fingerprint:
-            raise CheckpointError(
-                f"{args.checkpoint}: is the model {model.fingerprint}, and was {fingerprint} when the application was "
-                "deployed; deploy again."
-            )
         self.metrics = Metrics()
-        self._model = self._model_info()
-        self._threads = args.threads or max(1, _num_cores() // args.max_replicas)
-        self._long: Batcher[Question, Prepared] = Batcher(
-            partial(each_alone_on_error, self.retriever.prepare),
-            max_batch_cost=LETTERS_AT_ONCE,
-            max_cost_before=4 * args.limits.max_body_bytes,
-            name="long",
-        )
-        self._embeddings: Batcher[tuple[Prepared, Options | None], Asked | Answer] = Batcher(
-            self._embed_batch,
-            max_batch_cost=args.tokens_per_batch or model.tokens_per_batch,
-            max_cost_before=args.max_waiting_tokens,
-            name="model",
-        )
-        # Torch gives up Python's lock at each step; by default the event loop would keep it from the next for 5 ms.
-        sys.setswitchinterval(SWITCH_S)
-        gc.collect()
-        gc.freeze()  # what was loaded stays, and need not be looked through
 
     async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
         """Texts, or sequences, as vectors.
@@ -119,9 +94,41 @@ class Encoder:
     def _queues(self) -> tuple[Batcher[Any, Any], ...]:
         return self._long, self._embeddings
 
-    def _model_info(self) -> ModelInfo:
-        model = self.retriever.model
-        assert model is not None
+    def _load_model(self, dtype: Dtype) -> ProtCLIP:
+        """The model, with its queues; in a number format unless the settings give another.
+
+        Raises:
+            CheckpointError: if it is damaged, or another than when the application was deployed.
+        """
+        from protclip.embedding import ProtCLIP
+
+        args = self.args
+        model = ProtCLIP.from_pretrained(args.checkpoint, device=args.torch_device, dtype=args.dtype or dtype)
+        if model.fingerprint != self.fingerprint:
+            raise CheckpointError(
+                f"{args.checkpoint}: is the model {model.fingerprint}, and was {self.fingerprint} when the "
+                "application was deployed; deploy again."
+            )
+        self._encoder = Retriever(model)
+        self._model = self._model_info(model)
+        self._threads = args.threads or max(1, _num_cores() // args.max_replicas)
+        self._long: Batcher[Question, Prepared] = Batcher(
+            partial(each_alone_on_error, self._encoder.prepare),
+            max_batch_cost=LETTERS_AT_ONCE,
+            max_cost_before=4 * args.limits.max_body_bytes,
+            name="long",
+        )
+        self._embeddings: Batcher[tuple[Prepared, Search | None], Asked | Answer] = Batcher(
+            self._embed_and_search,
+            max_batch_cost=args.tokens_per_batch or model.tokens_per_batch,
+            max_cost_before=args.max_waiting_tokens,
+            name="model",
+        )
+        # Torch gives up Python's lock at each step; by default the event loop would keep it from the next for 5 ms.
+        sys.setswitchinterval(SWITCH_S)
+        return model
+
+    def _model_info(self, model: ProtCLIP) -> ModelInfo:
         record = read_manifest(self.args.checkpoint, "checkpoint", verify=False, error=CheckpointError)
         return ModelInfo(
             fingerprint=self.fingerprint,
@@ -138,13 +145,13 @@ class Encoder:
     async def _prepare(self, questions: Sequence[Question]) -> list[Prepared]:
         letters = [1 + len(one.text or one.sequence or "") for one in questions]
         if sum(letters) <= SHORT_LETTERS:
-            return self.retriever.prepare(questions)
+            return self._encoder.prepare(questions)
         return await self._long.run(questions, letters, deadline=deadline())
 
-    async def _compute(self, prepared: Sequence[Prepared], options: Options | None) -> list[Asked | Answer]:
-        hits = 0 if options is None else options.offset + options.k
+    async def _compute(self, prepared: Sequence[Prepared], search: Search | None) -> list[Asked | Answer]:
+        hits = 0 if search is None else search.options.offset + search.options.k
         costs = [ITEM_TOKENS + one.num_tokens + hits // HITS_OF_TOKEN for one in prepared]
-        return await self._embeddings.run([(one, options) for one in prepared], costs, deadline=deadline())
+        return await self._embeddings.run([(one, search) for one in prepared], costs, deadline=deadline())
 
     async def _embed_windows(self, questions: Sequence[Question]) -> list[Asked]:
         """As ``ProtCLIP.embed_proteins(…, long="window-mean")``; each window is an item of its own."""
@@ -171,18 +178,18 @@ class Encoder:
             means.append(Asked(question=question, vector=vector, kind="protein", num_tokens=num_tokens))
         return means
 
-    def _embed_batch(self, items: Sequence[tuple[Prepared, Options | None]]) -> list[Asked | Answer | Exception]:
+    def _embed_and_search(self, items: Sequence[tuple[Prepared, Search | None]]) -> list[Asked | Answer | Exception]:
         began = time.monotonic()
         num_tokens = sum(one.num_tokens for one, _ in items)
         self._use_threads(num_tokens)
-        asked = self.retriever.forward([one for one, _ in items])
-        results = self._find(asked, [options for _, options in items])
+        asked = self._encoder.forward([one for one, _ in items])
+        results = self._find(asked, [search for _, search in items])
         self.metrics.count_batch(len(items), num_tokens, time.monotonic() - began)
         return results
 
-    def _find(self, asked: Sequence[Asked], options: Sequence[Options | None]) -> list[Asked | Answer | Exception]:
-        """What is made of what was embedded."""
-        del options
+    def _find(self, asked: Sequence[Asked], searches: Sequence[Search | None]) -> list[Asked | Answer | Exception]:
+        """What is made of what was embedded: here nothing, for there is no index."""
+        assert not any(searches)
         return list(asked)
 
     def _use_threads(self, num_tokens: int) -> None:
@@ -201,31 +208,17 @@ class EncoderReplica(Encoder):
 
     def __init__(self, args: AppArgs, fingerprint: str, dtype: Dtype) -> None:
         keep_to_loopback()
-        super().__init__(args, fingerprint, dtype)
+        super().__init__(args, fingerprint)
+        self._load_model(dtype)
 
     async def encode(self, call: Call, questions: Sequence[Question], long: LongPolicy) -> list[Asked] | Exception:
         """``embed`` for a gateway."""
-        return await answer(call, self.embed(questions, long=long))
+        return await answer(call, self.fingerprint, lambda: self.embed(questions, long=long))
 
     async def describe(self, call: Call) -> ModelInfo:
         """``describe_model`` for a gateway."""
         del call
         return self.describe_model()
-
-
-def each_alone_on_error(
-    function: Callable[[Sequence[One]], Sequence[Other]], items: Sequence[One]
-) -> list[Other | Exception]:
-    """The function of all items at once; where one of them is at fault, of each, so that it fails alone."""
-    try:
-        return list(function(items)) if items else []
-    except RequestError as error:
-        return [error] if len(items) == 1 else [one for item in items for one in each_alone_on_error(function, [item])]
-
-
-def deadline() -> float | None:
-    request = context.current.get()
-    return None if request is None else request.deadline
 
 
 def _num_cores() -> int:

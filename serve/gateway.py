@@ -20,14 +20,14 @@ from starlette.types import ASGIApp
 
 from protclip import files
 from protclip.errors import NotFoundError
-from protclip.index.index import merge
+from protclip.index.filters import Filter
+from protclip.index.index import merge, rows_of
 from protclip.index.manifest import IndexManifest
 from protclip.inputs import LongPolicy
 from protclip.manifest import FILE_NAME
 from protclip.questions import Answer, Asked, Options, Question, Row
-from protclip.retrieval import NONE_OWN, make_answers, num_wanted
-from serve import answers
-from serve.answers import ModelInfo, NamedIndex, PartialAnswer, describe_index
+from protclip.retrieval import NONE_OWN, check_own, make_answers, num_wanted
+from serve.answers import Coverage, ModelInfo, NamedIndex, PartialAnswer, describe_index
 from serve.api import make_api
 from serve.errors import UnavailableError
 from serve.guard import guard
@@ -35,8 +35,8 @@ from serve.keys import NO_KEYS
 from serve.loopback import keep_to_loopback
 from serve.metrics import CountRequests, Load, Metrics
 from serve.parts import Part, together
-from serve.settings import AppArgs
-from serve.shard import Found, How, Known, LookUp, Search
+from serve.settings import DEFAULT_INDEX, AppArgs
+from serve.shard import Found, How, Known, LookUp, Search, shard_holds
 
 
 class Gateway:
@@ -45,6 +45,7 @@ class Gateway:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
         args: AppArgs,
+        index: str,
         manifest: IndexManifest,
         segments: Sequence[range],
         encoder: DeploymentHandle[Any],
@@ -54,6 +55,7 @@ class Gateway:
 
         Args:
             args: the settings.
+            index: path or URL.
             manifest: of the whole index.
             segments: of each shard.
             encoder: the encoders.
@@ -64,10 +66,13 @@ class Gateway:
         self.fingerprint = manifest.model_fingerprint
         self.metrics = Metrics()
         self._manifest = manifest
-        self._written = files.modified(files.join(args.index, FILE_NAME))
+        self._written = files.modified(files.join(index, FILE_NAME))
         self._rows = [sum(manifest.segments[number].live for number in numbers) for numbers in segments]
-        self._encoder = Part("the encoder", encoder)
-        self._shards = [Part(f"shard {number}", handle) for number, handle in enumerate(shards)]
+        self._encoder = Part("the encoder", encoder, holds=self.fingerprint)
+        self._shards = [
+            Part(f"shard {number}", handle, holds=shard_holds(manifest.fingerprint, its))
+            for number, (handle, its) in enumerate(zip(shards, segments, strict=True))
+        ]
         self._model: ModelInfo = await self._encoder.call("describe")
         self._watches = [asyncio.create_task(part.watch()) for part in (self._encoder, *self._shards)]
         self.metrics.watch_replicas("encoder", partial(_num_up, self._encoder))
@@ -85,20 +90,27 @@ class Gateway:
         return asked
 
     async def search(
-        self, questions: Sequence[Question], options: Options, *, allow_partial: bool = False
+        self,
+        questions: Sequence[Question],
+        options: Options,
+        *,
+        index: str = DEFAULT_INDEX,
+        allow_partial: bool = False,
     ) -> list[Answer]:
         """The answer to each question.
 
         Raises:
+            NotFoundError: for an accession that the index does not hold, or another index.
             UnavailableError: where no encoder can be reached, or no shard, or one and partial answers are not allowed.
         """
+        _check_index(index)
         embedded, known = await together(
             self._embed([q for q in questions if q.text is not None or q.sequence is not None]),
             self._look_up(questions, options),
         )
         missing = {number for number, one in enumerate(known) if one is None}
         self._check_missing(missing, allow_partial)
-        vectors = self._vectors_of_accessions(questions, known, missing)
+        vectors = self._vectors_of_accessions(questions, options, known, missing)
         own = _own_rows(questions, known)
         left = iter(embedded)
         asked = [
@@ -111,7 +123,7 @@ class Gateway:
         ]
         how = How(
             k=num_wanted(options, own),
-            where=None if options.where is None else getattr(options.where, "text", None),
+            where=options.where.text if isinstance(options.where, Filter) else None,
             exact=options.exact,
             columns=None if options.columns is None else tuple(options.columns),
         )
@@ -123,21 +135,22 @@ class Gateway:
         whole = self._merged(asked, options, how.k, own, present)
         if not missing:
             return whole
-        part = answers.Part(
+        coverage = Coverage(
             missing_shards=sorted(missing),
             searched_rows=sum(rows for number, rows in enumerate(self._rows) if number not in missing),
             total_rows=self._manifest.count,
         )
         names = [field.name for field in fields(Answer)]
-        return [PartialAnswer(**{name: getattr(one, name) for name in names}, partial=part) for one in whole]
+        return [PartialAnswer(**{name: getattr(one, name) for name in names}, partial=coverage) for one in whole]
 
-    async def protein(self, accession: str) -> Row:
+    async def protein(self, accession: str, *, index: str = DEFAULT_INDEX) -> Row:
         """What the index knows of a protein.
 
         Raises:
-            NotFoundError: if it does not hold it.
+            NotFoundError: if it does not hold it, or for another index.
             UnavailableError: if that is not known, for a shard is missing.
         """
+        _check_index(index)
         found: list[list[Row] | None] = await self._ask_shards("row", accession)
         for rows in found:
             if rows:
@@ -149,9 +162,13 @@ class Gateway:
         """The model."""
         return self._model
 
-    def describe_index(self) -> NamedIndex:
+    def describe_indexes(self) -> list[NamedIndex]:
         """The index."""
-        return describe_index(self._manifest, self._written, num_shards=len(self._shards))
+        return [describe_index(DEFAULT_INDEX, self._manifest, self._written, num_shards=len(self._shards))]
+
+    def refused(self) -> str | None:
+        """Nothing: another index is another deployment."""
+        return None
 
     def load(self) -> Load:
         """What there is to do in encoders and shards at the latest look."""
@@ -202,13 +219,15 @@ class Gateway:
             )
 
     def _vectors_of_accessions(
-        self, questions: Sequence[Question], known: Sequence[Known | None], missing: set[int]
+        self, questions: Sequence[Question], options: Options, known: Sequence[Known | None], missing: set[int]
     ) -> list[NDArray[np.float32] | None]:
         vectors: list[NDArray[np.float32] | None] = [None] * len(questions)
         for one in known:
             if one is not None:
                 vectors = [new if new is not None else old for old, new in zip(vectors, one.vectors, strict=True)]
         for question, vector in zip(questions, vectors, strict=True):
+            if options.exclude_self:
+                check_own(question)
             if question.accession is not None and vector is None:
                 self._check_missing(missing, allow_partial=False)
                 raise NotFoundError(
@@ -241,8 +260,13 @@ class Gateway:
             own_places,
             scores_NK,
             places_NK,
-            lambda places, _: table.take(pa.array(places)).to_pylist(),
+            lambda places, _: rows_of(table.take(pa.array(places))),
         )
+
+
+def _check_index(name: str) -> None:
+    if name != DEFAULT_INDEX:
+        raise NotFoundError(f"index {name!r:.80}: is not served; there are {DEFAULT_INDEX!r}.")
 
 
 def _num_up(part: Part) -> int:

@@ -10,13 +10,13 @@ from ray.exceptions import ObjectLostError, RayActorError, TaskCancelledError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from serve.calls import this_call
+from serve.calls import OtherPartError, this_call
 from serve.errors import UnavailableError
 from serve.metrics import Load
 
 Result = TypeVar("Result")
 
-LOST = (RayActorError, ReplicaUnavailableError, ObjectLostError, TaskCancelledError)
+LOST = (RayActorError, ReplicaUnavailableError, ObjectLostError)
 """Raised by a call whose replica died, or its node."""
 MAX_TRIES = 2
 """Of a call: one that was under way in a dead replica is repeated once."""
@@ -42,8 +42,9 @@ class Part:
     It looks at them once a second. Without a replica a call fails at once, where Serve would have it wait for one.
     """
 
-    def __init__(self, name: str, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, name: str, handle: DeploymentHandle[Any], *, holds: str) -> None:
         self.name = name
+        self.holds = holds
         self.num_up: int | None = None
         """Replicas that answered the latest look; None before the first."""
         self.loads: list[Load] = []
@@ -54,7 +55,7 @@ class Part:
         """What a replica answers.
 
         Raises:
-            UnavailableError: without a replica, or where two died one after the other.
+            UnavailableError: without a replica, or where two died or held something else one after the other.
             ProtclipError, OverloadedError: that the replica gave back.
         """
         for _ in range(MAX_TRIES):
@@ -62,12 +63,16 @@ class Part:
                 await self.look()  # one may have come since
             if self.num_up == 0:
                 break
-            response = getattr(self._handle, method).remote(this_call(), *args)
+            response = getattr(self._handle, method).remote(this_call(self.holds), *args)
             self._under_way.add(response)
             try:
                 result = await response
             except DeploymentUnavailableError:
                 break
+            except TaskCancelledError:
+                if self.num_up:  # with the request itself, whose client has gone
+                    raise asyncio.CancelledError from None
+                continue
             except LOST:
                 continue
             except asyncio.CancelledError:
@@ -75,6 +80,8 @@ class Part:
                 raise
             finally:
                 self._under_way.discard(response)
+            if isinstance(result, OtherPartError):
+                continue
             if isinstance(result, Exception):
                 raise result
             return result

@@ -8,7 +8,6 @@ Two queues (``serve.batching``), each with a thread of its own:
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,17 +22,14 @@ from protclip.index.index import Index
 from protclip.index.manifest import read_index_manifest
 from protclip.questions import Question, Row
 from protclip.retrieval import own_rows
-from serve.batching import Batcher
+from serve.batching import Batcher, Item, Result
 from serve.calls import Call, answer
-from serve.encoder import SWITCH_S, deadline
 from serve.loopback import keep_to_loopback
 from serve.metrics import Load
+from serve.queues import MAX_SCANS, SCANS_AT_ONCE, SWITCH_S, deadline, scan_cost
 
 MAX_QUESTIONS, QUESTIONS_AT_ONCE = 10_000, 64
 """Questions that may wait for the graphs, and those that are searched for together."""
-MAX_SCANS, SCANS_AT_ONCE = 1_000, 32
-"""As of a replica that holds the whole index."""
-LETTERS_OF_SCAN = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +80,11 @@ class Known:
     """Rows of the shard that are the question itself, where they are to be left out."""
 
 
+def shard_holds(fingerprint: str, segments: range) -> str:
+    """Segments of an index, in one word."""
+    return f"{fingerprint}[{segments.start}:{segments.stop}]"
+
+
 class Shard:
     """Some segments of the index."""
 
@@ -104,31 +105,29 @@ class Shard:
                 f"{index}: is the index {found}, and was {fingerprint} when the application was deployed; deploy again."
             )
         self.index = Index.load(index, segments=segments)
+        self._holds = shard_holds(fingerprint, segments)
         self._graphs: Batcher[Search, Found] = Batcher(
             self._search, max_batch_cost=QUESTIONS_AT_ONCE, max_cost_before=MAX_QUESTIONS, name="graphs"
         )
-        self._scans: Batcher[Search | LookUp | str, Any] = Batcher(
+        self._scans: Batcher[Any, Any] = Batcher(
             self._scan, max_batch_cost=SCANS_AT_ONCE, max_cost_before=MAX_SCANS, name="scans"
         )
         sys.setswitchinterval(SWITCH_S)
-        gc.collect()
-        gc.freeze()
 
     async def search(self, call: Call, search: Search) -> Found | Exception:
         """The nearest rows to each question."""
-        how = search.how
-        cost = len(search.vectors_ND)
+        num_questions, how = len(search.vectors_ND), search.how
         if how.where is None and not how.exact:
-            return await answer(call, self._run(self._graphs, search, cost))
-        return await answer(call, self._run(self._scans, search, cost + len(how.where or "") // LETTERS_OF_SCAN))
+            return await self._answer(call, self._graphs, search, num_questions)
+        return await self._answer(call, self._scans, search, scan_cost(num_questions, how.where))
 
     async def look_up(self, call: Call, look_up: LookUp) -> Known | Exception:
         """What is known of questions."""
-        return await answer(call, self._run(self._scans, look_up, len(look_up.questions)))
+        return await self._answer(call, self._scans, look_up, len(look_up.questions))
 
     async def row(self, call: Call, accession: str) -> list[Row] | Exception:
-        """The first row of an accession; none where another shard has it."""
-        return await answer(call, self._run(self._scans, accession, 1))
+        """The row of an accession; none where another shard has it."""
+        return await self._answer(call, self._scans, accession, 1)
 
     def load(self) -> Load:
         """What there is to do at this moment."""
@@ -137,9 +136,12 @@ class Shard:
         oldest_s = max(self._graphs.running_s(), self._scans.running_s())
         return Load(num_items=items + scans, num_tokens=cost + cost_of_scans, batch_s=oldest_s)
 
-    async def _run(self, queue: Batcher[Any, Any], item: Any, cost: int) -> Any:
-        (done,) = await queue.run([item], [cost], deadline=deadline())
-        return done
+    async def _answer(self, call: Call, queue: Batcher[Item, Result], item: Item, cost: int) -> Result | Exception:
+        async def work() -> Result:
+            (done,) = await queue.run([item], [cost], deadline=deadline())
+            return done
+
+        return await answer(call, self._holds, work)
 
     def _search(self, searches: Sequence[Search]) -> list[Found | Exception]:
         """Those that ask in the same way together."""

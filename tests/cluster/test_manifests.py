@@ -193,7 +193,7 @@ def test_the_job_runs_a_ready_config_that_its_machines_can_hold() -> None:
 def test_the_service_has_a_machine_with_the_memory_for_each_replica_of_a_shard() -> None:
     (application,) = yaml.safe_load(manifest("rayservice-shards.yaml")["spec"]["serveConfigV2"])["applications"]
     args = AppArgs.model_validate(application["args"])
-    assert files.is_url(args.index) and files.is_url(args.checkpoint) and args.sharding is not None
+    assert args.sharding is not None and files.is_url(args.sharding.index) and files.is_url(args.checkpoint)
     (group,) = cluster("rayservice-shards.yaml")["workerGroupSpecs"]
     assert group["replicas"] == args.sharding.num_shards * args.sharding.num_replicas
     assert args.sharding.max_replicas_per_node == 1

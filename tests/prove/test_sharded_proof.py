@@ -57,11 +57,10 @@ def args(tmp_path_factory: pytest.TempPathFactory) -> AppArgs:
     )
     build_index(read_embeddings(embeddings), str(folder / "index"), IndexConfig(shard_rows=ROWS))
     return AppArgs(
-        index=str(folder / "index"),
         checkpoint=str(folder / "checkpoint"),
         keys="none",
         num_replicas=2,
-        sharding=Sharding(num_shards=3, num_replicas=2),
+        sharding=Sharding(index=str(folder / "index"), num_shards=3, num_replicas=2),
     )
 
 
@@ -71,13 +70,14 @@ def urls(ray_cluster: None, args: AppArgs) -> Iterator[tuple[str, str]]:  # noqa
     from ray import serve
     from ray.serve.config import HTTPOptions
 
-    from serve.app import build_app
+    from serve.app import application, build_app
 
+    assert args.sharding is not None
     port = free_port()
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
-    whole = args.model_copy(update={"sharding": None, "num_replicas": 1})
-    for name, its in (("whole", whole), ("sharded", args)):
-        serve.run(build_app(its), name=name, route_prefix=f"/{name}")
+    whole = application(args.model_copy(update={"num_replicas": 1}), {"default": args.sharding.index})
+    for name, its in (("whole", whole), ("sharded", build_app(args))):
+        serve.run(its, name=name, route_prefix=f"/{name}")
     yield f"http://127.0.0.1:{port}/whole", f"http://127.0.0.1:{port}/sharded"
     serve.shutdown()
 
@@ -196,4 +196,6 @@ def test_answers_are_those_of_the_whole_index_while_replicas_die(args: AppArgs, 
 
 def hide_shard(args: AppArgs) -> Path:
     """Move a file of the second shard away, so that none of its replicas starts."""
-    return Path(args.index, "segment-00001.hnsw").rename(Path(args.index, "segment-00001.hidden"))
+    assert args.sharding is not None
+    graph = Path(args.sharding.index, "segment-00001.hnsw")
+    return graph.rename(graph.with_suffix(".hidden"))

@@ -39,8 +39,10 @@ def servers(folders, tmp_path_factory) -> Iterator[tuple[Any, Replica]]:
     index = write_protein_index(
         tmp_path_factory.mktemp("shards"), folders.model, sequences, config=IndexConfig(shard_rows=15)
     )
-    args = folders.args.model_copy(update={"index": index, "sharding": Sharding(num_shards=3)})
-    yield serve.run(build_app(args), _local_testing_mode=True), Replica(args, folders.model.fingerprint, "float32")
+    args = folders.args.model_copy(update={"sharding": Sharding(index=index, num_shards=3)})
+    replica = Replica(args, folders.model.fingerprint)
+    asyncio.run(replica.reconfigure({"indexes": {"default": index}}))
+    yield serve.run(build_app(args), _local_testing_mode=True), replica
     patch.undo()
 
 

@@ -29,9 +29,11 @@ def sharded(server, tmp_path_factory) -> Any:
 
     folder = tmp_path_factory.mktemp("sharded")
     index = write_protein_index(folder, server.model, server.sequences, config=IndexConfig(shard_rows=15))
-    args = server.args.model_copy(update={"index": index, "sharding": Sharding(num_shards=2, num_replicas=2)})
+    args = server.args.model_copy(update={"sharding": Sharding(index=index, num_shards=2, num_replicas=2)})
     serve.run(build_app(args), name="sharded", route_prefix="/sharded")
-    yield type(server)(model=server.model, sequences=server.sequences, args=args, url=f"{server.url}/sharded")
+    yield type(server)(
+        model=server.model, sequences=server.sequences, index=index, args=args, url=f"{server.url}/sharded"
+    )
     serve.delete("sharded")
 
 
@@ -40,6 +42,7 @@ def test_the_routes_answer_as_those_of_a_whole_index(server, sharded):
         ("/v1/search", SEARCH),
         ("/v1/search", {"text": "kinase", "filter": "length >"}),
         ("/v1/search", {"accession": "nobody"}),
+        ("/v1/search", {"text": "kinase", "index": "other"}),
         ("/v1/embed", {"proteins": server.sequences[:5], "long": "window-mean"}),
         ("/v1/embed", {"proteins": ["ACD" * 30], "long": "error"}),
         ("/v1/score", {"sequences": server.sequences[:1], "texts": ["kinase"]}),
@@ -77,7 +80,7 @@ def test_a_dead_replica_fails_no_request(sharded):
 
 def test_without_a_shard_answers_are_those_of_the_others_or_refused(sharded):
     whole = sharded.post("/v1/search", SEARCH).json()["answers"]
-    graph = Path(sharded.args.index) / "segment-00003.hnsw"
+    graph = Path(sharded.index) / "segment-00003.hnsw"
     graph.rename(hidden := graph.with_suffix(".hidden"))  # no replica of the second shard starts any more
     for process in replicas("sharded", "Shard-1"):
         process.kill()
