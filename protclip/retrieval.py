@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from protclip.embedding import ProtCLIP
+    from protclip.explanation import Steps
 
 
 class Retriever:
@@ -282,23 +283,19 @@ class Retriever:
         Raises:
             RequestError: for a sequence or text that cannot be embedded, or a window or stride that cannot be.
         """
-        from protclip.explanation import WINDOW, has_prototypes, occlusion, segments
+        steps = self.explain_in_steps(sequence, text, accession=accession, window=window, stride=stride)
+        return steps.answer(steps.text_side(), steps.embed())
+
+    def explain_in_steps(
+        self, sequence: str, text: str, *, accession: str | None = None, window: int | None = None, stride: int = 1
+    ) -> Steps:
+        """What ``explain`` does, for a server that does other things in between; arguments and errors as there."""
+        from protclip.explanation import WINDOW, Steps, occlusion_passes
 
         model = self._model()
         residues = checked_residues(sequence, "sequence")
-        window = WINDOW if window is None else window
-        occlusion_R = occlusion(model, residues, [text], window=window, stride=stride)[0]
-        return Explanation(
-            model=model.fingerprint,
-            accession=accession,
-            text=text,
-            residues=residues[: len(occlusion_R)],
-            length=len(residues),
-            window=window,
-            stride=stride,
-            occlusion=occlusion_R.tolist(),
-            segments=segments(model, residues, [text])[0].tolist() if has_prototypes(model) else None,
-        )
+        passes = occlusion_passes(model, residues, window=WINDOW if window is None else window, stride=stride)
+        return Steps(model=model, sequence=residues, text=text, accession=accession, passes=passes)
 
     def _model(self) -> ProtCLIP:
         if self.model is not None:

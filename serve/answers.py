@@ -87,6 +87,21 @@ class ClassifyResponse(BaseModel):
     )
 
 
+class ExplainResponse(BaseModel):
+    """What each residue of a protein has to do with a text."""
+
+    model: str = Field(description="Fingerprint of the model.")
+    accession: str | None = Field(description="As it was asked.")
+    text: str
+    residues: str = Field(description="Those that the model sees; the numbers are theirs.")
+    length: int = Field(description="Residues of the whole protein.")
+    window: int = Field(description="Residues masked together.")
+    stride: int = Field(description="Residues from one window to the next, as it was used.")
+    stride_grew: bool = Field(description="Whether that is more than was asked, for all to be computed in time.")
+    occlusion: list[float] = Field(description="Drop of the cosine when the residues round this one are masked.")
+    segments: list[float] | None = Field(description="Weight in PDA's segment; null of a model without PDA.")
+
+
 class Answers(BaseModel):
     """The answers to several questions, in their order."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from starlette._utils import get_route_path
 from starlette.types import Receive, Scope, Send
 
 from protclip.inputs import LongPolicy
-from protclip.questions import Answer, Asked, Options, Question, Row
+from protclip.questions import Answer, Asked, Explanation, Options, Question, Row
 from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
 from serve.answers import (
@@ -30,6 +30,7 @@ from serve.answers import (
     ClassifyResponse,
     EmbeddingsResponse,
     EmbedResponse,
+    ExplainResponse,
     Health,
     IndexesResponse,
     IndexInfo,
@@ -52,6 +53,7 @@ from serve.requests import (
     ClassifyRequest,
     EmbeddingsRequest,
     EmbedRequest,
+    ExplainRequest,
     ScoreRequest,
     SearchRequest,
 )
@@ -72,6 +74,11 @@ class Backend(Protocol):
 
     async def search(self, questions: Sequence[Question], options: Options) -> list[Answer]:
         """The answer to each question."""
+
+    async def explain(
+        self, text: str, *, sequence: str | None, accession: str | None, window: int | None, stride: int
+    ) -> Explanation:
+        """What each residue has to do with a text; raises NotFoundError for an accession of unknown sequence."""
 
     async def protein(self, accession: str) -> Row:
         """What the index knows of a protein; raises NotFoundError for one that it does not hold."""
@@ -244,6 +251,19 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
         protein_ND, text_TD = await sides(request)
         logits_NT = backend.describe_model().scale * (protein_ND @ text_TD.T)
         return as_json({"model": backend.fingerprint, "probabilities": softmax(logits_NT).tolist()})
+
+    @post("/v1/explain", ExplainRequest, ExplainResponse)
+    async def explain(request: ExplainRequest) -> Response:
+        """Which residues of a protein make it match a text, by occlusion and PDA's segment."""
+        request.check(limits)
+        found = await backend.explain(
+            request.text,
+            sequence=request.sequence,
+            accession=request.accession,
+            window=request.window,
+            stride=request.stride,
+        )
+        return as_json({**asdict(found), "stride_grew": found.stride > request.stride})
 
     async def sides(request: ScoreRequest | ClassifyRequest) -> tuple[Any, Any]:
         asked = await backend.embed(request.questions(limits))

@@ -31,12 +31,13 @@ from protclip.index.embeddings import Dtype
 from protclip.index.filters import Filter
 from protclip.inputs import LongPolicy
 from protclip.manifest import FILE_NAME, read_manifest
-from protclip.questions import Answer, Asked, Options, Prepared, Question, Row
+from protclip.questions import Answer, Asked, Explanation, Options, Prepared, Question, Row
 from protclip.retrieval import Retriever
 from serve import context
 from serve.answers import ModelInfo, NamedIndex
 from serve.api import make_api
 from serve.batching import Batcher
+from serve.explaining import Explainer
 from serve.guard import guard
 from serve.keys import NO_KEYS
 from serve.loopback import keep_to_loopback
@@ -102,6 +103,12 @@ class Replica:
         self._scans: Batcher[tuple[Sequence[Question | Asked | str], Options | None], list[Answer | Row]] = Batcher(
             self._scan, max_batch_cost=SCANS_AT_ONCE, max_cost_before=MAX_SCANS, name="scans"
         )
+        self._explainer = Explainer(
+            self.retriever,
+            explain_s=args.limits.explain_s,
+            is_busy=lambda: self._embeddings.running_s() > 0,
+            use_threads=self._use_threads,
+        )
         # Torch gives up Python's lock at each step; by default the event loop would keep it from the next for 5 ms.
         sys.setswitchinterval(SWITCH_S)
         gc.collect()
@@ -141,6 +148,21 @@ class Replica:
         if places := [i for i, one in found.items() if not isinstance(one, Answer)]:
             found |= zip(places, await self._run_scans([found[i] for i in places], options), strict=True)
         return [found[i] for i in range(len(questions))]
+
+    async def explain(
+        self, text: str, *, sequence: str | None, accession: str | None, window: int | None, stride: int
+    ) -> Explanation:
+        """What each residue has to do with a text.
+
+        Raises:
+            RequestError: for a window that cannot be, or an accession, since no sequences are known.
+            OverloadedError: where too many explanations are under way.
+        """
+        if sequence is None:
+            raise RequestError(f"accession {accession!r:.80}: this server knows no sequences; give 'sequence' instead.")
+        return await self._explainer.explain(
+            sequence, text, accession=accession, window=window, stride=stride, deadline=_deadline()
+        )
 
     async def protein(self, accession: str) -> Row:
         """What the index knows of a protein.

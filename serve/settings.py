@@ -40,6 +40,8 @@ class Limits(BaseModel):
     """Characters of a text."""
     max_filter_length: int = Field(default=2_000, ge=1)
     """Characters of a filter: each of its conditions is a pass over all rows."""
+    explain_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    """Seconds in which an explanation is computed, alone: its stride grows until it is."""
     max_k: int = Field(default=1_000, ge=1)
     """Answers to a request: to all of its questions, those that ``offset`` leaves out among them."""
 
