@@ -256,8 +256,12 @@ class Retriever:
         model = self._model()
         return softmax(model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)))
 
-    def row(self, accession: str) -> Row:
+    def row(self, accession: str, columns: Sequence[str] | None = None) -> Row:
         """What the index knows of a protein.
+
+        Args:
+            accession: of the protein.
+            columns: as of ``Index.rows``.
 
         Raises:
             NotFoundError: if the index does not hold it.
@@ -265,7 +269,7 @@ class Retriever:
         for index in self.indexes.values():
             rows, _ = index.find("accession", [accession])
             if len(rows):
-                return cast(Row, index.rows(rows[:1])[0])
+                return cast(Row, index.rows(rows[:1], columns)[0])
         raise NotFoundError(f"accession {accession!r:.80}: the index does not hold it.")
 
     def explain(

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from protclip.index.embeddings import Content, Dtype
-from protclip.questions import Answer, Hit, Row
+from protclip.questions import Answer, Hit, Protein, Row
 from serve.settings import Limits
 
 _WITH_DOCSTRINGS = ConfigDict(use_attribute_docstrings=True)
-Row.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
+Row.__pydantic_config__ = Protein.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
 Hit.__pydantic_config__ = Answer.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
 
 Embedding = list[float] | str

@@ -21,7 +21,7 @@ from starlette._utils import get_route_path
 from starlette.types import Receive, Scope, Send
 
 from protclip.inputs import LongPolicy
-from protclip.questions import Answer, Asked, Explanation, Options, Question, Row
+from protclip.questions import Answer, Asked, Explanation, Options, Protein, Question
 from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
 from serve.answers import (
@@ -80,8 +80,8 @@ class Backend(Protocol):
     ) -> Explanation:
         """What each residue has to do with a text; raises NotFoundError for an accession of unknown sequence."""
 
-    async def protein(self, accession: str) -> Row:
-        """What the index knows of a protein; raises NotFoundError for one that it does not hold."""
+    async def protein(self, accession: str) -> Protein:
+        """What the index knows of a protein, and its sequence; raises NotFoundError for one that it does not hold."""
 
     def describe_model(self) -> ModelInfo:
         """The model, at once."""
@@ -288,9 +288,9 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
             )
         )
 
-    @get("/v1/proteins/{accession}", Row, 404, 422, *OF_ANY)
+    @get("/v1/proteins/{accession}", Protein, 404, 422, *OF_ANY)
     async def protein(accession: Annotated[str, Path(max_length=MAX_NAME_LENGTH)]) -> Response:
-        """What the index knows of a protein."""
+        """What the index knows of a protein, and its sequence where the server has it."""
         return as_json(await backend.protein(accession))
 
     @get("/v1/indexes", IndexesResponse, *OF_ANY)
@@ -343,7 +343,7 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
         return Response(backend.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def as_json(content: BaseModel | Answer | dict[str, Any] | Row) -> Response:
+def as_json(content: BaseModel | Answer | dict[str, Any] | Protein) -> Response:
     """An answer."""
     return Response(to_json(content), media_type="application/json")
 

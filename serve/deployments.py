@@ -10,6 +10,7 @@ Three queues (``serve.batching``), each with a thread of its own, so that what t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import sys
@@ -26,12 +27,12 @@ from starlette.types import ASGIApp
 
 from protclip import files
 from protclip.data.windows import window_starts, window_weights
-from protclip.errors import CheckpointError, RequestError
-from protclip.index.embeddings import Dtype
+from protclip.errors import CheckpointError, NotFoundError, RequestError
+from protclip.index.embeddings import METADATA, Dtype
 from protclip.index.filters import Filter
 from protclip.inputs import LongPolicy
 from protclip.manifest import FILE_NAME, read_manifest
-from protclip.questions import Answer, Asked, Explanation, Options, Prepared, Question, Row
+from protclip.questions import Answer, Asked, Explanation, Options, Prepared, Protein, Question, Row
 from protclip.retrieval import Retriever
 from serve import context
 from serve.answers import ModelInfo, NamedIndex
@@ -42,6 +43,7 @@ from serve.guard import guard
 from serve.keys import NO_KEYS
 from serve.loopback import keep_to_loopback
 from serve.metrics import CountRequests, Load, Metrics
+from serve.sequences import load_sequences
 from serve.settings import AppArgs
 
 SHORT_LETTERS = 5_000
@@ -83,6 +85,7 @@ class Replica:
                 f"{args.checkpoint}: is the model {model.fingerprint}, and was {fingerprint} when the application was "
                 "deployed; deploy again."
             )
+        self._sequences = None if args.sequences is None else load_sequences(args.sequences)
         self.metrics = Metrics()
         self._written = files.modified(files.join(args.index, FILE_NAME))
         self._model = self._model_info()
@@ -155,23 +158,34 @@ class Replica:
         """What each residue has to do with a text.
 
         Raises:
-            RequestError: for a window that cannot be, or an accession, since no sequences are known.
+            RequestError: for a window that cannot be, or for an accession where there are no sequences.
+            NotFoundError: for an accession that the index or the sequences lack, or have of another release.
             OverloadedError: where too many explanations are under way.
         """
         if sequence is None:
-            raise RequestError(f"accession {accession!r:.80}: this server knows no sequences; give 'sequence' instead.")
+            assert accession is not None
+            if self._sequences is None:
+                raise RequestError(
+                    f"accession {accession!r:.80}: this server was started without sequences; give 'sequence' instead."
+                )
+            sequence = self._sequences.find(accession, (await self._row(accession)).get("sequence_hash"))
         return await self._explainer.explain(
             sequence, text, accession=accession, window=window, stride=stride, deadline=_deadline()
         )
 
-    async def protein(self, accession: str) -> Row:
-        """What the index knows of a protein.
+    async def protein(self, accession: str) -> Protein:
+        """What the index knows of a protein, and its sequence.
 
         Raises:
-            NotFoundError: if it does not hold it.
+            NotFoundError: if the index does not hold it.
         """
-        (row,) = await self._run_scans([accession], None)
-        return cast(Row, row)
+        row = await self._row(accession)
+        row["sequence"] = None
+        if self._sequences is not None:
+            with contextlib.suppress(NotFoundError):
+                row["sequence"] = self._sequences.find(accession, row["sequence_hash"])
+        del row["sequence_hash"]
+        return cast(Protein, row)
 
     def describe_model(self) -> ModelInfo:
         """The model."""
@@ -233,6 +247,11 @@ class Replica:
         cost = len(asked) + letters // LETTERS_OF_SCAN
         (done,) = await self._scans.run([(asked, options)], [cost], deadline=_deadline())
         return done
+
+    async def _row(self, accession: str) -> dict[str, Any]:
+        """What the index knows of a protein, the hash of its sequence too; raises NotFoundError."""
+        (row,) = await self._run_scans([accession], None)
+        return cast(dict[str, Any], row)
 
     async def _embed_windows(self, questions: Sequence[Question]) -> list[Asked]:
         """As ``ProtCLIP.embed_proteins(…, long="window-mean")``; each window is an item of its own."""
@@ -301,7 +320,7 @@ class Replica:
         return [next((one for one in its if isinstance(one, Exception)), its) for its in requests]
 
     def _rows(self, accessions: Sequence[str]) -> list[Row]:
-        return [self.retriever.row(accession) for accession in accessions]
+        return [self.retriever.row(accession, METADATA.names) for accession in accessions]
 
     def _use_threads(self, num_tokens: int) -> None:
         """Ray has set one for torch, for a share of a processor.

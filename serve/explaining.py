@@ -98,7 +98,7 @@ class Explainer:
             chunks = [partial(self._embed, steps, start, min(start + at_once, len(steps.passes))) for start in starts]
             costs = [num_tokens * (chunk.args[2] - chunk.args[1]) for chunk in chunks]
             text_side, *chunks_PD = await self._queue.run(
-                [steps.text_side, *chunks], [2 * num_tokens, *costs], deadline=deadline
+                [partial(self._text_side, steps), *chunks], [2 * num_tokens, *costs], deadline=deadline
             )
             return steps.answer(text_side, np.concatenate(chunks_PD))
         finally:
@@ -113,11 +113,16 @@ class Explainer:
         affordable = seconds / self._under_way * self._seen_tokens / self._seen_s / len(passes.ids_L)
         return max(passes.stride, math.ceil(passes.num_residues / max(1.0, affordable - 1)))
 
+    def _text_side(self, steps: Steps) -> Any:
+        self._use_threads(len(steps.passes.ids_L))
+        return steps.text_side()
+
     def _compute(self, items: Sequence[Callable[[], Any]]) -> list[Any]:
         return [item() for item in items]
 
     def _measure(self, steps: Steps) -> None:
         """A pass for what is done once, and one that is timed."""
+        self._use_threads(len(steps.passes.ids_L))
         steps.embed(0, 1)
         self._embed(steps, 0, 1)
 

@@ -138,7 +138,10 @@ ANSWERS: Mapping[str, Any] = {
         "occlusion": [0.01, 0.12, -0.02],
         "segments": None,
     },
-    "/v1/proteins/{accession}": {name: _HIT[name] for name in _HIT if name not in ("rank", "score", "percentile")},
+    "/v1/proteins/{accession}": {
+        **{name: _HIT[name] for name in _HIT if name not in ("rank", "score", "percentile")},
+        "sequence": _PROTEIN,
+    },
     "/v1/indexes": {"indexes": [_NAMED_INDEX]},
     "/info": {
         "version": "0.1.0",

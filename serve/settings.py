@@ -11,6 +11,7 @@ from protclip.errors import ConfigError
 from protclip.index.embeddings import Dtype
 from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
 from serve.keys import NO_FILES, read_keys
+from serve.sequences import check_sequences
 
 
 class Limits(BaseModel):
@@ -75,6 +76,9 @@ class AppArgs(BaseModel):
     keys: str = Field(min_length=1)
     """Who may ask: the absolute path or URL of a file of keys, ``environment`` for the variable PROTCLIP_KEYS of each
     replica, or ``none`` for everybody who reaches the server."""
+    sequences: str | None = Field(default=None, min_length=1)
+    """Where the sequences of the index's proteins are, to explain them by accession: absolute path, glob or URL of
+    FASTA or files of UniProtKB, plain or .gz, or a folder of pairs. None: they are explained by sequence alone."""
     limits: Limits = Limits()
     allowed_hosts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Names, beside those of the loopback, that a Host header may have where the server listens on the loopback."""
@@ -131,7 +135,7 @@ def check_args(args: AppArgs, *, verify: bool = False) -> IndexManifest:
 
     Raises:
         ConfigError: for a relative path, or keys that cannot be read.
-        CheckpointError, DataError: if the checkpoint or the index is unfinished or damaged.
+        CheckpointError, DataError: if the checkpoint or the index is unfinished or damaged, or there are no sequences.
         IndexMismatchError: if another model made the index.
     """
     paths = {"index": args.index, "checkpoint": args.checkpoint}
@@ -143,6 +147,8 @@ def check_args(args: AppArgs, *, verify: bool = False) -> IndexManifest:
         if not files.is_absolute(path):
             raise ConfigError(f"{name} {path!r} is relative, and replicas run in other folders; give an absolute path.")
     read_keys(args.keys)
+    if args.sequences is not None:
+        check_sequences(args.sequences)
     fingerprint = read_checkpoint_fingerprint(args.checkpoint, verify=verify)
     manifest = read_index_manifest(args.index, verify=verify)
     manifest.check_model(fingerprint, args.index)

@@ -3,26 +3,188 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 
+from protclip.embedding import ProtCLIP
+from protclip.questions import Explanation, Options, Question
+from serve import context
 from serve.deployments import Replica
+from serve.errors import DeadlineError, OverloadedError
+from serve.explaining import MAX_UNDER_WAY
 
 pytestmark = pytest.mark.unit
 
+LONGEST = "MKTAYIAKQR" * 7
+SEEN = 62  # residues that the tiny model sees
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture
 def replica(folders: Any) -> Replica:
+    """One that has measured nothing."""
     return Replica(folders.args, folders.model.fingerprint, "float32")
+
+
+def explain(replica: Replica, sequence: str = LONGEST, **options: Any) -> Any:
+    return replica.explain(
+        "kinase", **{"sequence": sequence, "accession": None, "window": None, "stride": 1, **options}
+    )
 
 
 @pytest.mark.parametrize(("window", "stride"), [(None, 1), (5, 3), (11, 1000)])
 def test_an_explanation_is_that_of_the_retriever(replica, folders, window, stride):
-    sequence = folders.sequences[4]
-    found = asyncio.run(replica.explain("kinase", sequence=sequence, accession=None, window=window, stride=stride))
-    wanted = replica.retriever.explain(sequence, "kinase", window=window, stride=stride)
+    for sequence in (folders.sequences[4], LONGEST, "M"):
+        found = asyncio.run(explain(replica, sequence, window=window, stride=stride))
+        wanted = replica.retriever.explain(sequence, "kinase", window=window, stride=stride)
+        np.testing.assert_allclose(found.occlusion, wanted.occlusion, atol=1e-6)
+        assert {**asdict(found), "occlusion": 0} == {**asdict(wanted), "occlusion": 0}
+
+
+class Passes:
+    """Counts the passes of proteins, and lets each take some time, or wait for an event."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0) -> None:
+        self.chunks: list[int] = []
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        forward = ProtCLIP.forward_proteins
+
+        def slow(model: ProtCLIP, ids: Any) -> np.ndarray:
+            self.chunks.append(len(ids))
+            assert self.may_go_on.wait(10)
+            time.sleep(seconds * len(ids))
+            return forward(model, ids)
+
+        monkeypatch.setattr(ProtCLIP, "forward_proteins", slow)
+
+
+def test_the_stride_grows_until_all_is_computed_in_time(folders, monkeypatch):
+    Passes(monkeypatch, seconds=0.02)
+    limits = folders.args.limits.model_copy(update={"explain_s": 0.2})
+    replica = Replica(folders.args.model_copy(update={"limits": limits}), folders.model.fingerprint, "float32")
+    found: Explanation = asyncio.run(explain(replica))
+    # 0.2 s are at most ten passes, one of them of the whole protein.
+    assert SEEN / 9 < found.stride <= SEEN
+    wanted = replica.retriever.explain(LONGEST, "kinase", stride=found.stride)
     np.testing.assert_allclose(found.occlusion, wanted.occlusion, atol=1e-6)
-    assert {**asdict(found), "occlusion": 0} == {**asdict(wanted), "occlusion": 0}
+    # What is asked with a larger one keeps it.
+    assert asyncio.run(explain(replica, stride=SEEN - 1)).stride == SEEN - 1
+
+
+def test_what_is_under_way_shares_the_time(folders, monkeypatch):
+    Passes(monkeypatch, seconds=0.002)
+    limits = folders.args.limits.model_copy(update={"explain_s": 0.3})
+    replica = Replica(folders.args.model_copy(update={"limits": limits}), folders.model.fingerprint, "float32")
+
+    async def scenario() -> list[Explanation]:
+        await explain(replica, stride=SEEN)  # measures
+        return await asyncio.gather(*(explain(replica) for _ in range(3)))
+
+    strides = [found.stride for found in asyncio.run(scenario())]
+    assert strides[0] < strides[-1]
+
+
+def until(condition: Callable[[], bool]) -> Any:
+    async def wait() -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    return wait()
+
+
+def test_one_whose_client_has_gone_goes_no_further(replica, monkeypatch):
+    passes = Passes(monkeypatch, seconds=0.005)
+
+    async def scenario() -> None:
+        await explain(replica, stride=SEEN)
+        passes.chunks.clear()
+        task = asyncio.create_task(explain(replica))
+        await until(lambda: len(passes.chunks) > 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: not replica._explainer._queue.running_s())
+
+    asyncio.run(scenario())
+    assert 2 < sum(passes.chunks) < SEEN / 2
+
+
+def test_one_whose_time_is_over_goes_no_further(replica, monkeypatch):
+    passes = Passes(monkeypatch)
+
+    async def scenario() -> None:
+        await explain(replica, stride=SEEN)
+        passes.may_go_on.clear()
+        passes.chunks.clear()
+        context.current.set(context.RequestContext(request_id="r", deadline=time.monotonic() + 0.2))
+        with pytest.raises(DeadlineError):
+            await explain(replica)
+        passes.may_go_on.set()
+        await until(lambda: not replica._explainer._queue.running_s())
+
+    asyncio.run(scenario())
+    assert len(passes.chunks) == 1
+
+
+@pytest.mark.parametrize("number", [MAX_UNDER_WAY - 1, MAX_UNDER_WAY, MAX_UNDER_WAY + 1])
+def test_a_few_are_under_way_and_more_are_told_when_to_come_again(replica, monkeypatch, number):
+    passes = Passes(monkeypatch)
+
+    async def scenario() -> list[Any]:
+        await explain(replica, stride=SEEN)
+        passes.may_go_on.clear()
+        tasks = [asyncio.create_task(explain(replica)) for _ in range(number)]
+        await asyncio.sleep(0.01)
+        passes.may_go_on.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    found = asyncio.run(scenario())
+    refused = [one for one in found if isinstance(one, OverloadedError)]
+    assert len(refused) == max(0, number - MAX_UNDER_WAY) and all(one.retry_after_s > 0 for one in refused)
+    assert all(isinstance(one, Explanation) for one in found if one not in refused)
+
+
+def test_searches_are_answered_before_the_next_chunk_is_begun(replica, monkeypatch):
+    """Beside a batch that is held, a chunk waits as long as it may, and then goes on."""
+    passes = Passes(monkeypatch)
+    asyncio.run(explain(replica))
+    held, find = threading.Event(), replica.retriever.find
+
+    def slow(asked: Any, options: Options) -> Any:
+        assert held.wait(10)
+        return find(asked, options)
+
+    monkeypatch.setattr(replica.retriever, "find", slow)
+    monkeypatch.setattr("serve.explaining.PATIENCE", 1e9)
+    passes.chunks.clear()
+
+    async def scenario() -> None:
+        search = asyncio.create_task(replica.search([Question(text="kinase")], Options()))
+        await until(lambda: replica.load().batch_s > 0)
+        explanation = asyncio.create_task(explain(replica))
+        await asyncio.sleep(0.05)
+        assert not passes.chunks
+        held.set()
+        await search
+        await explanation
+
+    asyncio.run(scenario())
+    monkeypatch.setattr("serve.explaining.PATIENCE", 2.0)
+    held.clear()
+
+    async def never_starved() -> None:
+        search = asyncio.create_task(replica.search([Question(text="kinase")], Options()))
+        await until(lambda: replica.load().batch_s > 0)
+        await explain(replica)
+        assert not search.done()
+        held.set()
+        await search
+
+    asyncio.run(never_starved())
