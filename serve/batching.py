@@ -117,16 +117,15 @@ class Batcher(Generic[Item, Result]):
 
     def _admit(self, num_items: int, cost: int, left_s: float | None) -> None:
         if left_s is not None and left_s <= 0:
-            raise DeadlineError("its time was over before it could be begun; ask again.", retry_after_s=self.wait_s())
+            raise DeadlineError("its time was over before it could be begun; ask again.", retry_after_s=self._wait_s())
         before = min(self._waiting, num_items * self._turn) + (self._running or 0)
         if not before:
             return
         wait_s = self._seconds(before + cost)
         if before + cost > self._max_cost_before or (left_s is not None and wait_s is not None and wait_s > left_s):
-            raise OverloadedError("too much is waiting; ask again later.", retry_after_s=self.wait_s())
+            raise OverloadedError("too much is waiting; ask again later.", retry_after_s=self._wait_s())
 
-    def wait_s(self) -> float:
-        """When what waits will have been computed, as far as is known."""
+    def _wait_s(self) -> float:
         seconds = self._seconds(self._waiting + (self._running or 0))
         return UNKNOWN_WAIT_S if seconds is None else seconds
 
@@ -138,7 +137,7 @@ class Batcher(Generic[Item, Result]):
         if not request.future.done():
             self._withdraw(request)
             request.future.set_exception(
-                DeadlineError("was not answered within its time; ask again later.", retry_after_s=self.wait_s())
+                DeadlineError("was not answered within its time; ask again later.", retry_after_s=self._wait_s())
             )
 
     def _withdraw(self, request: _Request[Item, Result]) -> None:

@@ -109,8 +109,8 @@ class Replica:
         self._explainer = Explainer(
             self.retriever,
             explain_s=args.limits.explain_s,
-            is_busy=lambda: self._embeddings.running_s() > 0,
-            use_threads=self._use_threads,
+            is_searching=lambda: self._embeddings.running_s() > 0,
+            use_threads=partial(self._use_threads, num_spared=1),
         )
         # Torch gives up Python's lock at each step; by default the event loop would keep it from the next for 5 ms.
         sys.setswitchinterval(SWITCH_S)
@@ -212,7 +212,7 @@ class Replica:
     def load(self) -> Load:
         """What there is to do at this moment."""
         items, tokens = self._embeddings.waiting()
-        oldest_s = max(queue.running_s() for queue in (self._long, self._embeddings, self._scans))
+        oldest_s = max(queue.running_s() for queue in (self._long, self._embeddings, self._scans, self._explainer))
         return Load(num_items=items, num_tokens=tokens, batch_s=oldest_s)
 
     def _model_info(self) -> ModelInfo:
@@ -322,15 +322,15 @@ class Replica:
     def _rows(self, accessions: Sequence[str]) -> list[Row]:
         return [self.retriever.row(accession, METADATA.names) for accession in accessions]
 
-    def _use_threads(self, num_tokens: int) -> None:
-        """Ray has set one for torch, for a share of a processor.
+    def _use_threads(self, num_tokens: int, *, num_spared: int = 0) -> None:
+        """Of the calling thread; Ray has set one for torch, for a share of a processor.
 
         Little work is done soonest by one: several wait for each other, and for long where the processors are busy.
         """
         import torch
 
         much = self._model.num_parameters * num_tokens > WORK_OF_ONE_THREAD
-        torch.set_num_threads(self._threads if much else 1)
+        torch.set_num_threads(max(1, self._threads - num_spared) if much else 1)
 
 
 def each_alone_on_error(

@@ -1,69 +1,84 @@
-"""Explanations beside searches: in a thread of their own, a few windows at a time, no more than take some seconds.
+"""Explanations beside searches: in a thread of their own, one after the other, a few passes at a time.
 
-An explanation is many passes of one protein. They wait as the items of other queues do (``serve.batching``), in chunks
-of a few milliseconds each: explanations take turns, one whose client has gone goes no further, and before a chunk is
-begun searches are let go first.
+An explanation is many passes of one protein. They are computed in chunks of some milliseconds; between two of these an
+explanation ends whose client has gone or whose time is over, and searches go first. It costs tokens × passes. By how
+long such a cost takes it is decided with which stride it is computed, and whether it is begun at all.
+
+Shapes: P passes, n of a chunk, D width of an embedding.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 
 from protclip.explanation import Steps
 from protclip.questions import Explanation
 from protclip.retrieval import Retriever
-from serve.batching import Batcher
-from serve.errors import OverloadedError
+from serve.errors import DeadlineError, OverloadedError
 
-MAX_UNDER_WAY = 4
-"""Explanations under way, the one that is computed among them."""
+MOST, LEAST = 0.7, 0.25
+"""Shares of the seconds to an answer: a lone explanation is computed for the first, so that another may wait for it;
+one that would be computed for less than the second, since others come before it, is refused."""
 CHUNK_S = 0.01
-"""About as long a chunk takes."""
+"""For which a chunk is computed; a single pass may take longer."""
 PATIENCE = 2.0
-"""Times a chunk's own time that it waits, at most, while searches are computed."""
-POLL_S = 0.0005
+"""Times that by which a chunk lets searches go first, at most."""
+LOOK_S = 0.0005
 """Between two looks at the searches."""
+TEXT_PASSES = 2
+"""What the text and its segment cost, in passes of the protein."""
 DECAY = 0.98
 """Of what was measured of earlier chunks, when another is added."""
-ALL = 2**62
-"""More than any explanation costs: admission is by count and time."""
+MEASURED = "ACDEFGHIKLMNPQRSTVWY" * 12
 
 
 class Explainer:
-    """Computes explanations, each within some seconds: where there is not the time for all windows, for fewer."""
+    """Computes explanations: of as many windows as there is time for."""
 
     def __init__(
         self,
         retriever: Retriever,
         *,
         explain_s: float,
-        is_busy: Callable[[], bool],
+        is_searching: Callable[[], bool],
         use_threads: Callable[[int], None],
     ) -> None:
-        """The first chunk's size and the first stride come from a short pass that is timed now.
+        """Two passes of a protein are computed now, to know how long they take.
 
         Args:
             retriever: with a model.
-            explain_s: seconds in which one is computed.
-            is_busy: whether what goes first is being computed.
-            use_threads: called in the thread with the number of tokens, before they are computed.
+            explain_s: seconds to an answer.
+            is_searching: whether what goes first is being computed; from any thread.
+            use_threads: called before so many tokens are computed, in the thread that does.
         """
         self._retriever = retriever
         self._explain_s = explain_s
-        self._is_busy = is_busy
+        self._is_searching = is_searching
         self._use_threads = use_threads
-        self._under_way = 0
-        self._seen_tokens, self._seen_s, self._busy_s = 0.0, 0.0, 0.0
-        self._queue: Batcher[Callable[[], Any], Any] = Batcher(
-            self._compute, max_batch_cost=1, max_cost_before=ALL, name="explanations"
-        )
+        self._thread = ThreadPoolExecutor(1, "explanations")
+        self._turn = asyncio.Lock()  # they are let in as they come
+        self._left: dict[Steps, int] = {}  # tokens of those that are under way
+        self._began: float | None = None
+        self._seen_tokens = 0.0
+        self._seen_s = 0.0  # with what was left to searches
+        self._computed_s = 0.0
+        steps = retriever.explain_in_steps(MEASURED, "protein")
+        self._thread.submit(steps.embed, 0, 1).result()  # for what torch does once
+        self._thread.submit(self._embed, steps, 0, 1).result()
+
+    def running_s(self) -> float:
+        """For how long the chunk under way has been computed; 0 where there is none."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
 
     async def explain(
         self,
@@ -75,69 +90,86 @@ class Explainer:
         stride: int,
         deadline: float | None,
     ) -> Explanation:
-        """As ``Retriever.explain``, with a larger stride where all windows would take too long.
+        """As ``Retriever.explain``, with a larger stride where there is no time for all windows.
+
+        Args:
+            sequence: in one-letter code.
+            text: what is explained.
+            accession: whose sequence it is, for the answer.
+            window: as of ``Retriever.explain``.
+            stride: the least.
+            deadline: in the clock of ``time.monotonic``; None for no limit.
 
         Raises:
-            RequestError: as there.
-            OverloadedError: where too many are under way.
-            DeadlineError: as ``Batcher.run``.
+            RequestError: as ``Retriever.explain``.
+            OverloadedError: where too much is under way.
+            DeadlineError: when the deadline has passed.
         """
         steps = self._retriever.explain_in_steps(sequence, text, accession=accession, window=window, stride=stride)
-        if self._under_way >= MAX_UNDER_WAY:
-            raise OverloadedError(
-                f"{self._under_way} explanations are under way; ask again later.", retry_after_s=self._queue.wait_s()
-            )
-        self._under_way += 1
+        left_s = None if deadline is None else deadline - time.monotonic()
+        steps = self._in_time(steps, left_s)
+        self._left[steps] = (TEXT_PASSES + len(steps.passes)) * len(steps.passes.ids_L)
         try:
-            num_tokens = len(steps.passes.ids_L)
-            if not self._seen_tokens:
-                await self._queue.run([partial(self._measure, steps)], [num_tokens], deadline=deadline)
-            steps = replace(steps, passes=replace(steps.passes, stride=self._stride(steps, deadline)))
-            at_once = max(1, int(CHUNK_S * self._seen_tokens / self._busy_s / num_tokens))
-            starts = range(0, len(steps.passes), at_once)
-            chunks = [partial(self._embed, steps, start, min(start + at_once, len(steps.passes))) for start in starts]
-            costs = [num_tokens * (chunk.args[2] - chunk.args[1]) for chunk in chunks]
-            text_side, *chunks_PD = await self._queue.run(
-                [partial(self._text_side, steps), *chunks], [2 * num_tokens, *costs], deadline=deadline
-            )
-            return steps.answer(text_side, np.concatenate(chunks_PD))
+            async with asyncio.timeout(left_s), self._turn:
+                return await self._compute(steps)
+        except TimeoutError:
+            raise DeadlineError("was not answered within its time; ask again later.") from None
         finally:
-            self._under_way -= 1
+            del self._left[steps]
 
-    def _stride(self, steps: Steps, deadline: float | None) -> int:
-        """That which was asked, or a larger one with which all is computed in time."""
-        seconds = self._explain_s
-        if deadline is not None:
-            seconds = min(seconds, (deadline - time.monotonic()) / 2)
-        passes = steps.passes
-        affordable = seconds / self._under_way * self._seen_tokens / self._seen_s / len(passes.ids_L)
-        return max(passes.stride, math.ceil(passes.num_residues / max(1.0, affordable - 1)))
+    async def _compute(self, steps: Steps) -> Explanation:
+        num_tokens, num_passes = len(steps.passes.ids_L), len(steps.passes)
+        run = partial(asyncio.get_running_loop().run_in_executor, self._thread)
+        text_side = await run(self._text_side, steps)
+        self._left[steps] = num_passes * num_tokens
+        at_once = max(1, int(CHUNK_S / self._pass_s(steps, self._computed_s)))
+        chunks_nD = []
+        for start, end in pairwise([*range(0, num_passes, at_once), num_passes]):
+            chunks_nD.append(await run(self._embed, steps, start, end))
+            self._left[steps] = (num_passes - end) * num_tokens
+        return steps.answer(text_side, np.concatenate(chunks_nD))
 
-    def _text_side(self, steps: Steps) -> Any:
+    def _in_time(self, steps: Steps, left_s: float | None) -> Steps:
+        """With the stride that was asked, or the least with which all is computed in time.
+
+        Raises:
+            OverloadedError: if too little would be.
+        """
+        in_s = self._explain_s if left_s is None else min(self._explain_s, left_s)
+        wait_s = sum(self._left.values()) * self._seen_s / self._seen_tokens
+        seconds = min(MOST * in_s, in_s - wait_s)
+        if seconds < LEAST * in_s:
+            raise OverloadedError(
+                f"{len(self._left)} explanations are under way; ask again later.",
+                retry_after_s=wait_s - (1 - LEAST) * in_s,
+            )
+        num_windows = max(1.0, seconds / self._pass_s(steps, self._seen_s) - TEXT_PASSES - 1)
+        stride = max(steps.passes.stride, math.ceil(steps.passes.num_residues / num_windows))
+        return replace(steps, passes=replace(steps.passes, stride=stride))
+
+    def _pass_s(self, steps: Steps, seen_s: float) -> float:
+        """Seconds of a pass, by those of what was measured."""
+        return len(steps.passes.ids_L) * seen_s / self._seen_tokens
+
+    def _text_side(self, steps: Steps) -> tuple[np.ndarray, np.ndarray | None]:
         self._use_threads(len(steps.passes.ids_L))
         return steps.text_side()
 
-    def _compute(self, items: Sequence[Callable[[], Any]]) -> list[Any]:
-        return [item() for item in items]
-
-    def _measure(self, steps: Steps) -> None:
-        """A pass for what is done once, and one that is timed."""
-        self._use_threads(len(steps.passes.ids_L))
-        steps.embed(0, 1)
-        self._embed(steps, 0, 1)
-
     def _embed(self, steps: Steps, start: int, end: int) -> np.ndarray:
         num_tokens = (end - start) * len(steps.passes.ids_L)
-        came = time.monotonic()
-        if self._seen_tokens:
-            latest = came + PATIENCE * num_tokens * self._busy_s / self._seen_tokens
-            while self._is_busy() and time.monotonic() < latest:
-                time.sleep(POLL_S)
-        began = time.monotonic()
-        self._use_threads(num_tokens)
-        embedded_PD: np.ndarray = steps.embed(start, end)
-        now = time.monotonic()
+        came = self._began = time.monotonic()
+        try:
+            if self._seen_tokens:
+                latest = came + PATIENCE * num_tokens * self._computed_s / self._seen_tokens
+                while self._is_searching() and time.monotonic() < latest:
+                    time.sleep(LOOK_S)
+            began = time.monotonic()
+            self._use_threads(num_tokens)
+            embedded_nD = steps.embed(start, end)
+            ended = time.monotonic()
+        finally:
+            self._began = None
         self._seen_tokens = DECAY * self._seen_tokens + num_tokens
-        self._seen_s = DECAY * self._seen_s + now - came
-        self._busy_s = DECAY * self._busy_s + now - began
-        return embedded_PD
+        self._seen_s = DECAY * self._seen_s + ended - came
+        self._computed_s = DECAY * self._computed_s + ended - began
+        return embedded_nD

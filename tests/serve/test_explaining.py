@@ -17,7 +17,6 @@ from protclip.questions import Explanation, Options, Question
 from serve import context
 from serve.deployments import Replica
 from serve.errors import DeadlineError, OverloadedError
-from serve.explaining import MAX_UNDER_WAY
 
 pytestmark = pytest.mark.unit
 
@@ -64,30 +63,25 @@ class Passes:
         monkeypatch.setattr(ProtCLIP, "forward_proteins", slow)
 
 
+def slow_replica(folders: Any, explain_s: float) -> Replica:
+    limits = folders.args.limits.model_copy(update={"explain_s": explain_s})
+    return Replica(folders.args.model_copy(update={"limits": limits}), folders.model.fingerprint, "float32")
+
+
 def test_the_stride_grows_until_all_is_computed_in_time(folders, monkeypatch):
-    Passes(monkeypatch, seconds=0.02)
-    limits = folders.args.limits.model_copy(update={"explain_s": 0.2})
-    replica = Replica(folders.args.model_copy(update={"limits": limits}), folders.model.fingerprint, "float32")
+    passes = Passes(monkeypatch, seconds=0.02)
+    replica = slow_replica(folders, explain_s=0.4)
+    passes.chunks.clear()
     found: Explanation = asyncio.run(explain(replica))
-    # 0.2 s are at most ten passes, one of them of the whole protein.
-    assert SEEN / 9 < found.stride <= SEEN
+    # 0.4 s are at most twenty passes.
+    assert found.stride > SEEN / 20 and sum(passes.chunks) < 20
     wanted = replica.retriever.explain(LONGEST, "kinase", stride=found.stride)
     np.testing.assert_allclose(found.occlusion, wanted.occlusion, atol=1e-6)
-    # What is asked with a larger one keeps it.
     assert asyncio.run(explain(replica, stride=SEEN - 1)).stride == SEEN - 1
 
 
-def test_what_is_under_way_shares_the_time(folders, monkeypatch):
-    Passes(monkeypatch, seconds=0.002)
-    limits = folders.args.limits.model_copy(update={"explain_s": 0.3})
-    replica = Replica(folders.args.model_copy(update={"limits": limits}), folders.model.fingerprint, "float32")
-
-    async def scenario() -> list[Explanation]:
-        await explain(replica, stride=SEEN)  # measures
-        return await asyncio.gather(*(explain(replica) for _ in range(3)))
-
-    strides = [found.stride for found in asyncio.run(scenario())]
-    assert strides[0] < strides[-1]
+def test_a_stride_beyond_the_protein_is_one_window(replica):
+    assert len(set(asyncio.run(explain(replica, stride=10**9)).occlusion)) == 1
 
 
 def until(condition: Callable[[], bool]) -> Any:
@@ -103,14 +97,13 @@ def test_one_whose_client_has_gone_goes_no_further(replica, monkeypatch):
     passes = Passes(monkeypatch, seconds=0.005)
 
     async def scenario() -> None:
-        await explain(replica, stride=SEEN)
         passes.chunks.clear()
         task = asyncio.create_task(explain(replica))
         await until(lambda: len(passes.chunks) > 2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await until(lambda: not replica._explainer._queue.running_s())
+        await until(lambda: not replica._explainer.running_s())
 
     asyncio.run(scenario())
     assert 2 < sum(passes.chunks) < SEEN / 2
@@ -120,41 +113,41 @@ def test_one_whose_time_is_over_goes_no_further(replica, monkeypatch):
     passes = Passes(monkeypatch)
 
     async def scenario() -> None:
-        await explain(replica, stride=SEEN)
         passes.may_go_on.clear()
         passes.chunks.clear()
         context.current.set(context.RequestContext(request_id="r", deadline=time.monotonic() + 0.2))
         with pytest.raises(DeadlineError):
             await explain(replica)
         passes.may_go_on.set()
-        await until(lambda: not replica._explainer._queue.running_s())
+        await until(lambda: not replica._explainer.running_s())
 
     asyncio.run(scenario())
     assert len(passes.chunks) == 1
 
 
-@pytest.mark.parametrize("number", [MAX_UNDER_WAY - 1, MAX_UNDER_WAY, MAX_UNDER_WAY + 1])
-def test_a_few_are_under_way_and_more_are_told_when_to_come_again(replica, monkeypatch, number):
-    passes = Passes(monkeypatch)
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_one_waits_for_another_and_more_are_told_when_to_come_again(folders, monkeypatch, number):
+    passes = Passes(monkeypatch, seconds=0.02)
+    replica = slow_replica(folders, explain_s=0.8)
 
     async def scenario() -> list[Any]:
-        await explain(replica, stride=SEEN)
         passes.may_go_on.clear()
         tasks = [asyncio.create_task(explain(replica)) for _ in range(number)]
         await asyncio.sleep(0.01)
         passes.may_go_on.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    found = asyncio.run(scenario())
-    refused = [one for one in found if isinstance(one, OverloadedError)]
-    assert len(refused) == max(0, number - MAX_UNDER_WAY) and all(one.retry_after_s > 0 for one in refused)
-    assert all(isinstance(one, Explanation) for one in found if one not in refused)
+    first, *others = asyncio.run(scenario())
+    assert isinstance(first, Explanation)
+    for second in others[:1]:
+        assert isinstance(second, Explanation) and second.stride > first.stride
+    for third in others[1:]:
+        assert isinstance(third, OverloadedError) and 0 < third.retry_after_s < 0.8
 
 
 def test_searches_are_answered_before_the_next_chunk_is_begun(replica, monkeypatch):
     """Beside a batch that is held, a chunk waits as long as it may, and then goes on."""
     passes = Passes(monkeypatch)
-    asyncio.run(explain(replica))
     held, find = threading.Event(), replica.retriever.find
 
     def slow(asked: Any, options: Options) -> Any:
