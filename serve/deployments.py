@@ -5,6 +5,8 @@ Three queues (``serve.batching``), each with a thread of its own, so that what t
     long     questions of many letters are tokenised; others are when they come
     model    what was tokenised is embedded; by its embedding, the graph of the index is searched
     scans    the rows of the index are gone through: for accessions, filters, exact answers, and to leave out own rows
+
+Explanations have a thread too, and let searches go first (``serve.explaining``).
 """
 
 from __future__ import annotations
@@ -111,6 +113,7 @@ class Replica:
             explain_s=args.limits.explain_s,
             is_searching=lambda: self._embeddings.running_s() > 0,
             use_threads=partial(self._use_threads, num_spared=1),
+            count_tokens=self.metrics.count_explained,
         )
         # Torch gives up Python's lock at each step; by default the event loop would keep it from the next for 5 ms.
         sys.setswitchinterval(SWITCH_S)
@@ -213,7 +216,12 @@ class Replica:
         """What there is to do at this moment."""
         items, tokens = self._embeddings.waiting()
         oldest_s = max(queue.running_s() for queue in (self._long, self._embeddings, self._scans, self._explainer))
-        return Load(num_items=items, num_tokens=tokens, batch_s=oldest_s)
+        return Load(
+            num_items=items,
+            num_tokens=tokens,
+            num_explanations=self._explainer.num_under_way,
+            batch_s=oldest_s,
+        )
 
     def _model_info(self) -> ModelInfo:
         model = self.retriever.model

@@ -51,6 +51,7 @@ class Explainer:
         explain_s: float,
         is_searching: Callable[[], bool],
         use_threads: Callable[[int], None],
+        count_tokens: Callable[[int], None],
     ) -> None:
         """Two passes of a protein are computed now, to know how long they take.
 
@@ -59,11 +60,13 @@ class Explainer:
             explain_s: seconds to an answer.
             is_searching: whether what goes first is being computed; from any thread.
             use_threads: called before so many tokens are computed, in the thread that does.
+            count_tokens: called after.
         """
         self._retriever = retriever
         self._explain_s = explain_s
         self._is_searching = is_searching
         self._use_threads = use_threads
+        self._count_tokens = count_tokens
         self._thread = ThreadPoolExecutor(1, "explanations")
         self._turn = asyncio.Lock()  # they are let in as they come
         self._left: dict[Steps, int] = {}  # tokens of those that are under way
@@ -74,6 +77,11 @@ class Explainer:
         steps = retriever.explain_in_steps(MEASURED, "protein")
         self._thread.submit(steps.embed, 0, 1).result()  # for what torch does once
         self._thread.submit(self._embed, steps, 0, 1).result()
+
+    @property
+    def num_under_way(self) -> int:
+        """Explanations that are computed or wait."""
+        return len(self._left)
 
     def running_s(self) -> float:
         """For how long the chunk under way has been computed; 0 where there is none."""
@@ -169,6 +177,7 @@ class Explainer:
             ended = time.monotonic()
         finally:
             self._began = None
+        self._count_tokens(num_tokens)
         self._seen_tokens = DECAY * self._seen_tokens + num_tokens
         self._seen_s = DECAY * self._seen_s + ended - came
         self._computed_s = DECAY * self._computed_s + ended - began

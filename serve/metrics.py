@@ -35,6 +35,8 @@ class Load:
     """That wait."""
     num_tokens: int
     """Cost of these, as ``max_waiting_tokens`` counts it."""
+    num_explanations: int
+    """Under way."""
     batch_s: float
     """For which the oldest batch under way has been computed; 0 where there is none."""
 
@@ -67,6 +69,9 @@ class Metrics:
             registry=self.registry,
         )
         self._tokens = Counter("protclip_embedded_tokens", "Tokens that the model has seen.", registry=self.registry)
+        self._explained = Counter(
+            "protclip_explained_tokens", "Tokens that it has seen for explanations beside them.", registry=self.registry
+        )
 
     def watch(self, load: Callable[[], Load], index: Callable[[], NamedIndex]) -> None:
         """Have the queue and the index looked at whenever the numbers are asked for."""
@@ -84,6 +89,7 @@ class Metrics:
             "Cost of the waiting items, in tokens as max_waiting_tokens counts them.",
             lambda: load().num_tokens,
         )
+        gauge("protclip_explanations", "Explanations under way.", lambda: load().num_explanations)
         gauge("protclip_index_rows", "Rows that may answer.", lambda: index().count)
         gauge("protclip_index_recall_at_10", "The lowest that was measured.", lambda: index().recall_at_10)
         gauge("protclip_index_age_seconds", "Since the index's manifest was written.", lambda: index().age_s)
@@ -99,6 +105,10 @@ class Metrics:
         self._batch_tokens.observe(num_tokens)
         self._batch_s.observe(seconds)
         self._tokens.inc(num_tokens)
+
+    def count_explained(self, num_tokens: int) -> None:
+        """Passes of an explanation were computed."""
+        self._explained.inc(num_tokens)
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

@@ -250,6 +250,10 @@ def test_the_numbers_count_what_was_asked(server):
     assert number(after, "protclip_queue_items") == number(after, "protclip_queue_tokens") == 0
     assert number(after, "protclip_index_rows") == 60 and number(after, "protclip_index_recall_at_10") >= 0.99
     assert 0 <= number(after, "protclip_index_age_seconds") < 86_400
+    assert server.post("/v1/explain", {"text": "a", "sequence": "M" * 10, "stride": 5}).status_code == 200
+    explained = "protclip_explained_tokens_total"
+    assert number(text(), explained) - number(after, explained) == 12 * (1 + 2)
+    assert number(text(), "protclip_explanations") == 0
 
 
 def test_the_page_of_forms_loads_nothing_from_elsewhere(server):
