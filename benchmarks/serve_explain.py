@@ -99,7 +99,7 @@ def served(name: str, shape: dict[str, int], *, quick: bool) -> list[dict[str, A
             return [{"model": name, **compared(url, clients, quick=quick)} for clients in CLIENTS]
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(180)
 
 
 def compared(url: str, clients: int, *, quick: bool) -> dict[str, Any]:

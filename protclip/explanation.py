@@ -11,7 +11,7 @@ Shapes: T texts, R residues that the model sees, C windows, P = C + 1 passes, L 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -58,14 +58,15 @@ def occlusion(
         DataError: for a sequence or a text that cannot be embedded.
     """
     passes = occlusion_passes(model, sequence, window=window, stride=stride, long=long)
-    return passes.scores(model.embed_texts(texts), model.forward_proteins(passes.ids()))
+    return passes.scores(model.embed_texts(texts), model.forward_proteins(passes.ids(passes.all)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Passes:
     """What occlusion has the model see of a protein: first the whole, then the same without each window.
 
-    Some may be embedded now and others later; ``scores`` takes all of their embeddings.
+    Some may be embedded now and others later; ``scores`` takes all of their embeddings. With three times the stride
+    they are some of the same, and at most one other at the end: 3s·i + 3s//2 = s·(3i + 1) + s//2.
     """
 
     ids_L: np.ndarray
@@ -84,19 +85,20 @@ class Passes:
         """The residue in the middle of each window, from 0, ascending; (C,)."""
         return np.minimum(np.arange(0, self.num_residues, self.stride) + self.stride // 2, self.num_residues - 1)
 
-    def __len__(self) -> int:
-        return 1 + len(self.centers)
+    @property
+    def all(self) -> list[int | None]:
+        """Each pass by its window's centre; the first is that of the whole, None."""
+        return [None, *self.centers.tolist()]
 
-    def ids(self, start: int = 0, end: int | None = None) -> list[np.ndarray]:
-        """Tokens of those from ``start`` to ``end``."""
-        center_C, half = self.centers, self.window // 2
+    def ids(self, some: Iterable[int | None]) -> list[np.ndarray]:
+        """Tokens of some passes, by their windows' centres."""
+        half, last = self.window // 2, self.num_residues - 1
         rows = []
-        for i in range(start, len(self) if end is None else end):
+        for center in some:
             ids_L = self.ids_L.copy()
-            if i:
-                center = int(center_C[i - 1])
-                first, last = max(0, center - half), min(self.num_residues - 1, center + half)
-                ids_L[1 + first : 2 + last] = self.mask_id  # <cls> and <eos> always stay
+            if center is not None:
+                # <cls> and <eos> always stay.
+                ids_L[1 + max(0, center - half) : 2 + min(last, center + half)] = self.mask_id
             rows.append(ids_L)
         return rows
 
@@ -129,7 +131,7 @@ def occlusion_passes(
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Steps:
-    """An explanation in steps that a server takes one at a time: ``answer(text_side(), embed())`` is the whole."""
+    """An explanation in steps: ``answer(text_side(), embed(passes.all))`` is all; a server takes some at a time."""
 
     model: ProtCLIP
     sequence: str
@@ -143,9 +145,9 @@ class Steps:
         segment_R = segments(self.model, self.sequence, [self.text])[0] if has_prototypes(self.model) else None
         return self.model.embed_texts([self.text]), segment_R
 
-    def embed(self, start: int = 0, end: int | None = None) -> np.ndarray:
-        """Embeddings (n, D) of the passes from ``start`` to ``end``."""
-        return self.model.forward_proteins(self.passes.ids(start, end))
+    def embed(self, some: Iterable[int | None]) -> np.ndarray:
+        """Embeddings (n, D) of some passes."""
+        return self.model.forward_proteins(self.passes.ids(some))
 
     def answer(self, text_side: tuple[np.ndarray, np.ndarray | None], protein_PD: np.ndarray) -> Explanation:
         """The explanation, from the embeddings of all passes."""

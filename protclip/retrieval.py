@@ -288,7 +288,7 @@ class Retriever:
             RequestError: for a sequence or text that cannot be embedded, or a window or stride that cannot be.
         """
         steps = self.explain_in_steps(sequence, text, accession=accession, window=window, stride=stride)
-        return steps.answer(steps.text_side(), steps.embed())
+        return steps.answer(steps.text_side(), steps.embed(steps.passes.all))
 
     def explain_in_steps(
         self, sequence: str, text: str, *, accession: str | None = None, window: int | None = None, stride: int = 1

@@ -12,11 +12,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 
@@ -38,6 +37,8 @@ TEXT_PASSES = 2
 """What the text and its segment cost, in passes of the protein."""
 DECAY = 0.98
 """Of what was measured of earlier chunks, when another is added."""
+FACTORS = (27, 9, 3, 1)
+"""Of the stride, one after the other: what is computed for one is of use for the next (``Passes``)."""
 MEASURED = "ACDEFGHIKLMNPQRSTVWY" * 12
 
 
@@ -75,8 +76,8 @@ class Explainer:
         self._seen_s = 0.0  # with what was left to searches
         self._computed_s = 0.0
         steps = retriever.explain_in_steps(MEASURED, "protein")
-        self._thread.submit(steps.embed, 0, 1).result()  # for what torch does once
-        self._thread.submit(self._embed, steps, 0, 1).result()
+        self._thread.submit(steps.embed, [None]).result()  # for what torch does once
+        self._thread.submit(self._embed, steps, [None]).result()
 
     @property
     def num_under_way(self) -> int:
@@ -114,36 +115,45 @@ class Explainer:
             DeadlineError: when the deadline has passed.
         """
         steps = self._retriever.explain_in_steps(sequence, text, accession=accession, window=window, stride=stride)
-        left_s = None if deadline is None else deadline - time.monotonic()
-        steps = self._in_time(steps, left_s)
-        self._left[steps] = (TEXT_PASSES + len(steps.passes)) * len(steps.passes.ids_L)
+        came = time.monotonic()
+        left_s = None if deadline is None else deadline - came
+        in_s = self._explain_s if left_s is None else min(self._explain_s, left_s)
+        steps = self._in_time(steps, in_s)
+        self._left[steps] = (TEXT_PASSES + len(steps.passes.all)) * len(steps.passes.ids_L)
         try:
             async with asyncio.timeout(left_s), self._turn:
-                return await self._compute(steps)
+                return await self._compute(steps, came + in_s)
         except TimeoutError:
             raise DeadlineError("was not answered within its time; ask again later.") from None
         finally:
             del self._left[steps]
 
-    async def _compute(self, steps: Steps) -> Explanation:
-        num_tokens, num_passes = len(steps.passes.ids_L), len(steps.passes)
+    async def _compute(self, steps: Steps, end: float) -> Explanation:
+        """With the stride of the steps; at the end, with the least for which all is computed."""
         run = partial(asyncio.get_running_loop().run_in_executor, self._thread)
         text_side = await run(self._text_side, steps)
-        self._left[steps] = num_passes * num_tokens
         at_once = max(1, int(CHUNK_S / self._pass_s(steps, self._computed_s)))
-        chunks_nD = []
-        for start, end in pairwise([*range(0, num_passes, at_once), num_passes]):
-            chunks_nD.append(await run(self._embed, steps, start, end))
-            self._left[steps] = (num_passes - end) * num_tokens
-        return steps.answer(text_side, np.concatenate(chunks_nD))
+        vectors: dict[int | None, np.ndarray] = {}
+        done: Steps | None = None
+        for factor in FACTORS:
+            finer = _with_stride(steps, factor * steps.passes.stride)
+            wanted = [one for one in finer.passes.all if one not in vectors]
+            while wanted and (done is None or time.monotonic() < end):
+                chunk, wanted = wanted[:at_once], wanted[at_once:]
+                vectors |= zip(chunk, await run(self._embed, steps, chunk), strict=True)
+                self._left[steps] = max(0, self._left[steps] - len(chunk) * len(steps.passes.ids_L))
+            if wanted:
+                break
+            done = finer
+        assert done is not None
+        return done.answer(text_side, np.stack([vectors[one] for one in done.passes.all]))
 
-    def _in_time(self, steps: Steps, left_s: float | None) -> Steps:
+    def _in_time(self, steps: Steps, in_s: float) -> Steps:
         """With the stride that was asked, or the least with which all is computed in time.
 
         Raises:
             OverloadedError: if too little would be.
         """
-        in_s = self._explain_s if left_s is None else min(self._explain_s, left_s)
         wait_s = sum(self._left.values()) * self._seen_s / self._seen_tokens
         seconds = min(MOST * in_s, in_s - wait_s)
         if seconds < LEAST * in_s:
@@ -152,8 +162,7 @@ class Explainer:
                 retry_after_s=wait_s - (1 - LEAST) * in_s,
             )
         num_windows = max(1.0, seconds / self._pass_s(steps, self._seen_s) - TEXT_PASSES - 1)
-        stride = max(steps.passes.stride, math.ceil(steps.passes.num_residues / num_windows))
-        return replace(steps, passes=replace(steps.passes, stride=stride))
+        return _with_stride(steps, max(steps.passes.stride, math.ceil(steps.passes.num_residues / num_windows)))
 
     def _pass_s(self, steps: Steps, seen_s: float) -> float:
         """Seconds of a pass, by those of what was measured."""
@@ -163,8 +172,8 @@ class Explainer:
         self._use_threads(len(steps.passes.ids_L))
         return steps.text_side()
 
-    def _embed(self, steps: Steps, start: int, end: int) -> np.ndarray:
-        num_tokens = (end - start) * len(steps.passes.ids_L)
+    def _embed(self, steps: Steps, some: Sequence[int | None]) -> np.ndarray:
+        num_tokens = len(some) * len(steps.passes.ids_L)
         came = self._began = time.monotonic()
         try:
             if self._seen_tokens:
@@ -173,7 +182,7 @@ class Explainer:
                     time.sleep(LOOK_S)
             began = time.monotonic()
             self._use_threads(num_tokens)
-            embedded_nD = steps.embed(start, end)
+            embedded_nD = steps.embed(some)
             ended = time.monotonic()
         finally:
             self._began = None
@@ -182,3 +191,7 @@ class Explainer:
         self._seen_s = DECAY * self._seen_s + ended - came
         self._computed_s = DECAY * self._computed_s + ended - began
         return embedded_nD
+
+
+def _with_stride(steps: Steps, stride: int) -> Steps:
+    return replace(steps, passes=replace(steps.passes, stride=stride))

@@ -80,6 +80,16 @@ def test_the_stride_grows_until_all_is_computed_in_time(folders, monkeypatch):
     assert asyncio.run(explain(replica, stride=SEEN - 1)).stride == SEEN - 1
 
 
+def test_where_it_takes_longer_than_was_measured_the_stride_grows_threefold(replica, monkeypatch):
+    passes = Passes(monkeypatch, seconds=0.02)
+    monkeypatch.setattr(replica._explainer, "_explain_s", 0.5)
+    monkeypatch.setattr(replica._explainer, "_seen_s", 1e-9)
+    found: Explanation = asyncio.run(explain(replica, stride=1))
+    assert found.stride in (3, 9, 27) and sum(passes.chunks) < SEEN
+    wanted = replica.retriever.explain(LONGEST, "kinase", stride=found.stride)
+    np.testing.assert_allclose(found.occlusion, wanted.occlusion, atol=1e-6)
+
+
 def test_a_stride_beyond_the_protein_is_one_window(replica):
     assert len(set(asyncio.run(explain(replica, stride=10**9)).occlusion)) == 1
 
@@ -126,9 +136,11 @@ def test_one_whose_time_is_over_goes_no_further(replica, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_one_waits_for_another_and_more_are_told_when_to_come_again(folders, monkeypatch, number):
-    passes = Passes(monkeypatch, seconds=0.02)
-    replica = slow_replica(folders, explain_s=0.8)
+def test_one_waits_for_another_and_more_are_told_when_to_come_again(replica, monkeypatch, number):
+    passes = Passes(monkeypatch)
+    # So that a pass is believed to take 2 s.
+    for name, value in (("_explain_s", 80.0), ("_seen_s", 2.0), ("_seen_tokens", SEEN + 2.0)):
+        monkeypatch.setattr(replica._explainer, name, value)
 
     async def scenario() -> list[Any]:
         passes.may_go_on.clear()
@@ -138,11 +150,11 @@ def test_one_waits_for_another_and_more_are_told_when_to_come_again(folders, mon
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     first, *others = asyncio.run(scenario())
-    assert isinstance(first, Explanation)
+    assert first.stride == 3  # 56 s are 28 passes
     for second in others[:1]:
-        assert isinstance(second, Explanation) and second.stride > first.stride
+        assert second.stride == 5  # 32 s are left of 80
     for third in others[1:]:
-        assert isinstance(third, OverloadedError) and 0 < third.retry_after_s < 0.8
+        assert isinstance(third, OverloadedError) and third.retry_after_s == pytest.approx(20)
 
 
 def test_searches_are_answered_before_the_next_chunk_is_begun(replica, monkeypatch):
