@@ -18,7 +18,7 @@ from protclip.index.embeddings import Content
 from protclip.inputs import LongPolicy
 from protclip.questions import COLUMNS, Options, Question
 from serve.forms import AtMost, Form, exactly_one
-from serve.settings import Limits
+from serve.settings import DEFAULT_INDEX, Limits
 
 MAX_NAME_LENGTH = 1_000
 """Characters of a name or an accession."""
@@ -160,6 +160,7 @@ class ExplainRequest(Form):
     text: Text = Field(description="A description, such as 'FUNCTION: Hydrolyses ATP.'")
     sequence: OneSequence | None = Field(default=None, description="Amino acids in one-letter code.")
     accession: Name | None = Field(default=None, description="A protein whose sequence the server has.")
+    index: Name = Field(default=DEFAULT_INDEX, description="Which of the server's indexes holds the accession.")
     window: Count | None = Field(default=None, ge=1, description="Residues masked together, an odd number. Unsaid: 11.")
     stride: Count = Field(
         default=1, ge=1, description="Residues from one window to the next, at least; the answer has the one used."
@@ -250,6 +251,7 @@ class SearchRequest(Query):
     queries: Annotated[list[Query], Field(min_length=1, fail_fast=True), AtMost("max_items")] | None = Field(
         default=None, description="Several questions; the options below are those of all of them."
     )
+    index: Name = Field(default=DEFAULT_INDEX, description="Which of the server's indexes is asked, by its name.")
     k: Count = Field(default=10, ge=1, description="Answers wanted; fewer come where the index holds fewer.")
     offset: Count = Field(default=0, ge=0, description="Answers left out at the beginning: the next page.")
     filter: Item | None = Field(

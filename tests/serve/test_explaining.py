@@ -17,6 +17,7 @@ from protclip.questions import Explanation, Options, Question
 from serve import context
 from serve.deployments import Replica
 from serve.errors import DeadlineError, OverloadedError
+from serve.settings import Limits
 
 pytestmark = pytest.mark.unit
 
@@ -24,10 +25,16 @@ LONGEST = "MKTAYIAKQR" * 7
 SEEN = 62  # residues that the tiny model sees
 
 
+def started(folders: Any, limits: Limits) -> Replica:
+    replica = Replica(folders.args.model_copy(update={"limits": limits}), folders.model.fingerprint)
+    asyncio.run(replica.reconfigure({"indexes": {"default": folders.index}}))
+    return replica
+
+
 @pytest.fixture
 def replica(folders: Any) -> Replica:
-    """One that has measured nothing."""
-    return Replica(folders.args, folders.model.fingerprint, "float32")
+    """One that nothing was asked of."""
+    return started(folders, folders.args.limits)
 
 
 def explain(replica: Replica, sequence: str = LONGEST, **options: Any) -> Any:
@@ -40,7 +47,7 @@ def explain(replica: Replica, sequence: str = LONGEST, **options: Any) -> Any:
 def test_an_explanation_is_that_of_the_retriever(replica, folders, window, stride):
     for sequence in (folders.sequences[4], LONGEST, "M"):
         found = asyncio.run(explain(replica, sequence, window=window, stride=stride))
-        wanted = replica.retriever.explain(sequence, "kinase", window=window, stride=stride)
+        wanted = replica._encoder.explain(sequence, "kinase", window=window, stride=stride)
         np.testing.assert_allclose(found.occlusion, wanted.occlusion, atol=1e-6)
         assert {**asdict(found), "occlusion": 0} == {**asdict(wanted), "occlusion": 0}
 
@@ -63,19 +70,14 @@ class Passes:
         monkeypatch.setattr(ProtCLIP, "forward_proteins", slow)
 
 
-def slow_replica(folders: Any, explain_s: float) -> Replica:
-    limits = folders.args.limits.model_copy(update={"explain_s": explain_s})
-    return Replica(folders.args.model_copy(update={"limits": limits}), folders.model.fingerprint, "float32")
-
-
 def test_the_stride_grows_until_all_is_computed_in_time(folders, monkeypatch):
     passes = Passes(monkeypatch, seconds=0.02)
-    replica = slow_replica(folders, explain_s=0.4)
+    replica = started(folders, folders.args.limits.model_copy(update={"explain_s": 0.4}))
     passes.chunks.clear()
     found: Explanation = asyncio.run(explain(replica))
     # 0.4 s are at most twenty passes.
     assert found.stride > SEEN / 20 and sum(passes.chunks) < 20
-    wanted = replica.retriever.explain(LONGEST, "kinase", stride=found.stride)
+    wanted = replica._encoder.explain(LONGEST, "kinase", stride=found.stride)
     np.testing.assert_allclose(found.occlusion, wanted.occlusion, atol=1e-6)
     assert asyncio.run(explain(replica, stride=SEEN - 1)).stride == SEEN - 1
 
@@ -86,7 +88,7 @@ def test_where_it_takes_longer_than_was_measured_the_stride_grows_threefold(repl
     monkeypatch.setattr(replica._explainer, "_seen_s", 1e-9)
     found: Explanation = asyncio.run(explain(replica, stride=1))
     assert found.stride in (3, 9, 27) and sum(passes.chunks) < SEEN
-    wanted = replica.retriever.explain(LONGEST, "kinase", stride=found.stride)
+    wanted = replica._encoder.explain(LONGEST, "kinase", stride=found.stride)
     np.testing.assert_allclose(found.occlusion, wanted.occlusion, atol=1e-6)
 
 
@@ -160,13 +162,14 @@ def test_one_waits_for_another_and_more_are_told_when_to_come_again(replica, mon
 def test_searches_are_answered_before_the_next_chunk_is_begun(replica, monkeypatch):
     """Beside a batch that is held, a chunk waits as long as it may, and then goes on."""
     passes = Passes(monkeypatch)
-    held, find = threading.Event(), replica.retriever.find
+    retriever = replica.indexes.retriever("default")
+    held, find = threading.Event(), retriever.find
 
     def slow(asked: Any, options: Options) -> Any:
         assert held.wait(10)
         return find(asked, options)
 
-    monkeypatch.setattr(replica.retriever, "find", slow)
+    monkeypatch.setattr(retriever, "find", slow)
     monkeypatch.setattr("serve.explaining.PATIENCE", 1e9)
     passes.chunks.clear()
 

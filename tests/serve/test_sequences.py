@@ -16,7 +16,7 @@ from protclip.hashing import hash64
 from protclip.uniprot.entry import Entry
 from serve.deployments import Replica
 from serve.sequences import Sequences, load_sequences
-from serve.settings import AppArgs, check_args
+from serve.settings import check_args
 
 pytestmark = pytest.mark.unit
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_refused_before_anything_is_loaded(folders: Any, 
         ("relative.fasta", ConfigError, "'relative.fasta' is relative"),
         (str(tmp_path / "missing.fasta"), DataError, "does not exist"),
         (str(tmp_path / "folder"), DataError, "folder"),
-        (folders.args.index, DataError, "folder of pairs"),
+        (folders.index, DataError, "folder of pairs"),
     ):
         with pytest.raises(error, match=message):
             check_args(folders.args.model_copy(update={"sequences": path}))
@@ -76,24 +76,33 @@ def test_what_cannot_be_read_is_refused_before_anything_is_loaded(folders: Any, 
 
 
 @pytest.fixture(scope="module")
-def args(folders: Any, tmp_path_factory: pytest.TempPathFactory) -> AppArgs:
-    """Of an index that knows its sequences' hashes; the file lacks P00000 and has P00001 of another release."""
+def hashed(folders: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """An index that knows its sequences' hashes, and a file that lacks P00000 and has P00001 of another release."""
     folder = tmp_path_factory.mktemp("hashed")
     hashes = [hash64(sequence) for sequence in folders.sequences]
     index = write_protein_index(folder, folders.model, folders.sequences, {"sequence_hash": hashes})
     (folder / "some.fasta").write_text(f">P00001\nMKV\n>P00002\n{folders.sequences[2]}\n")
-    args: AppArgs = folders.args.model_copy(update={"index": index, "sequences": str(folder / "some.fasta")})
-    return args
+    return index, str(folder / "some.fasta")
 
 
-def explain(replica: Replica, accession: str) -> Any:
-    return asyncio.run(replica.explain("kinase", sequence=None, accession=accession, window=None, stride=1))
+def started(folders: Any, index: str, sequences: str | None) -> Replica:
+    replica = Replica(folders.args.model_copy(update={"sequences": sequences}), folders.model.fingerprint)
+    asyncio.run(replica.reconfigure({"indexes": {"default": folders.index, "hashed": index}}))
+    return replica
 
 
-def test_a_protein_is_explained_by_its_sequence_of_the_indexs_release_alone(folders: Any, args: AppArgs) -> None:
-    replica = Replica(args, folders.model.fingerprint, "float32")
+def explain(replica: Replica, accession: str, index: str = "hashed") -> Any:
+    return asyncio.run(
+        replica.explain("kinase", sequence=None, accession=accession, index=index, window=None, stride=1)
+    )
+
+
+def test_a_protein_is_explained_by_its_sequence_of_the_indexs_release_alone(
+    folders: Any, hashed: tuple[str, str]
+) -> None:
+    replica = started(folders, *hashed)
     found = explain(replica, "P00002")
-    wanted = replica.retriever.explain(folders.sequences[2], "kinase", accession="P00002")
+    wanted = replica._encoder.explain(folders.sequences[2], "kinase", accession="P00002")
     assert found.accession == "P00002" and found.occlusion == pytest.approx(wanted.occlusion, abs=1e-6)
     for accession, message in (
         ("P00000", "lack it; give 'sequence' instead"),
@@ -102,9 +111,11 @@ def test_a_protein_is_explained_by_its_sequence_of_the_indexs_release_alone(fold
     ):
         with pytest.raises(NotFoundError, match=f"'{accession}'.*{message}"):
             explain(replica, accession)
-    shown = [asyncio.run(replica.protein(f"P0000{i}"))["sequence"] for i in range(3)]
+    # The other index knows no hashes.
+    assert explain(replica, "P00001", "default").residues == "MKV"
+    shown = [asyncio.run(replica.protein(f"P0000{i}", index="hashed"))["sequence"] for i in range(3)]
     assert shown == [None, None, folders.sequences[2]]
-    without = Replica(args.model_copy(update={"sequences": None}), folders.model.fingerprint, "float32")
+    without = started(folders, hashed[0], None)
     with pytest.raises(RequestError, match=r"started without sequences; give 'sequence' instead") as refused:
         explain(without, "P00002")
     assert not isinstance(refused.value, NotFoundError)
