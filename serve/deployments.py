@@ -132,7 +132,7 @@ class Replica:
 
     async def search(self, questions: Sequence[Question], options: Options) -> list[Answer]:
         """The answer to each question."""
-        through_rows = options.where is not None or options.exact or options.exclude_self
+        through_rows = options.where is not None or options.exact or options.exclude_self or options.map
         found: dict[int, Any] = {i: one for i, one in enumerate(questions) if one.accession is not None}
         if places := [i for i in range(len(questions)) if i not in found]:
             prepared = await self._prepare([questions[i] for i in places])
