@@ -1,14 +1,16 @@
 // The page: what is asked, how it stands, and what came of it.
 
-import { ask, ServerError } from "./api.js";
+import { ask } from "./api.js";
 import { make, page } from "./dom.js";
-import { provenance, save, toFasta, toJson, toTsv } from "./export.js";
-import { readFilter, writeFilter } from "./filter.js";
-import { DEFAULT_ROWS, forget, readLink, recent, remember, writeLink } from "./link.js";
-import { Map2D } from "./map.js";
+import { exportAs, provenance } from "./export.js";
+import { emptyForm, fillForm, fillQuestion, readForm } from "./form.js";
+import { closeRecent, startHeader } from "./header.js";
+import { readLink, remember, writeLink } from "./link.js";
+import { HitMap } from "./map.js";
 import { describeQuality } from "./quality.js";
-import { fieldsOf, kindOf } from "./question.js";
+import { fieldsOf } from "./question.js";
 import { residuesPanel } from "./residues.js";
+import { askForKey, errorElement, mayPass, showState } from "./states.js";
 import { Table } from "./table.js";
 
 const EXAMPLES = [
@@ -17,29 +19,22 @@ const EXAMPLES = [
   "SUBCELLULAR LOCATION: Cell membrane; Multi-pass membrane protein.",
   "P69905",
 ];
-const THEMES = ["system", "light", "dark"];
-const FIELDS = ["organism", "reviewed", "shortest", "longest", "ec"];
 
 /** What is asked, as in the link; null at first. */
 let asked = null;
 /** The answers to it. */
 let answers = [];
-/** Of the server: /info, once it has come. */
+/** Of the server: /info, once it has come, and its indexes. */
 let info = null;
+let indexes = [];
 /** Ends the request that is under way. */
 let running = null;
-/** The kind that the user has chosen; null while it is told apart. */
-let chosen = null;
-/** What the filter's text holds beside its fields. */
-let rest = "";
 /** The residues of the open hit. */
 let panel = null;
-/** The key that the user is asked for. */
-let keyAsked = null;
 
 const request = { askForKey };
 const table = new Table({ onOpen: openHit, onPoint: (hit) => map.point(hit) });
-const map = new Map2D({
+const map = new HitMap({
   onPoint: (hit) => table.point(hit),
   onOpen: (hit) => {
     table.toggle(hit);
@@ -47,165 +42,64 @@ const map = new Map2D({
   },
 });
 
-// --- the form ---
-
-function kindShown() {
-  return page.ask.elements.kind.value;
-}
-
-function readForm() {
-  return {
-    question: page.question.value,
-    kind: kindShown(),
-    filter: page.filter.value.trim(),
-    index: page.indexes.hidden ? null : page.index.value,
-    excludeSelf: !page.others.hidden && page.exclude.checked,
-    rows: Number(page.amount.value),
-    offset: 0,
-    answer: 0,
-    hit: null,
-    about: null,
-  };
-}
-
-function fillForm(given) {
-  page.question.value = given.question;
-  page.ask.elements.kind.value = given.kind;
-  chosen = given.kind === kindOf(given.question) ? null : given.kind;
-  page.filter.value = given.filter;
-  page.exclude.checked = given.excludeSelf;
-  if (![...page.amount.options].some((option) => Number(option.value) === given.rows)) {
-    page.amount.append(make("option", {}, String(given.rows)));
-  }
-  page.amount.value = String(given.rows);
-  if (given.index) page.index.value = given.index;
-  questionChanged();
-  filterChanged();
-}
-
-function questionChanged() {
-  const text = page.question.value;
-  if (!text.trim()) chosen = null;
-  const found = kindOf(text);
-  page.ask.elements.kind.value = chosen ?? found;
-  page.told.textContent = !text.trim() ? "" : chosen && chosen !== found ? "as you chose" : "told by its form";
-  page.others.hidden = kindShown() === "text";
-  page.question.classList.toggle("letters", kindShown() !== "text");
-  // As high as its lines, up to what the style allows.
-  page.question.style.height = "auto";
-  page.question.style.height = `${page.question.scrollHeight + 2}px`;
-}
-
-function filterChanged() {
-  const fields = readFilter(page.filter.value);
-  rest = fields.rest;
-  for (const name of FIELDS) page[name].value = fields[name] ?? "";
-  page.filtered.textContent = page.filter.value.trim();
-  page.filters.open ||= Boolean(page.filter.value.trim());
-}
-
-function fieldChanged() {
-  const fields = Object.fromEntries(FIELDS.map((name) => [name, page[name].value.trim()]));
-  page.filter.value = writeFilter({ ...fields, rest });
-  page.filtered.textContent = page.filter.value;
-}
-
-page.question.addEventListener("input", questionChanged);
-addEventListener("resize", questionChanged);
-page.question.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    page.ask.requestSubmit();
-  }
-});
-page.kinds.addEventListener("change", () => {
-  chosen = kindShown();
-  questionChanged();
-});
-page.filter.addEventListener("input", filterChanged);
-for (const name of FIELDS) page[name].addEventListener("input", fieldChanged);
-page.ask.addEventListener("submit", (event) => {
-  event.preventDefault();
-  search(readForm());
-});
-
-// --- how it stands ---
-
-function showState(...children) {
-  page.state.replaceChildren(...children);
-}
-
-function errorElement(error, again) {
-  const id = error.requestId && make("span", { class: "id" }, `Request ${error.requestId}`);
-  const button = again && make("button", { type: "button", onclick: again }, "Try again");
-  return make("div", { class: "error", role: "alert" }, make("p", {}, error.message), id, button);
-}
-
-/** Requests that are refused together wait for one key. */
-function askForKey(why) {
-  keyAsked ??= keyFromUser(why).finally(() => { keyAsked = null; });
-  return keyAsked;
-}
-
-async function keyFromUser(why) {
-  page["key-why"].textContent = why;
-  page.key.value = "";
-  page.keys.showModal();
-  try {
-    return await new Promise((resolve, reject) => {
-      page["key-form"].onsubmit = (event) => (event.preventDefault(), resolve(page.key.value.trim()));
-      page["key-cancel"].onclick = page.keys.oncancel = () =>
-        reject(new ServerError("This server answers with a key alone. Ask whoever runs it for one.", { status: 401 }));
-    });
-  } finally {
-    page.keys.close();
-  }
-}
-
 // --- a search ---
 
-/** Ask; `way` says how the address changes: "push", "replace", or "keep". */
+/**
+ * Ask. `way` says how the address changes when the answer, or an error, has come: "push", "replace", or "keep".
+ *
+ * Until then, and where it is cancelled, everything stays as it was.
+ */
 async function search(wanted, way = "push") {
   running?.abort();
   const controller = (running = new AbortController());
-  const { signal } = controller;
+  let found = [];
+  let failure = null;
   try {
-    const body = { ...fieldsOf(wanted), k: wanted.rows, offset: wanted.offset, map: true };
-    if (wanted.filter) body.filter = wanted.filter;
-    if (wanted.index) body.index = wanted.index;
-    if (wanted.excludeSelf) body.exclude_self = true;
-    asked = wanted;
-    writeAddress(way);
-    page.start.hidden = true;
-    page.results.setAttribute("aria-busy", "true");
-    const words = make("span", {}, "Searching…");
-    const cancel = make("button", { type: "button", onclick: () => cancelSearch() }, "Cancel");
-    showState(make("p", { class: "loading" }, make("span", { class: "spinner" }), words, cancel));
-    const onWait = (left, why) => { words.textContent = `The server is busy: ${why} Again in ${left} s.`; };
-    const found = await ask("v1/search", { ...request, body, signal, onWait });
-    answers = found.answers ?? [found];
-    remember(asked);
-    showState();
-    showAnswers();
-    if (!info) learn();
+    found = await answersTo(wanted, controller.signal);
   } catch (error) {
     if (error.name === "AbortError") return;
-    page.results.hidden = true;
-    showState(errorElement(error, error instanceof ServerError && (() => search(wanted, "keep"))));
-  } finally {
-    if (running === controller) {
-      running = null;
-      page.results.removeAttribute("aria-busy");
-    }
+    failure = error;
+  }
+  endSearch();
+  [asked, answers] = [wanted, found];
+  writeAddress(way);
+  page.start.hidden = true;
+  page.results.hidden = failure !== null;
+  if (failure) {
+    showState(errorElement(failure, mayPass(failure) && (() => search(wanted, "keep"))));
+  } else {
+    showState();
+    remember(asked);
+    showAnswers();
+    // Another release of the index may answer since.
+    if (indexes.every(({ fingerprint }) => fingerprint !== answers[0].index)) learn();
   }
 }
 
+async function answersTo(wanted, signal) {
+  const body = { ...fieldsOf(wanted), k: wanted.rows, offset: wanted.offset, map: true };
+  if (wanted.filter) body.filter = wanted.filter;
+  if (wanted.index) body.index = wanted.index;
+  if (wanted.excludeSelf) body.exclude_self = true;
+  const words = make("span", {}, "Searching…");
+  const cancel = make("button", { type: "button", onclick: cancelSearch }, "Cancel");
+  showState(make("p", { class: "loading" }, make("span", { class: "spinner" }), words, cancel));
+  page.results.setAttribute("aria-busy", "true");
+  const onWait = (left, why) => { words.textContent = `The server is busy: ${why} Again in ${left} s.`; };
+  const found = await ask("v1/search", { ...request, body, signal, onWait });
+  return found.answers ?? [found];
+}
+
+function endSearch() {
+  running = null;
+  page.results.removeAttribute("aria-busy");
+}
+
+/** Stop what is under way; whether anything was. */
 function cancelSearch() {
   if (!running) return false;
   running.abort();
-  running = null;
-  page.results.hidden = answers.length === 0;
-  page.start.hidden = answers.length > 0;
+  endSearch();
   showState(make("p", { class: "hint" }, "Cancelled."));
   return true;
 }
@@ -234,9 +128,7 @@ function showAnswer() {
   panel = null;
   table.show(answer);
   map.show(answer);
-  page.count.textContent = hits.length > 0
-    ? `Ranks ${hits[0].rank}–${hits.at(-1).rank}${info ? ` of ${info.index.count.toLocaleString("en")} ${answer.content}s` : ""}`
-    : asked.offset > 0 ? "No more hits" : "No hit";
+  showCount(answer);
   const notes = [
     answer.truncated && "The question is longer than the model sees; its end was cut off.",
     hits.length === 0 && asked.filter && "Nothing that the filter lets pass.",
@@ -249,6 +141,14 @@ function showAnswer() {
   for (const name of ["tsv", "fasta", "json"]) page[name].disabled = hits.length === 0;
   const opened = asked.hit && hits.find((hit) => hit.accession === asked.hit);
   if (opened) table.open(opened);
+}
+
+function showCount({ hits, content, index }) {
+  const count = indexes.find(({ fingerprint }) => fingerprint === index)?.count;
+  const all = asked.filter ? " under the filter" : count ? ` of ${count.toLocaleString("en")} ${content}s` : "";
+  page.count.textContent = hits.length > 0
+    ? `Ranks ${hits[0].rank}–${hits.at(-1).rank}${all}`
+    : asked.offset > 0 ? "No more hits" : "No hit";
 }
 
 function note(text) {
@@ -272,11 +172,10 @@ page.answer.addEventListener("change", () => {
 function openHit(hit, cell) {
   panel?.stop();
   panel = null;
-  const about = (hit && asked.hit === hit.accession && asked.about) || (asked.kind === "text" ? asked.question.trim() : "");
   asked.hit = hit?.accession ?? null;
-  if (!hit) asked.about = null;
   writeAddress("replace");
   if (!hit) return;
+  const about = asked.about ?? (asked.kind === "text" ? asked.question.trim() : "");
   panel = residuesPanel({
     hit,
     about,
@@ -294,62 +193,43 @@ function openHit(hit, cell) {
 
 // --- files and links ---
 
-async function exportAs(form) {
-  const link = writeLink(asked);
-  const about = provenance(asked, answers, {
-    version: info?.version ?? null,
-    link: link && new URL(link, location.href).href,
-    date: new Date(),
-  });
-  const name = `protclip-${about.date.slice(0, 19).replace(/[-:]/g, "")}`;
-  if (form === "json") save(`${name}.json`, "application/json", toJson(about, answers));
-  if (form === "tsv") save(`${name}.tsv`, "text/tab-separated-values", toTsv(about, answers));
-  if (form === "fasta") {
-    note("Fetching the sequences…");
-    const { text, missing } = await toFasta(about, answers, request);
-    if (text) save(`${name}.fasta`, "text/x-fasta", text);
-    note(!text ? "No FASTA: the server knows no sequence of these hits. It may be told them when it is started."
-      : missing.length > 0 ? `Without ${missing.length} whose sequence the server does not know: ${missing.slice(0, 5).join(", ")}${missing.length > 5 ? ", …" : ""}.` : "");
-  }
+/** The address of what is shown; null where it would be too long. */
+function linkTo() {
+  const fragment = writeLink(asked);
+  return fragment && new URL(fragment, location.href).href;
 }
 
 for (const form of ["tsv", "fasta", "json"]) {
-  page[form].addEventListener("click", () => exportAs(form).catch((error) => note(error.message)));
+  page[form].addEventListener("click", async () => {
+    try {
+      const about = provenance(asked, answers, { version: info?.version ?? null, link: linkTo(), date: new Date() });
+      if (form === "fasta") note("Fetching the sequences…");
+      note(await exportAs(form, about, answers, request));
+    } catch (error) {
+      note(error.message);
+    }
+  });
 }
 page.copy.addEventListener("click", async () => {
-  if (writeLink(asked) === null) {
+  const link = linkTo();
+  if (link === null) {
     note("The question is too long for a link. Export JSON, which holds it.");
     return;
   }
   try {
-    await navigator.clipboard.writeText(location.href);
+    await navigator.clipboard.writeText(link);
     note("The link is copied. It holds the whole question.");
   } catch {
     note("The browser lets no page copy here; the address bar has the link.");
   }
 });
 
-// --- history, keys of the keyboard, colours ---
-
-function showRecent() {
-  const list = recent();
-  page.recent.replaceChildren(
-    ...list.map((old) => make("button", {
-      type: "button",
-      onclick: () => {
-        page.history.open = false;
-        fillForm(old);
-        search({ ...old });
-      },
-    }, make("span", {}, old.question.trim().slice(0, 120)), old.filter && make("small", {}, old.filter))),
-    list.length > 0
-      ? make("button", { type: "button", class: "clear", onclick: () => (forget(), showRecent()) }, "Clear the list")
-      : make("p", { class: "hint" }, "Nothing asked yet. The list stays in this browser."),
-  );
-}
+// --- history and keyboard ---
 
 function showStart() {
   running?.abort();
+  endSearch();
+  panel?.stop();
   [asked, answers] = [null, []];
   page.results.hidden = true;
   page.start.hidden = false;
@@ -367,17 +247,21 @@ function goTo(given) {
   }
 }
 
+page.ask.addEventListener("submit", (event) => {
+  event.preventDefault();
+  search(readForm());
+});
+startHeader((old) => {
+  fillForm(old);
+  search({ ...old });
+});
 addEventListener("popstate", (event) => goTo(event.state ?? readLink(location.hash)));
 page.home.addEventListener("click", (event) => {
   event.preventDefault();
   if (asked) history.pushState(null, "", location.pathname + location.search);
-  fillForm({ question: "", kind: "text", filter: "", excludeSelf: false, rows: DEFAULT_ROWS, index: null });
+  emptyForm();
   showStart();
   page.question.focus();
-});
-page.history.addEventListener("toggle", () => page.history.open && showRecent());
-document.addEventListener("click", (event) => {
-  if (!page.history.contains(event.target)) page.history.open = false;
 });
 document.addEventListener("keydown", (event) => {
   if (page.keys.open || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -387,49 +271,38 @@ document.addEventListener("keydown", (event) => {
     page.question.focus();
     page.question.select();
   } else if (event.key === "Escape") {
-    if (page.history.open) page.history.open = false;
-    else if (!cancelSearch() && !table.leave()) document.activeElement?.blur();
+    if (!closeRecent() && !cancelSearch() && !table.leave()) document.activeElement?.blur();
   }
 });
-
-function setTheme(theme) {
-  document.documentElement.dataset.theme = theme;
-  const name = { system: "Auto", light: "Light", dark: "Dark" }[theme];
-  page.theme.replaceChildren(make("span", { "aria-hidden": "true" }, "◐ "), name);
-  page.theme.setAttribute("aria-label", `Colours: ${name}`);
-  localStorage.setItem("protclip-theme", theme);
-}
-
-page.theme.addEventListener("click", () =>
-  setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]));
 
 // --- the start ---
 
 /** Ask what there is: the model, how good it is, the indexes. */
 async function learn() {
   try {
-    [info] = await Promise.all([ask("info", request), learnIndexes()]);
-    page.quality.textContent = describeQuality(info);
+    info = await ask("info", request);
+    ({ indexes } = await ask("v1/indexes", request));
+    const chosen = page.index.value;
+    page.index.replaceChildren(...indexes.map(({ name }) => make("option", { selected: name === chosen }, name)));
+    page.indexes.hidden = indexes.length < 2;
     for (const option of page.amount.options) option.disabled = Number(option.value) > info.limits.max_k;
+    showQuality();
+    if (answers.length > 0) showCount(answers[asked.answer]);
   } catch (error) {
-    page.quality.replaceChildren(errorElement(error, learn));
+    page.quality.replaceChildren(errorElement(error, mayPass(error) && learn));
   }
 }
 
-async function learnIndexes() {
-  const { indexes } = await ask("v1/indexes", request);
-  page.indexes.hidden = indexes.length < 2;
-  page.index.replaceChildren(...indexes.map(({ name }) => make("option", { value: name }, name)));
+function showQuality() {
+  const index = indexes.find(({ name }) => name === page.index.value) ?? info.index;
+  page.quality.textContent = describeQuality({ model: info.model, index });
 }
 
-setTheme(document.documentElement.dataset.theme);
-questionChanged();
+page.index.addEventListener("change", showQuality);
 page.examples.append(...EXAMPLES.map((text) => make("li", {}, make("button", {
   type: "button",
   onclick: () => {
-    page.question.value = text;
-    chosen = null;
-    questionChanged();
+    fillQuestion(text);
     search(readForm());
   },
 }, text))));

@@ -6,6 +6,8 @@ import { make } from "./dom.js";
 const COLUMNS = ["rank", "score", "percentile", "accession", "name", "gene", "organism", "organism_id", "reviewed", "length", "ec", "text"];
 const LINE = 60;
 const AT_ONCE = 4;
+/** Of accessions without a sequence, so many are named. */
+const SHOWN = 5;
 
 /** What was asked, as it stands in every file. */
 export function provenance(asked, answers, { version, link, date }) {
@@ -25,11 +27,24 @@ export function provenance(asked, answers, { version, link, date }) {
   };
 }
 
-export function toJson(about, answers) {
+/** Save answers as "json", "tsv" or "fasta"; what there is to say of the file. */
+export async function exportAs(form, about, answers, request) {
+  const name = `protclip-${about.date.slice(0, 19).replace(/[-:]/g, "")}.${form}`;
+  if (form === "json") save(name, "application/json", toJson(about, answers));
+  if (form === "tsv") save(name, "text/tab-separated-values", toTsv(about, answers));
+  if (form !== "fasta") return "";
+  const { text, missing } = await toFasta(about, answers, request);
+  if (!text) return "No FASTA: the server knows no sequence of these hits. It may be told them when it is started.";
+  save(name, "text/x-fasta", text);
+  const some = `${missing.slice(0, SHOWN).join(", ")}${missing.length > SHOWN ? ", …" : ""}`;
+  return missing.length > 0 ? `Without ${missing.length} whose sequence the server does not know: ${some}.` : "";
+}
+
+function toJson(about, answers) {
   return `${JSON.stringify({ asked: about, answers }, null, 2)}\n`;
 }
 
-export function toTsv(about, answers) {
+function toTsv(about, answers) {
   const names = answers.length > 1 ? ["query", ...COLUMNS] : COLUMNS;
   const lines = Object.entries(about).map(([name, value]) => `# ${name}: ${typeof value === "string" ? inLine(value) : JSON.stringify(value)}`);
   lines.push(names.join("\t"));
@@ -44,7 +59,7 @@ export function toTsv(about, answers) {
  *
  * Few programs read comments in FASTA, so each record's own line says what was asked.
  */
-export async function toFasta(about, answers, request) {
+async function toFasta(about, answers, request) {
   const hits = new Map(answers.flatMap((answer) => answer.hits).map((hit) => [hit.accession, hit]));
   const waiting = [...hits.keys()];
   const sequences = new Map();
@@ -72,7 +87,7 @@ export async function toFasta(about, answers, request) {
 }
 
 /** Hand a file to the browser. */
-export function save(name, type, text) {
+function save(name, type, text) {
   const address = URL.createObjectURL(new Blob([text], { type }));
   make("a", { href: address, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);

@@ -7,6 +7,8 @@ export const DEFAULT_ROWS = 25;
 const LONGEST = 8000;
 const RECENT = "protclip-recent";
 const MOST_RECENT = 20;
+/** Characters of a question that is remembered. */
+const LONGEST_RECENT = 20_000;
 
 /** What is asked, from a fragment; null where it holds no question. */
 export function readLink(fragment) {
@@ -57,6 +59,7 @@ export function recent() {
 
 /** Put a question at the beginning of them, once. */
 export function remember(asked) {
+  if (asked.question.length > LONGEST_RECENT) return;
   const kept = { ...asked, offset: 0, answer: 0, hit: null, about: null };
   const same = (other) => other.question === kept.question && other.filter === kept.filter && other.kind === kept.kind;
   const list = [kept, ...recent().filter((other) => !same(other))].slice(0, MOST_RECENT);

@@ -8,7 +8,7 @@ const FEWEST = 3;
 /** Lengths of the scale bar, in the unit of the map. */
 const BARS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1];
 
-export class Map2D {
+export class HitMap {
   /** `onPoint(hit)` is told which point is looked at, or null; `onOpen(hit)` which is clicked on. */
   constructor({ onPoint, onOpen }) {
     this.onPoint = onPoint;

@@ -131,7 +131,7 @@ export class Table {
   }
 
   name(hit) {
-    const about = [hit.gene?.[0], hit.organism, hit.length && `${hit.length} aa`].filter(Boolean).join(" · ");
+    const about = [hit.gene?.[0], hit.length && `${hit.length} aa`, hit.organism].filter(Boolean).join(" · ");
     return [
       make("span", { class: "title" }, hit.name ?? "–"),
       hit.text && make("span", { class: "biotext" }, hit.text),
