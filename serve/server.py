@@ -223,7 +223,7 @@ class _Server:
         url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
         self._go_on()
         self.was_ready = True
-        echo(f"ready: {url}  (routes and forms: {url}/docs; Ctrl-C stops it)")
+        echo(f"ready: {url}  (a page to search with; routes and forms: {url}/docs; Ctrl-C stops it)")
 
     def _prepare(self, folder: Path) -> None:
         """For a Ray of its own, before it starts."""
