@@ -43,7 +43,8 @@ export function fillForm(given) {
     page.amount.append(make("option", {}, String(given.rows)));
   }
   page.amount.value = String(given.rows);
-  if (given.index) page.index.value = given.index;
+  // The first is the one that is asked where none is named.
+  page.index.value = given.index ?? page.index.options[0]?.value;
   questionChanged();
   filterChanged();
 }
