@@ -22,11 +22,13 @@ from typing import Any
 import pytest
 import requests
 import uvicorn
+from index_folders import write_embeddings
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from ports import free_port
-from tiny_model import random_sequences, tiny_model, write_protein_index
+from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
-from protclip.index.manifest import read_index_manifest
+from protclip.index.build import IndexConfig, build_index
+from protclip.index.embeddings import read_embeddings
 from serve.api import make_api
 from serve.deployments import Replica
 from serve.guard import guard
@@ -73,8 +75,18 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]
         "ec": [["2.7.11.1", "3.6.1.3"] if i % 2 else [] for i in range(COUNT)],
     }
     index = write_protein_index(folder, model, sequences, columns)
-    args = AppArgs(index=index, checkpoint=str(folder / "checkpoint"), keys="none")
-    replica = Replica(args, read_index_manifest(index).model_fingerprint, "float32")
+    texts = random_texts(12)
+    write_embeddings(
+        folder / "texts",
+        model.embed_texts(texts),
+        content="text",
+        fingerprint=model.fingerprint,
+        columns={"text": texts},
+        settings={"dtype": "float32"},
+    )
+    build_index(read_embeddings(str(folder / "texts")), str(folder / "index-of-texts"), IndexConfig())
+    args = AppArgs(checkpoint=str(folder / "checkpoint"), keys="none")
+    replica = Replica(args, model.fingerprint)
     names = {"quick": 1000.0, "slow": 0.25}
     made = {name: new_key(name, rate=rate) for name, rate in names.items()}
     (folder / "keys").write_text("\n".join(line for _, line in made.values()))
@@ -90,6 +102,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]
         )
 
     async def run() -> None:
+        await replica.reconfigure({"indexes": {"default": index, "texts": str(folder / "index-of-texts")}})
         # In one event loop, since the replica's queues belong to one.
         await asyncio.gather(*(site.server.serve() for site in found.values()))
 
@@ -339,6 +352,21 @@ def test_an_accession_a_sequence_and_fasta_are_asked(page, sites):
     page.get_by_role("button", name="Search").click()
     expect(page.locator("#questions")).to_be_hidden()
     assert accessions(page) == [hit["accession"] for hit in site.search(text="P00007", k=25)["hits"]]
+
+
+def test_another_index_is_asked_by_its_name(page, sites, new_window):
+    ask(page, QUESTION)
+    page.get_by_label("Index").select_option("texts")
+    expect(page.locator("#quality")).to_contain_text("Index of 12 texts")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("#count")).to_have_text("Ranks 1–12 of 12 texts")
+    hits = sites["open"].search(text=QUESTION, k=12, index="texts")["hits"]
+    assert page.locator("#rows .biotext").all_inner_texts() == [hit["text"] for hit in hits]
+    other = new_window().new_page()
+    other.goto(page.url)
+    expect(other.locator("#count")).to_have_text("Ranks 1–12 of 12 texts")
+    page.go_back()
+    expect(page.locator("#count")).to_have_text("Ranks 1–25 of 60 proteins")
 
 
 def test_data_is_never_html(page, shot):
