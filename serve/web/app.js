@@ -249,6 +249,7 @@ function goTo(given) {
 
 page.ask.addEventListener("submit", (event) => {
   event.preventDefault();
+  closeRecent();
   search(readForm());
 });
 startHeader((old) => {

@@ -22,5 +22,8 @@ function fill(element, attributes, children) {
   return element;
 }
 
+/** A number of so many digits, with a minus as wide as its digits. */
+export const fixed = (value, digits) => value.toFixed(digits).replace("-", "−");
+
 /** All elements of the page that have an id, by it. */
 export const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));

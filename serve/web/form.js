@@ -1,4 +1,4 @@
-// The form: what is asked, and how it is told apart.
+// The form: what is asked, of which kind it is, and how it is answered.
 
 import { make, page } from "./dom.js";
 import { readFilter, writeFilter } from "./filter.js";
@@ -65,7 +65,7 @@ function questionChanged() {
   if (!text.trim()) chosen = null;
   const found = kindOf(text);
   page.ask.elements.kind.value = chosen ?? found;
-  page.told.textContent = !text.trim() ? "" : chosen && chosen !== found ? "as you chose" : "told by its form";
+  page.told.textContent = !text.trim() ? "" : chosen && chosen !== found ? "as you chose" : "recognised";
   page.others.hidden = kindShown() === "text";
   page.question.classList.toggle("letters", kindShown() !== "text");
   // As high as its lines, up to what the style allows.

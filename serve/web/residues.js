@@ -1,7 +1,7 @@
 // What each residue of a hit has to do with a function: POST /v1/explain as a profile and as coloured residues.
 
 import { ask } from "./api.js";
-import { draw, make } from "./dom.js";
+import { draw, fixed, make } from "./dom.js";
 import { readFasta } from "./question.js";
 
 const BLOCK = 10;
@@ -202,6 +202,6 @@ export function stretches(values) {
   return found.sort((a, b) => b.value - a.value);
 }
 
-const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
+const signed = (value) => `${value < 0 ? "" : "+"}${fixed(value, 4)}`;
 
 const ordinal = (n) => `${n}${["th", "st", "nd", "rd"][n % 100 > 10 && n % 100 < 14 ? 0 : n % 10] ?? "th"}`;

@@ -1,6 +1,6 @@
 // The hits of one answer as a table: sorted by a column, walked through with the arrow keys, each row to be opened.
 
-import { make, page } from "./dom.js";
+import { fixed, make, page } from "./dom.js";
 import { isAccession } from "./question.js";
 
 const COLUMNS = [
@@ -92,7 +92,7 @@ export class Table {
       onclick: (event) => (event.stopPropagation(), this.toggle(hit)),
     }, String(hit.rank));
     const texts = {
-      score: hit.score.toFixed(4),
+      score: fixed(hit.score, 4),
       percentile: hit.percentile === null ? "–" : `${hit.percentile.toFixed(1)} %`,
       organism: make("span", { class: "line", title: hit.organism }, hit.organism ?? "–"),
       length: hit.length?.toLocaleString("en") ?? "–",

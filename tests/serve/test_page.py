@@ -27,6 +27,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from ports import free_port
 from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
+from protclip.config import ObjectivesConfig
 from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
 from serve.api import make_api
@@ -40,6 +41,8 @@ AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 QUESTION = "FUNCTION: Catalyzes the hydrolysis of ATP."
 HOSTILE = '<img src=x onerror="document.title=1">'
 COUNT = 60
+UNKNOWN = "P00009"
+"""Its sequence, which is longer than the model sees, the server does not know."""
 expect.set_options(timeout=30_000)
 
 
@@ -54,7 +57,13 @@ class Site:
     sequences: list[str] = field(default_factory=list)
 
     def search(self, **body: Any) -> Any:
-        answer = requests.post(f"{self.url}/v1/search", json=body, timeout=60)
+        return self.post("/v1/search", body)
+
+    def explain(self, **body: Any) -> Any:
+        return self.post("/v1/explain", body)
+
+    def post(self, route: str, body: Any) -> Any:
+        answer = requests.post(self.url + route, json=body, timeout=60)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -63,7 +72,7 @@ class Site:
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]:
     """One replica at three addresses: ``open``, ``keyed``, and ``dying``, which a test may stop."""
     folder = tmp_path_factory.mktemp("page")
-    model, sequences = tiny_model(), random_sequences(COUNT)
+    model, sequences = tiny_model(objectives=ObjectivesConfig(mlm=0.0, bsr=0.0)), random_sequences(COUNT)
     model.save_pretrained(str(folder / "checkpoint"))
     human = [i % 3 != 0 for i in range(COUNT)]
     columns = {
@@ -85,7 +94,9 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]
         settings={"dtype": "float32"},
     )
     build_index(read_embeddings(str(folder / "texts")), str(folder / "index-of-texts"), IndexConfig())
-    args = AppArgs(checkpoint=str(folder / "checkpoint"), keys="none")
+    fasta = folder / "sequences.fasta"
+    fasta.write_text("".join(f">P{i:05d}\n{sequences[i]}\n" for i in range(COUNT) if i != 9))
+    args = AppArgs(checkpoint=str(folder / "checkpoint"), keys="none", sequences=str(fasta))
     replica = Replica(args, model.fingerprint)
     names = {"quick": 1000.0, "slow": 0.25}
     made = {name: new_key(name, rate=rate) for name, rate in names.items()}
@@ -221,7 +232,7 @@ def test_a_function_is_asked_and_answered(page, sites, shot):
     expect(page.locator("#rows tr")).to_have_count(25)
     hits = sites["open"].search(text=QUESTION, k=25)["hits"]
     assert accessions(page) == [hit["accession"] for hit in hits]
-    assert column(page, "score") == [f"{hit['score']:.4f}" for hit in hits]
+    assert column(page, "score") == [f"{hit['score']:.4f}".replace("-", "−") for hit in hits]
     assert column(page, "length") == [str(hit["length"]) for hit in hits]
     assert column(page, "gene") == [hit["gene"][0] if hit["gene"] else "–" for hit in hits]
     assert column(page, "ec") == [", ".join(hit["ec"]) or "–" for hit in hits]
@@ -285,6 +296,81 @@ def test_a_point_of_the_map_and_its_row_go_together(page):
     expect(page.locator("#rows tr").first).to_have_class("pointed")
     page.locator("#rows tr").nth(4).hover()
     expect(page.locator("#plot circle.pointed title")).to_contain_text("5. ")
+
+
+def check_residues(page: Page, explanation: Any, method: str = "occlusion") -> None:
+    """The letters of the open hit have the colours of these numbers."""
+    values = explanation[method]
+    top = max(map(abs, values))
+    levels = [int(4 * abs(value / top) + 0.5) for value in values]
+    expected = [
+        [letter, "none" if not level else f"{'for' if value > 0 else 'against'}-{level}"]
+        for letter, level, value in zip(explanation["residues"], levels, values, strict=True)
+    ]
+    page.wait_for_function(
+        """(expected) => JSON.stringify([...document.querySelectorAll(".letters > span")].map(
+            (letter) => [letter.textContent, letter.className])) === JSON.stringify(expected)""",
+        arg=expected,
+    )
+
+
+def test_the_residues_of_a_hit_are_coloured_by_the_questions_function(page, new_window, sites, shot):
+    site = sites["open"]
+    ask(page, QUESTION)
+    hit = next(hit for hit in site.search(text=QUESTION, k=25)["hits"] if 30 < hit["length"] < 62)
+    page.locator("#rows tr", has_text=hit["accession"]).locator(".open").click()
+    explanation = site.explain(text=QUESTION, accession=hit["accession"])
+    check_residues(page, explanation)
+    strongest = max(range(len(explanation["occlusion"])), key=lambda i: explanation["occlusion"][i])
+    expect(page.locator(".summary")).to_contain_text(f"{explanation['occlusion'][strongest]:+.4f}")
+    page.locator(f".letters > span[data-i='{strongest}']").hover()
+    said = f"{explanation['residues'][strongest]}{strongest + 1}  {explanation['occlusion'][strongest]:+.4f}"
+    expect(page.locator(".readout")).to_have_text(said)
+    shot(page, "residues")
+    page.get_by_role("button", name="Segment").click()
+    check_residues(page, explanation, "segments")
+    page.get_by_label("Function to explain").fill("binds the membrane")
+    page.keyboard.press("Enter")
+    other = site.explain(text="binds the membrane", accession=hit["accession"])
+    check_residues(page, other)
+    window = new_window(color_scheme="dark").new_page()
+    window.goto(page.url)
+    check_residues(window, other)
+    shot(window, "residues-dark")
+
+
+def test_where_the_sequence_is_not_known_it_is_asked_for(page, sites, shot):
+    site = sites["open"]
+    ask(page, UNKNOWN)
+    page.locator("#rows .open").first.click()
+    # The question is no function, so that one is typed.
+    expect(page.get_by_label("Function to explain")).to_be_focused()
+    page.keyboard.type(QUESTION)
+    page.keyboard.press("Enter")
+    expect(page.locator(".explained")).to_contain_text(f"The server does not know the sequence of {UNKNOWN}.")
+    shot(page, "paste")
+    sequence = site.sequences[9]
+    page.get_by_label(f"Sequence of {UNKNOWN}").fill(f">{UNKNOWN}\n{sequence}\n")
+    page.get_by_role("button", name="Use this sequence").click()
+    check_residues(page, site.explain(text=QUESTION, sequence=sequence))
+    expect(page.locator(".explained")).to_contain_text(f"The model sees the first 62 of {len(sequence)} residues.")
+
+
+def test_fasta_has_the_sequences_that_are_known(page, sites):
+    ask(page, QUESTION)
+    page.locator("#amount").select_option("100")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.locator("#rows tr")).to_have_count(COUNT)
+    records = [record.partition("\n") for record in download(page, "FASTA").split(">")[1:]]
+    hits = {hit["accession"]: hit for hit in sites["open"].search(text=QUESTION, k=COUNT)["hits"]}
+    assert [head.split()[0] for head, _, _ in records] == [name for name in hits if name != UNKNOWN]
+    for head, _, letters in records:
+        hit = hits[head.split()[0]]
+        assert letters.replace("\n", "") == sites["open"].sequences[int(hit["accession"][1:])]
+        assert (
+            f"rank={hit['rank']} " in head and json.dumps(QUESTION) in head and " index=" in head and " date=" in head
+        )
+    expect(page.locator("#note")).to_have_text(f"Without 1 whose sequence the server does not know: {UNKNOWN}.")
 
 
 def test_the_kind_of_a_question_is_told_by_its_form(page):
