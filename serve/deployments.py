@@ -4,8 +4,7 @@ Three queues (``serve.batching``), each with a thread of its own, so that what t
 
     long     questions of many letters are tokenised; others are when they come
     model    what was tokenised is embedded; by its embedding, the graph of the index is searched
-    scans    the rows of the index are gone through: for accessions, filters, exact answers, and to leave out own rows;
-             and what else takes long beside a search: maps of the hits
+    scans    the rows of the index are gone through: for accessions, filters, exact answers, and to leave out own rows
 """
 
 from __future__ import annotations
