@@ -21,6 +21,7 @@ from protclip.hashing import hash64
 from protclip.index.embeddings import Content, Dtype
 from protclip.index.index import Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.pca import plane_of
 from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question, Row
 from protclip.uniprot.residues import checked_residues
 
@@ -206,7 +207,7 @@ class Retriever:
         own_kind = index.manifest.content if index.manifest.external_model is not None else None
         percentiles: dict[Content | None, list[list[float | None]]] = {}
         answers = []
-        for i, (one, (scores, _)) in enumerate(zip(asked, found, strict=True)):
+        for i, (one, (scores, rows)) in enumerate(zip(asked, found, strict=True)):
             kind = one.kind or own_kind
             if kind not in percentiles:
                 percentiles[kind] = _percentiles(index, [scores for scores, _ in found], kind)
@@ -225,6 +226,7 @@ class Retriever:
                     query=one.question.name,
                     truncated=one.truncated,
                     hits=hits,
+                    map=[(x, y) for x, y in plane_of(index.vectors(rows)).tolist()] if options.map else None,
                 )
             )
         return answers

@@ -73,7 +73,15 @@ _HIT = {
     "ec": ["3.6.1.3"],
     "text": None,
 }
-_ANSWER = {"model": _HEX, "index": _HEX, "content": "protein", "query": None, "truncated": False, "hits": [_HIT]}
+_ANSWER = {
+    "model": _HEX,
+    "index": _HEX,
+    "content": "protein",
+    "query": None,
+    "truncated": False,
+    "hits": [_HIT],
+    "map": [[0.0, 0.0]],
+}
 _INDEX = {"content": "protein", "count": 1216, "dimension": 512, "dtype": "float32", "recall_at_10": 0.998}
 _NAMED_INDEX = {
     **_INDEX,
