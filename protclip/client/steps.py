@@ -34,7 +34,7 @@ from protclip.errors import (
 T = TypeVar("T")
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 10.0
-"""Before an address is asked again, after its Retry-After: each time twice as long, less a random part, half at most."""
+"""Waited beside Retry-After before an address is asked again: twice as long each time, less a random part of half."""
 TRY_AGAIN = (408, 429, 502, 503, 504)
 """Statuses that pass: what is asked only reads, so it may be asked twice."""
 SAME_CLASS = {kind.__name__: kind for kind in (RequestError, NotFoundError, PayloadTooLargeError)}
