@@ -90,8 +90,15 @@ _OTHER_TEXT = "FUNCTION: Binds oxygen."
 REQUESTS: Mapping[str, Mapping[str, Any]] = {
     "/v1/search": {
         "text": {"text": _TEXT, "k": 3},
-        "sequence": {"sequence": _PROTEIN, "filter": "organism_id = 9606 and reviewed", "columns": ["gene", "name"]},
-        "accession": {"accession": "P69905", "exclude_self": True, "k": 10, "offset": 10},
+        "sequence": {"sequence": _PROTEIN, "min_score": 0.5},
+        "accession": {
+            "accession": "P69905",
+            "exclude_self": True,
+            "k": 10,
+            "offset": 10,
+            "filter": "organism_id = 9606 and reviewed",
+            "columns": ["gene", "name"],
+        },
         "queries": {"queries": [{"text": _TEXT, "name": "one"}, {"sequence": _PROTEIN, "name": "two"}], "k": 3},
     },
     "/v1/embed": {
@@ -105,7 +112,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
     "/v1/score": {"pair": {"sequences": [_PROTEIN], "texts": [_TEXT]}},
     "/v1/classify": {"two texts": {"sequences": [_PROTEIN], "texts": [_TEXT, _OTHER_TEXT]}},
 }
-"""Route → examples of its body by name."""
+"""Route → examples of its body by name; docs/examples.py writes them into docs/serving.md."""
 
 ANSWERS: Mapping[str, Any] = {
     "/v1/search": _ANSWER,
