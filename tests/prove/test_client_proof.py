@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 from running import Running, wait_until
@@ -65,7 +66,7 @@ class Asking:
 
     def _longest(self, ends: list[float], began: float) -> float:
         since = [end for end in ends if end > began - 1]
-        return max(after - before for before, after in zip(since, since[1:], strict=False))
+        return max(after - before for before, after in pairwise(since))
 
     def _ask(self, ends: list[float]) -> None:
         with Client(self.url) as client:
@@ -111,8 +112,9 @@ def test_no_call_fails_when_haproxy_is_killed_and_the_server_is_started_again(tm
         Claim(claim="serve_client_silence_restart", value=restart, unit="s"),
     ]
     table = f"""
-Two replicas of a tiny model over 1,000 vectors; {NUM_THREADS} clients in threads and {NUM_TASKS} tasks of an asynchronous
-one search without a pause, {answered:,} times in all. The silence is the longest time that any of them waits for an answer.
+Two replicas of a tiny model over 1,000 vectors; {NUM_THREADS} clients in threads and {NUM_TASKS} tasks of an
+asynchronous one search without a pause, {answered:,} times in all. The silence is the longest time that any of them
+waits for an answer.
 
 | what happens | silence |
 |---|---|
