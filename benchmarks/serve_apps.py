@@ -44,7 +44,7 @@ def main() -> None:
     from ray.serve.schema import LoggingConfig
 
     from benchmarks import serve_old_chain
-    from serve.app import build_app
+    from serve.app import application as our_application
     from serve.settings import AppArgs
 
     cloudpickle.register_pickle_by_value(serve_old_chain)  # replicas find no folder of benchmarks
@@ -64,7 +64,7 @@ def main() -> None:
         logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), logging_config=logs)
         apps = {
-            "application": (build_app(AppArgs(index=index, checkpoint=checkpoint, keys="none")), "/"),
+            "application": (our_application(AppArgs(checkpoint=checkpoint, keys="none"), {"default": index}), "/"),
             "noop": (Noop.bind(), "/noop"),
             "old": (serve_old_chain.build_old_chain(index, checkpoint), "/old"),
         }

@@ -15,7 +15,7 @@ from types import FrameType
 
 from cluster import environment
 from cluster.address import checked_address
-from cluster.folders import make_folder, private_root
+from cluster.folders import RayFolder, make_folder, private_root
 from cluster.ports import free_ports
 from cluster.processes import MARK_VARIABLE, end_marked
 from cluster.quiet import hide_harmless_lines, quiet_core
@@ -86,6 +86,18 @@ def start_or_join(
         # Ray's handler aborts the process, which leaves its folder behind.
         signal.signal(signal.SIGTERM, _exit)
     require_worker()
+
+
+def join_next(folder: RayFolder, address: str) -> None:
+    """Have ``start_or_join`` join a Ray of our own that another process has started; call it before Ray is imported.
+
+    Args:
+        folder: of that Ray.
+        address: of its GCS.
+    """
+    os.environ.pop(environment.AUTH_TOKEN, None)
+    os.environ[environment.AUTH_TOKEN_PATH] = folder.token_path
+    os.environ[environment.ADDRESS] = address
 
 
 def require_worker(timeout_s: float = 60.0) -> None:

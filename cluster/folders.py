@@ -96,7 +96,7 @@ def make_folder() -> RayFolder:
     It is ours for as long as this process lives, and then for as long as a process carries its mark.
     """
     root = private_root()
-    with _locked(root):
+    with locked(root / _LOCK_FILE):
         _remove_left_over(root)
         folder = RayFolder(path=root / secrets.token_hex(4))
         folder.path.mkdir(mode=0o700)
@@ -111,6 +111,23 @@ def find_folder(name: str) -> RayFolder | None:
     """The folder of that name below our root; None where there is none of ours."""
     path = private_root() / name
     return RayFolder(path=path) if _NAME.fullmatch(name) and is_private(path) else None
+
+
+def living_folders() -> list[RayFolder]:
+    """The folders of those of our Rays on this machine whose starter lives."""
+    root = private_root()
+    folders = [find_folder(name) for name in sorted(os.listdir(root))]
+    return [folder for folder in folders if folder is not None and _is_held(folder.path / _LOCK_FILE)]
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file, after waiting until no other process does."""
+    file = _hold(path)
+    try:
+        yield
+    finally:
+        os.close(file)
 
 
 def _remove_left_over(root: Path) -> None:
@@ -147,15 +164,6 @@ def _is_held(path: Path) -> bool:
     finally:
         os.close(file)
     return False
-
-
-@contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    file = _hold(root / _LOCK_FILE)
-    try:
-        yield
-    finally:
-        os.close(file)
 
 
 @contextlib.contextmanager

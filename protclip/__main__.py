@@ -28,6 +28,7 @@ COMMANDS = {
     "search": ("protclip.commands.search:main", "Ask an index with a text or a sequence."),
     "explain": ("protclip.commands.explain:main", "Which residues of a protein a text speaks of."),
     "serve": ("serve.main:main", "Serve embedding and search over HTTP on this machine."),
+    "swap-index": ("serve.swap:main", "Another index for a running server, without a failed request."),
     "make-key": ("serve.make_key:main", "A key for a client of a server."),
     "import-official": ("protclip.commands.import_official:main", "The authors' published checkpoint into ours."),
     "export-official": (
@@ -38,7 +39,7 @@ COMMANDS = {
     "quickstart": ("ray_jobs.quickstart:main", "Run the whole way once on this machine."),
 }
 
-ON_RAY = ("curate", "pretrain", "embed", "serve", "make-key", "quickstart")
+ON_RAY = ("curate", "pretrain", "embed", "serve", "swap-index", "make-key", "quickstart")
 """What needs Ray, or what comes with it, whatever it is given; ``index`` does where there are several segments."""
 
 

@@ -94,7 +94,7 @@ class Answers(BaseModel):
 
 
 class IndexInfo(BaseModel):
-    """What the loaded index holds."""
+    """What an index holds."""
 
     content: Content
     count: int = Field(description="Rows that may answer.")
@@ -114,9 +114,13 @@ class NamedIndex(IndexInfo):
 
 
 class IndexesResponse(BaseModel):
-    """The indexes that are loaded."""
+    """The indexes that answer."""
 
     indexes: list[NamedIndex]
+    refused: str | None = Field(
+        description="For what kind of error the last change of them was refused, so that the old ones answer; the "
+        "server's log has the reason. Null where it was not."
+    )
 
 
 class ModelInfo(BaseModel):
@@ -148,17 +152,19 @@ class Info(BaseModel):
 
     version: str = Field(description="Of this software.")
     model: ModelInfo
-    index: NamedIndex
+    index: NamedIndex = Field(description="The one that is asked where a request names none, or the first.")
+    indexes: list[str] = Field(description="The names of all.")
     limits: Limits
     policies: Policies
 
 
 class Health(BaseModel):
-    """Given when the model and the index are loaded."""
+    """Given when the model and the indexes are loaded."""
 
     status: Literal["ok"] = "ok"
     model: str = Field(description="Fingerprint of the model.")
-    index: IndexInfo
+    index: IndexInfo = Field(description="The one that is asked where a request names none, or the first.")
+    indexes: list[str] = Field(description="The names of all.")
     version: str = Field(description="Of this software.")
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
-from fastapi import FastAPI, Path, Request, Response
+from fastapi import FastAPI, Path, Query, Response
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette._utils import get_route_path
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from protclip.inputs import LongPolicy
@@ -55,7 +56,7 @@ from serve.requests import (
     ScoreRequest,
     SearchRequest,
 )
-from serve.settings import Limits
+from serve.settings import DEFAULT_INDEX, Limits
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])
 
@@ -70,17 +71,20 @@ class Backend(Protocol):
     async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
         """Texts and sequences as vectors; raises RequestError for one that is too long, where that is the policy."""
 
-    async def search(self, questions: Sequence[Question], options: Options) -> list[Answer]:
-        """The answer to each question."""
+    async def search(self, questions: Sequence[Question], options: Options, *, index: str) -> list[Answer]:
+        """The answer to each question; raises NotFoundError for an index that is not served."""
 
-    async def protein(self, accession: str) -> Row:
-        """What the index knows of a protein; raises NotFoundError for one that it does not hold."""
+    async def protein(self, accession: str, *, index: str) -> Row:
+        """What an index knows of a protein; raises NotFoundError for one that it does not hold, or no such index."""
 
     def describe_model(self) -> ModelInfo:
         """The model, at once."""
 
-    def describe_index(self) -> NamedIndex:
-        """The index, at once."""
+    def describe_indexes(self) -> list[NamedIndex]:
+        """The indexes, at once; ``default`` first, where there is one."""
+
+    def refused(self) -> str | None:
+        """For what kind of error the last change of the indexes was refused, at once; None where it was not."""
 
     def load(self) -> Load:
         """What there is to do at this moment, at once."""
@@ -106,7 +110,7 @@ def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float, secured:
         swagger_ui_parameters={"validatorUrl": None},  # else the page asks a server of Swagger's
     )
     install_error_handlers(app)
-    backend.metrics.watch(backend.load, backend.describe_index)
+    backend.metrics.watch(backend.load, backend.describe_indexes)
     questions = add_model_routes(app, backend, limits)
     add_info_routes(app, backend, limits, stuck_after_s)
 
@@ -142,8 +146,27 @@ class Api:
             await self.app(scope, receive, send)
             return
         scope["route"] = question
-        response = await question.answer(await Request(scope, receive).body())
-        await response(scope, receive, send)
+        answer = await question.answer(await read_body(receive))
+        length = str(len(answer)).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+async def read_body(receive: Receive) -> bytes:
+    """A request's body, which the guard has read and gives whole.
+
+    Raises:
+        ClientDisconnect: if the client has gone.
+    """
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,8 +176,8 @@ class QuestionRoute:
     path: str
     form: type[Form]
     """Of its body."""
-    answer: Callable[[bytes], Awaitable[Response]]
-    """To a body; raises RequestError or OverloadedError."""
+    answer: Callable[[bytes], Awaitable[bytes]]
+    """To a body, both JSON; raises RequestError or OverloadedError."""
 
 
 def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[QuestionRoute]:
@@ -163,12 +186,12 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
 
     def post(
         path: str, form: type[AForm], answer: Any
-    ) -> Callable[[Callable[[AForm], Awaitable[Response]]], Callable[[AForm], Awaitable[Response]]]:
+    ) -> Callable[[Callable[[AForm], Awaitable[bytes]]], Callable[[AForm], Awaitable[bytes]]]:
         form = with_limits(limits, form)
 
-        def add(endpoint: Callable[[AForm], Awaitable[Response]]) -> Callable[[AForm], Awaitable[Response]]:
-            async def answer_body(body: bytes) -> Response:
-                return await endpoint(parse(form, body))
+        def add(endpoint: Callable[[AForm], Awaitable[bytes]]) -> Callable[[AForm], Awaitable[bytes]]:
+            def answer_body(body: bytes) -> Awaitable[bytes]:
+                return endpoint(parse(form, body))
 
             async def described() -> None:
                 """Never called: ``Api`` is before it."""
@@ -189,18 +212,18 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
         return add
 
     @post("/v1/search", SearchRequest, Answer | Answers)
-    async def search(request: SearchRequest) -> Response:
+    async def search(request: SearchRequest) -> bytes:
         """Find what lies nearest to a text, a sequence, an accession or an embedding, or to each of several."""
-        # Cheaper than describe_index, which is built anew at each call.
         dimension = backend.describe_model().dimension
-        found = await backend.search(request.questions(limits, dimension), request.options(limits))
-        return as_json({"answers": found} if request.queries is not None else found[0])
+        asked, options = request.questions(limits, dimension), request.options(limits)
+        found = await backend.search(asked, options, index=request.index)
+        return to_json({"answers": found} if request.queries is not None else found[0])
 
     @post("/v1/embed", EmbedRequest, EmbedResponse)
-    async def embed(request: EmbedRequest) -> Response:
+    async def embed(request: EmbedRequest) -> bytes:
         """Embed proteins or texts."""
         asked = await backend.embed(request.questions(limits), long=request.long)
-        return as_json(
+        return to_json(
             {
                 "model": backend.fingerprint,
                 "dimension": len(asked[0].vector),
@@ -210,12 +233,12 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
         )
 
     @post("/v1/embeddings", EmbeddingsRequest, EmbeddingsResponse)
-    async def embeddings(request: EmbeddingsRequest) -> Response:
+    async def embeddings(request: EmbeddingsRequest) -> bytes:
         """Embed proteins or texts, in the form of OpenAI's API: its clients work with this server as their base URL."""
         dimension = backend.describe_model().dimension
         asked = await backend.embed(request.questions(limits, dimension))
         num_tokens = sum(one.num_tokens for one in asked)
-        return as_json(
+        return to_json(
             {
                 "object": "list",
                 "model": request.model,
@@ -233,17 +256,17 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
         )
 
     @post("/v1/score", ScoreRequest, ScoreResponse)
-    async def score(request: ScoreRequest) -> Response:
+    async def score(request: ScoreRequest) -> bytes:
         """How well each sequence fits the text at the same place: their cosine."""
         protein_ND, text_ND = await sides(request)
-        return as_json({"model": backend.fingerprint, "scores": pair_cosines(protein_ND, text_ND).tolist()})
+        return to_json({"model": backend.fingerprint, "scores": pair_cosines(protein_ND, text_ND).tolist()})
 
     @post("/v1/classify", ClassifyRequest, ClassifyResponse)
-    async def classify(request: ClassifyRequest) -> Response:
+    async def classify(request: ClassifyRequest) -> bytes:
         """How likely each of the texts is that of each sequence: the softmax over the texts of scaled cosines."""
         protein_ND, text_TD = await sides(request)
         logits_NT = backend.describe_model().scale * (protein_ND @ text_TD.T)
-        return as_json({"model": backend.fingerprint, "probabilities": softmax(logits_NT).tolist()})
+        return to_json({"model": backend.fingerprint, "probabilities": softmax(logits_NT).tolist()})
 
     async def sides(request: ScoreRequest | ClassifyRequest) -> tuple[Any, Any]:
         asked = await backend.embed(request.questions(limits))
@@ -269,23 +292,28 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
         )
 
     @get("/v1/proteins/{accession}", Row, 404, 422, *OF_ANY)
-    async def protein(accession: Annotated[str, Path(max_length=MAX_NAME_LENGTH)]) -> Response:
-        """What the index knows of a protein."""
-        return as_json(await backend.protein(accession))
+    async def protein(
+        accession: Annotated[str, Path(max_length=MAX_NAME_LENGTH)],
+        index: Annotated[str, Query(max_length=MAX_NAME_LENGTH)] = DEFAULT_INDEX,
+    ) -> Response:
+        """What an index knows of a protein."""
+        return as_json(await backend.protein(accession, index=index))
 
     @get("/v1/indexes", IndexesResponse, *OF_ANY)
     async def indexes() -> Response:
-        """The indexes that are loaded."""
-        return as_json(IndexesResponse(indexes=[backend.describe_index()]))
+        """The indexes that answer."""
+        return as_json(IndexesResponse(indexes=backend.describe_indexes(), refused=backend.refused()))
 
     @get("/info", Info, *OF_ANY)
     async def info() -> Response:
-        """Model, index, limits and policies."""
+        """Model, indexes, limits and policies."""
+        indexes = backend.describe_indexes()
         return as_json(
             Info(
                 version=__version__,
                 model=backend.describe_model(),
-                index=backend.describe_index(),
+                index=indexes[0],
+                indexes=[one.name for one in indexes],
                 limits=limits,
                 policies=Policies(),
             )
@@ -293,9 +321,11 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
 
     @get("/health", Health)
     async def health() -> Response:
-        """Whether the model and the index are loaded."""
-        index = IndexInfo.model_validate(backend.describe_index(), from_attributes=True)
-        return as_json(Health(model=backend.fingerprint, index=index, version=__version__))
+        """Whether the model and the indexes are loaded."""
+        indexes = backend.describe_indexes()
+        index = IndexInfo.model_validate(indexes[0], from_attributes=True)
+        names = [one.name for one in indexes]
+        return as_json(Health(model=backend.fingerprint, index=index, indexes=names, version=__version__))
 
     @get("/health/live", Alive)
     async def live() -> Response:
@@ -323,7 +353,7 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
         return Response(backend.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def as_json(content: BaseModel | Answer | dict[str, Any] | Row) -> Response:
+def as_json(content: BaseModel | Row) -> Response:
     """An answer."""
     return Response(to_json(content), media_type="application/json")
 

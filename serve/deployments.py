@@ -1,4 +1,4 @@
-"""A replica: it speaks HTTP, and holds the model and the index.
+"""A replica: it speaks HTTP, and holds the model and the indexes.
 
 Three queues (``serve.batching``), each with a thread of its own, so that what takes long holds up nothing else:
 
@@ -10,38 +10,37 @@ Three queues (``serve.batching``), each with a thread of its own, so that what t
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from starlette.types import ASGIApp
 
-from protclip import files
 from protclip.data.windows import window_starts, window_weights
-from protclip.errors import CheckpointError, RequestError
+from protclip.errors import CheckpointError, ProtclipError, RequestError
 from protclip.index.embeddings import Dtype
 from protclip.index.filters import Filter
+from protclip.index.manifest import read_index_manifest
 from protclip.inputs import LongPolicy
-from protclip.manifest import FILE_NAME, read_manifest
-from protclip.questions import Answer, Asked, Options, Prepared, Question, Row
+from protclip.manifest import read_manifest
+from protclip.questions import DEFAULTS, Answer, Asked, Options, Prepared, Question, Row
 from protclip.retrieval import Retriever
 from serve import context
 from serve.answers import ModelInfo, NamedIndex
 from serve.api import make_api
 from serve.batching import Batcher
 from serve.guard import guard
+from serve.indexes import Indexes, State
 from serve.keys import NO_KEYS
 from serve.loopback import keep_to_loopback
 from serve.metrics import CountRequests, Load, Metrics
-from serve.settings import AppArgs
+from serve.settings import DEFAULT_INDEX, AppArgs, read_user_config
 
 SHORT_LETTERS = 5_000
 """A request's questions of fewer letters are tokenised at once."""
@@ -65,47 +64,85 @@ One = TypeVar("One")
 Other = TypeVar("Other")
 
 
-class Replica:
-    """Model and index behind the routes."""
+class Search(NamedTuple):
+    """How a question is answered, and from what: a request keeps the index with which it began."""
 
-    def __init__(self, args: AppArgs, fingerprint: str, dtype: Dtype) -> None:
+    retriever: Retriever
+    options: Options
+
+
+class Replica:
+    """Model and indexes behind the routes."""
+
+    indexes: Indexes
+
+    def __init__(self, args: AppArgs, fingerprint: str) -> None:
+        """Without model and indexes; ``reconfigure`` loads them."""
         keep_to_loopback()
         self.args = args
         self.fingerprint = fingerprint
-        self.retriever = Retriever.load(
-            args.index, checkpoint=args.checkpoint, device=args.torch_device, dtype=args.dtype or dtype
-        )
-        model = self.retriever.model
-        assert model is not None
-        if model.fingerprint != fingerprint:
-            raise CheckpointError(
-                f"{args.checkpoint}: is the model {model.fingerprint}, and was {fingerprint} when the application was "
-                "deployed; deploy again."
-            )
         self.metrics = Metrics()
-        self._written = files.modified(files.join(args.index, FILE_NAME))
+        self._told: object = None
+        self._changing: asyncio.Task[None] | None = None
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Ray Serve calls it before the replica answers, and again whenever ``user_config`` was changed.
+
+        From the second time on it returns at once and never raises: until it returns HAProxy is told of one replica
+        less, and Serve ends a replica that raises. The indexes change in the background; ``state`` says how that went.
+
+        Raises:
+            ProtclipError: if the model or an index cannot be loaded, or they do not belong together.
+        """
+        is_first = self._told is None
+        self._told = user_config
+        if is_first:
+            await asyncio.to_thread(self._start, user_config)
+        elif self._changing is None:
+            self._changing = asyncio.create_task(self._change())
+
+    async def _change(self) -> None:
+        """Change the indexes to what was told last."""
+        done = None
+        while done is not self._told:
+            done = self._told
+            await asyncio.to_thread(self.indexes.change, done)
+        self._changing = None
+
+    def _start(self, user_config: object) -> None:
+        from protclip.embedding import ProtCLIP
+
+        args, paths = self.args, list(read_user_config(user_config).indexes.values())
+        own_dtype = read_index_manifest(paths[0]).dtype
+        model = ProtCLIP.from_pretrained(args.checkpoint, device=args.torch_device, dtype=args.dtype or own_dtype)
+        if model.fingerprint != self.fingerprint:
+            raise CheckpointError(
+                f"{args.checkpoint}: is the model {model.fingerprint}, and was {self.fingerprint} when the "
+                "application was deployed; deploy again."
+            )
+        self.indexes = Indexes(model, dtype=None if args.dtype else own_dtype)
+        self._encoder = Retriever(model)
         self._model = self._model_info()
         self._threads = args.threads or max(1, _num_cores() // args.max_replicas)
         self._long: Batcher[Question, Prepared] = Batcher(
-            partial(each_alone_on_error, self.retriever.prepare),
+            partial(each_alone_on_error, self._encoder.prepare),
             max_batch_cost=LETTERS_AT_ONCE,
             max_cost_before=4 * args.limits.max_body_bytes,
             name="long",
         )
-        self._embeddings: Batcher[tuple[Prepared, Options | None], Asked | Answer] = Batcher(
+        self._embeddings: Batcher[tuple[Prepared, Search | None], Asked | Answer] = Batcher(
             self._embed_and_search,
             max_batch_cost=args.tokens_per_batch or model.tokens_per_batch,
             max_cost_before=args.max_waiting_tokens,
             name="model",
         )
         # All of a request at once, so that the rows are gone through once for its filter.
-        self._scans: Batcher[tuple[Sequence[Question | Asked | str], Options | None], list[Answer | Row]] = Batcher(
+        self._scans: Batcher[tuple[Sequence[Question | Asked | str], Search], list[Answer | Row]] = Batcher(
             self._scan, max_batch_cost=SCANS_AT_ONCE, max_cost_before=MAX_SCANS, name="scans"
         )
         # Torch gives up Python's lock at each step; by default the event loop would keep it from the next for 5 ms.
         sys.setswitchinterval(SWITCH_S)
-        gc.collect()
-        gc.freeze()  # what was loaded stays, and need not be looked through
+        self.indexes.load(user_config)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve calls it by this name, after __init__
         args = self.args
@@ -130,48 +167,58 @@ class Replica:
                 )
         return cast(list[Asked], await self._compute(prepared, None))
 
-    async def search(self, questions: Sequence[Question], options: Options) -> list[Answer]:
-        """The answer to each question."""
+    async def search(
+        self, questions: Sequence[Question], options: Options, *, index: str = DEFAULT_INDEX
+    ) -> list[Answer]:
+        """The answer to each question, all from one index, though another may take its place meanwhile.
+
+        Raises:
+            NotFoundError: for an index that is not served, or an accession that it does not hold.
+        """
+        search = Search(self.indexes.retriever(index), options)
         through_rows = options.where is not None or options.exact or options.exclude_self
         found: dict[int, Any] = {i: one for i, one in enumerate(questions) if one.accession is not None}
         if places := [i for i in range(len(questions)) if i not in found]:
             prepared = await self._prepare([questions[i] for i in places])
-            computed = await self._compute(prepared, None if through_rows else options)
+            computed = await self._compute(prepared, None if through_rows else search)
             found |= zip(places, computed, strict=True)
         if places := [i for i, one in found.items() if not isinstance(one, Answer)]:
-            found |= zip(places, await self._run_scans([found[i] for i in places], options), strict=True)
+            found |= zip(places, await self._run_scans([found[i] for i in places], search), strict=True)
         return [found[i] for i in range(len(questions))]
 
-    async def protein(self, accession: str) -> Row:
-        """What the index knows of a protein.
+    async def protein(self, accession: str, *, index: str = DEFAULT_INDEX) -> Row:
+        """What an index knows of a protein.
 
         Raises:
-            NotFoundError: if it does not hold it.
+            NotFoundError: if it does not hold it, or the index is not served.
         """
-        (row,) = await self._run_scans([accession], None)
+        (row,) = await self._run_scans([accession], Search(self.indexes.retriever(index), DEFAULTS))
         return cast(Row, row)
 
     def describe_model(self) -> ModelInfo:
         """The model."""
         return self._model
 
-    def describe_index(self) -> NamedIndex:
-        """The index."""
-        (index,) = self.retriever.indexes.values()
-        manifest = index.manifest
-        age = None if self._written is None else datetime.now(UTC) - self._written.astimezone(UTC)
-        return NamedIndex(
-            name="default",
-            content=manifest.content,
-            count=manifest.count,
-            dimension=manifest.dimension,
-            dtype=manifest.dtype,
-            recall_at_10=manifest.recall_at_10,
-            fingerprint=index.fingerprint,
-            model=manifest.model_fingerprint,
-            created=self._written,
-            age_s=None if age is None else age.total_seconds(),
-        )
+    def describe_indexes(self) -> list[NamedIndex]:
+        """The indexes, ``default`` first, where there is one."""
+        return self.indexes.describe()
+
+    def refused(self) -> str | None:
+        """For what kind of error the last change of the indexes was refused."""
+        error = self.indexes.refused
+        return None if error is None else type(error).__name__
+
+    async def check_indexes(self, user_config: object) -> str | None:
+        """Why a change would be refused as things are, as far as can be seen without loading anything."""
+        try:
+            await asyncio.to_thread(self.indexes.check, user_config)
+        except ProtclipError as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    async def state(self) -> State:
+        """What whoever changes the indexes wants to know."""
+        return self.indexes.state(told=self._told, changing=self._changing is not None)
 
     def load(self) -> Load:
         """What there is to do at this moment."""
@@ -180,8 +227,7 @@ class Replica:
         return Load(num_items=items, num_tokens=tokens, batch_s=oldest_s)
 
     def _model_info(self) -> ModelInfo:
-        model = self.retriever.model
-        assert model is not None
+        model = self.indexes.model
         record = read_manifest(self.args.checkpoint, "checkpoint", verify=False, error=CheckpointError)
         return ModelInfo(
             fingerprint=self.fingerprint,
@@ -198,18 +244,19 @@ class Replica:
     async def _prepare(self, questions: Sequence[Question]) -> list[Prepared]:
         letters = [1 + len(one.text or one.sequence or "") for one in questions]
         if sum(letters) <= SHORT_LETTERS:
-            return self.retriever.prepare(questions)
+            return self._encoder.prepare(questions)
         return await self._long.run(questions, letters, deadline=_deadline())
 
-    async def _compute(self, prepared: Sequence[Prepared], options: Options | None) -> list[Asked | Answer]:
-        hits = 0 if options is None else options.offset + options.k
+    async def _compute(self, prepared: Sequence[Prepared], search: Search | None) -> list[Asked | Answer]:
+        hits = 0 if search is None else search.options.offset + search.options.k
         costs = [ITEM_TOKENS + one.num_tokens + hits // HITS_OF_TOKEN for one in prepared]
-        return await self._embeddings.run([(one, options) for one in prepared], costs, deadline=_deadline())
+        return await self._embeddings.run([(one, search) for one in prepared], costs, deadline=_deadline())
 
-    async def _run_scans(self, asked: Sequence[Question | Asked | str], options: Options | None) -> list[Answer | Row]:
-        letters = len(options.where.text) if options is not None and isinstance(options.where, Filter) else 0
+    async def _run_scans(self, asked: Sequence[Question | Asked | str], search: Search) -> list[Answer | Row]:
+        where = search.options.where
+        letters = len(where.text) if isinstance(where, Filter) else 0
         cost = len(asked) + letters // LETTERS_OF_SCAN
-        (done,) = await self._scans.run([(asked, options)], [cost], deadline=_deadline())
+        (done,) = await self._scans.run([(asked, search)], [cost], deadline=_deadline())
         return done
 
     async def _embed_windows(self, questions: Sequence[Question]) -> list[Asked]:
@@ -237,49 +284,50 @@ class Replica:
             means.append(Asked(question=question, vector=vector, kind="protein", num_tokens=num_tokens))
         return means
 
-    def _embed_and_search(self, items: Sequence[tuple[Prepared, Options | None]]) -> list[Asked | Answer | Exception]:
+    def _embed_and_search(self, items: Sequence[tuple[Prepared, Search | None]]) -> list[Asked | Answer | Exception]:
         began = time.monotonic()
         num_tokens = sum(one.num_tokens for one, _ in items)
         self._use_threads(num_tokens)
-        asked = self.retriever.forward([one for one, _ in items])
-        results = self._find(asked, [options for _, options in items])
+        asked = self._encoder.forward([one for one, _ in items])
+        results = self._find(asked, [search for _, search in items])
         self.metrics.count_batch(len(items), num_tokens, time.monotonic() - began)
         return results
 
-    def _find(self, asked: Sequence[Asked], options: Sequence[Options | None]) -> list[Asked | Answer | Exception]:
-        """The answers, of equal options together; without options what was asked, as it is."""
+    def _find(self, asked: Sequence[Asked], searches: Sequence[Search | None]) -> list[Asked | Answer | Exception]:
+        """The answers, of equal searches together; without a search what was asked, as it is."""
         results: list[Asked | Answer | Exception] = list(asked)
-        alike: dict[Options, list[int]] = {}
-        for i, its in enumerate(options):
-            if its is not None:
-                alike.setdefault(its, []).append(i)
-        for its, places in alike.items():
-            answers = each_alone_on_error(partial(self.retriever.find, options=its), [asked[i] for i in places])
+        for search, places in _alike(searches).items():
+            find = partial(search.retriever.find, options=search.options)
+            answers = each_alone_on_error(find, [asked[i] for i in places])
             for i, answer in zip(places, answers, strict=True):
                 results[i] = answer
         return results
 
     def _scan(
-        self, items: Sequence[tuple[Sequence[Question | Asked | str], Options | None]]
+        self, items: Sequence[tuple[Sequence[Question | Asked | str], Search]]
     ) -> list[list[Answer | Row] | Exception]:
         """The answers of each request; what went wrong with the first that has none, where one has none."""
         results: list[Any] = [one for asked, _ in items for one in asked]
-        its_options = [options for asked, options in items for _ in asked]
+        searches = [search for asked, search in items for _ in asked]
 
-        def replaced(kind: type, function: Callable[[list[int]], Sequence[Any]]) -> None:
-            places = [i for i, result in enumerate(results) if isinstance(result, kind)]
-            for i, result in zip(places, function(places), strict=True):
-                results[i] = result
+        def replaced(kind: type, function: Callable[[Retriever, Sequence[Any]], Sequence[Any]]) -> None:
+            for retriever, places in _alike(
+                search.retriever if isinstance(result, kind) else None
+                for result, search in zip(results, searches, strict=True)
+            ).items():
+                done = each_alone_on_error(partial(function, retriever), [results[i] for i in places])
+                for i, result in zip(places, done, strict=True):
+                    results[i] = result
 
-        replaced(str, lambda places: each_alone_on_error(self._rows, [results[i] for i in places]))
-        replaced(Question, lambda places: each_alone_on_error(self.retriever.embed, [results[i] for i in places]))
-        replaced(Asked, lambda places: self._find([results[i] for i in places], [its_options[i] for i in places]))
+        replaced(str, lambda retriever, accessions: [retriever.row(one) for one in accessions])
+        replaced(Question, Retriever.embed)
+        places = [i for i, result in enumerate(results) if isinstance(result, Asked)]
+        found = self._find([results[i] for i in places], [searches[i] for i in places])
+        for i, result in zip(places, found, strict=True):
+            results[i] = result
         left = iter(results)
         requests = [list(islice(left, len(asked))) for asked, _ in items]
         return [next((one for one in its if isinstance(one, Exception)), its) for its in requests]
-
-    def _rows(self, accessions: Sequence[str]) -> list[Row]:
-        return [self.retriever.row(accession) for accession in accessions]
 
     def _use_threads(self, num_tokens: int) -> None:
         """Ray has set one for torch, for a share of a processor.
@@ -290,6 +338,15 @@ class Replica:
 
         much = self._model.num_parameters * num_tokens > WORK_OF_ONE_THREAD
         torch.set_num_threads(self._threads if much else 1)
+
+
+def _alike(items: Iterable[One | None]) -> dict[One, list[int]]:
+    """The places of each item."""
+    places: dict[One, list[int]] = {}
+    for i, one in enumerate(items):
+        if one is not None:
+            places.setdefault(one, []).append(i)
+    return places
 
 
 def each_alone_on_error(

@@ -7,12 +7,19 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from serve.settings import AppArgs
+    from serve.settings import AppArgs, UserConfig
 
 
 @click.command()
 @click.argument("index")
-@click.option("--checkpoint", required=True, help="Folder or URL of the model that made the index.")
+@click.option("--checkpoint", required=True, help="Folder or URL of the model that made the indexes.")
+@click.option(
+    "--index",
+    "further",
+    multiple=True,
+    metavar="NAME=INDEX",
+    help="A further index of the same model, for requests that name it; INDEX itself is named 'default'.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option(
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
     default=1,
     show_default=True,
     type=click.IntRange(1),
-    help="Copies of model and index. With two, one may die.",
+    help="Copies of model and indexes. With two, one may die.",
 )
 @click.option(
     "--num-gpus",
@@ -41,6 +48,7 @@ def main(
     *,
     index: str,
     checkpoint: str,
+    further: tuple[str, ...],
     host: str,
     port: int,
     num_replicas: int,
@@ -57,6 +65,8 @@ def main(
     \b
         protclip serve my-index --checkpoint runs/tiny/best --port 8000
 
+    `protclip swap-index` puts another index in the place of one while it answers.
+
     Its page /docs has all routes, with forms to try them: search, embed, score, classify and others. Ctrl-C or SIGTERM
     ends it after what is under way was answered; a second one ends it at once.
     """
@@ -64,13 +74,20 @@ def main(
 
     signals = Signals()  # before libraries are loaded that start threads
 
-    def make_args() -> AppArgs:
+    def make_settings() -> tuple[AppArgs, UserConfig]:
         from protclip import files
+        from protclip.errors import ConfigError
         from serve.keys import NO_FILES, NO_KEYS
-        from serve.settings import AppArgs
+        from serve.settings import DEFAULT_INDEX, AppArgs, read_user_config
 
-        return AppArgs(
-            index=files.absolute(index),
+        indexes = {DEFAULT_INDEX: index}
+        for one in further:
+            name, separator, path = one.partition("=")
+            if not separator or name in indexes:
+                raise ConfigError(f"--index {one}: NAME=INDEX is needed, with a name that no other index has.")
+            indexes[name] = path
+        config = read_user_config({"indexes": {name: files.absolute(path) for name, path in indexes.items()}})
+        args = AppArgs(
             checkpoint=files.absolute(checkpoint),
             num_replicas=num_replicas,
             num_gpus=num_gpus,
@@ -79,7 +96,8 @@ def main(
             cors_origins=cors_origin,
             request_log=request_log and files.absolute(request_log),
         )
+        return args, config
 
     from serve.server import run
 
-    run(make_args, host, port, signals)
+    run(make_settings, host, port, signals)

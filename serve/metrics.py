@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,6 +16,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.answers import NamedIndex
@@ -68,15 +71,16 @@ class Metrics:
         )
         self._tokens = Counter("protclip_embedded_tokens", "Tokens that the model has seen.", registry=self.registry)
 
-    def watch(self, load: Callable[[], Load], index: Callable[[], NamedIndex]) -> None:
-        """Have the queue and the index looked at whenever the numbers are asked for."""
+        # To find a series by its labels takes longer than to count.
+        self._of_route = cache(
+            lambda route, status: (self._requests.labels(route, status), self._request_s.labels(route))
+        )
 
-        def gauge(name: str, help_text: str, value: Callable[[], float | None]) -> None:
-            def known() -> float:
-                found = value()
-                return float("nan") if found is None else found
+    def watch(self, load: Callable[[], Load], indexes: Callable[[], Sequence[NamedIndex]]) -> None:
+        """Have the queue and the indexes looked at whenever the numbers are asked for."""
 
-            Gauge(name, help_text, registry=self.registry).set_function(known)
+        def gauge(name: str, help_text: str, value: Callable[[], float]) -> None:
+            Gauge(name, help_text, registry=self.registry).set_function(value)
 
         gauge("protclip_queue_items", "Items that wait.", lambda: load().num_items)
         gauge(
@@ -84,14 +88,13 @@ class Metrics:
             "Cost of the waiting items, in tokens as max_waiting_tokens counts them.",
             lambda: load().num_tokens,
         )
-        gauge("protclip_index_rows", "Rows that may answer.", lambda: index().count)
-        gauge("protclip_index_recall_at_10", "The lowest that was measured.", lambda: index().recall_at_10)
-        gauge("protclip_index_age_seconds", "Since the index's manifest was written.", lambda: index().age_s)
+        self.registry.register(_OfIndexes(indexes))
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
-        self._requests.labels(route, status).inc()
-        self._request_s.labels(route).observe(seconds)
+        counter, histogram = self._of_route(route, status)
+        counter.inc()
+        histogram.observe(seconds)
 
     def count_batch(self, num_items: int, num_tokens: int, seconds: float) -> None:
         """A batch was computed."""
@@ -103,6 +106,28 @@ class Metrics:
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""
         return generate_latest(self.registry)
+
+
+class _OfIndexes(Collector):
+    """Numbers of each index; its name is a label."""
+
+    def __init__(self, indexes: Callable[[], Sequence[NamedIndex]]) -> None:
+        self.indexes = indexes
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing, so that no index is asked for before there is one."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        rows = GaugeMetricFamily("protclip_index_rows", "Rows that may answer.", labels=["index"])
+        recall = GaugeMetricFamily("protclip_index_recall_at_10", "The lowest that was measured.", labels=["index"])
+        age = GaugeMetricFamily(
+            "protclip_index_age_seconds", "Since the index's manifest was written.", labels=["index"]
+        )
+        for one in self.indexes():
+            for family, value in ((rows, one.count), (recall, one.recall_at_10), (age, one.age_s)):
+                family.add_metric([one.name], float("nan") if value is None else value)
+        return [rows, recall, age]
 
 
 class CountRequests:

@@ -99,6 +99,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
             "filter": "organism_id = 9606 and reviewed",
             "columns": ["gene", "name"],
         },
+        "index": {"text": _TEXT, "index": "default", "k": 3},
         "queries": {"queries": [{"text": _TEXT, "name": "one"}, {"sequence": _PROTEIN, "name": "two"}], "k": 3},
     },
     "/v1/embed": {
@@ -130,7 +131,7 @@ ANSWERS: Mapping[str, Any] = {
     "/v1/score": {"model": _HEX, "scores": [0.71]},
     "/v1/classify": {"model": _HEX, "probabilities": [[0.9, 0.1]]},
     "/v1/proteins/{accession}": {name: _HIT[name] for name in _HIT if name not in ("rank", "score", "percentile")},
-    "/v1/indexes": {"indexes": [_NAMED_INDEX]},
+    "/v1/indexes": {"indexes": [_NAMED_INDEX], "refused": None},
     "/info": {
         "version": "0.1.0",
         "model": {
@@ -145,10 +146,11 @@ ANSWERS: Mapping[str, Any] = {
             "metrics": {"valid": {"text_to_protein_recall_at_10": 0.61}},
         },
         "index": _NAMED_INDEX,
+        "indexes": ["default"],
         "limits": Limits().model_dump(),
         "policies": Policies().model_dump(),
     },
-    "/health": {"status": "ok", "model": _HEX, "index": _INDEX, "version": "0.1.0"},
+    "/health": {"status": "ok", "model": _HEX, "index": _INDEX, "indexes": ["default"], "version": "0.1.0"},
     "/health/live": {"status": "ok"},
     "/health/ready": {"status": "ok"},
 }

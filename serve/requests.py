@@ -18,7 +18,7 @@ from protclip.index.embeddings import Content
 from protclip.inputs import LongPolicy
 from protclip.questions import COLUMNS, Options, Question
 from serve.forms import AtMost, Form, exactly_one
-from serve.settings import Limits
+from serve.settings import DEFAULT_INDEX, Limits
 
 MAX_NAME_LENGTH = 1_000
 """Characters of a name or an accession."""
@@ -223,6 +223,7 @@ class SearchRequest(Query):
     queries: Annotated[list[Query], Field(min_length=1, fail_fast=True), AtMost("max_items")] | None = Field(
         default=None, description="Several questions; the options below are those of all of them."
     )
+    index: Name = Field(default=DEFAULT_INDEX, description="Which of the server's indexes is asked, by its name.")
     k: Count = Field(default=10, ge=1, description="Answers wanted; fewer come where the index holds fewer.")
     offset: Count = Field(default=0, ge=0, description="Answers left out at the beginning: the next page.")
     filter: Item | None = Field(

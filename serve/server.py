@@ -19,15 +19,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cluster import environment
 from cluster.connection import abandon, leave, lost, start_or_join
 from cluster.ports import check_port
+from protclip import files
 from protclip.errors import ConfigError
 from protclip.terminal import echo
 from serve.haproxy import close_frontend, is_wanted, use_haproxy
 from serve.signals import Signals
 
 if TYPE_CHECKING:
-    from serve.settings import AppArgs
+    from serve.settings import AppArgs, UserConfig
 
 APP_NAME = "protclip"
+SERVER_FILE = "server.json"
+"""In the folder of its own Ray, of a server that is ready: its port, and the address of the Ray."""
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a Ray that is started here: what travels between the replicas is small, and Ray would take 30 % of the memory."""
 ANSWERING_S = 5.0
@@ -44,16 +47,16 @@ WATCH_S = 0.2
 """Between two looks at Ray and for signals."""
 
 
-def run(make_args: Callable[[], AppArgs], host: str, port: int, signals: Signals) -> None:
+def run(make_settings: Callable[[], tuple[AppArgs, UserConfig]], host: str, port: int, signals: Signals) -> None:
     """Serve until a signal comes, or Ray dies.
 
     It returns when it was ended by a signal after it was ready. It exits with 128 + the signal's number where one came
     before, where a second one came, and where it did not end in time; with 1 where Ray died.
 
     Raises:
-        ProtclipError: if the index, the checkpoint or the address cannot be served, or Ray does not start.
+        ProtclipError: if an index, the checkpoint or the address cannot be served, or Ray does not start.
     """
-    server = _Server(make_args, host, port)
+    server = _Server(make_settings, host, port)
     # The kernel ends Ray's processes with the thread that started them.
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()
@@ -131,8 +134,8 @@ def answers(host: str, port: int) -> bool:
 class _Server:
     """What the thread does."""
 
-    def __init__(self, make_args: Callable[[], AppArgs], host: str, port: int) -> None:
-        self.make_args = make_args
+    def __init__(self, make_settings: Callable[[], tuple[AppArgs, UserConfig]], host: str, port: int) -> None:
+        self.make_settings = make_settings
         self.host = host
         self.port = port
         self.stop = threading.Event()
@@ -143,6 +146,8 @@ class _Server:
         self.answering_s = 0.0
         self.error: BaseException | None = None
         self.ended = threading.Event()
+        self._folder: Path | None = None
+        """Of a Ray of its own."""
         self._haproxy_folder: Path | None = None
         self._started_serve = False
         self._deployed = False
@@ -150,11 +155,11 @@ class _Server:
 
     def run(self) -> None:
         try:
-            args = self._check()
+            args, config = self._check()
             self.answering_s = args.limits.request_timeout_s + ANSWERING_S
             self.uses_ray = True
             try:
-                self._start(args)
+                self._start(args, config)
                 self.stop.wait()
             finally:
                 self._end()
@@ -165,21 +170,24 @@ class _Server:
         finally:
             self.ended.set()
 
-    def _check(self) -> AppArgs:
+    def _check(self) -> tuple[AppArgs, UserConfig]:
         echo("checking the index and the model", err=True)
-        from protclip import files
+        from protclip.index.manifest import read_index_manifest
         from serve.settings import check_args
 
-        args = self.make_args()
+        args, config = self.make_settings()
         refuse_open_server(self.host, args)
         environment.refuse_open_door(self.host, f"--host {self.host}")
-        check_args(args, verify=not files.is_url(args.index))
+        local = [path for path in config.indexes.values() if not files.is_url(path)]
+        model = check_args(args, verify=bool(local))
+        for path in config.indexes.values():
+            read_index_manifest(path, verify=path in local).check_model(model, path)
         if not self.joined:  # there a Serve may run already, and listen elsewhere
             check_port(self.host, self.port)
             is_wanted()
-        return args
+        return args, config
 
-    def _start(self, args: AppArgs) -> None:
+    def _start(self, args: AppArgs, config: UserConfig) -> None:
         # Ray runs its workers at niceness 15: on a busy machine the server would start and answer last of all.
         os.environ.setdefault("RAY_worker_niceness", "0")
         # So that Ray's agents, which rename themselves, keep their mark and are found when their raylet has died.
@@ -188,12 +196,13 @@ class _Server:
         start_or_join(object_store_bytes=OBJECT_STORE_BYTES, before_start=self._prepare)
         self._go_on()
         # Serve is imported after its variables were set.
+        import ray
         from ray import serve
         from ray.serve.config import HTTPOptions
         from ray.serve.context import _get_global_client
         from ray.serve.schema import LoggingConfig
 
-        from serve.app import build_app
+        from serve.app import application
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         logs = LoggingConfig(log_level="WARNING", enable_access_log=False)
@@ -216,19 +225,24 @@ class _Server:
         self._go_on()
         echo("loading the model and the index", err=True)
         self._deployed = True
-        target = serve.RunTarget(build_app(args), name=APP_NAME, route_prefix="/", logging_config=logs)
+        app = application(args, config.indexes)
+        target = serve.RunTarget(app, name=APP_NAME, route_prefix="/", logging_config=logs)
         serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         self._await_replicas()
         self._await_route()
         url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
         self._go_on()
         self.was_ready = True
+        if self._folder is not None:
+            address = ray.get_runtime_context().gcs_address
+            files.write_json(str(self._folder / SERVER_FILE), {"port": self.port, "address": address})
         echo(f"ready: {url}  (routes and forms: {url}/docs; Ctrl-C stops it)")
 
     def _prepare(self, folder: Path) -> None:
         """For a Ray of its own, before it starts."""
         from serve.front import use_front
 
+        self._folder = folder
         use_front()
         if use_haproxy(folder, host=self.host, port=self.port):
             self._haproxy_folder = folder

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from protclip import files
 from protclip.errors import ConfigError
 from protclip.index.embeddings import Dtype
-from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
+from protclip.index.manifest import read_checkpoint_fingerprint
 from serve.keys import NO_FILES, read_keys
+
+DEFAULT_INDEX = "default"
+"""The index that is asked where a request names none."""
+MAX_INDEX_NAME_LENGTH = 64
+IndexName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_INDEX_NAME_LENGTH)]
 
 
 class Limits(BaseModel):
@@ -62,14 +68,15 @@ class Autoscaling(BaseModel):
 
 
 class AppArgs(BaseModel):
-    """The settings of the application, as ``args`` of a Serve config file gives them."""
+    """The settings of the application, as ``args`` of a Serve config file gives them.
+
+    They hold for as long as a replica lives; what it serves can change, and is in ``UserConfig``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    index: str = Field(min_length=1)
-    """Absolute path or URL of the index; every machine with a replica must reach it."""
     checkpoint: str = Field(min_length=1)
-    """Absolute path or URL of the checkpoint that made the index."""
+    """Absolute path or URL of the checkpoint that made the indexes; every machine with a replica must reach it."""
     keys: str = Field(min_length=1)
     """Who may ask: the absolute path or URL of a file of keys, ``environment`` for the variable PROTCLIP_KEYS of each
     replica, or ``none`` for everybody who reaches the server."""
@@ -91,7 +98,7 @@ class AppArgs(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the GPU where ``num_gpus`` reserves one, else the CPU."""
     dtype: Dtype | None = None
-    """Number format of the model; None: the index's, so that a query gets the same vector as its row."""
+    """Number format of the model; None: that of the indexes, so that a query gets the same vector as its row."""
     threads: int | None = Field(default=None, ge=1)
     """Threads per replica; None: the machine's cores divided by the largest number of replicas."""
     tokens_per_batch: int | None = Field(default=None, ge=1)
@@ -120,8 +127,36 @@ class AppArgs(BaseModel):
         return self.num_replicas if isinstance(self.num_replicas, int) else self.num_replicas.max_replicas
 
 
-def check_args(args: AppArgs, *, verify: bool = False) -> IndexManifest:
-    """The index's manifest, with model and dtype, after all was checked that can be without loading model or index.
+class UserConfig(BaseModel):
+    """What is served, as ``user_config`` of the deployment gives it; it may change while replicas answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    indexes: dict[IndexName, Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    """Name → absolute path or URL; every machine with a replica must reach it. ``default`` is asked where a request
+    names none."""
+
+
+def read_user_config(given: object) -> UserConfig:
+    """Check what names the indexes.
+
+    Raises:
+        ConfigError: for anything else, or a relative path.
+    """
+    try:
+        config = UserConfig.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "user_config"
+        raise ConfigError(
+            f"{where}: {first['msg']}; user_config holds {{indexes: {{NAME: path or URL}}}} with one index or more."
+        ) from None
+    _refuse_relative({f"index {name!r}": path for name, path in config.indexes.items()})
+    return config
+
+
+def check_args(args: AppArgs, *, verify: bool = False) -> str:
+    """The model's fingerprint, after all was checked that can be without loading it.
 
     Args:
         args: the settings.
@@ -129,19 +164,19 @@ def check_args(args: AppArgs, *, verify: bool = False) -> IndexManifest:
 
     Raises:
         ConfigError: for a relative path, or keys that cannot be read.
-        CheckpointError, DataError: if the checkpoint or the index is unfinished or damaged.
-        IndexMismatchError: if another model made the index.
+        CheckpointError: if the checkpoint is unfinished or damaged.
     """
-    paths = {"index": args.index, "checkpoint": args.checkpoint}
+    paths = {"checkpoint": args.checkpoint}
     if args.keys not in NO_FILES:
         paths["keys"] = args.keys
     if args.request_log is not None:
         paths["request_log"] = args.request_log
+    _refuse_relative(paths)
+    read_keys(args.keys)
+    return read_checkpoint_fingerprint(args.checkpoint, verify=verify)
+
+
+def _refuse_relative(paths: Mapping[str, str]) -> None:
     for name, path in paths.items():
         if not files.is_absolute(path):
             raise ConfigError(f"{name} {path!r} is relative, and replicas run in other folders; give an absolute path.")
-    read_keys(args.keys)
-    fingerprint = read_checkpoint_fingerprint(args.checkpoint, verify=verify)
-    manifest = read_index_manifest(args.index, verify=verify)
-    manifest.check_model(fingerprint, args.index)
-    return manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -17,8 +18,9 @@ from serve.settings import AppArgs, check_args
 class ReplicaProcess:
     """It lives until it is killed, or to the end of the block, and can be started again on the same port."""
 
-    def __init__(self, args: AppArgs) -> None:
+    def __init__(self, args: AppArgs, index: str) -> None:
         self.args = args
+        self.index = index
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.start()
@@ -31,7 +33,7 @@ class ReplicaProcess:
 
     def start(self) -> None:
         """Start it, without waiting."""
-        command = [sys.executable, __file__, self.args.model_dump_json(), str(self.port)]
+        command = [sys.executable, __file__, self.args.model_dump_json(), self.index, str(self.port)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def wait_ready(self) -> ReplicaProcess:
@@ -53,6 +55,6 @@ class ReplicaProcess:
 
 if __name__ == "__main__":
     args = AppArgs.model_validate_json(sys.argv[1])
-    manifest = check_args(args)
-    replica = Replica(args, manifest.model_fingerprint, manifest.dtype)
-    uvicorn.run(replica.__serve_build_asgi_app__(), port=int(sys.argv[2]), log_level="warning", lifespan="off")
+    replica = Replica(args, check_args(args))
+    asyncio.run(replica.reconfigure({"indexes": {"default": sys.argv[2]}}))
+    uvicorn.run(replica.__serve_build_asgi_app__(), port=int(sys.argv[3]), log_level="warning", lifespan="off")

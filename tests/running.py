@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import requests
@@ -23,7 +24,7 @@ from ports import free_port
 from cluster.processes import end_marked, mark_of, marked
 from serve.haproxy import SOCKET
 
-COMMAND = (sys.executable, "-m", "protclip", "serve")
+COMMAND = (sys.executable, "-m", "protclip")
 
 
 class Running:
@@ -42,9 +43,10 @@ class Running:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.env = {**own, "TMPDIR": str(self.folder), **(env or {})}
         self.process = subprocess.Popen(
-            [*COMMAND, index, "--checkpoint", checkpoint, "--port", str(self.port), *arguments],
-            env={**own, "TMPDIR": str(self.folder), **(env or {})},
+            [*COMMAND, "serve", index, "--checkpoint", checkpoint, "--port", str(self.port), *arguments],
+            env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -67,6 +69,11 @@ class Running:
             if line.startswith("ready: "):
                 return self
         raise AssertionError(f"it ended with {self.process.wait()}: {self.said}")
+
+    def swap(self, name: str, index: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Give it another index by the command, which finds it by itself."""
+        command = [*COMMAND, "swap-index", name, index, *arguments]
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, check=False, timeout=600)
 
     def children(self) -> list[psutil.Process]:
         """Processes below it, its Ray's."""
@@ -140,10 +147,18 @@ class Running:
 class Load:
     """Clients that ask one thing after another, until the end of the block."""
 
-    def __init__(self, url: str, body: dict[str, object], *, num_clients: int) -> None:
-        """Ask ``url`` with ``body``."""
+    def __init__(
+        self,
+        url: str,
+        body: dict[str, object],
+        *,
+        num_clients: int,
+        problem: Callable[[Any], str | None] = lambda _: None,
+    ) -> None:
+        """Ask ``url`` with ``body``; ``problem`` says what is wrong with the JSON of an answer, if anything."""
         self.url = url
         self.body = body
+        self._problem = problem
         self.answered: list[tuple[float, float]] = []
         """When each request was sent and answered with 200, by ``time.monotonic``."""
         self.failed: list[tuple[float, float, str]] = []
@@ -167,7 +182,8 @@ class Load:
             start = time.monotonic()
             try:
                 answer = session.post(self.url, json=self.body, timeout=60)
-                problem = None if answer.status_code == 200 else f"{answer.status_code} {answer.text[:200]}"
+                good = answer.status_code == 200
+                problem = self._problem(answer.json()) if good else f"{answer.status_code} {answer.text[:200]}"
             except requests.RequestException as error:
                 problem = repr(error)[:200]
             end = time.monotonic()

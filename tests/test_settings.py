@@ -26,7 +26,7 @@ from protclip.protanno.curation import CurationConfig
 from protclip.protanno.sampling import SamplingConfig
 from protclip.protanno.splits import SplitConfig
 from ray_jobs.stages import EmbedSettings
-from serve.settings import AppArgs, Limits
+from serve.settings import AppArgs, Limits, UserConfig
 
 pytestmark = pytest.mark.unit
 
@@ -59,7 +59,8 @@ GOOD: dict[type, dict[str, Any]] = {
     IndexConfig: {},
     HnswConfig: {},
     EmbedSettings: {"dtype": "float32"},
-    AppArgs: {"index": "/index", "checkpoint": "/checkpoint", "keys": "none"},
+    AppArgs: {"checkpoint": "/checkpoint", "keys": "none"},
+    UserConfig: {"indexes": {"default": "/index"}},
     Limits: {},
 }
 BAD: dict[type, dict[str, list[Any]]] = {
@@ -165,7 +166,6 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "residues": SWITCH,
     },
     AppArgs: {
-        "index": ["", None],
         "checkpoint": ["", None],
         "keys": ["", None],
         "limits": [None, {"nonsense": 1}],
@@ -182,6 +182,17 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "tokens_per_batch": [0, -1, 1.5],
         "max_waiting_tokens": [0, -1, 1.5],
         "stuck_after_s": [0, -1, NAN, INF, None],
+    },
+    UserConfig: {
+        "indexes": [
+            None,
+            {},
+            {"default": ""},
+            {"": "/index"},
+            {"a/b": "/index"},
+            {"a" * 65: "/index"},
+            {"default": None},
+        ]
     },
     Limits: {
         "body_timeout_s": [0, -1, NAN, INF, None],

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +35,12 @@ _PLACE = re.compile(r"\b(queries|proteins|texts|sequences)\[(\d+)\]")
 _ANSWER_FIELDS = [field.name for field in dataclasses.fields(Answer)]
 
 
-def search_all(servers: Servers, questions: Sequence[Question], options: Options = DEFAULTS) -> Steps[list[Answer]]:
-    """As ``Retriever.search_all``."""
+def search_all(
+    servers: Servers, questions: Sequence[Question], options: Options = DEFAULTS, index: str | None = None
+) -> Steps[list[Answer]]:
+    """As ``Retriever.search_all``, in the server's index of that name."""
     if options.content is not None:
-        raise RequestError(f"content={options.content!r}: a server has one index; leave it out.")
+        raise RequestError(f"content={options.content!r}: an index of a server is chosen by its name, with index.")
     answers: list[Answer] = []
 
     def body(part: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -51,8 +53,9 @@ def search_all(servers: Servers, questions: Sequence[Question], options: Options
                 raise _changed(servers)
 
     queries = [_query(one) for one in questions]
+    rest = _settings(options) | ({} if index is None else {"index": index})
     num_answers = options.offset + options.k
-    yield from _in_parts(servers, "/v1/search", queries, body, read, rest=_settings(options), num_answers=num_answers)
+    yield from _in_parts(servers, "/v1/search", queries, body, read, rest=rest, num_answers=num_answers)
     return answers
 
 
@@ -96,10 +99,11 @@ def classify(servers: Servers, sequences: Sequence[str], texts: Sequence[str]) -
     return softmax(about["scale"] * (np.atleast_2d(protein_ND) @ np.atleast_2d(text_TD).T))
 
 
-def protein(servers: Servers, accession: str) -> Steps[Row]:
-    """As ``Retriever.row``."""
+def protein(servers: Servers, accession: str, index: str | None) -> Steps[Row]:
+    """As ``Retriever.row``, in the server's index of that name."""
     check_characters(accession, "accession")
-    return cast(Row, (yield from get(servers, f"/v1/proteins/{quote(accession, safe='')}")))
+    query = "" if index is None else f"?{urlencode({'index': index})}"
+    return cast(Row, (yield from get(servers, f"/v1/proteins/{quote(accession, safe='')}{query}")))
 
 
 def get(servers: Servers, path: str) -> Steps[dict[str, Any]]:

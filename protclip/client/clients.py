@@ -113,14 +113,19 @@ class Client(_Common):
     def _http(self) -> httpx2.Client:
         return httpx2.Client(headers=self._headers, mounts=_NO_PROXY)
 
-    def search(self, **question_and_options: Any) -> Answer:
-        """The answer to one question, with the arguments of ``Retriever.search``: ``search(text="binds ATP", k=5)``."""
-        question, options = _one_question(**question_and_options)
-        return self._run(calls.search_all(self._servers, [question], options))[0]
+    def search(self, *, index: str | None = None, **question_and_options: Any) -> Answer:
+        """The answer to one question, with the arguments of ``Retriever.search``: ``search(text="binds ATP", k=5)``.
 
-    def search_all(self, questions: Sequence[Question], options: Options = DEFAULTS) -> list[Answer]:
+        ``index`` is the name of one of the server's indexes, here and below; None for ``default``.
+        """
+        question, options = _one_question(**question_and_options)
+        return self._run(calls.search_all(self._servers, [question], options, index))[0]
+
+    def search_all(
+        self, questions: Sequence[Question], options: Options = DEFAULTS, *, index: str | None = None
+    ) -> list[Answer]:
         """The answers to several questions, any number of them."""
-        return self._run(calls.search_all(self._servers, questions, options))
+        return self._run(calls.search_all(self._servers, questions, options, index))
 
     def embed_proteins(self, sequences: Items, *, long: LongPolicy = "truncate") -> NDArray[np.float32]:
         """Embeddings of sequences, (n, D) of unit length, any number of them; of a single str (D,).
@@ -141,21 +146,21 @@ class Client(_Common):
         """How likely each text is that of each sequence, (n, T), as of ``Retriever.classify``; rows sum to 1."""
         return self._run(calls.classify(self._servers, sequences, texts))
 
-    def protein(self, accession: str) -> Row:
-        """What the index knows of a protein."""
-        return self._run(calls.protein(self._servers, accession))
+    def protein(self, accession: str, *, index: str | None = None) -> Row:
+        """What an index knows of a protein."""
+        return self._run(calls.protein(self._servers, accession, index))
 
     def indexes(self) -> list[dict[str, Any]]:
-        """The indexes that are loaded."""
+        """The indexes that answer."""
         found: list[dict[str, Any]] = self._run(calls.get(self._servers, "/v1/indexes"))["indexes"]
         return found
 
     def info(self) -> dict[str, Any]:
-        """Version, model, index, limits and policies of the server."""
+        """Version, model, indexes, limits and policies of the server."""
         return self._run(calls.get(self._servers, "/info"))
 
     def health(self) -> dict[str, Any]:
-        """That model and index are loaded, and which."""
+        """That model and indexes are loaded, and which."""
         return self._run(calls.get(self._servers, "/health"))
 
     def _run(self, steps: Steps[T]) -> T:
@@ -195,14 +200,16 @@ class AsyncClient(_Common):
     def _http(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(headers=self._headers, mounts=_NO_PROXY)
 
-    async def search(self, **question_and_options: Any) -> Answer:
+    async def search(self, *, index: str | None = None, **question_and_options: Any) -> Answer:
         """As ``Client.search``."""
         question, options = _one_question(**question_and_options)
-        return (await self._run(calls.search_all(self._servers, [question], options)))[0]
+        return (await self._run(calls.search_all(self._servers, [question], options, index)))[0]
 
-    async def search_all(self, questions: Sequence[Question], options: Options = DEFAULTS) -> list[Answer]:
+    async def search_all(
+        self, questions: Sequence[Question], options: Options = DEFAULTS, *, index: str | None = None
+    ) -> list[Answer]:
         """As ``Client.search_all``."""
-        return await self._run(calls.search_all(self._servers, questions, options))
+        return await self._run(calls.search_all(self._servers, questions, options, index))
 
     async def embed_proteins(self, sequences: Items, *, long: LongPolicy = "truncate") -> NDArray[np.float32]:
         """As ``Client.embed_proteins``."""
@@ -220,9 +227,9 @@ class AsyncClient(_Common):
         """As ``Client.classify``."""
         return await self._run(calls.classify(self._servers, sequences, texts))
 
-    async def protein(self, accession: str) -> Row:
+    async def protein(self, accession: str, *, index: str | None = None) -> Row:
         """As ``Client.protein``."""
-        return await self._run(calls.protein(self._servers, accession))
+        return await self._run(calls.protein(self._servers, accession, index))
 
     async def indexes(self) -> list[dict[str, Any]]:
         """As ``Client.indexes``."""

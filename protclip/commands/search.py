@@ -34,7 +34,8 @@ READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
     "--server",
     "servers",
     multiple=True,
-    help="URL of a server to ask in place of INDEX and --checkpoint; of several, the next where one does not answer.",
+    help="URL of a server that is asked; INDEX is then the name of one of its indexes, or left out. Of several, the "
+    "next where one does not answer.",
 )
 @click.option("--text", help="A description, such as 'FUNCTION: Hydrolyses ATP.'")
 @click.option("--sequence", help="Amino acids in one-letter code.")
@@ -105,10 +106,10 @@ def main(
         columns=None if columns is None else list(dict.fromkeys(map(str.strip, columns.split(",")))),
     )
     if servers:
-        local = {"INDEX": index, "--checkpoint": checkpoint, "--device": device, "--dtype": dtype}
-        source = index_of_server(servers, not_taken=[name for name, value in local.items() if value is not None])
+        local = {"--checkpoint": checkpoint, "--device": device, "--dtype": dtype}
+        source = index_of_server(servers, index, not_taken=[name for name, value in local.items() if value is not None])
     elif index is None:
-        raise ConfigError("search needs an INDEX, or the --server that has one.")
+        raise ConfigError("search needs an INDEX, or a --server that has one.")
     else:
         source = index_here(index, checkpoint, asked, device=device or "cpu", dtype=dtype)
     if vectors is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from protclip import files
 from protclip.commands.startup import quick_start
-from protclip.errors import ConfigError, IndexMismatchError
+from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
 from protclip.index.embeddings import Content, Dtype, read_embeddings
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
 from protclip.index.vector_files import format_of
@@ -65,34 +65,42 @@ def index_here(index: str, checkpoint: str | None, asked: str, *, device: str, d
     return Source(name=index, model=manifest.model_fingerprint, content=manifest.content, load=load)
 
 
-def index_of_server(addresses: Sequence[str], *, not_taken: Sequence[str]) -> Source:
-    """The index of a server.
+def index_of_server(addresses: Sequence[str], name: str | None, *, not_taken: Sequence[str]) -> Source:
+    """An index of a server.
 
     Args:
-        addresses: of the server, or of several that have the same index.
-        not_taken: arguments that were given, and are for an index on this machine.
+        addresses: of the server, or of several that have the same indexes.
+        name: of the index; None for ``default``.
+        not_taken: options that were given, and are for an index on this machine.
 
     Raises:
         ConfigError: if there are any, or an address or the key cannot be.
+        NotFoundError: if the server has no index of that name.
         ServerError: if no server answers.
     """
     if not_taken:
         raise ConfigError(
-            f"{', '.join(not_taken)}: is for an index on this machine, and --server has its own index and model; leave "
-            "one of the two out."
+            f"{', '.join(not_taken)}: is for an index on this machine; --server has a model. Leave one of the two out."
         )
     from protclip.client import Client
 
     client = Client(*addresses)
-    index = client.info()["index"]
+    indexes = {one["name"]: one for one in client.indexes()}
+    wanted = name or "default"
+    if wanted not in indexes:
+        raise NotFoundError(
+            f"index {wanted!r:.80}: the server has none of this name; its indexes are {', '.join(indexes)}. Leave "
+            "--server out to search a folder on this machine."
+        )
+    index = indexes[wanted]
 
     def search_all(questions: Sequence[Question], options: Options) -> list[Answer]:
-        answers = client.search_all(questions, options)
+        answers = client.search_all(questions, options, index=wanted)
         if any(answer.index != index["fingerprint"] for answer in answers):
-            raise IndexMismatchError(f"{', '.join(addresses)}: went over to another index meanwhile; search again.")
+            raise IndexMismatchError(f"{addresses[0]}: went over to another index meanwhile; search again.")
         return answers
 
-    return Source(name=addresses[0], model=index["model"], content=index["content"], load=lambda: search_all)
+    return Source(name=wanted, model=index["model"], content=index["content"], load=lambda: search_all)
 
 
 def check_vectors(path: str, source: Source, exclude_self: bool) -> None:

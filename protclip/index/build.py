@@ -29,14 +29,13 @@ from protclip.index.external import QUARANTINE_FILE, VectorFile, convert
 from protclip.index.hnsw import SPACE, HnswConfig, graph_bytes
 from protclip.index.manifest import IndexManifest, SegmentRecord, write_index_manifest
 from protclip.index.queries import background_of, check_queries, sample_queries
+from protclip.index.segment import ROW_BYTES
 from protclip.index.units import Item, Run, in_turn, read_arrays, run_units
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder
 from protclip.parquet import open_parquet, valid
 from protclip.version import __version__
 
 OWN_FILES = ("segment-*.hnsw", "segment-*.parquet", QUARANTINE_FILE)
-ROW_BYTES = 600
-"""Memory of what is known of a row, about, with room for the text of one."""
 BASE_BYTES = 400 << 20
 
 

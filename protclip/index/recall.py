@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protclip.errors import DataError
 from protclip.index.segment import Segment
+
+if TYPE_CHECKING:
+    from protclip.index.index import Index
 
 NUM_QUERIES = 1_000
 """Of each kind, over the whole index."""
@@ -25,6 +29,12 @@ LADDER = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 TOLERANCE = 1e-6
 SATURATED = 0.9999
 """A recall at 10 above which larger values of ef_search are not tried."""
+PROBE_QUERIES = 50
+"""Of a loaded segment."""
+PROBE_ROWS = 1_000_000
+"""A loaded index is probed until segments of so many rows were: each question is compared with all of them."""
+PROBE_MARGIN = 0.1
+"""By how much the recall of so few questions may be below that of the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,30 @@ def report(scores: Mapping[str, Scores], place: int, num_ef: int) -> dict[str, d
             named = {f"at_{depth}": round(value, 5) for depth, value in zip(DEPTHS, values, strict=True)}
             result[kind] = {"queries": len(of_kind.exact_QK), **named}
     return result
+
+
+def probe(index: Index) -> None:
+    """Compare what the graphs of a loaded index find of some of its rows with exact search; it warms them up as well.
+
+    Raises:
+        DataError: if they find clearly less than the manifest says.
+    """
+    depth, probed = DEPTHS[0], 0
+    for record, segment in zip(index.manifest.segments, index.segments, strict=True):
+        stated = record.recall.get("inside", {}).get(f"at_{depth}")
+        if segment.graph is None or stated is None or probed >= PROBE_ROWS:
+            continue
+        probed += len(segment)
+        live = np.flatnonzero(segment.live)
+        own = live[np.linspace(0, len(live) - 1, min(PROBE_QUERIES, len(live))).astype(np.int64)]
+        exact = _others(*segment.search(segment.vectors[own], depth + 1, exact=True), own, depth)
+        found = _others(*segment.search(segment.vectors[own], depth + 1), own, depth)
+        measured = recall(exact, found, depth)
+        if measured < stated - PROBE_MARGIN:
+            raise DataError(
+                f"{record.name}: its graph finds {measured:.2f} of the {depth} nearest, and its manifest says "
+                f"{stated:.2f}; make the index again."
+            )
 
 
 def _others(

@@ -34,6 +34,8 @@ _GENE = ROWS.get_field_index("gene")
 _SCHEMAS = [(schema.names, schema.types) for schema in (ROWS, ROWS.remove(_GENE))]  # the second is of earlier versions
 EXACT_ROWS = 10_000
 """Among so few rows each question is answered by exact search: at D = 512 in some 2 ms, and it misses nothing."""
+ROW_BYTES = 600
+"""Memory of what is known of a row, about, with room for the text of one."""
 GRAPH_COST = 20
 """Vectors that an exact search compares in the time in which a graph gives one more answer."""
 SPARE = 1.2

@@ -22,6 +22,7 @@ class Folders:
 
     model: ProtCLIP
     sequences: list[str]
+    index: str
     args: AppArgs
 
 
@@ -46,8 +47,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     model, sequences = tiny_model(), random_sequences(60)
     model.save_pretrained(str(folder / "checkpoint"))
     index = write_protein_index(folder, model, sequences)
-    args = AppArgs(index=index, checkpoint=str(folder / "checkpoint"), keys="none", limits=LIMITS)
-    return Folders(model=model, sequences=sequences, args=args)
+    args = AppArgs(checkpoint=str(folder / "checkpoint"), keys="none", limits=LIMITS)
+    return Folders(model=model, sequences=sequences, index=index, args=args)
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +57,11 @@ def server(ray_cluster: None, folders: Folders) -> Iterator[Server]:  # noqa: AR
     from ray import serve
     from ray.serve.config import HTTPOptions
 
-    from serve.app import build_app
+    from serve.app import application
 
     port = free_port()
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
-    serve.run(build_app(folders.args), name="protclip-test", route_prefix="/")
+    serve.run(application(folders.args, {"default": folders.index}), name="protclip-test", route_prefix="/")
     yield Server(**vars(folders), url=f"http://127.0.0.1:{port}")
     serve.shutdown()
 
@@ -70,10 +71,9 @@ def bfloat16_server(server: Server, tmp_path_factory: pytest.TempPathFactory) ->
     """Another application beside it, over an index whose embeddings were made in bfloat16."""
     from ray import serve
 
-    from serve.app import build_app
+    from serve.app import application
 
     model = tiny_model(dtype="bfloat16")
     index = write_protein_index(tmp_path_factory.mktemp("bfloat16"), model, server.sequences)
-    args = server.args.model_copy(update={"index": index})
-    serve.run(build_app(args), name="bfloat16", route_prefix="/bfloat16")
-    return Server(model=model, sequences=server.sequences, args=args, url=f"{server.url}/bfloat16")
+    serve.run(application(server.args, {"default": index}), name="bfloat16", route_prefix="/bfloat16")
+    return Server(model=model, sequences=server.sequences, index=index, args=server.args, url=f"{server.url}/bfloat16")

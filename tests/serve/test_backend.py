@@ -19,7 +19,7 @@ from serve.metrics import CountRequests, Load, Metrics
 from serve.settings import AppArgs, Limits
 
 pytestmark = pytest.mark.unit
-ARGS = AppArgs(index="/index", checkpoint="/checkpoint", keys="none")
+ARGS = AppArgs(checkpoint="/checkpoint", keys="none")
 
 
 INDEX = NamedIndex(
@@ -49,17 +49,20 @@ class FailingBackend:
     async def embed(self, _questions: Any, **_long: Any) -> list[Asked]:
         raise self.error
 
-    async def search(self, _question: Any, _options: Any) -> list[Answer]:
+    async def search(self, _question: Any, _options: Any, **_index: str) -> list[Answer]:
         raise self.error
 
-    async def protein(self, _accession: str) -> Row:
+    async def protein(self, _accession: str, **_index: str) -> Row:
         raise self.error
 
     def describe_model(self) -> ModelInfo:
         raise self.error
 
-    def describe_index(self) -> NamedIndex:
-        return INDEX
+    def describe_indexes(self) -> list[NamedIndex]:
+        return [INDEX]
+
+    def refused(self) -> str | None:
+        return None
 
     def load(self) -> Load:
         return Load(num_items=0, num_tokens=0, batch_s=self.batch_s)
@@ -154,7 +157,8 @@ def test_an_unknown_name_has_no_route_of_its_own_in_the_numbers():
     text = backend.metrics.text().decode()
     assert 'protclip_requests_total{route="other",status="404"} 2.0' in text
     assert 'protclip_requests_total{route="/v1/proteins/{accession}",status="422"} 1.0' in text
-    assert "protclip_index_rows 60.0" in text and "protclip_index_recall_at_10 NaN" in text
+    assert 'protclip_index_rows{index="default"} 60.0' in text
+    assert 'protclip_index_recall_at_10{index="default"} NaN' in text
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ PROTEINS, TEXTS = [one[:90] for one in random_sequences(30, seed=5)], random_tex
 
 @pytest.fixture(scope="module")
 def retriever(server) -> Retriever:
-    return Retriever.load(server.args.index, checkpoint=server.args.checkpoint)
+    return Retriever.load(server.index, checkpoint=server.args.checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +68,18 @@ def test_answers_are_those_of_a_retriever(server, client, retriever):
     for options in (Options(k=20), Options(k=3, exclude_self=True)):  # 50 answers are given to a request
         check_answers(client.search_all(questions, options), retriever.search_all(questions, options))
     assert client.search_all([]) == []
+    check_answers([client.search(text=TEXTS[0], index="default")], [retriever.search(text=TEXTS[0])])
+    with pytest.raises(NotFoundError, match="other"):
+        client.search(text=TEXTS[0], index="other")
 
 
 def test_scores_classes_and_facts_are_those_of_python(server, client, retriever):
     np.testing.assert_allclose(client.score(PROTEINS, TEXTS), retriever.score(PROTEINS, TEXTS), atol=1e-6)
     shares = client.classify(PROTEINS[:3], TEXTS)
     np.testing.assert_allclose(shares, retriever.classify(PROTEINS[:3], TEXTS), atol=1e-5)
-    assert client.protein("P00007") == retriever.row("P00007")
+    assert client.protein("P00007") == client.protein("P00007", index="default") == retriever.row("P00007")
+    with pytest.raises(NotFoundError, match="other & same"):
+        client.protein("P00007", index="other & same")
     (index,) = client.indexes()
     assert index["fingerprint"] == client.info()["index"]["fingerprint"] and client.health()["status"] == "ok"
     assert client.info()["model"]["fingerprint"] == server.model.fingerprint
@@ -128,7 +133,7 @@ def test_what_is_wrong_with_a_question_is_said_as_python_says_it(client):
         (lambda: client.embed_texts("a", long="window-mean"), ConfigError, "long='window-mean': allowed are"),
         (lambda: client.score(["M"], []), RequestError, "make no pairs"),
         (lambda: client.search(text="a", where="nonsense ="), RequestError, "nonsense"),
-        (lambda: client.search(text="a", content="text"), RequestError, "a server has one index"),
+        (lambda: client.search(text="a", content="text"), RequestError, "is chosen by its name"),
     ):
         with pytest.raises(kind, match=message) as error:
             ask()

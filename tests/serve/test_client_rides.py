@@ -35,7 +35,7 @@ def replica(folders: Any, log: Path) -> Iterator[ReplicaProcess]:
     keys = log.with_name("keys.txt")
     keys.write_text(f"{FREE[1]}\n{RATED[1]}\n")
     args = folders.args.model_copy(update={"keys": str(keys), "request_log": str(log)})
-    with ReplicaProcess(args) as process:
+    with ReplicaProcess(args, folders.index) as process:
         yield process.wait_ready()
 
 

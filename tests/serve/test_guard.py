@@ -42,7 +42,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 def arguments(**settings: Any) -> AppArgs:
-    return AppArgs(index="/index", checkpoint="/checkpoint", **{"keys": "none", "limits": LIMITS, **settings})
+    return AppArgs(checkpoint="/checkpoint", **{"keys": "none", "limits": LIMITS, **settings})
 
 
 @dataclass

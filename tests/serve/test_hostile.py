@@ -63,7 +63,7 @@ def behind_haproxy(folders, tmp_path_factory) -> Iterator[tuple[Running, str, st
     (alice, alices), (bob, bobs) = new_key("alice"), new_key("bob", rate=2)
     (folder / "keys").write_text(f"{alices}\n{bobs}\n")
     options = ("--host", "0.0.0.0", "--keys", str(folder / "keys"))
-    with Running(folders.args.index, folders.args.checkpoint, *options, env={"HOME": str(folder)}) as server:
+    with Running(folders.index, folders.args.checkpoint, *options, env={"HOME": str(folder)}) as server:
         yield server.wait_ready(), alice, bob
 
 

@@ -34,12 +34,13 @@ def error_of(answer: requests.Response, status: int) -> dict[str, str]:
 def test_health_says_what_is_loaded(server):
     answer = requests.get(f"{server.url}/health", timeout=60)
     assert answer.status_code == 200
-    recall = read_index_manifest(server.args.index).recall_at_10
+    recall = read_index_manifest(server.index).recall_at_10
     assert recall is not None and recall >= 0.99
     assert answer.json() == {
         "status": "ok",
         "model": server.model.fingerprint,
         "index": {"content": "protein", "count": 60, "dimension": 24, "dtype": "float32", "recall_at_10": recall},
+        "indexes": ["default"],
         "version": __version__,
     }
 
@@ -156,14 +157,14 @@ def test_an_unknown_accession_is_404(server):
 
 def test_http_command_line_and_python_give_one_answer(server):
     """Field by field, for questions of each kind; scores to what float32 keeps of them."""
-    retriever = Retriever.load(server.args.index, checkpoint=server.args.checkpoint)
+    retriever = Retriever.load(server.index, checkpoint=server.args.checkpoint)
     for question in ({"text": TEXTS[0]}, {"sequence": server.sequences[3]}, {"accession": "P00007"}):
         (kind, value) = next(iter(question.items()))
         options = {"k": 5, "offset": 2, "exclude_self": True, "min_score": -0.5, "exact": True}
         where, columns = "reviewed and length < 150", ["name", "gene", "ec"]
         python = asdict(retriever.search(**question, **options, where=where, columns=columns))
         http = server.post("/v1/search", {**question, **options, "filter": where, "columns": columns}).json()
-        arguments = [server.args.index, "--checkpoint", server.args.checkpoint, f"--{kind}", value, "-k", "5"]
+        arguments = [server.index, "--checkpoint", server.args.checkpoint, f"--{kind}", value, "-k", "5"]
         arguments += ["--offset", "2", "--exclude-self", "--min-score", "-0.5", "--exact", "--json"]
         arguments += ["--filter", where, "--columns", ",".join(columns)]
         typed = json.loads(CliRunner().invoke(main, arguments).stdout)

@@ -33,7 +33,7 @@ def start(folders, tmp_path) -> Iterator[Start]:
 
     def begin(*arguments: str, **env: str) -> Running:
         env["HOME"] = str(tmp_path)
-        started.append(Running(folders.args.index, folders.args.checkpoint, *arguments, env=env))
+        started.append(Running(folders.index, folders.args.checkpoint, *arguments, env=env))
         return started[-1]
 
     yield begin

@@ -17,11 +17,11 @@ pytestmark = pytest.mark.serve
 def test_overload_is_answered_by_200_and_503_and_leaves_nothing_behind(server: Any) -> None:
     from ray import serve
 
-    from serve.app import build_app
+    from serve.app import application
 
     # A batch is two of these proteins, and one request of eight may wait beside another.
     args = server.args.model_copy(update={"tokens_per_batch": 150, "max_waiting_tokens": 1_200})
-    serve.run(build_app(args), name="overloaded", route_prefix="/overloaded")
+    serve.run(application(args, {"default": server.index}), name="overloaded", route_prefix="/overloaded")
     sequences = [sequence[:60].ljust(60, "A") for sequence in random_sequences(8)]
     wanted = server.model.embed_proteins(sequences)
     session = requests.Session()

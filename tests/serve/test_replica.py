@@ -24,7 +24,9 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture(scope="module")
 def replica(folders: Any) -> Replica:
-    return Replica(folders.args, folders.model.fingerprint, "float32")
+    replica = Replica(folders.args, folders.model.fingerprint)
+    asyncio.run(replica.reconfigure({"indexes": {"default": folders.index}}))
+    return replica
 
 
 def questions(folders: Any) -> list[Question]:
@@ -52,7 +54,7 @@ def questions(folders: Any) -> list[Question]:
 def test_answers_are_those_of_the_retriever_in_the_order_of_the_questions(replica, folders, options):
     asked = questions(folders)
     found = asyncio.run(replica.search(asked, options))
-    for one, other in zip(found, replica.retriever.search_all(asked, options), strict=True):
+    for one, other in zip(found, replica.indexes.retriever("default").search_all(asked, options), strict=True):
         assert [hit["accession"] for hit in one.hits] == [hit["accession"] for hit in other.hits]
         np.testing.assert_allclose([hit["score"] for hit in one.hits], [hit["score"] for hit in other.hits], atol=1e-6)
         assert [set(hit) for hit in one.hits] == [set(hit) for hit in other.hits]
@@ -79,13 +81,14 @@ def test_what_is_at_fault_fails_alone_in_its_batch(replica):
 
 def hold_exact(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """From now on exact answers wait for this event."""
-    held, find = threading.Event(), replica.retriever.find
+    retriever = replica.indexes.retriever("default")
+    held, find = threading.Event(), retriever.find
 
     def slow(asked: Any, options: Options) -> Any:
         assert not options.exact or held.wait(10)
         return find(asked, options)
 
-    monkeypatch.setattr(replica.retriever, "find", slow)
+    monkeypatch.setattr(retriever, "find", slow)
     return held
 
 

@@ -166,7 +166,7 @@ def test_a_request_at_the_limits_passes(form, body):
 
 def test_an_unknown_setting_is_refused():
     with pytest.raises(ValidationError):
-        AppArgs.model_validate({"index": "/i", "checkpoint": "/c", "limits": {"max_itmes": 3}})
+        AppArgs.model_validate({"checkpoint": "/c", "keys": "none", "limits": {"max_itmes": 3}})
 
 
 def test_many_problems_are_told_in_one_line():

@@ -28,7 +28,7 @@ LONG = random_sequences(40, seed=3)
 
 @pytest.fixture(scope="module")
 def retriever(server) -> Retriever:
-    return Retriever.load(server.args.index, checkpoint=server.args.checkpoint)
+    return Retriever.load(server.index, checkpoint=server.args.checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +160,10 @@ def test_a_protein_of_the_index_is_shown_as_a_hit_without_a_score(server, retrie
 
 
 def test_facts_are_those_of_model_and_index(server):
-    manifest = read_index_manifest(server.args.index)
-    (index,) = get(server, "/v1/indexes")["indexes"]
+    manifest = read_index_manifest(server.index)
+    answer = get(server, "/v1/indexes")
+    assert answer["refused"] is None
+    (index,) = answer["indexes"]
     age_s, created = index.pop("age_s"), datetime.fromisoformat(index.pop("created"))
     assert 0 <= age_s < 86_400 and created <= datetime.now(UTC)
     assert index == {
@@ -176,6 +178,7 @@ def test_facts_are_those_of_model_and_index(server):
     }
     info = get(server, "/info")
     assert info["version"] == __version__ and info["index"]["fingerprint"] == manifest.fingerprint
+    assert info["indexes"] == get(server, "/health")["indexes"] == ["default"]
     assert info["limits"]["max_items"] == server.args.limits.max_items
     model = info["model"]
     assert (model["fingerprint"], model["max_protein_tokens"], model["max_text_tokens"], model["device"]) == (
@@ -212,8 +215,9 @@ def test_the_numbers_count_what_was_asked(server):
     ):
         assert number(after, name) - number(before, name) == more, name
     assert number(after, "protclip_queue_items") == number(after, "protclip_queue_tokens") == 0
-    assert number(after, "protclip_index_rows") == 60 and number(after, "protclip_index_recall_at_10") >= 0.99
-    assert 0 <= number(after, "protclip_index_age_seconds") < 86_400
+    assert number(after, 'protclip_index_rows{index="default"}') == 60
+    assert number(after, 'protclip_index_recall_at_10{index="default"}') >= 0.99
+    assert 0 <= number(after, 'protclip_index_age_seconds{index="default"}') < 86_400
 
 
 def test_the_page_of_forms_loads_nothing_from_elsewhere(server):

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from index_folders import write_embeddings
 from tiny_model import random_sequences, random_texts
 
 from protclip.commands.search import main
-from protclip.errors import ConfigError, IndexMismatchError, NotFoundError, ServerError
+from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
 
 pytestmark = pytest.mark.serve
 TEXT = "kinase binds ATP"
@@ -24,10 +25,12 @@ def questions(server: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     records = [f">sp|Q{i:05d}|N Some protein\n{one}\n" for i, one in enumerate(random_sequences(20, seed=3))]
     (folder / "my.fasta").write_text("".join(records))
     (folder / "my.txt").write_text("\n".join(random_texts(20, seed=3)))
-    np.save(folder / "my.npy", server.model.embed_texts(random_texts(5, seed=4)))
+    vectors = server.model.embed_texts(random_texts(5, seed=4))
+    np.save(folder / "my.npy", vectors)
     paths = {name: str(folder / f"my.{ending}") for name, ending in (("fasta", "fasta"), ("texts", "txt"))}
-    embeddings = str(Path(server.args.index).parent / "embeddings")
-    return paths | {"npy": str(folder / "my.npy"), "embeddings": embeddings}
+    embeddings = str(Path(server.index).parent / "embeddings")
+    other = write_embeddings(folder / "other", vectors, fingerprint="f" * 64)
+    return paths | {"npy": str(folder / "my.npy"), "embeddings": embeddings, "other": other}
 
 
 def ask(*arguments: str) -> Result:
@@ -37,7 +40,7 @@ def ask(*arguments: str) -> Result:
 def check_same(server: Any, *arguments: str, output: Path | None = None) -> None:
     """Standard output, what is told beside it, and the file."""
     found = []
-    for source in (("--server", server.url), (server.args.index, "--checkpoint", server.args.checkpoint)):
+    for source in (("--server", server.url), (server.index, "--checkpoint", server.args.checkpoint)):
         result = ask(*source, *arguments, *([] if output is None else ["--output", str(output)]))
         assert result.exit_code == 0, result.exception
         told = [line for line in result.stderr.splitlines() if line.startswith("search: ")]  # Ray's log is there too
@@ -65,14 +68,18 @@ def test_a_file_of_questions_has_the_same_output(server, questions, tmp_path, en
 
 
 def test_what_is_for_this_machine_is_refused(server):
-    result = ask("my-index", "--server", server.url, "--text", "a", "--device", "cuda", "--dtype", "bfloat16")
+    result = ask("--server", server.url, "--text", "a", "--device", "cuda", "--dtype", "bfloat16")
     assert isinstance(result.exception, ConfigError)
-    assert "INDEX, --device, --dtype: is for an index on this machine" in str(result.exception)
-    assert "needs an INDEX, or the --server" in str(ask("--text", "a").exception)
+    assert "--device, --dtype: is for an index on this machine" in str(result.exception)
+    assert "needs an INDEX, or a --server" in str(ask("--text", "a").exception)
 
 
-def test_errors_are_those_of_an_index_here(server, bfloat16_server, questions):
+def test_an_index_of_the_server_is_asked_by_its_name(server, questions):
+    named = ask("default", "--server", server.url, "--text", TEXT)
+    assert named.exit_code == 0 and named.stdout == ask("--server", server.url, "--text", TEXT).stdout
+    missing = ask("runs/index", "--server", server.url, "--text", "a").exception
+    assert isinstance(missing, NotFoundError) and "its indexes are default." in str(missing)
     assert isinstance(ask("--server", server.url, "--accession", "P99999").exception, NotFoundError)
-    assert isinstance(ask("--server", f"{server.url}/nowhere", "--text", "a").exception, ServerError)
-    refused = ask("--server", bfloat16_server.url, "--vectors", questions["embeddings"]).exception
-    assert refused is None or isinstance(refused, IndexMismatchError)
+    # Embeddings of another model than the server's.
+    other = ask("--server", server.url, "--vectors", questions["other"]).exception
+    assert isinstance(other, IndexMismatchError) and "scores between two models mean nothing" in str(other)

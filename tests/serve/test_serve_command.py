@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import os
@@ -25,12 +26,13 @@ from cluster.processes import MARK_VARIABLE
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
 from ray_jobs.local_head import Head, start_head, stop_head
 from serve import haproxy
+from serve.app import DEPLOYMENT
 from serve.front import HOOK, VARIABLE
 from serve.haproxy import is_wanted, use_haproxy
 from serve.keys import new_key
 from serve.main import main
 from serve.server import answers, refuse_taken_place
-from serve.settings import AppArgs, check_args
+from serve.settings import AppArgs, check_args, read_user_config
 
 
 def start(index: str, checkpoint: str, *arguments: str) -> BaseException | None:
@@ -41,7 +43,7 @@ def start(index: str, checkpoint: str, *arguments: str) -> BaseException | None:
 def test_another_models_index_is_refused_before_ray_starts(folders, tmp_path):
     other = tiny_model(seed=1)
     other.save_pretrained(str(tmp_path / "other"))
-    error = start(folders.args.index, str(tmp_path / "other"))
+    error = start(folders.index, str(tmp_path / "other"))
     assert isinstance(error, IndexMismatchError)
     assert other.fingerprint in str(error) and folders.model.fingerprint in str(error)
 
@@ -49,7 +51,7 @@ def test_another_models_index_is_refused_before_ray_starts(folders, tmp_path):
 @pytest.mark.unit
 def test_folders_of_another_kind_are_refused(folders, tmp_path):
     assert isinstance(start(folders.args.checkpoint, folders.args.checkpoint), DataError)
-    assert isinstance(start(folders.args.index, folders.args.index), CheckpointError)
+    assert isinstance(start(folders.index, folders.index), CheckpointError)
     assert isinstance(start(str(tmp_path / "none"), folders.args.checkpoint), DataError)
 
 
@@ -57,7 +59,7 @@ def test_folders_of_another_kind_are_refused(folders, tmp_path):
 def test_a_damaged_index_is_refused_before_ray_starts(folders, tmp_path):
     index = tmp_path / "index"
     index.mkdir()
-    for path in Path(folders.args.index).iterdir():
+    for path in Path(folders.index).iterdir():
         (index / path.name).write_bytes(path.read_bytes())
     content = bytearray((index / "segment-00000.hnsw").read_bytes())
     content[-1] ^= 1
@@ -71,7 +73,7 @@ def test_a_port_in_use_is_named_before_ray_starts(folders):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        error = start(folders.args.index, folders.args.checkpoint, "--port", str(port))
+        error = start(folders.index, folders.args.checkpoint, "--port", str(port))
     assert isinstance(error, ConfigError) and f"127.0.0.1:{port}" in str(error)
 
 
@@ -80,7 +82,7 @@ def test_a_port_in_use_is_named_before_ray_starts(folders):
 def test_tokens_are_not_switched_off_where_others_can_reach(folders, monkeypatch, host):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("PROTCLIP_KEYS", new_key("a")[1])
-    error = start(folders.args.index, folders.args.checkpoint, "--host", host, "--keys", "environment")
+    error = start(folders.index, folders.args.checkpoint, "--host", host, "--keys", "environment")
     assert isinstance(error, ConfigError) and f"RAY_AUTH_MODE=disabled with --host {host}" in str(error)
 
 
@@ -93,7 +95,7 @@ def test_a_public_start_without_keys_is_refused_in_every_mode(folders, monkeypat
     if joined:
         monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     for keys in ((), ("--keys", "none")):
-        error = start(folders.args.index, folders.args.checkpoint, "--host", host, *keys)
+        error = start(folders.index, folders.args.checkpoint, "--host", host, *keys)
         assert isinstance(error, ConfigError) and f"listen on {host} without keys" in str(error)
 
 
@@ -101,9 +103,7 @@ def test_a_public_start_without_keys_is_refused_in_every_mode(folders, monkeypat
 def test_with_keys_a_public_start_goes_on_to_the_next_check(folders, tmp_path):
     (tmp_path / "keys").write_text(new_key("alice")[1])
     for keys, part in (("keys", "cannot listen on 192.0.2.1"), ("none-such", "none-such cannot be read")):
-        error = start(
-            folders.args.index, folders.args.checkpoint, "--host", "192.0.2.1", "--keys", str(tmp_path / keys)
-        )
+        error = start(folders.index, folders.args.checkpoint, "--host", "192.0.2.1", "--keys", str(tmp_path / keys))
         assert isinstance(error, ConfigError) and part in str(error)
 
 
@@ -144,7 +144,7 @@ def test_on_a_cluster_it_takes_nobodys_place_says_where_it_listens_and_leaves_no
         return done.stdout.strip()
 
     def serve(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "protclip", "serve", folders.args.index, "--checkpoint"]
+        command = [sys.executable, "-m", "protclip", "serve", folders.index, "--checkpoint"]
         return subprocess.Popen(
             [*command, folders.args.checkpoint, *arguments],
             env=environment,
@@ -219,8 +219,10 @@ def test_a_server_answers_when_a_route_does(status):
 
 @pytest.mark.unit
 def test_a_relative_path_is_refused_where_replicas_would_read_it(folders):
-    with pytest.raises(ConfigError, match="absolute"):
-        check_args(folders.args.model_copy(update={"index": "index"}))
+    with pytest.raises(ConfigError, match="checkpoint 'checkpoint' is relative"):
+        check_args(folders.args.model_copy(update={"checkpoint": "checkpoint"}))
+    with pytest.raises(ConfigError, match="index 'default' 'index' is relative"):
+        read_user_config({"indexes": {"default": "index"}})
 
 
 @pytest.mark.serve
@@ -228,7 +230,7 @@ def test_a_checkpoint_that_changed_since_the_deployment_is_refused(folders):
     from serve.deployments import Replica
 
     with pytest.raises(CheckpointError, match="deploy again"):
-        Replica(folders.args, "0" * 64, "float32")
+        asyncio.run(Replica(folders.args, "0" * 64).reconfigure({"indexes": {"default": folders.index}}))
 
 
 @pytest.mark.serve
@@ -250,8 +252,11 @@ def test_a_config_files_args_become_settings():
     builder = getattr(importlib.import_module(module), name)
     settings = inspect.signature(builder).parameters["args"].annotation
     assert settings is AppArgs
-    assert set(application["args"]) == {"index", "checkpoint", "keys"}
+    assert set(application["args"]) == {"checkpoint", "keys"}
     settings.model_validate(application["args"])
+    (deployment,) = application["deployments"]
+    assert deployment["name"] == DEPLOYMENT
+    assert set(read_user_config(deployment["user_config"]).indexes) == {"default"}
 
 
 @pytest.mark.unit
@@ -266,7 +271,7 @@ def test_haproxy_is_left_out_where_the_user_says_so(monkeypatch, tmp_path):
 @pytest.mark.parametrize("given", ["", "true", "false", "2"])
 def test_the_switch_of_haproxy_is_0_or_1(folders, monkeypatch, given):
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", given)
-    error = start(folders.args.index, folders.args.checkpoint, "--port", str(free_port()))
+    error = start(folders.index, folders.args.checkpoint, "--port", str(free_port()))
     assert isinstance(error, ConfigError) and f"RAY_SERVE_ENABLE_HA_PROXY={given!r} is neither 0 nor 1" in str(error)
 
 

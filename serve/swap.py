@@ -1,0 +1,233 @@
+"""``protclip swap-index``: another index in the place of one that a server answers from, while it answers.
+
+Ray Serve tells each replica in turn that ``user_config`` has changed, and a new replica starts with it. A replica never
+gives up an index for one that does not answer (``serve.indexes``); here it is seen to that all have changed, or none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from cluster.folders import RayFolder
+    from serve.indexes import State
+
+ASKING_S = 60.0
+"""For all replicas to say how they are."""
+WATCH_S = 0.2
+"""Between two looks at them."""
+
+
+@click.command()
+@click.argument("name")
+@click.argument("index")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Of the server, where several of yours run on this machine."
+)
+def main(*, name: str, index: str, port: int | None) -> None:
+    """Have a running server answer from INDEX under this NAME, in the place of the index that has it now.
+
+    No request fails: each replica in turn loads the new index beside the old one, which answers meanwhile, and so needs
+    memory for both. An index that is damaged, another model's or too large is refused, and the old one goes on
+    answering. NAME is `default` for the INDEX of `protclip serve`; a NAME that no index has adds one.
+
+    \b
+        protclip swap-index default /data/index-2026_05
+
+    It finds the server that `protclip serve` runs on this machine, or the one on the cluster of RAY_ADDRESS.
+    """
+    from cluster import environment
+    from cluster.connection import join_next, leave, start_or_join
+    from protclip import files
+    from protclip.index.manifest import read_index_manifest
+    from protclip.terminal import echo
+    from serve.settings import read_user_config
+
+    index = files.absolute(index)
+    read_user_config({"indexes": {name: index}})
+    if environment.address() is None:
+        join_next(*find_server(port))
+    echo("checking the index", err=True)
+    read_index_manifest(index, verify=not files.is_url(index))
+    start_or_join()
+    try:
+        states = swap(name, index)
+    finally:
+        leave()
+    echo(f"{name}: the index {states[0].fingerprints[name]} answers, in {len(states)} replicas")
+
+
+def find_server(port: int | None) -> tuple[RayFolder, str]:
+    """The folder and the address of the Ray of the server that runs on this machine.
+
+    Args:
+        port: of the server; None where there is one alone.
+
+    Raises:
+        ConfigError: if there is none, or several and the port does not tell which.
+    """
+    from cluster.folders import living_folders
+    from protclip.errors import ConfigError
+    from serve.server import SERVER_FILE
+
+    found = {}
+    for folder in living_folders():
+        path = folder.path / SERVER_FILE
+        if path.exists():
+            told = json.loads(path.read_text())
+            found[told["port"]] = folder, told["address"]
+    if port is None and len(found) == 1:
+        (port,) = found
+    if port in found:
+        return found[port]
+    ports = ", ".join(map(str, sorted(found)))
+    if not found:
+        problem = "no server of yours runs on this machine; for one on a cluster, set RAY_ADDRESS"
+    elif port is None:
+        problem = f"several servers of yours run on this machine, on the ports {ports}; say which with --port"
+    else:
+        problem = f"no server of yours on this machine has port {port}; there is {ports}"
+    raise ConfigError(f"{problem}.")
+
+
+def swap(name: str, index: str) -> list[State]:
+    """Have all replicas of the application answer from an index.
+
+    Args:
+        name: of the index.
+        index: absolute path or URL.
+
+    Returns:
+        what each replica says then.
+
+    Raises:
+        ConfigError: if there is no such application, or a replica refused; all answer as before then.
+    """
+    from ray import serve  # noqa: F401  # it sets the level of its logs
+
+    from protclip.errors import ConfigError
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # what it says of its calls to the replicas
+    before = _user_config()
+    wanted = {"indexes": {**before["indexes"], name: index}}
+    if wanted == before:
+        raise ConfigError(f"index {name!r} is that of {index} already; a release needs a folder of its own.")
+    if problems := [problem for problem in _ask_all("check_indexes", wanted) if problem is not None]:
+        raise ConfigError(f"refused, and all answer as before: {problems[0]}")
+    _change(wanted)
+    states, problem = _await(wanted)
+    if problem is None:
+        return states
+    _change(before)
+    _await(before)
+    raise ConfigError(f"refused, and all answer as before: {problem}")
+
+
+def _application() -> Mapping[str, Any]:
+    """What Serve says of the application."""
+    from protclip.errors import ConfigError
+    from serve.app import DEPLOYMENT
+    from serve.server import APP_NAME
+
+    client = _client()
+    applications = {} if client is None else client.get_serve_details()["applications"]
+    if DEPLOYMENT not in applications.get(APP_NAME, {}).get("deployments", {}):
+        raise ConfigError(
+            f"this Ray serves no application {APP_NAME!r} with indexes; it serves "
+            f"{', '.join(map(repr, applications)) or 'nothing'}."
+        )
+    application: Mapping[str, Any] = applications[APP_NAME]
+    return application
+
+
+def _client() -> Any:
+    """Serve's controller, as Serve's own functions have it; None where no Serve runs."""
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client(raise_if_no_controller_running=False)
+
+
+def _user_config() -> Mapping[str, Any]:
+    from serve.app import DEPLOYMENT
+
+    config: Mapping[str, Any] = _application()["deployments"][DEPLOYMENT]["deployment_config"]["user_config"]
+    return config
+
+
+def _ask_all(method: str, *arguments: object) -> list[Any]:
+    """What each replica that takes requests says."""
+    from ray import serve
+
+    from serve.app import DEPLOYMENT
+    from serve.server import APP_NAME
+
+    handle = serve.get_deployment_handle(DEPLOYMENT, APP_NAME)
+    return handle.broadcast(method, *arguments).results(timeout_s=ASKING_S)
+
+
+def _await(wanted: Mapping[str, Any]) -> tuple[list[State], str | None]:
+    """Wait until every replica was told; what they say then, and why one of them did not change."""
+    from serve.app import DEPLOYMENT
+
+    while True:
+        application = _application()
+        if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+            return [], application["message"] or "a replica died"
+        replicas = application["deployments"][DEPLOYMENT]["replicas"]
+        if application["status"] == "RUNNING" and all(one["state"] == "RUNNING" for one in replicas):
+            states: list[State] = _ask_all("state")
+            done = [one for one in states if one.told == wanted and not one.changing]
+            problem = next((one.refused for one in done if one.refused is not None), None)
+            if problem is not None or len(done) == len(states) == len(replicas):
+                return states, problem
+        time.sleep(WATCH_S)
+
+
+def _change(user_config: Mapping[str, Any]) -> None:
+    """Give the application another ``user_config``, and nothing else.
+
+    ``serve.run`` would give it a new version as well, for which Serve replaces replicas.
+    """
+    import ray
+    from ray import cloudpickle
+    from ray.serve.generated import serve_pb2
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve.app import DEPLOYMENT
+    from serve.server import APP_NAME
+
+    controller = _client()._controller
+    if _application()["source"] == "declarative":  # by `serve deploy`: its file is changed, as Serve keeps it
+        configs = {
+            name: one.model_dump(exclude_unset=True)
+            for name, one in ray.get(controller.get_app_configs.remote()).items()
+        }
+        (own,) = [one for one in configs[APP_NAME]["deployments"] if one["name"] == DEPLOYMENT]
+        own["user_config"] = user_config
+        schema = ServeDeploySchema.model_validate({"applications": list(configs.values())})
+        ray.get(controller.apply_config.remote(schema))
+        return
+    messages: Any = serve_pb2
+    told = messages.DeploymentRoute.FromString(ray.get(controller.get_deployment_info.remote(DEPLOYMENT, APP_NAME)))
+    deployment = told.deployment_info
+    deployment.deployment_config.user_config = cloudpickle.dumps(dict(user_config))  # type: ignore[no-untyped-call]
+    arguments = messages.DeploymentArgs(
+        deployment_name=DEPLOYMENT,
+        deployment_config=deployment.deployment_config.SerializeToString(),
+        replica_config=deployment.replica_config.SerializeToString(),
+        deployer_job_id=ray.get_runtime_context().get_job_id(),
+        route_prefix=told.route,
+        ingress=True,
+    )
+    ray.get(
+        controller.deploy_applications.remote(
+            {APP_NAME: [arguments.SerializeToString()]},
+            {APP_NAME: messages.ApplicationArgs(external_scaler_enabled=False).SerializeToString()},
+        )
+    )
