@@ -21,6 +21,7 @@ from protclip.hashing import hash64
 from protclip.index.embeddings import Content, Dtype
 from protclip.index.index import Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.inputs import check_pairs
 from protclip.pca import plane_of
 from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question, Row
 from protclip.uniprot.residues import checked_residues
@@ -237,10 +238,7 @@ class Retriever:
         Raises:
             RequestError: for what cannot be embedded, or lists of different lengths.
         """
-        if len(sequences) != len(texts):
-            raise RequestError(
-                f"{len(sequences)} sequences and {len(texts)} texts make no pairs; give as many of each."
-            )
+        check_pairs(sequences, texts)
         model = self._model()
         return pair_cosines(model.embed_proteins(sequences), model.embed_texts(texts))
 

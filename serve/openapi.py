@@ -98,8 +98,15 @@ _OTHER_TEXT = "FUNCTION: Binds oxygen."
 REQUESTS: Mapping[str, Mapping[str, Any]] = {
     "/v1/search": {
         "text": {"text": _TEXT, "k": 3},
-        "sequence": {"sequence": _PROTEIN, "filter": "organism_id = 9606 and reviewed", "columns": ["gene", "name"]},
-        "accession": {"accession": "P69905", "exclude_self": True, "k": 10, "offset": 10},
+        "sequence": {"sequence": _PROTEIN, "min_score": 0.5},
+        "accession": {
+            "accession": "P69905",
+            "exclude_self": True,
+            "k": 10,
+            "offset": 10,
+            "filter": "organism_id = 9606 and reviewed",
+            "columns": ["gene", "name"],
+        },
         "index": {"text": _TEXT, "index": "default", "k": 3},
         "queries": {"queries": [{"text": _TEXT, "name": "one"}, {"sequence": _PROTEIN, "name": "two"}], "k": 3},
     },
@@ -118,7 +125,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
         "accession": {"accession": "P69905", "text": _OTHER_TEXT},
     },
 }
-"""Route → examples of its body by name."""
+"""Route → examples of its body by name; docs/examples.py writes them into docs/serving.md."""
 
 ANSWERS: Mapping[str, Any] = {
     "/v1/search": _ANSWER,
