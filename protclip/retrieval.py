@@ -10,8 +10,8 @@ Shapes: n questions, D width of an embedding, T texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from protclip.hashing import hash64
 from protclip.index.embeddings import Content, Dtype
 from protclip.index.index import Index
 from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
+from protclip.inputs import check_pairs
+from protclip.pca import plane_of
 from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question, Row
 from protclip.uniprot.residues import checked_residues
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from protclip.embedding import ProtCLIP
+    from protclip.explanation import Steps
 
 
 class Retriever:
@@ -192,7 +195,7 @@ class Retriever:
             where=options.where,
             exact=options.exact or None,
         )
-        return make_answers(index.manifest, asked, options, own, scores_NK, rows_NK, index.rows)
+        return make_answers(index.manifest, asked, options, own, scores_NK, rows_NK, index)
 
     def score(self, sequences: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
         """Cosine of each pair, (n,): sequence i with text i, as the score of a hit.
@@ -200,10 +203,7 @@ class Retriever:
         Raises:
             RequestError: for what cannot be embedded, or lists of different lengths.
         """
-        if len(sequences) != len(texts):
-            raise RequestError(
-                f"{len(sequences)} sequences and {len(texts)} texts make no pairs; give as many of each."
-            )
+        check_pairs(sequences, texts)
         model = self._model()
         return pair_cosines(model.embed_proteins(sequences), model.embed_texts(texts))
 
@@ -221,8 +221,12 @@ class Retriever:
         model = self._model()
         return softmax(model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)))
 
-    def row(self, accession: str) -> Row:
+    def row(self, accession: str, columns: Sequence[str] | None = None) -> Row:
         """What the index knows of a protein.
+
+        Args:
+            accession: of the protein.
+            columns: as of ``Index.rows``.
 
         Raises:
             NotFoundError: if the index does not hold it.
@@ -230,7 +234,7 @@ class Retriever:
         for index in self.indexes.values():
             rows, _ = index.find("accession", [accession])
             if len(rows):
-                return cast(Row, index.rows(rows[:1])[0])
+                return cast(Row, index.rows(rows[:1], columns)[0])
         raise NotFoundError(f"accession {accession!r:.80}: the index does not hold it.")
 
     def explain(
@@ -248,23 +252,19 @@ class Retriever:
         Raises:
             RequestError: for a sequence or text that cannot be embedded, or a window or stride that cannot be.
         """
-        from protclip.explanation import WINDOW, has_prototypes, occlusion, segments
+        steps = self.explain_in_steps(sequence, text, accession=accession, window=window, stride=stride)
+        return steps.answer(steps.text_side(), steps.embed(steps.passes.all))
+
+    def explain_in_steps(
+        self, sequence: str, text: str, *, accession: str | None = None, window: int | None = None, stride: int = 1
+    ) -> Steps:
+        """What ``explain`` does, for a server that does other things in between; arguments and errors as there."""
+        from protclip.explanation import WINDOW, Steps, occlusion_passes
 
         model = self._model()
         residues = checked_residues(sequence, "sequence")
-        window = WINDOW if window is None else window
-        occlusion_R = occlusion(model, residues, [text], window=window, stride=stride)[0]
-        return Explanation(
-            model=model.fingerprint,
-            accession=accession,
-            text=text,
-            residues=residues[: len(occlusion_R)],
-            length=len(residues),
-            window=window,
-            stride=stride,
-            occlusion=occlusion_R.tolist(),
-            segments=segments(model, residues, [text])[0].tolist() if has_prototypes(model) else None,
-        )
+        passes = occlusion_passes(model, residues, window=WINDOW if window is None else window, stride=stride)
+        return Steps(model=model, sequence=residues, text=text, accession=accession, passes=passes)
 
     def _model(self) -> ProtCLIP:
         if self.model is not None:
@@ -353,6 +353,16 @@ def num_wanted(options: Options, own: Sequence[NDArray[np.int64]]) -> int:
     return options.offset + options.k + max(map(len, own))
 
 
+class Known(Protocol):
+    """What is known of rows: an index, or what its parts have told."""
+
+    def rows(self, rows: NDArray[np.int64], columns: Sequence[str] | None = None) -> list[Any]:
+        """As ``Index.rows``."""
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As ``Index.vectors``."""
+
+
 def make_answers(
     manifest: IndexManifest,
     asked: Sequence[Asked],
@@ -360,7 +370,7 @@ def make_answers(
     own: Sequence[NDArray[np.int64]],
     scores_NK: NDArray[np.float32],
     rows_NK: NDArray[np.int64],
-    show: Callable[[NDArray[np.int64], Sequence[str] | None], list[Any]],
+    known: Known,
 ) -> list[Answer]:
     """What was found, as answers.
 
@@ -370,7 +380,7 @@ def make_answers(
         options: of all of them.
         own: rows that each leaves out.
         scores_NK, rows_NK: what ``Index.search`` found, of ``num_wanted`` answers.
-        show: as ``Index.rows``.
+        known: of the rows.
     """
     # A float32 sum of squares may end above 1.
     scores_NK = scores_NK.clip(-1, 1)
@@ -384,18 +394,18 @@ def make_answers(
         end = wanted if options.min_score is None else int((scores >= np.float32(options.min_score)).sum())
         page = slice(options.offset, min(wanted, end))
         found.append((scores[page], rows[page]))
-    known = iter(show(np.concatenate([rows for _, rows in found]), options.columns))
+    shown = iter(known.rows(np.concatenate([rows for _, rows in found]), options.columns))
     # A tool's vectors are of one kind, so that those it is asked with are of that too.
     own_kind = manifest.content if manifest.external_model is not None else None
     percentiles: dict[Content | None, list[list[float | None]]] = {}
     answers = []
-    for i, (one, (scores, _)) in enumerate(zip(asked, found, strict=True)):
+    for i, (one, (scores, rows)) in enumerate(zip(asked, found, strict=True)):
         kind = one.kind or own_kind
         if kind not in percentiles:
             percentiles[kind] = _percentiles(manifest, [scores for scores, _ in found], kind)
         first = options.offset + 1
         hits = [
-            cast(Hit, {"rank": rank, "score": score, "percentile": percentile, **next(known)})
+            cast(Hit, {"rank": rank, "score": score, "percentile": percentile, **next(shown)})
             for rank, (score, percentile) in enumerate(zip(scores.tolist(), percentiles[kind][i], strict=True), first)
         ]
         answers.append(
@@ -406,6 +416,7 @@ def make_answers(
                 query=one.question.name,
                 truncated=one.truncated,
                 hits=hits,
+                map=[(x, y) for x, y in plane_of(known.vectors(rows)).tolist()] if options.map else None,
             )
         )
     return answers

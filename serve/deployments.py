@@ -5,6 +5,8 @@ Three queues (``serve.batching``), each with a thread of its own, so that what t
     long     questions of many letters are tokenised; others are when they come
     model    what was tokenised is embedded; by its embedding, the graph of the index is searched
     scans    the rows of the index are gone through: for accessions, filters, exact answers, and to leave out own rows
+
+Explanations have a thread too, and let searches go first (``serve.explaining``).
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ from typing import Any, cast
 from starlette.types import ASGIApp
 
 from protclip.errors import ProtclipError
+from protclip.index.embeddings import METADATA
 from protclip.index.manifest import read_index_manifest
-from protclip.questions import DEFAULTS, Answer, Asked, Options, Question, Row
+from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Options, Protein, Question, Row
 from protclip.retrieval import Retriever
 from serve.answers import NamedIndex
 from serve.api import make_api
 from serve.batching import Batcher
 from serve.encoder import Encoder, Search
+from serve.explaining import Explainer
 from serve.guard import guard
 from serve.indexes import Indexes, State
 from serve.keys import NO_KEYS
@@ -100,7 +104,7 @@ class Replica(Encoder):
             NotFoundError: for an index that is not served, or an accession that it does not hold.
         """
         search = Search(self.indexes.retriever(index), options)
-        through_rows = options.where is not None or options.exact or options.exclude_self
+        through_rows = options.where is not None or options.exact or options.exclude_self or options.map
         found: dict[int, Any] = {i: one for i, one in enumerate(questions) if one.accession is not None}
         if places := [i for i in range(len(questions)) if i not in found]:
             prepared = await self._prepare([questions[i] for i in places])
@@ -110,14 +114,41 @@ class Replica(Encoder):
             found |= zip(places, await self._run_scans([found[i] for i in places], search), strict=True)
         return [found[i] for i in range(len(questions))]
 
-    async def protein(self, accession: str, *, index: str = DEFAULT_INDEX) -> Row:
-        """What an index knows of a protein.
+    async def explain(
+        self,
+        text: str,
+        *,
+        sequence: str | None,
+        accession: str | None,
+        index: str = DEFAULT_INDEX,
+        window: int | None,
+        stride: int,
+    ) -> Explanation:
+        """What each residue has to do with a text.
+
+        Raises:
+            RequestError: for a window that cannot be, or for an accession where there are no sequences.
+            NotFoundError: for an accession that the index or the sequences lack, or have of another release.
+            OverloadedError: where too much is under way.
+        """
+        sequence_hash = None
+        if sequence is None:
+            self.check_sequences(accession)
+            sequence_hash = (await self._row(accession or "", index))["sequence_hash"]
+        return await self.explain_protein(
+            text, sequence=sequence, accession=accession, sequence_hash=sequence_hash, window=window, stride=stride
+        )
+
+    async def protein(self, accession: str, *, index: str = DEFAULT_INDEX) -> Protein:
+        """What an index knows of a protein, and its sequence.
 
         Raises:
             NotFoundError: if it does not hold it, or the index is not served.
         """
-        (row,) = await self._run_scans([accession], Search(self.indexes.retriever(index), DEFAULTS))
-        return cast(Row, row)
+        row = await self._row(accession, index)
+        row["sequence"] = self.find_sequence(accession, row["sequence_hash"])
+        del row["sequence_hash"]
+        return cast(Protein, row)
 
     def describe_indexes(self) -> list[NamedIndex]:
         """The indexes, ``default`` first, where there is one."""
@@ -140,13 +171,18 @@ class Replica(Encoder):
         """What whoever changes the indexes wants to know."""
         return self.indexes.state(told=self._told, changing=self._changing is not None)
 
-    def _queues(self) -> tuple[Batcher[Any, Any], ...]:
+    def _queues(self) -> tuple[Batcher[Any, Any] | Explainer, ...]:
         return *super()._queues(), self._scans
 
     async def _run_scans(self, asked: Sequence[Question | Asked | str], search: Search) -> list[Answer | Row]:
         cost = scan_cost(len(asked), search.options.where)
         (done,) = await self._scans.run([(asked, search)], [cost], deadline=deadline())
         return done
+
+    async def _row(self, accession: str, index: str) -> dict[str, Any]:
+        """What an index knows of a protein, the hash of its sequence too; raises NotFoundError."""
+        (row,) = await self._run_scans([accession], Search(self.indexes.retriever(index), DEFAULTS))
+        return cast(dict[str, Any], row)
 
     def _find(self, asked: Sequence[Asked], searches: Sequence[Search | None]) -> list[Asked | Answer | Exception]:
         """The answers, of equal searches together; without a search what was asked, as it is."""
@@ -174,7 +210,7 @@ class Replica(Encoder):
                 for i, result in zip(places, done, strict=True):
                     results[i] = result
 
-        replaced(str, lambda retriever, accessions: [retriever.row(one) for one in accessions])
+        replaced(str, lambda retriever, accessions: [retriever.row(one, METADATA.names) for one in accessions])
         replaced(Question, Retriever.embed)
         places = [i for i, result in enumerate(results) if isinstance(result, Asked)]
         found = self._find([results[i] for i in places], [searches[i] for i in places])

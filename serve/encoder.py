@@ -7,10 +7,11 @@ model    what was tokenised is embedded
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -18,18 +19,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from protclip.data.windows import window_starts, window_weights
-from protclip.errors import CheckpointError, RequestError
+from protclip.errors import CheckpointError, NotFoundError, RequestError
 from protclip.index.embeddings import Dtype
 from protclip.inputs import LongPolicy
 from protclip.manifest import read_manifest
-from protclip.questions import Answer, Asked, Options, Prepared, Question
+from protclip.questions import Answer, Asked, Explanation, Options, Prepared, Question
 from protclip.retrieval import Retriever
 from serve.answers import ModelInfo
 from serve.batching import Batcher
 from serve.calls import Call, answer
+from serve.explaining import Explainer
 from serve.loopback import keep_to_loopback
 from serve.metrics import Load, Metrics
 from serve.queues import SWITCH_S, deadline, each_alone_on_error
+from serve.sequences import Sequences, load_sequences
 from serve.settings import AppArgs
 
 if TYPE_CHECKING:
@@ -81,6 +84,46 @@ class Encoder:
                 )
         return cast(list[Asked], await self._compute(prepared, None))
 
+    async def explain_protein(
+        self,
+        text: str,
+        *,
+        sequence: str | None,
+        accession: str | None,
+        sequence_hash: int | None,
+        window: int | None,
+        stride: int,
+    ) -> Explanation:
+        """What each residue has to do with a text, by the sequence or by the accession and the hash of its sequence.
+
+        Raises:
+            RequestError: for a window that cannot be, or for an accession where there are no sequences.
+            NotFoundError: for an accession that the sequences lack, or have of another release.
+            OverloadedError: where too much is under way.
+        """
+        if sequence is None:
+            assert accession is not None
+            sequence = self.check_sequences(accession).find(accession, sequence_hash)
+        return await self._explainer.explain(
+            sequence, text, accession=accession, window=window, stride=stride, deadline=deadline()
+        )
+
+    def check_sequences(self, accession: str | None) -> Sequences:
+        """The sequences of the index's proteins.
+
+        Raises:
+            RequestError: where there are none, for an accession that needs them.
+        """
+        if self._sequences is None:
+            raise no_sequences(accession)
+        return self._sequences
+
+    def find_sequence(self, accession: str, sequence_hash: int | None) -> str | None:
+        """The sequence of an accession, where it is known."""
+        with contextlib.suppress(NotFoundError, RequestError):
+            return self.check_sequences(accession).find(accession, sequence_hash)
+        return None
+
     def describe_model(self) -> ModelInfo:
         """The model."""
         return self._model
@@ -89,10 +132,15 @@ class Encoder:
         """What there is to do at this moment."""
         items, tokens = self._embeddings.waiting()
         oldest_s = max(queue.running_s() for queue in self._queues())
-        return Load(num_items=items, num_tokens=tokens, batch_s=oldest_s)
+        return Load(
+            num_items=items,
+            num_tokens=tokens,
+            num_explanations=self._explainer.num_under_way,
+            batch_s=oldest_s,
+        )
 
-    def _queues(self) -> tuple[Batcher[Any, Any], ...]:
-        return self._long, self._embeddings
+    def _queues(self) -> tuple[Batcher[Any, Any] | Explainer, ...]:
+        return self._long, self._embeddings, self._explainer
 
     def _load_model(self, dtype: Dtype) -> ProtCLIP:
         """The model, with its queues; in a number format unless the settings give another.
@@ -123,6 +171,14 @@ class Encoder:
             max_batch_cost=args.tokens_per_batch or model.tokens_per_batch,
             max_cost_before=args.max_waiting_tokens,
             name="model",
+        )
+        self._sequences = None if args.sequences is None else load_sequences(args.sequences)
+        self._explainer = Explainer(
+            self._encoder,
+            explain_s=args.limits.explain_s,
+            is_searching=lambda: self._embeddings.running_s() > 0,
+            use_threads=partial(self._use_threads, num_spared=1),
+            count_tokens=self.metrics.count_explained,
         )
         # Torch gives up Python's lock at each step; by default the event loop would keep it from the next for 5 ms.
         sys.setswitchinterval(SWITCH_S)
@@ -192,15 +248,15 @@ class Encoder:
         assert not any(searches)
         return list(asked)
 
-    def _use_threads(self, num_tokens: int) -> None:
-        """Ray has set one for torch, for a share of a processor.
+    def _use_threads(self, num_tokens: int, *, num_spared: int = 0) -> None:
+        """Of the calling thread; Ray has set one for torch, for a share of a processor.
 
         Little work is done soonest by one: several wait for each other, and for long where the processors are busy.
         """
         import torch
 
         much = self._model.num_parameters * num_tokens > WORK_OF_ONE_THREAD
-        torch.set_num_threads(self._threads if much else 1)
+        torch.set_num_threads(max(1, self._threads - num_spared) if much else 1)
 
 
 class EncoderReplica(Encoder):
@@ -215,10 +271,26 @@ class EncoderReplica(Encoder):
         """``embed`` for a gateway."""
         return await answer(call, self.fingerprint, lambda: self.embed(questions, long=long))
 
+    async def explain(self, call: Call, arguments: Mapping[str, Any]) -> Explanation | Exception:
+        """``explain_protein`` for a gateway."""
+        return await answer(call, self.fingerprint, lambda: self.explain_protein(**arguments))
+
+    async def sequence(self, call: Call, accession: str, sequence_hash: int | None) -> str | None:
+        """``find_sequence`` for a gateway."""
+        del call
+        return self.find_sequence(accession, sequence_hash)
+
     async def describe(self, call: Call) -> ModelInfo:
         """``describe_model`` for a gateway."""
         del call
         return self.describe_model()
+
+
+def no_sequences(accession: str | None) -> RequestError:
+    """The refusal of an accession where its sequence is needed, and the server has none."""
+    return RequestError(
+        f"accession {accession!r:.80}: this server was started without sequences; give 'sequence' instead."
+    )
 
 
 def _num_cores() -> int:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +25,11 @@ from protclip.index.index import merge, rows_of
 from protclip.index.manifest import IndexManifest
 from protclip.inputs import LongPolicy
 from protclip.manifest import FILE_NAME
-from protclip.questions import Answer, Asked, Options, Question, Row
+from protclip.questions import Answer, Asked, Explanation, Options, Protein, Question
 from protclip.retrieval import NONE_OWN, check_own, make_answers, num_wanted
 from serve.answers import Coverage, ModelInfo, NamedIndex, PartialAnswer, describe_index
 from serve.api import make_api
+from serve.encoder import no_sequences
 from serve.errors import UnavailableError
 from serve.guard import guard
 from serve.keys import NO_KEYS
@@ -126,6 +127,7 @@ class Gateway:
             where=options.where.text if isinstance(options.where, Filter) else None,
             exact=options.exact,
             columns=None if options.columns is None else tuple(options.columns),
+            map=options.map,
         )
         search = Search(vectors_ND=np.stack([one.vector for one in asked]), how=how)
         found: list[Found | None] = await self._ask_shards("search", search)
@@ -143,20 +145,42 @@ class Gateway:
         names = [field.name for field in fields(Answer)]
         return [PartialAnswer(**{name: getattr(one, name) for name in names}, partial=coverage) for one in whole]
 
-    async def protein(self, accession: str, *, index: str = DEFAULT_INDEX) -> Row:
-        """What the index knows of a protein.
+    async def explain(
+        self,
+        text: str,
+        *,
+        sequence: str | None,
+        accession: str | None,
+        index: str = DEFAULT_INDEX,
+        window: int | None,
+        stride: int,
+    ) -> Explanation:
+        """As ``Replica.explain``; raises UnavailableError too, where the index is asked and a shard is missing."""
+        sequence_hash = None
+        if sequence is None:
+            assert accession is not None
+            if self.args.sequences is None:
+                raise no_sequences(accession)
+            sequence_hash = (await self._row(accession, index))["sequence_hash"]
+        arguments = {"text": text, "sequence": sequence, "accession": accession, "sequence_hash": sequence_hash}
+        explanation: Explanation = await self._encoder.call(
+            "explain", {**arguments, "window": window, "stride": stride}
+        )
+        return explanation
+
+    async def protein(self, accession: str, *, index: str = DEFAULT_INDEX) -> Protein:
+        """What the index knows of a protein, and its sequence.
 
         Raises:
             NotFoundError: if it does not hold it, or for another index.
             UnavailableError: if that is not known, for a shard is missing.
         """
-        _check_index(index)
-        found: list[list[Row] | None] = await self._ask_shards("row", accession)
-        for rows in found:
-            if rows:
-                return rows[0]
-        self._check_missing({number for number, rows in enumerate(found) if rows is None}, allow_partial=False)
-        raise NotFoundError(f"accession {accession!r:.80}: the index does not hold it.")
+        row = await self._row(accession, index)
+        sequence_hash = row.pop("sequence_hash")
+        row["sequence"] = None
+        if self.args.sequences is not None:
+            row["sequence"] = await self._encoder.call("sequence", accession, sequence_hash)
+        return cast(Protein, row)
 
     def describe_model(self) -> ModelInfo:
         """The model."""
@@ -182,6 +206,7 @@ class Gateway:
         return Load(
             num_items=sum(load.num_items for load in loads),
             num_tokens=sum(load.num_tokens for load in self._encoder.loads),
+            num_explanations=sum(load.num_explanations for load in self._encoder.loads),
             # Where one replica of a part is stuck, another answers.
             batch_s=max(
                 (min(load.batch_s for load in part.loads) for part in (self._encoder, *self._shards) if part.loads),
@@ -190,6 +215,15 @@ class Gateway:
             missing=missing,
             missing_shards=missing_shards,
         )
+
+    async def _row(self, accession: str, index: str) -> dict[str, Any]:
+        _check_index(index)
+        found: list[list[dict[str, Any]] | None] = await self._ask_shards("row", accession)
+        for rows in found:
+            if rows:
+                return rows[0]
+        self._check_missing({number for number, rows in enumerate(found) if rows is None}, allow_partial=False)
+        raise NotFoundError(f"accession {accession!r:.80}: the index does not hold it.")
 
     async def _embed(self, questions: Sequence[Question]) -> list[Any]:
         return list(await self.embed(questions)) if questions else []
@@ -243,25 +277,39 @@ class Gateway:
         own: Sequence[NDArray[np.int64]],
         found: Sequence[Found],
     ) -> list[Answer]:
-        """The answers by what the shards found. A place is that in all of what they found."""
-        table = pa.concat_tables([one.table for one in found])
-        rows = np.concatenate([one.rows_NK.ravel() for one in found])
+        """The answers by what the shards found."""
+        gathered = Gathered(found)
+        scores_NK, places_NK = merge(
+            [(one.scores_NK, places) for one, places in zip(found, gathered.places, strict=True)],
+            k,
+            lambda places: gathered.table["accession"].take(pa.array(places)).to_pylist(),
+        )
+        own_places = [np.flatnonzero(np.isin(gathered.rows_M, mine)) if len(mine) else mine for mine in own]
+        return make_answers(self._manifest, asked, options, own_places, scores_NK, places_NK, gathered)
+
+
+class Gathered:
+    """All rows that the shards found, M in all, each at its place."""
+
+    def __init__(self, found: Sequence[Found]) -> None:
+        self.table = pa.concat_tables([one.table for one in found])
+        self.rows_M = np.concatenate([one.rows_NK.ravel() for one in found])
         starts = np.cumsum([0, *(one.rows_NK.size for one in found)])
-        parts = [
-            (one.scores_NK, start + np.arange(one.rows_NK.size).reshape(one.rows_NK.shape))
+        self.places = [
+            start + np.arange(one.rows_NK.size).reshape(one.rows_NK.shape)
             for start, one in zip(starts, found, strict=False)
         ]
-        scores_NK, places_NK = merge(parts, k, lambda places: table["accession"].take(pa.array(places)).to_pylist())
-        own_places = [np.flatnonzero(np.isin(rows, mine)) if len(mine) else mine for mine in own]
-        return make_answers(
-            self._manifest,
-            asked,
-            options,
-            own_places,
-            scores_NK,
-            places_NK,
-            lambda places, _: rows_of(table.take(pa.array(places))),
-        )
+        """Of what each shard found, in the shape of its scores."""
+        self._vectors = [one.vectors_MD for one in found if one.vectors_MD is not None]
+
+    def rows(self, places: NDArray[np.int64], columns: Sequence[str] | None = None) -> list[Any]:
+        """What is shown of the rows at some places: the columns that the shards were asked for."""
+        del columns
+        return rows_of(self.table.take(pa.array(places)))
+
+    def vectors(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of the rows at some places, which the shards were asked for."""
+        return np.concatenate(self._vectors)[places]
 
 
 def _check_index(name: str) -> None:

@@ -18,9 +18,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from protclip.errors import DataError, ProtclipError
+from protclip.index.embeddings import METADATA
 from protclip.index.index import Index
 from protclip.index.manifest import read_index_manifest
-from protclip.questions import Question, Row
+from protclip.questions import Question
 from protclip.retrieval import own_rows
 from serve.batching import Batcher, Item, Result
 from serve.calls import Call, answer
@@ -41,6 +42,8 @@ class How:
     exact: bool
     columns: tuple[str, ...] | None
     """That are shown of what is found."""
+    map: bool
+    """Whether the vectors of what is found are given too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +63,8 @@ class Found:
     """Counted through the whole index."""
     table: pa.Table
     """What is shown of them, row by row."""
+    vectors_MD: NDArray[np.float32] | None
+    """Of them, row by row, for a map."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +122,7 @@ class Shard:
     async def search(self, call: Call, search: Search) -> Found | Exception:
         """The nearest rows to each question."""
         num_questions, how = len(search.vectors_ND), search.how
-        if how.where is None and not how.exact:
+        if how.where is None and not how.exact and not how.map:
             return await self._answer(call, self._graphs, search, num_questions)
         return await self._answer(call, self._scans, search, scan_cost(num_questions, how.where))
 
@@ -125,8 +130,8 @@ class Shard:
         """What is known of questions."""
         return await self._answer(call, self._scans, look_up, len(look_up.questions))
 
-    async def row(self, call: Call, accession: str) -> list[Row] | Exception:
-        """The row of an accession; none where another shard has it."""
+    async def row(self, call: Call, accession: str) -> list[dict[str, Any]] | Exception:
+        """The row of an accession, with the hash of its sequence; none where another shard has it."""
         return await self._answer(call, self._scans, accession, 1)
 
     def load(self) -> Load:
@@ -134,7 +139,7 @@ class Shard:
         items, cost = self._graphs.waiting()
         scans, cost_of_scans = self._scans.waiting()
         oldest_s = max(self._graphs.running_s(), self._scans.running_s())
-        return Load(num_items=items + scans, num_tokens=cost + cost_of_scans, batch_s=oldest_s)
+        return Load(num_items=items + scans, num_tokens=cost + cost_of_scans, num_explanations=0, batch_s=oldest_s)
 
     async def _answer(self, call: Call, queue: Batcher[Item, Result], item: Item, cost: int) -> Result | Exception:
         async def work() -> Result:
@@ -161,7 +166,8 @@ class Shard:
             ends = np.cumsum([len(some) for some in vectors])[:-1]
             for i, its_scores, its_rows in zip(places, np.split(scores, ends), np.split(rows, ends), strict=True):
                 table = self.index.table(its_rows.ravel(), how.columns)
-                results[i] = Found(scores_NK=its_scores, rows_NK=its_rows, table=table)
+                vectors_MD = self.index.vectors(its_rows.ravel()) if how.map else None
+                results[i] = Found(scores_NK=its_scores, rows_NK=its_rows, table=table, vectors_MD=vectors_MD)
         return [results[i] for i in range(len(searches))]
 
     def _scan(self, items: Sequence[Search | LookUp | str]) -> list[Any]:
@@ -175,7 +181,7 @@ class Shard:
                     results[i] = self._look_up(item)
                 elif isinstance(item, str):
                     rows, _ = self.index.find("accession", [item])
-                    results[i] = self.index.rows(rows[:1])
+                    results[i] = self.index.rows(rows[:1], METADATA.names)
             except ProtclipError as error:
                 results[i] = error
         return [results[i] for i in range(len(items))]

@@ -6,10 +6,12 @@ In Serve's mode of one process; tests/serve/test_sharded.py has it over HTTP, wi
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_model import WORDS, write_protein_index
 
@@ -70,20 +72,21 @@ def random_case(rng: random.Random, folders: Any) -> tuple[list[Question], Optio
         exact=rng.random() < 0.3,
         exclude_self=rng.random() < 0.4,
         columns=rng.choice([None, (), ("gene",), COLUMNS]),
+        map=rng.random() < 0.2,
     )
     return [question() for _ in range(rng.choice([1, 1, 1, 4]))], options
 
 
-def of_whole(replica: Replica, method: str, *arguments: Any) -> Any:
+def of_whole(replica: Replica, method: str, *arguments: Any, **options: Any) -> Any:
     try:
-        return asyncio.run(getattr(replica, method)(*arguments))
+        return asyncio.run(getattr(replica, method)(*arguments, **options))
     except ProtclipError as error:
         return type(error), str(error)
 
 
-def of_shards(gateway: Any, method: str, *arguments: Any) -> Any:
+def of_shards(gateway: Any, method: str, *arguments: Any, **options: Any) -> Any:
     try:
-        return getattr(gateway, method).remote(*arguments).result()
+        return getattr(gateway, method).remote(*arguments, **options).result()
     except ProtclipError as error:
         return type(error), str(error)
 
@@ -104,3 +107,24 @@ def test_answers_are_those_of_the_whole_index(servers, folders):
 def test_what_is_known_of_a_protein_is_that_of_the_whole_index(servers, accession):
     gateway, replica = servers
     assert of_shards(gateway, "protein", accession) == of_whole(replica, "protein", accession)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"sequence": "MKTAYIAKQRQ", "accession": None}, {"sequence": None, "accession": "P00001"}]
+)
+def test_explanations_are_those_of_the_whole_index(servers, asked):
+    gateway, replica = servers
+    asked |= {"window": 3, "stride": 1}
+    found, whole = (
+        of(server, "explain", "kinase", **asked) for of, server in ((of_shards, gateway), (of_whole, replica))
+    )
+    np.testing.assert_allclose(found.occlusion, whole.occlusion, atol=1e-5)  # how many passes go together varies
+    assert dataclasses.replace(found, occlusion=[]) == dataclasses.replace(whole, occlusion=[])
+
+
+def test_another_index_is_not_there(servers):
+    gateway, replica = servers
+    asked = [Question(text="kinase")], Options()
+    for method, arguments in (("search", asked), ("protein", ("P00001",))):
+        found = of_shards(gateway, method, *arguments, index="other")
+        assert found == of_whole(replica, method, *arguments, index="other") and "'other'" in found[1]
