@@ -30,7 +30,7 @@ pytestmark = pytest.mark.prove
 SEED = 202611
 FULL_KILLS = 10
 NUM_KILLS = int(os.environ.get("PROTCLIP_PROVE_KILLS", FULL_KILLS))
-NUM_CASES, NUM_CLIENTS = 300, 4
+NUM_CASES, NUM_CLIENTS = 30 * NUM_KILLS, 4
 ROWS = 12_000
 """Of a segment: more than are searched without their graph."""
 EVERYTHING = {"encoder": 2, "shard-0": 2, "shard-1": 2, "shard-2": 2}
