@@ -48,7 +48,7 @@ def search_all(
 
     def read(found: Mapping[str, Any]) -> None:
         for one in found.get("answers", [found]):
-            answers.append(Answer(**{name: one[name] for name in _ANSWER_FIELDS}))
+            answers.append(Answer(**{name: one[name] for name in _ANSWER_FIELDS if name in one}))
             if (answers[-1].model, answers[-1].index) != (answers[0].model, answers[0].index):
                 raise _changed(servers)
 

@@ -150,10 +150,35 @@ def test_scores_and_classes_are_those_of_python(server, retriever):
     assert scores["model"] == shares["model"] == server.model.fingerprint
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_an_explanation_is_that_of_python(server, retriever, window):
+    body = {"text": TEXTS[0], "window": window, "stride": 2}
+    by_accession = server.post("/v1/explain", {**body, "accession": "P00007"})
+    assert by_accession.status_code == 200, by_accession.text
+    answer = by_accession.json()
+    python = asdict(retriever.explain(server.sequences[7], accession="P00007", **body))
+    assert answer.pop("occlusion") == pytest.approx(python.pop("occlusion"), abs=1e-6)
+    assert answer == {**python, "stride_grew": False}
+    by_sequence = server.post("/v1/explain", {**body, "sequence": server.sequences[7]}).json()
+    by_sequence.pop("occlusion")
+    assert by_sequence == {**answer, "accession": None}
+
+
+def test_what_cannot_be_explained_is_named(server):
+    for body, status, message in (
+        ({"text": "a", "accession": "P99999"}, 404, "'P99999': the index does not hold it"),
+        ({"text": "a", "sequence": "MKV", "window": 4}, 422, "window=4: an odd number"),
+        ({"text": "a", "sequence": "MK7"}, 422, "'7' at residue 3"),
+    ):
+        answer = server.post("/v1/explain", body)
+        assert answer.status_code == status and message in answer.json()["error"]["message"], answer.text
+
+
 def test_a_protein_of_the_index_is_shown_as_a_hit_without_a_score(server, retriever):
     hit = retriever.search(accession="P00007", k=1).hits[0]
     row = get(server, "/v1/proteins/P00007")
-    assert row == {name: value for name, value in hit.items() if name not in ("rank", "score", "percentile")}
+    shown = {name: value for name, value in hit.items() if name not in ("rank", "score", "percentile")}
+    assert row == {**shown, "sequence": server.sequences[7]}
     assert "'P99999'" in get(server, "/v1/proteins/P99999", 404)["error"]["message"]
     get(server, "/v1/proteins/" + "P" * 1000, 404)
     get(server, "/v1/proteins/" + "P" * 1001, 422)
@@ -218,6 +243,10 @@ def test_the_numbers_count_what_was_asked(server):
     assert number(after, 'protclip_index_rows{index="default"}') == 60
     assert number(after, 'protclip_index_recall_at_10{index="default"}') >= 0.99
     assert 0 <= number(after, 'protclip_index_age_seconds{index="default"}') < 86_400
+    assert server.post("/v1/explain", {"text": "a", "sequence": "M" * 10, "stride": 5}).status_code == 200
+    explained = "protclip_explained_tokens_total"
+    assert number(text(), explained) - number(after, explained) == 12 * (1 + 2)
+    assert number(text(), "protclip_explanations") == 0
 
 
 def test_the_page_of_forms_loads_nothing_from_elsewhere(server):
