@@ -82,6 +82,9 @@ class Answer:
     """Whether the model saw the beginning of the question alone."""
     hits: list[Hit]
     """Best first, equal scores by accession."""
+    map: list[tuple[float, float]] | None = None
+    """Of each hit its place in a picture of these hits alone, by principal components; null where none was asked for.
+    Distances are Euclidean ones between unit vectors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,6 +152,8 @@ class Options:
     """Leave out the question's own rows: those of its accession or name, of its very sequence, or of its very text."""
     columns: Sequence[str] | None = None
     """Which of COLUMNS are shown; None for all."""
+    map: bool = False
+    """Say where the hits lie to each other (``protclip.pca``)."""
     content: Content | None = None
     """What answers, where both an index of proteins and one of texts are loaded. Unsaid: proteins."""
 

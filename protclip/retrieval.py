@@ -21,6 +21,8 @@ from protclip.hashing import hash64
 from protclip.index.embeddings import Content, Dtype
 from protclip.index.index import Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.inputs import check_pairs
+from protclip.pca import plane_of
 from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question, Row
 from protclip.uniprot.residues import checked_residues
 
@@ -206,7 +208,7 @@ class Retriever:
         own_kind = index.manifest.content if index.manifest.external_model is not None else None
         percentiles: dict[Content | None, list[list[float | None]]] = {}
         answers = []
-        for i, (one, (scores, _)) in enumerate(zip(asked, found, strict=True)):
+        for i, (one, (scores, rows)) in enumerate(zip(asked, found, strict=True)):
             kind = one.kind or own_kind
             if kind not in percentiles:
                 percentiles[kind] = _percentiles(index, [scores for scores, _ in found], kind)
@@ -225,6 +227,7 @@ class Retriever:
                     query=one.question.name,
                     truncated=one.truncated,
                     hits=hits,
+                    map=[(x, y) for x, y in plane_of(index.vectors(rows)).tolist()] if options.map else None,
                 )
             )
         return answers
@@ -235,10 +238,7 @@ class Retriever:
         Raises:
             RequestError: for what cannot be embedded, or lists of different lengths.
         """
-        if len(sequences) != len(texts):
-            raise RequestError(
-                f"{len(sequences)} sequences and {len(texts)} texts make no pairs; give as many of each."
-            )
+        check_pairs(sequences, texts)
         model = self._model()
         return pair_cosines(model.embed_proteins(sequences), model.embed_texts(texts))
 

@@ -47,6 +47,7 @@ from serve.errors import NotReadyError, install_error_handlers
 from serve.forms import AForm, Form, parse, with_limits
 from serve.metrics import Load, Metrics
 from serve.openapi import OF_ANY, OF_BODY, REQUEST_ID, body_of, build_schema, responses
+from serve.page import add_page
 from serve.requests import (
     MAX_NAME_LENGTH,
     PROTEIN_MODEL,
@@ -128,6 +129,7 @@ def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float, secured:
     backend.metrics.watch(backend.load, backend.describe_indexes)
     questions = add_model_routes(app, backend, limits)
     add_info_routes(app, backend, limits, stuck_after_s)
+    add_page(app)
 
     def schema() -> dict[str, Any]:
         if app.openapi_schema is None:

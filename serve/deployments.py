@@ -189,7 +189,7 @@ class Replica:
             NotFoundError: for an index that is not served, or an accession that it does not hold.
         """
         search = Search(self.indexes.retriever(index), options)
-        through_rows = options.where is not None or options.exact or options.exclude_self
+        through_rows = options.where is not None or options.exact or options.exclude_self or options.map
         found: dict[int, Any] = {i: one for i, one in enumerate(questions) if one.accession is not None}
         if places := [i for i in range(len(questions)) if i not in found]:
             prepared = await self._prepare([questions[i] for i in places])

@@ -73,7 +73,15 @@ _HIT = {
     "ec": ["3.6.1.3"],
     "text": None,
 }
-_ANSWER = {"model": _HEX, "index": _HEX, "content": "protein", "query": None, "truncated": False, "hits": [_HIT]}
+_ANSWER = {
+    "model": _HEX,
+    "index": _HEX,
+    "content": "protein",
+    "query": None,
+    "truncated": False,
+    "hits": [_HIT],
+    "map": [[0.0, 0.0]],
+}
 _INDEX = {"content": "protein", "count": 1216, "dimension": 512, "dtype": "float32", "recall_at_10": 0.998}
 _NAMED_INDEX = {
     **_INDEX,
@@ -90,8 +98,15 @@ _OTHER_TEXT = "FUNCTION: Binds oxygen."
 REQUESTS: Mapping[str, Mapping[str, Any]] = {
     "/v1/search": {
         "text": {"text": _TEXT, "k": 3},
-        "sequence": {"sequence": _PROTEIN, "filter": "organism_id = 9606 and reviewed", "columns": ["gene", "name"]},
-        "accession": {"accession": "P69905", "exclude_self": True, "k": 10, "offset": 10},
+        "sequence": {"sequence": _PROTEIN, "min_score": 0.5},
+        "accession": {
+            "accession": "P69905",
+            "exclude_self": True,
+            "k": 10,
+            "offset": 10,
+            "filter": "organism_id = 9606 and reviewed",
+            "columns": ["gene", "name"],
+        },
         "index": {"text": _TEXT, "index": "default", "k": 3},
         "queries": {"queries": [{"text": _TEXT, "name": "one"}, {"sequence": _PROTEIN, "name": "two"}], "k": 3},
     },
@@ -110,7 +125,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
         "accession": {"accession": "P69905", "text": _OTHER_TEXT},
     },
 }
-"""Route → examples of its body by name."""
+"""Route → examples of its body by name; docs/examples.py writes them into docs/serving.md."""
 
 ANSWERS: Mapping[str, Any] = {
     "/v1/search": _ANSWER,

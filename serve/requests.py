@@ -262,6 +262,7 @@ class SearchRequest(Query):
     exclude_self: bool = Field(
         default=False, description="Leave out rows of the question's accession, very sequence or very text."
     )
+    map: bool = Field(default=False, description="Say where the hits lie to each other, as the answer's 'map'.")
     columns: Columns | None = Field(
         default=None, description=f"What is shown beside score and accession: {', '.join(COLUMNS)}. Unsaid: all."
     )
@@ -297,6 +298,7 @@ class SearchRequest(Query):
             min_score=self.min_score,
             exact=self.exact,
             exclude_self=self.exclude_self,
+            map=self.map,
             columns=self.columns,
         )
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import jsonschema
 import numpy as np
@@ -27,7 +24,6 @@ from serve.openapi import ANSWERS, REQUESTS
 pytestmark = pytest.mark.serve
 PROTEINS, TEXTS = random_sequences(8, seed=7), random_texts(8, seed=7)
 LONG = random_sequences(40, seed=3)
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -133,13 +129,6 @@ def test_openais_client_gets_our_embeddings(server, client, model, items):
     assert 8 * 3 < answers[0].usage.prompt_tokens == answers[0].usage.total_tokens <= 8 * tokens
     (alone,) = client.embeddings.create(model=model, input=items[0]).data
     np.testing.assert_allclose(alone.embedding, embed(items[:1])[0], atol=1e-6)
-
-
-def test_the_python_of_the_docs_runs(server):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.DOTALL)
-    scope: dict[str, Any] = {}
-    exec(block.replace("http://127.0.0.1:8000", server.url), scope)
-    assert len(scope["vector"]) == 24
 
 
 def test_openais_client_tells_our_errors(client):
@@ -316,16 +305,3 @@ def test_exactly_one_is_in_the_schema(schema, path):
         assert not validator.is_valid({"text": "a", "sequence": "M"})
         assert not validator.is_valid({"text": "a", "embedding_kind": "text"})
         assert not validator.is_valid({"queries": [{"text": "a", "sequence": "M"}]})
-
-
-def test_the_requests_of_the_docs_are_answered(server):
-    """Each curl of docs/serving.md, with the places of this server put in."""
-    text = (ROOT / "docs/serving.md").read_text().split("## The routes")[1].split("\n## ")[0]
-    text = text.replace("\\\n", "").replace("P69905", "P00007")
-    seen = set()
-    for path, rest in re.findall(r"^curl http://127.0.0.1:8000(\S+)(.*)$", text, re.MULTILINE):
-        body = re.search("-d '(.*)'", rest)
-        answer = server.post(path, json.loads(body[1])) if body else requests.get(server.url + path, timeout=60)
-        assert answer.status_code == 200, (path, answer.text)
-        seen.add(path.replace("P00007", "{accession}"))
-    assert seen >= {*ANSWERS, "/metrics"}
