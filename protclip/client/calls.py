@@ -23,7 +23,7 @@ from protclip.client.steps import Servers, Steps, TooMuchAtOnceError, ask
 from protclip.errors import IndexMismatchError, ProtclipError, RequestError, ServerError
 from protclip.index.filters import Filter
 from protclip.inputs import Items, LongPolicy, check_characters, check_one_of, check_pairs, check_texts, listed
-from protclip.questions import DEFAULTS, Answer, Options, Question, Row
+from protclip.questions import DEFAULTS, Answer, Explanation, Options, Question, Row
 from protclip.retrieval import softmax
 from protclip.uniprot.residues import checked_sequences
 
@@ -97,6 +97,17 @@ def classify(servers: Servers, sequences: Sequence[str], texts: Sequence[str]) -
     if {*models, *others} != {about["fingerprint"]}:
         raise _changed(servers)
     return softmax(about["scale"] * (np.atleast_2d(protein_ND) @ np.atleast_2d(text_TD).T))
+
+
+def explain(servers: Servers, **asked: Any) -> Steps[Explanation]:
+    """As ``Retriever.explain``, of what the form of ``/v1/explain`` has; None is left out."""
+    body = {name: value for name, value in asked.items() if value is not None}
+    found = yield from ask(servers, "POST", "/v1/explain", body)
+    try:
+        return Explanation(**{field.name: found[field.name] for field in dataclasses.fields(Explanation)})
+    except KeyError as error:
+        address = servers.addresses[servers.current]
+        raise ServerError(f"{address}/v1/explain: answers in another form than this version's ({error!r}).") from error
 
 
 def protein(servers: Servers, accession: str, index: str | None) -> Steps[Row]:

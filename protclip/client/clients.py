@@ -21,7 +21,7 @@ from protclip.client import calls
 from protclip.client.steps import KEY_VARIABLE, Outcome, Send, Servers, Steps, Wait
 from protclip.errors import ConfigError
 from protclip.inputs import Items, LongPolicy
-from protclip.questions import DEFAULTS, Answer, Options, Question, Row
+from protclip.questions import DEFAULTS, Answer, Explanation, Options, Question, Row
 from protclip.version import __version__
 
 T = TypeVar("T")
@@ -146,6 +146,24 @@ class Client(_Common):
         """How likely each text is that of each sequence, (n, T), as of ``Retriever.classify``; rows sum to 1."""
         return self._run(calls.classify(self._servers, sequences, texts))
 
+    def explain(
+        self,
+        *,
+        text: str,
+        sequence: str | None = None,
+        accession: str | None = None,
+        window: int | None = None,
+        stride: int = 1,
+        index: str | None = None,
+    ) -> Explanation:
+        """Which residues make a protein match a text, as ``Retriever.explain``.
+
+        Exactly one of ``sequence`` and ``accession`` is given, for which the server must have the sequence. The answer
+        has the stride that was used, which is larger than asked where the server would have taken too long.
+        """
+        asked = {"sequence": sequence, "accession": accession, "window": window, "stride": stride, "index": index}
+        return self._run(calls.explain(self._servers, text=text, **asked))
+
     def protein(self, accession: str, *, index: str | None = None) -> Row:
         """What an index knows of a protein."""
         return self._run(calls.protein(self._servers, accession, index))
@@ -226,6 +244,20 @@ class AsyncClient(_Common):
     async def classify(self, sequences: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
         """As ``Client.classify``."""
         return await self._run(calls.classify(self._servers, sequences, texts))
+
+    async def explain(
+        self,
+        *,
+        text: str,
+        sequence: str | None = None,
+        accession: str | None = None,
+        window: int | None = None,
+        stride: int = 1,
+        index: str | None = None,
+    ) -> Explanation:
+        """As ``Client.explain``."""
+        asked = {"sequence": sequence, "accession": accession, "window": window, "stride": stride, "index": index}
+        return await self._run(calls.explain(self._servers, text=text, **asked))
 
     async def protein(self, accession: str, *, index: str | None = None) -> Row:
         """As ``Client.protein``."""
