@@ -48,6 +48,13 @@ class Row(TypedDict, total=False):
     """The embedded text, where the index holds texts."""
 
 
+class Protein(Row, total=False):
+    """A row of the index, with its sequence."""
+
+    sequence: Required[str | None]
+    """Its residues; null where the server does not have them."""
+
+
 class Hit(Row, total=False):
     """One answer to a question; what is not known of it is null."""
 

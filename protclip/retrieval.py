@@ -21,6 +21,7 @@ from protclip.hashing import hash64
 from protclip.index.embeddings import Content, Dtype
 from protclip.index.index import Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.inputs import check_pairs
 from protclip.pca import plane_of
 from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question, Row
 from protclip.uniprot.residues import checked_residues
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from protclip.embedding import ProtCLIP
+    from protclip.explanation import Steps
 
 
 class Retriever:
@@ -236,10 +238,7 @@ class Retriever:
         Raises:
             RequestError: for what cannot be embedded, or lists of different lengths.
         """
-        if len(sequences) != len(texts):
-            raise RequestError(
-                f"{len(sequences)} sequences and {len(texts)} texts make no pairs; give as many of each."
-            )
+        check_pairs(sequences, texts)
         model = self._model()
         return pair_cosines(model.embed_proteins(sequences), model.embed_texts(texts))
 
@@ -257,8 +256,12 @@ class Retriever:
         model = self._model()
         return softmax(model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)))
 
-    def row(self, accession: str) -> Row:
+    def row(self, accession: str, columns: Sequence[str] | None = None) -> Row:
         """What the index knows of a protein.
+
+        Args:
+            accession: of the protein.
+            columns: as of ``Index.rows``.
 
         Raises:
             NotFoundError: if the index does not hold it.
@@ -266,7 +269,7 @@ class Retriever:
         for index in self.indexes.values():
             rows, _ = index.find("accession", [accession])
             if len(rows):
-                return cast(Row, index.rows(rows[:1])[0])
+                return cast(Row, index.rows(rows[:1], columns)[0])
         raise NotFoundError(f"accession {accession!r:.80}: the index does not hold it.")
 
     def explain(
@@ -284,23 +287,19 @@ class Retriever:
         Raises:
             RequestError: for a sequence or text that cannot be embedded, or a window or stride that cannot be.
         """
-        from protclip.explanation import WINDOW, has_prototypes, occlusion, segments
+        steps = self.explain_in_steps(sequence, text, accession=accession, window=window, stride=stride)
+        return steps.answer(steps.text_side(), steps.embed(steps.passes.all))
+
+    def explain_in_steps(
+        self, sequence: str, text: str, *, accession: str | None = None, window: int | None = None, stride: int = 1
+    ) -> Steps:
+        """What ``explain`` does, for a server that does other things in between; arguments and errors as there."""
+        from protclip.explanation import WINDOW, Steps, occlusion_passes
 
         model = self._model()
         residues = checked_residues(sequence, "sequence")
-        window = WINDOW if window is None else window
-        occlusion_R = occlusion(model, residues, [text], window=window, stride=stride)[0]
-        return Explanation(
-            model=model.fingerprint,
-            accession=accession,
-            text=text,
-            residues=residues[: len(occlusion_R)],
-            length=len(residues),
-            window=window,
-            stride=stride,
-            occlusion=occlusion_R.tolist(),
-            segments=segments(model, residues, [text])[0].tolist() if has_prototypes(model) else None,
-        )
+        passes = occlusion_passes(model, residues, window=WINDOW if window is None else window, stride=stride)
+        return Steps(model=model, sequence=residues, text=text, accession=accession, passes=passes)
 
     def _model(self) -> ProtCLIP:
         if self.model is not None:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from protclip.index.embeddings import Content, Dtype
-from protclip.questions import Answer, Hit, Row
+from protclip.questions import Answer, Hit, Protein, Row
 from serve.settings import Limits
 
 _WITH_DOCSTRINGS = ConfigDict(use_attribute_docstrings=True)
-Row.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
+Row.__pydantic_config__ = Protein.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
 Hit.__pydantic_config__ = Answer.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
 
 Embedding = list[float] | str
@@ -85,6 +85,21 @@ class ClassifyResponse(BaseModel):
         description="A row for each sequence, a number for each text; a row sums to 1, so that a number says nothing "
         "of its text alone."
     )
+
+
+class ExplainResponse(BaseModel):
+    """What each residue of a protein has to do with a text."""
+
+    model: str = Field(description="Fingerprint of the model.")
+    accession: str | None = Field(description="As it was asked.")
+    text: str
+    residues: str = Field(description="Those that the model sees; the numbers are theirs.")
+    length: int = Field(description="Residues of the whole protein.")
+    window: int = Field(description="Residues masked together.")
+    stride: int = Field(description="Residues from one window to the next, as it was used.")
+    stride_grew: bool = Field(description="Whether that is more than was asked, for all to be computed in time.")
+    occlusion: list[float] = Field(description="Drop of the cosine when the residues round this one are masked.")
+    segments: list[float] | None = Field(description="Weight in PDA's segment; null of a model without PDA.")
 
 
 class Answers(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from protclip.inputs import LongPolicy
-from protclip.questions import Answer, Asked, Options, Question, Row
+from protclip.questions import Answer, Asked, Explanation, Options, Protein, Question
 from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
 from serve.answers import (
@@ -31,6 +31,7 @@ from serve.answers import (
     ClassifyResponse,
     EmbeddingsResponse,
     EmbedResponse,
+    ExplainResponse,
     Health,
     IndexesResponse,
     IndexInfo,
@@ -54,6 +55,7 @@ from serve.requests import (
     ClassifyRequest,
     EmbeddingsRequest,
     EmbedRequest,
+    ExplainRequest,
     ScoreRequest,
     SearchRequest,
 )
@@ -75,8 +77,21 @@ class Backend(Protocol):
     async def search(self, questions: Sequence[Question], options: Options, *, index: str) -> list[Answer]:
         """The answer to each question; raises NotFoundError for an index that is not served."""
 
-    async def protein(self, accession: str, *, index: str) -> Row:
-        """What an index knows of a protein; raises NotFoundError for one that it does not hold, or no such index."""
+    async def explain(
+        self,
+        text: str,
+        *,
+        sequence: str | None,
+        accession: str | None,
+        index: str,
+        window: int | None,
+        stride: int,
+    ) -> Explanation:
+        """What each residue has to do with a text; raises NotFoundError for an accession of unknown sequence."""
+
+    async def protein(self, accession: str, *, index: str) -> Protein:
+        """What an index knows of a protein, and its sequence; raises NotFoundError for one that it does not hold, or no
+        such index."""
 
     def describe_model(self) -> ModelInfo:
         """The model, at once."""
@@ -270,6 +285,20 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
         logits_NT = backend.describe_model().scale * (protein_ND @ text_TD.T)
         return to_json({"model": backend.fingerprint, "probabilities": softmax(logits_NT).tolist()})
 
+    @post("/v1/explain", ExplainRequest, ExplainResponse)
+    async def explain(request: ExplainRequest) -> bytes:
+        """Which residues of a protein make it match a text, by occlusion and PDA's segment."""
+        request.check(limits)
+        found = await backend.explain(
+            request.text,
+            sequence=request.sequence,
+            accession=request.accession,
+            index=request.index,
+            window=request.window,
+            stride=request.stride,
+        )
+        return to_json({**asdict(found), "stride_grew": found.stride > request.stride})
+
     async def sides(request: ScoreRequest | ClassifyRequest) -> tuple[Any, Any]:
         asked = await backend.embed(request.questions(limits))
         vectors = np.stack([one.vector for one in asked])
@@ -293,12 +322,12 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
             )
         )
 
-    @get("/v1/proteins/{accession}", Row, 404, 422, *OF_ANY)
+    @get("/v1/proteins/{accession}", Protein, 404, 422, *OF_ANY)
     async def protein(
         accession: Annotated[str, Path(max_length=MAX_NAME_LENGTH)],
         index: Annotated[str, Query(max_length=MAX_NAME_LENGTH)] = DEFAULT_INDEX,
     ) -> Response:
-        """What an index knows of a protein."""
+        """What an index knows of a protein, and its sequence where the server has it."""
         return as_json(await backend.protein(accession, index=index))
 
     @get("/v1/indexes", IndexesResponse, *OF_ANY)
@@ -355,7 +384,7 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
         return Response(backend.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def as_json(content: BaseModel | Row) -> Response:
+def as_json(content: BaseModel | Protein) -> Response:
     """An answer."""
     return Response(to_json(content), media_type="application/json")
 

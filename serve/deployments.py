@@ -5,11 +5,14 @@ Three queues (``serve.batching``), each with a thread of its own, so that what t
     long     questions of many letters are tokenised; others are when they come
     model    what was tokenised is embedded; by its embedding, the graph of the index is searched
     scans    the rows of the index are gone through: for accessions, filters, exact answers, and to leave out own rows
+
+Explanations have a thread too, and let searches go first (``serve.explaining``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -23,23 +26,25 @@ import numpy as np
 from starlette.types import ASGIApp
 
 from protclip.data.windows import window_starts, window_weights
-from protclip.errors import CheckpointError, ProtclipError, RequestError
-from protclip.index.embeddings import Dtype
+from protclip.errors import CheckpointError, NotFoundError, ProtclipError, RequestError
+from protclip.index.embeddings import METADATA, Dtype
 from protclip.index.filters import Filter
 from protclip.index.manifest import read_index_manifest
 from protclip.inputs import LongPolicy
 from protclip.manifest import read_manifest
-from protclip.questions import DEFAULTS, Answer, Asked, Options, Prepared, Question, Row
+from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Options, Prepared, Protein, Question, Row
 from protclip.retrieval import Retriever
 from serve import context
 from serve.answers import ModelInfo, NamedIndex
 from serve.api import make_api
 from serve.batching import Batcher
+from serve.explaining import Explainer
 from serve.guard import guard
 from serve.indexes import Indexes, State
 from serve.keys import NO_KEYS
 from serve.loopback import keep_to_loopback
 from serve.metrics import CountRequests, Load, Metrics
+from serve.sequences import load_sequences
 from serve.settings import DEFAULT_INDEX, AppArgs, read_user_config
 
 SHORT_LETTERS = 5_000
@@ -122,6 +127,7 @@ class Replica:
             )
         self.indexes = Indexes(model, dtype=None if args.dtype else own_dtype)
         self._encoder = Retriever(model)
+        self._sequences = None if args.sequences is None else load_sequences(args.sequences)
         self._model = self._model_info()
         self._threads = args.threads or max(1, _num_cores() // args.max_replicas)
         self._long: Batcher[Question, Prepared] = Batcher(
@@ -139,6 +145,13 @@ class Replica:
         # All of a request at once, so that the rows are gone through once for its filter.
         self._scans: Batcher[tuple[Sequence[Question | Asked | str], Search], list[Answer | Row]] = Batcher(
             self._scan, max_batch_cost=SCANS_AT_ONCE, max_cost_before=MAX_SCANS, name="scans"
+        )
+        self._explainer = Explainer(
+            self._encoder,
+            explain_s=args.limits.explain_s,
+            is_searching=lambda: self._embeddings.running_s() > 0,
+            use_threads=partial(self._use_threads, num_spared=1),
+            count_tokens=self.metrics.count_explained,
         )
         # Torch gives up Python's lock at each step; by default the event loop would keep it from the next for 5 ms.
         sys.setswitchinterval(SWITCH_S)
@@ -186,14 +199,47 @@ class Replica:
             found |= zip(places, await self._run_scans([found[i] for i in places], search), strict=True)
         return [found[i] for i in range(len(questions))]
 
-    async def protein(self, accession: str, *, index: str = DEFAULT_INDEX) -> Row:
-        """What an index knows of a protein.
+    async def explain(
+        self,
+        text: str,
+        *,
+        sequence: str | None,
+        accession: str | None,
+        index: str = DEFAULT_INDEX,
+        window: int | None,
+        stride: int,
+    ) -> Explanation:
+        """What each residue has to do with a text.
+
+        Raises:
+            RequestError: for a window that cannot be, or for an accession where there are no sequences.
+            NotFoundError: for an accession that the index or the sequences lack, or have of another release.
+            OverloadedError: where too much is under way.
+        """
+        if sequence is None:
+            assert accession is not None
+            if self._sequences is None:
+                raise RequestError(
+                    f"accession {accession!r:.80}: this server was started without sequences; give 'sequence' instead."
+                )
+            sequence = self._sequences.find(accession, (await self._row(accession, index))["sequence_hash"])
+        return await self._explainer.explain(
+            sequence, text, accession=accession, window=window, stride=stride, deadline=_deadline()
+        )
+
+    async def protein(self, accession: str, *, index: str = DEFAULT_INDEX) -> Protein:
+        """What an index knows of a protein, and its sequence.
 
         Raises:
             NotFoundError: if it does not hold it, or the index is not served.
         """
-        (row,) = await self._run_scans([accession], Search(self.indexes.retriever(index), DEFAULTS))
-        return cast(Row, row)
+        row = await self._row(accession, index)
+        row["sequence"] = None
+        if self._sequences is not None:
+            with contextlib.suppress(NotFoundError):
+                row["sequence"] = self._sequences.find(accession, row["sequence_hash"])
+        del row["sequence_hash"]
+        return cast(Protein, row)
 
     def describe_model(self) -> ModelInfo:
         """The model."""
@@ -223,8 +269,13 @@ class Replica:
     def load(self) -> Load:
         """What there is to do at this moment."""
         items, tokens = self._embeddings.waiting()
-        oldest_s = max(queue.running_s() for queue in (self._long, self._embeddings, self._scans))
-        return Load(num_items=items, num_tokens=tokens, batch_s=oldest_s)
+        oldest_s = max(queue.running_s() for queue in (self._long, self._embeddings, self._scans, self._explainer))
+        return Load(
+            num_items=items,
+            num_tokens=tokens,
+            num_explanations=self._explainer.num_under_way,
+            batch_s=oldest_s,
+        )
 
     def _model_info(self) -> ModelInfo:
         model = self.indexes.model
@@ -258,6 +309,11 @@ class Replica:
         cost = len(asked) + letters // LETTERS_OF_SCAN
         (done,) = await self._scans.run([(asked, search)], [cost], deadline=_deadline())
         return done
+
+    async def _row(self, accession: str, index: str) -> dict[str, Any]:
+        """What an index knows of a protein, the hash of its sequence too; raises NotFoundError."""
+        (row,) = await self._run_scans([accession], Search(self.indexes.retriever(index), DEFAULTS))
+        return cast(dict[str, Any], row)
 
     async def _embed_windows(self, questions: Sequence[Question]) -> list[Asked]:
         """As ``ProtCLIP.embed_proteins(…, long="window-mean")``; each window is an item of its own."""
@@ -319,7 +375,7 @@ class Replica:
                 for i, result in zip(places, done, strict=True):
                     results[i] = result
 
-        replaced(str, lambda retriever, accessions: [retriever.row(one) for one in accessions])
+        replaced(str, lambda retriever, accessions: [retriever.row(one, METADATA.names) for one in accessions])
         replaced(Question, Retriever.embed)
         places = [i for i, result in enumerate(results) if isinstance(result, Asked)]
         found = self._find([results[i] for i in places], [searches[i] for i in places])
@@ -329,15 +385,15 @@ class Replica:
         requests = [list(islice(left, len(asked))) for asked, _ in items]
         return [next((one for one in its if isinstance(one, Exception)), its) for its in requests]
 
-    def _use_threads(self, num_tokens: int) -> None:
-        """Ray has set one for torch, for a share of a processor.
+    def _use_threads(self, num_tokens: int, *, num_spared: int = 0) -> None:
+        """Of the calling thread; Ray has set one for torch, for a share of a processor.
 
         Little work is done soonest by one: several wait for each other, and for long where the processors are busy.
         """
         import torch
 
         much = self._model.num_parameters * num_tokens > WORK_OF_ONE_THREAD
-        torch.set_num_threads(self._threads if much else 1)
+        torch.set_num_threads(max(1, self._threads - num_spared) if much else 1)
 
 
 def _alike(items: Iterable[One | None]) -> dict[One, list[int]]:

@@ -38,6 +38,8 @@ class Load:
     """That wait."""
     num_tokens: int
     """Cost of these, as ``max_waiting_tokens`` counts it."""
+    num_explanations: int
+    """Under way."""
     batch_s: float
     """For which the oldest batch under way has been computed; 0 where there is none."""
 
@@ -70,6 +72,9 @@ class Metrics:
             registry=self.registry,
         )
         self._tokens = Counter("protclip_embedded_tokens", "Tokens that the model has seen.", registry=self.registry)
+        self._explained = Counter(
+            "protclip_explained_tokens", "Tokens that it has seen for explanations beside them.", registry=self.registry
+        )
 
         # To find a series by its labels takes longer than to count.
         self._of_route = cache(
@@ -88,6 +93,7 @@ class Metrics:
             "Cost of the waiting items, in tokens as max_waiting_tokens counts them.",
             lambda: load().num_tokens,
         )
+        gauge("protclip_explanations", "Explanations under way.", lambda: load().num_explanations)
         self.registry.register(_OfIndexes(indexes))
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
@@ -102,6 +108,10 @@ class Metrics:
         self._batch_tokens.observe(num_tokens)
         self._batch_s.observe(seconds)
         self._tokens.inc(num_tokens)
+
+    def count_explained(self, num_tokens: int) -> None:
+        """Passes of an explanation were computed."""
+        self._explained.inc(num_tokens)
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

@@ -12,6 +12,7 @@ from protclip.errors import ConfigError
 from protclip.index.embeddings import Dtype
 from protclip.index.manifest import read_checkpoint_fingerprint
 from serve.keys import NO_FILES, read_keys
+from serve.sequences import check_sequences
 
 DEFAULT_INDEX = "default"
 """The index that is asked where a request names none."""
@@ -46,6 +47,8 @@ class Limits(BaseModel):
     """Characters of a text."""
     max_filter_length: int = Field(default=2_000, ge=1)
     """Characters of a filter: each of its conditions is a pass over all rows."""
+    explain_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    """Seconds in which an explanation is computed, alone: its stride grows until it is."""
     max_k: int = Field(default=1_000, ge=1)
     """Answers to a request: to all of its questions, those that ``offset`` leaves out among them."""
 
@@ -80,6 +83,9 @@ class AppArgs(BaseModel):
     keys: str = Field(min_length=1)
     """Who may ask: the absolute path or URL of a file of keys, ``environment`` for the variable PROTCLIP_KEYS of each
     replica, or ``none`` for everybody who reaches the server."""
+    sequences: str | None = Field(default=None, min_length=1)
+    """Where the sequences of the index's proteins are, to explain them by accession: absolute path, glob or URL of
+    FASTA or files of UniProtKB, plain or .gz, or a folder of pairs. None: they are explained by sequence alone."""
     limits: Limits = Limits()
     allowed_hosts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Names, beside those of the loopback, that a Host header may have where the server listens on the loopback."""
@@ -164,7 +170,7 @@ def check_args(args: AppArgs, *, verify: bool = False) -> str:
 
     Raises:
         ConfigError: for a relative path, or keys that cannot be read.
-        CheckpointError: if the checkpoint is unfinished or damaged.
+        CheckpointError, DataError: if the checkpoint is unfinished or damaged, or there are no sequences.
     """
     paths = {"checkpoint": args.checkpoint}
     if args.keys not in NO_FILES:
@@ -173,6 +179,8 @@ def check_args(args: AppArgs, *, verify: bool = False) -> str:
         paths["request_log"] = args.request_log
     _refuse_relative(paths)
     read_keys(args.keys)
+    if args.sequences is not None:
+        check_sequences(args.sequences)
     return read_checkpoint_fingerprint(args.checkpoint, verify=verify)
 
 
