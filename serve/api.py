@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import FastAPI, Path, Query, Response
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette._utils import get_route_path
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from protclip.inputs import LongPolicy
@@ -145,8 +146,27 @@ class Api:
             await self.app(scope, receive, send)
             return
         scope["route"] = question
-        response = await question.answer(await Request(scope, receive).body())
-        await response(scope, receive, send)
+        answer = await question.answer(await read_body(receive))
+        length = str(len(answer)).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+async def read_body(receive: Receive) -> bytes:
+    """A request's body, which the guard has read and gives whole.
+
+    Raises:
+        ClientDisconnect: if the client has gone.
+    """
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,8 +176,8 @@ class QuestionRoute:
     path: str
     form: type[Form]
     """Of its body."""
-    answer: Callable[[bytes], Awaitable[Response]]
-    """To a body; raises RequestError or OverloadedError."""
+    answer: Callable[[bytes], Awaitable[bytes]]
+    """To a body, both JSON; raises RequestError or OverloadedError."""
 
 
 def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[QuestionRoute]:
@@ -166,12 +186,12 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
 
     def post(
         path: str, form: type[AForm], answer: Any
-    ) -> Callable[[Callable[[AForm], Awaitable[Response]]], Callable[[AForm], Awaitable[Response]]]:
+    ) -> Callable[[Callable[[AForm], Awaitable[bytes]]], Callable[[AForm], Awaitable[bytes]]]:
         form = with_limits(limits, form)
 
-        def add(endpoint: Callable[[AForm], Awaitable[Response]]) -> Callable[[AForm], Awaitable[Response]]:
-            async def answer_body(body: bytes) -> Response:
-                return await endpoint(parse(form, body))
+        def add(endpoint: Callable[[AForm], Awaitable[bytes]]) -> Callable[[AForm], Awaitable[bytes]]:
+            def answer_body(body: bytes) -> Awaitable[bytes]:
+                return endpoint(parse(form, body))
 
             async def described() -> None:
                 """Never called: ``Api`` is before it."""
@@ -192,18 +212,18 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
         return add
 
     @post("/v1/search", SearchRequest, Answer | Answers)
-    async def search(request: SearchRequest) -> Response:
+    async def search(request: SearchRequest) -> bytes:
         """Find what lies nearest to a text, a sequence, an accession or an embedding, or to each of several."""
         dimension = backend.describe_model().dimension
         asked, options = request.questions(limits, dimension), request.options(limits)
         found = await backend.search(asked, options, index=request.index)
-        return as_json({"answers": found} if request.queries is not None else found[0])
+        return to_json({"answers": found} if request.queries is not None else found[0])
 
     @post("/v1/embed", EmbedRequest, EmbedResponse)
-    async def embed(request: EmbedRequest) -> Response:
+    async def embed(request: EmbedRequest) -> bytes:
         """Embed proteins or texts."""
         asked = await backend.embed(request.questions(limits), long=request.long)
-        return as_json(
+        return to_json(
             {
                 "model": backend.fingerprint,
                 "dimension": len(asked[0].vector),
@@ -213,12 +233,12 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
         )
 
     @post("/v1/embeddings", EmbeddingsRequest, EmbeddingsResponse)
-    async def embeddings(request: EmbeddingsRequest) -> Response:
+    async def embeddings(request: EmbeddingsRequest) -> bytes:
         """Embed proteins or texts, in the form of OpenAI's API: its clients work with this server as their base URL."""
         dimension = backend.describe_model().dimension
         asked = await backend.embed(request.questions(limits, dimension))
         num_tokens = sum(one.num_tokens for one in asked)
-        return as_json(
+        return to_json(
             {
                 "object": "list",
                 "model": request.model,
@@ -236,17 +256,17 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
         )
 
     @post("/v1/score", ScoreRequest, ScoreResponse)
-    async def score(request: ScoreRequest) -> Response:
+    async def score(request: ScoreRequest) -> bytes:
         """How well each sequence fits the text at the same place: their cosine."""
         protein_ND, text_ND = await sides(request)
-        return as_json({"model": backend.fingerprint, "scores": pair_cosines(protein_ND, text_ND).tolist()})
+        return to_json({"model": backend.fingerprint, "scores": pair_cosines(protein_ND, text_ND).tolist()})
 
     @post("/v1/classify", ClassifyRequest, ClassifyResponse)
-    async def classify(request: ClassifyRequest) -> Response:
+    async def classify(request: ClassifyRequest) -> bytes:
         """How likely each of the texts is that of each sequence: the softmax over the texts of scaled cosines."""
         protein_ND, text_TD = await sides(request)
         logits_NT = backend.describe_model().scale * (protein_ND @ text_TD.T)
-        return as_json({"model": backend.fingerprint, "probabilities": softmax(logits_NT).tolist()})
+        return to_json({"model": backend.fingerprint, "probabilities": softmax(logits_NT).tolist()})
 
     async def sides(request: ScoreRequest | ClassifyRequest) -> tuple[Any, Any]:
         asked = await backend.embed(request.questions(limits))
@@ -333,7 +353,7 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
         return Response(backend.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def as_json(content: BaseModel | Answer | dict[str, Any] | Row) -> Response:
+def as_json(content: BaseModel | Row) -> Response:
     """An answer."""
     return Response(to_json(content), media_type="application/json")
 

@@ -152,10 +152,7 @@ class _Answer:
         self.head: Message | None = None
 
     async def send(self, message: Message) -> None:
-        """Pass a message on: a head with the first part of its body.
-
-        HAProxy repeats a request of which it got no answer. One whose replica died behind the head it could not repeat.
-        """
+        """Pass a message on: a head with the first part of its body, which ``_Together`` writes at once."""
         if self.replaced:
             return
         if message["type"] == "http.response.start":
@@ -167,7 +164,6 @@ class _Answer:
             self.head = {**message, "headers": with_id(headers, self.request_id)}
             return
         if self.head is not None:
-            # Both within one turn of the event loop, which uvloop writes at once.
             head, self.head = self.head, None
             await self.inner_send(head)
         await self.inner_send(message)
@@ -204,6 +200,38 @@ def with_id(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[b
     return kept
 
 
+class _Together:
+    """A transport that writes together what it is given in one turn of the event loop.
+
+    HAProxy repeats a request of which it got no answer. One whose replica died behind the head it could not repeat.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write it with what follows."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Write what waits, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._transport.write(data)
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's connection with bounds on what comes before a request is whole, and on how many connections there are.
 
@@ -223,7 +251,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or close it where there are too many."""
-        super().connection_made(transport)
+        super().connection_made(_Together(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -70,6 +71,11 @@ class Metrics:
         )
         self._tokens = Counter("protclip_embedded_tokens", "Tokens that the model has seen.", registry=self.registry)
 
+        # To find a series by its labels takes longer than to count.
+        self._of_route = cache(
+            lambda route, status: (self._requests.labels(route, status), self._request_s.labels(route))
+        )
+
     def watch(self, load: Callable[[], Load], indexes: Callable[[], Sequence[NamedIndex]]) -> None:
         """Have the queue and the indexes looked at whenever the numbers are asked for."""
 
@@ -86,8 +92,9 @@ class Metrics:
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
-        self._requests.labels(route, status).inc()
-        self._request_s.labels(route).observe(seconds)
+        counter, histogram = self._of_route(route, status)
+        counter.inc()
+        histogram.observe(seconds)
 
     def count_batch(self, num_items: int, num_tokens: int, seconds: float) -> None:
         """A batch was computed."""

@@ -116,6 +116,21 @@ def test_a_head_leaves_with_the_first_part_of_its_body():
     assert left == ["http.response.start", "http.response.body", "http.response.body"]
 
 
+def test_what_is_written_in_one_turn_leaves_at_once(port, monkeypatch):
+    writes: list[bytes] = []
+    flush = front._Together._flush
+
+    def counted(self: Any) -> None:
+        if self._parts:
+            writes.append(b"".join(self._parts))
+        flush(self)
+
+    monkeypatch.setattr(front._Together, "_flush", counted)
+    answer = exchange(port, head("GET", "/"))
+    (written,) = writes
+    assert written.startswith(b"HTTP/1.1 200") and written.endswith(answer.body)
+
+
 def padded(num_bytes: int) -> bytes:
     """A head of so many bytes, as they are counted: the path, and names and values of headers."""
     rest = num_bytes - len("/") - len("a")
