@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import requests
 from releases import damage, make_too_large, write_release
+from running import wait_until
 from tiny_model import tiny_model
 
 from cluster.folders import make_folder
@@ -36,7 +37,8 @@ def deployed(server: Any) -> Iterator[str]:
         "deployments": [{"name": "Replica", "user_config": {"indexes": {"default": server.index}}}],
     }
     client = _get_global_client()
-    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}), _blocking=True)
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))
+    wait_until(lambda: serve.status().applications[APP_NAME].status == "RUNNING", "the application runs", 300)
     yield server.url + PREFIX
     serve.delete(APP_NAME)
 
