@@ -111,7 +111,10 @@ class Gateway:
         )
         missing = {number for number, one in enumerate(known) if one is None}
         self._check_missing(missing, allow_partial)
-        vectors = self._vectors_of_accessions(questions, options, known, missing)
+        vectors = self._vectors_of_accessions(questions, known, missing)
+        if options.exclude_self:
+            for question in questions:
+                check_own(question)
         own = _own_rows(questions, known)
         left = iter(embedded)
         asked = [
@@ -253,15 +256,13 @@ class Gateway:
             )
 
     def _vectors_of_accessions(
-        self, questions: Sequence[Question], options: Options, known: Sequence[Known | None], missing: set[int]
+        self, questions: Sequence[Question], known: Sequence[Known | None], missing: set[int]
     ) -> list[NDArray[np.float32] | None]:
         vectors: list[NDArray[np.float32] | None] = [None] * len(questions)
         for one in known:
             if one is not None:
                 vectors = [new if new is not None else old for old, new in zip(vectors, one.vectors, strict=True)]
         for question, vector in zip(questions, vectors, strict=True):
-            if options.exclude_self:
-                check_own(question)
             if question.accession is not None and vector is None:
                 self._check_missing(missing, allow_partial=False)
                 raise NotFoundError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from serve.errors import UnavailableError
 from serve.metrics import Load
 
 Result = TypeVar("Result")
+
+logger = logging.getLogger("ray.serve")
 
 LOST = (RayActorError, ReplicaUnavailableError, ObjectLostError)
 """Raised by a call whose replica died, or its node."""
@@ -104,5 +107,8 @@ class Part:
     async def watch(self) -> None:
         """Look again and again."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # such as Serve's controller being away
+                logger.exception("a look at %s failed", self.name)
             await asyncio.sleep(LOOK_S)
