@@ -67,6 +67,8 @@ def call(path: str, body: dict[str, Any]) -> str:
     if path == "/v1/embeddings":
         lines = ["from openai import OpenAI", "", f'openai = OpenAI(base_url="{URL}/v1", api_key="none")']
         return "\n".join([*lines, f"answer = {_call('openai.embeddings.create', given)}"])
+    if path == "/v1/explain":
+        return f"explanation = {_call('client.explain', given)}"
     result, method = {"/v1/score": ("scores", "score"), "/v1/classify": ("shares", "classify")}[path]
     return f"{result} = {_call(f'client.{method}', {}, *map(repr_of, given.values()))}"
 

@@ -122,7 +122,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
     "/v1/classify": {"two texts": {"sequences": [_PROTEIN], "texts": [_TEXT, _OTHER_TEXT]}},
     "/v1/explain": {
         "sequence": {"sequence": _PROTEIN, "text": _TEXT, "window": 5},
-        "accession": {"accession": "P69905", "text": _OTHER_TEXT},
+        "accession": {"accession": "P69905", "text": _OTHER_TEXT, "stride": 5},
     },
 }
 """Route → examples of its body by name; docs/examples.py writes them into docs/serving.md."""

@@ -23,7 +23,7 @@ from protclip.client.steps import Servers, Steps, TooMuchAtOnceError, ask
 from protclip.errors import IndexMismatchError, ProtclipError, RequestError, ServerError
 from protclip.index.filters import Filter
 from protclip.inputs import Items, LongPolicy, check_characters, check_one_of, check_pairs, check_texts, listed
-from protclip.questions import DEFAULTS, Answer, Options, Question, Row
+from protclip.questions import DEFAULTS, Answer, Explanation, Options, Protein, Question
 from protclip.retrieval import softmax
 from protclip.uniprot.residues import checked_sequences
 
@@ -32,6 +32,7 @@ Body = Callable[[Sequence[Any]], dict[str, Any]]
 Read = Callable[[Mapping[str, Any]], None]
 
 _PLACE = re.compile(r"\b(queries|proteins|texts|sequences)\[(\d+)\]")
+_EXPLANATION_FIELDS = [field.name for field in dataclasses.fields(Explanation)]
 _ANSWER_FIELDS = [field.name for field in dataclasses.fields(Answer)]
 
 
@@ -48,7 +49,10 @@ def search_all(
 
     def read(found: Mapping[str, Any]) -> None:
         for one in found.get("answers", [found]):
-            answers.append(Answer(**{name: one[name] for name in _ANSWER_FIELDS if name in one}))
+            known = {name: one[name] for name in _ANSWER_FIELDS if name in one}
+            if known.get("map") is not None:
+                known["map"] = [(x, y) for x, y in known["map"]]
+            answers.append(Answer(**known))
             if (answers[-1].model, answers[-1].index) != (answers[0].model, answers[0].index):
                 raise _changed(servers)
 
@@ -99,11 +103,32 @@ def classify(servers: Servers, sequences: Sequence[str], texts: Sequence[str]) -
     return softmax(about["scale"] * (np.atleast_2d(protein_ND) @ np.atleast_2d(text_TD).T))
 
 
-def protein(servers: Servers, accession: str, index: str | None) -> Steps[Row]:
+def explain(
+    servers: Servers,
+    sequence: str | None,
+    text: str,
+    accession: str | None,
+    index: str | None,
+    window: int | None,
+    stride: int,
+) -> Steps[Explanation]:
+    """As ``Retriever.explain``; without a sequence, of that which the server has of the accession."""
+    Question(text=text)
+    Question(sequence=sequence, accession=accession if sequence is None else None)
+    asked = {"accession": accession, "index": index} if sequence is None else {"sequence": sequence}
+    body = {**asked, "text": text, "window": window, "stride": stride}
+    found = yield from ask(
+        servers, "POST", "/v1/explain", {name: value for name, value in body.items() if value is not None}
+    )
+    own = {name: found[name] for name in _EXPLANATION_FIELDS}
+    return Explanation(**{**own, "accession": accession})
+
+
+def protein(servers: Servers, accession: str, index: str | None) -> Steps[Protein]:
     """As ``Retriever.row``, in the server's index of that name."""
     check_characters(accession, "accession")
     query = "" if index is None else f"?{urlencode({'index': index})}"
-    return cast(Row, (yield from get(servers, f"/v1/proteins/{quote(accession, safe='')}{query}")))
+    return cast(Protein, (yield from get(servers, f"/v1/proteins/{quote(accession, safe='')}{query}")))
 
 
 def get(servers: Servers, path: str) -> Steps[dict[str, Any]]:
@@ -168,6 +193,7 @@ def _settings(options: Options) -> dict[str, Any]:
         "exact": bool(options.exact),
         "exclude_self": bool(options.exclude_self),
         "columns": options.columns,
+        "map": bool(options.map),
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -140,9 +140,8 @@ def ask(servers: Servers, method: str, path: str, body: Any = None, *, divisible
         one.tries += 1
         now = servers.clock()
         one.not_before = now + retry_after_s + growing_s * (1 - servers.rng.random() / 2)
-        # The next address that may be asked now, else the one that may be asked first.
-        after = round_.index(one) + 1
-        one = min(round_[after:] + round_[:after], key=lambda other: max(other.not_before, now))
+        # One that may be asked now, else the one that may be asked first.
+        one = min(round_, key=lambda other: max(other.not_before, now))
         wait_s = max(one.not_before - now, 0.0)
         if now + wait_s >= deadline:
             raise _given_up(round_, now - began)

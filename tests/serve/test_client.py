@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,8 @@ def test_embeddings_are_those_of_python(server, client):
 
 def check_answers(mine: list[Any], expected: list[Any]) -> None:
     for one, other in zip(map(asdict, mine), map(asdict, expected), strict=True):
+        if other["map"] is not None:
+            np.testing.assert_allclose(one.pop("map"), other.pop("map"), atol=1e-4)
         scores = [hit.pop("score") for hit in other["hits"]]
         assert [hit.pop("score") for hit in one["hits"]] == pytest.approx(scores, abs=1e-6)
         assert one == other
@@ -57,7 +59,7 @@ def test_answers_are_those_of_a_retriever(server, client, retriever):
     vector = retriever.indexes["protein"].vectors(np.array([4]))[0]
     calls = [
         {"text": TEXTS[0], "k": 5, "where": "reviewed"},
-        {"sequence": server.sequences[3], "exact": True, "offset": 2, "k": 3, "columns": ["name"]},
+        {"sequence": server.sequences[3], "exact": True, "offset": 2, "k": 3, "columns": ["name"], "map": True},
         {"accession": "P00007", "exclude_self": True, "min_score": np.float32(0.1), "k": np.int64(4)},
         {"vector": vector, "where": "not organism_id = 9606"},
     ]
@@ -77,12 +79,32 @@ def test_scores_classes_and_facts_are_those_of_python(server, client, retriever)
     np.testing.assert_allclose(client.score(PROTEINS, TEXTS), retriever.score(PROTEINS, TEXTS), atol=1e-6)
     shares = client.classify(PROTEINS[:3], TEXTS)
     np.testing.assert_allclose(shares, retriever.classify(PROTEINS[:3], TEXTS), atol=1e-5)
-    assert client.protein("P00007") == client.protein("P00007", index="default") == retriever.row("P00007")
+    row = {**retriever.row("P00007"), "sequence": server.sequences[7]}
+    assert client.protein("P00007") == client.protein("P00007", index="default") == row
     with pytest.raises(NotFoundError, match="other & same"):
         client.protein("P00007", index="other & same")
     (index,) = client.indexes()
     assert index["fingerprint"] == client.info()["index"]["fingerprint"] and client.health()["status"] == "ok"
     assert client.info()["model"]["fingerprint"] == server.model.fingerprint
+
+
+def test_explanations_are_those_of_a_retriever(server, client, retriever):
+    sequence, text = server.sequences[7], TEXTS[0]
+    expected = retriever.explain(sequence, text, accession="P00007", window=5, stride=3)
+    for mine in (
+        client.explain(sequence, text, accession="P00007", window=5, stride=3),
+        client.explain(accession="P00007", text=text, window=5, stride=3),
+    ):
+        np.testing.assert_allclose(mine.occlusion, expected.occlusion, atol=1e-5)
+        assert replace(mine, occlusion=expected.occlusion) == expected
+    for call, message in (
+        ({"sequence": "M7", "text": text}, "holds '7'"),
+        ({"text": text}, "exactly one of"),
+        ({"sequence": "M", "text": ""}, "text is empty"),
+        ({"sequence": "M", "text": "a", "window": 4}, "window"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            client.explain(**call)
 
 
 def test_asyncio_has_the_same_calls(server, retriever):
@@ -96,19 +118,20 @@ def test_asyncio_has_the_same_calls(server, retriever):
                 client.search(text=TEXTS[0], k=5, where="reviewed"),
                 client.search_all([Question(text=text) for text in TEXTS]),
                 client.protein("P00007"),
+                client.explain(accession="P00007", text=TEXTS[0], stride=5),
                 client.indexes(),
                 client.info(),
                 client.health(),
             )
 
-    proteins, text, scores, shares, answer, answers, row, indexes, info, health = asyncio.run(ask())
+    proteins, text, scores, shares, answer, answers, row, explanation, indexes, info, health = asyncio.run(ask())
     np.testing.assert_allclose(proteins, server.model.embed_proteins(PROTEINS, long="window-mean"), atol=1e-6)
     np.testing.assert_allclose(text, server.model.embed_texts(TEXTS[0]), atol=1e-6)
     np.testing.assert_allclose(scores, retriever.score(PROTEINS, TEXTS), atol=1e-6)
     np.testing.assert_allclose(shares, retriever.classify(PROTEINS[:3], TEXTS), atol=1e-5)
     check_answers([answer], [retriever.search(text=TEXTS[0], k=5, where="reviewed")])
     check_answers(answers, retriever.search_all([Question(text=text) for text in TEXTS]))
-    assert row == retriever.row("P00007") and health["status"] == "ok"
+    assert row["accession"] == explanation.accession == "P00007" and health["status"] == "ok"
     assert indexes[0]["fingerprint"] == info["index"]["fingerprint"]
 
 

@@ -64,6 +64,9 @@ def test_python_asks_what_the_shell_asks(server, path, name):
                 hit["accession"] for hit in asdict(other)["hits"]
             ]
         return
+    if path == "/v1/explain":
+        np.testing.assert_allclose(mine.occlusion, told["occlusion"], atol=1e-6)
+        return
     if path == "/v1/embeddings":
         told, mine = ([item["embedding"] for item in told["data"]], [_numbers(item.embedding) for item in mine.data])
     else:
