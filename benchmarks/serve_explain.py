@@ -1,6 +1,6 @@
 """Searches with and without explanations beside them: what becomes of their latency, and how long explanations take.
 
-    python benchmarks/serve_explain.py            4 minutes
+    python benchmarks/serve_explain.py            5 minutes on a quiet machine
     python benchmarks/serve_explain.py --quick    within a minute
 
 ``protclip serve`` with two models, one after the other: a tiny one, whose searches take the least time, and one of the

@@ -136,6 +136,8 @@ class Explainer:
         vectors: dict[int | None, np.ndarray] = {}
         done: Steps | None = None
         for factor in FACTORS:
+            if factor > 1 and factor * steps.passes.stride >= steps.passes.num_residues:
+                continue  # of a single window nothing can be read
             finer = _with_stride(steps, factor * steps.passes.stride)
             wanted = [one for one in finer.passes.all if one not in vectors]
             while wanted and (done is None or time.monotonic() < end):

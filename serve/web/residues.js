@@ -119,7 +119,7 @@ function drawn(explanation, method) {
   const mark = draw("rect", { class: "mark", y: 0, height: HEIGHT, width: (WIDTH / values.length).toFixed(2), visibility: "hidden" });
 
   const strongest = stretches(values);
-  const says = strongest.map(({ start, end, value }) => `${start}–${end} (${signed(value)})`).join(", ");
+  const says = strongest.map(({ start, end, value }) => `${start === end ? start : `${start}–${end}`} (${signed(value)})`).join(", ");
   const profile = draw("svg", {
     class: "profile",
     viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
@@ -178,7 +178,7 @@ function bars(values, top) {
 function scale(top, values) {
   const steps = Array.from({ length: 2 * LEVELS + 1 }, (_, i) => i - LEVELS).filter((i) => i >= 0 || Math.min(...values) < 0);
   return make("span", { class: "scale", "aria-hidden": "true" },
-    Math.min(...values) < 0 && signed(-top),
+    Math.min(...values) < 0 ? signed(-top) : "0",
     make("span", { class: "swatches" }, steps.map((i) => make("span", { class: levelOf(i / LEVELS) }))),
     signed(top));
 }

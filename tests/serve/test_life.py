@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import requests
 from raw_http import head, read_answer
+from releases import Expected, write_release
 from running import Load, Running, wait_until
 from sockets import family, listening, names, open_to_others
 
@@ -56,6 +57,21 @@ def check_ended_in_order(server: Running) -> None:
         assert [read_answer(connection).status for connection in under_way] == [200] * 4
     assert server.wait(60) == 0
     assert server.left() == []
+
+
+def test_an_index_is_exchanged_under_load_and_each_answer_is_of_one_release(start, folders, tmp_path):
+    releases = [folders.index, write_release(tmp_path, folders.model, "next", seed=1)]
+    expected = Expected(releases, folders.args.checkpoint, sequence=SEARCH["sequence"], k=3)
+    server = start("--num-replicas", "2").wait_ready()
+    url = f"{server.url}/v1/search"
+    with Load(url, expected.body, num_clients=4, problem=expected.problem) as load:
+        for index, fingerprint in zip(reversed(releases), reversed(expected.answers), strict=True):
+            seen = len(load.answered)
+            wait_until(lambda seen=seen: len(load.answered) > seen + 20, "requests are answered")
+            done = server.swap("default", index)
+            assert (done.returncode, done.stderr) == (0, "checking the index\n")
+            assert done.stdout == f"default: the index {fingerprint} answers, in 2 replicas\n"
+    assert load.failed == [] and min(expected.seen.values()) > 0
 
 
 def test_a_dead_replica_fails_no_request_and_a_signal_lets_what_is_under_way_be_answered(start, tmp_path):

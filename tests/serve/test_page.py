@@ -361,7 +361,7 @@ def test_fasta_has_the_sequences_that_are_known(page, sites):
     page.locator("#amount").select_option("100")
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator("#rows tr")).to_have_count(COUNT)
-    records = [record.partition("\n") for record in download(page, "FASTA").split(">")[1:]]
+    records = [record.partition("\n") for record in f"\n{download(page, 'FASTA')}".split("\n>")[1:]]
     hits = {hit["accession"]: hit for hit in sites["open"].search(text=QUESTION, k=COUNT)["hits"]}
     assert [head.split()[0] for head, _, _ in records] == [name for name in hits if name != UNKNOWN]
     for head, _, letters in records:

@@ -1,0 +1,110 @@
+"""``swap-index``: all replicas of an application change, or none; here those that ``serve deploy`` has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from releases import damage, make_too_large, write_release
+from running import wait_until
+from tiny_model import tiny_model
+
+from cluster.folders import make_folder
+from protclip.errors import ConfigError
+from protclip.index.manifest import read_index_manifest
+from serve.server import APP_NAME, SERVER_FILE
+from serve.swap import find_server, swap
+
+PREFIX = "/swapped"
+
+
+@pytest.fixture(scope="module")
+def deployed(server: Any) -> Iterator[str]:
+    """The application as ``serve deploy`` has it, with two replicas; its URL."""
+    from ray import serve
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    application = {
+        "name": APP_NAME,
+        "route_prefix": PREFIX,
+        "import_path": "serve.app:build_app",
+        "args": {**server.args.model_dump(mode="json"), "num_replicas": 2},
+        "deployments": [{"name": "Replica", "user_config": {"indexes": {"default": server.index}}}],
+    }
+    client = _get_global_client()
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))
+    wait_until(lambda: serve.status().applications[APP_NAME].status == "RUNNING", "the application runs", 300)
+    yield server.url + PREFIX
+    serve.delete(APP_NAME)
+
+
+def answering(url: str) -> dict[str, str]:
+    """Fingerprints of the indexes by name; of one replica."""
+    told = requests.get(f"{url}/v1/indexes", timeout=60).json()["indexes"]
+    return {one["name"]: one["fingerprint"] for one in told}
+
+
+@pytest.mark.serve
+def test_in_the_deployment_of_a_config_file_all_replicas_change_or_none(deployed, server, tmp_path):
+    from ray.serve.context import _get_global_client
+
+    def pids() -> set[int]:
+        details = _get_global_client().get_serve_details()["applications"][APP_NAME]["deployments"]["Replica"]
+        return {one["pid"] for one in details["replicas"]}
+
+    before, first = pids(), read_index_manifest(server.index).fingerprint
+    good = write_release(tmp_path, server.model, "next", count=40)
+    states = swap("default", good)
+    assert len(states) == 2 and {one.fingerprints["default"] for one in states} == set(answering(deployed).values())
+    assert {hit["name"] for hit in search(deployed, "default")} <= {f"next {i}" for i in range(40)}
+    with pytest.raises(ConfigError, match=r"is that of .* already"):
+        swap("default", good)
+
+    swap("other", server.index)  # one more
+    assert answering(deployed)["other"] == first
+    assert search(deployed, "other") == search(server.url, "default")
+    assert {hit["name"] for hit in search(deployed, "default")} <= {f"next {i}" for i in range(40)}
+
+    for path, reason in (
+        (damage(good, tmp_path / "damaged"), "SHA-256"),
+        (write_release(tmp_path, tiny_model(seed=1), "foreign"), "was made by the model"),
+        (make_too_large(good, tmp_path / "large"), "GB are needed"),
+    ):
+        with pytest.raises(ConfigError, match=f"refused, and all answer as before: .*{reason}"):
+            swap("default", path)
+        told = requests.get(f"{deployed}/v1/indexes", timeout=60).json()
+        assert told["refused"] is None and answering(deployed)["default"] == states[0].fingerprints["default"]
+    assert pids() == before  # no replica was replaced
+    assert requests.post(f"{deployed}/v1/search", json={"text": "a", "index": "x"}, timeout=60).status_code == 404
+    row = requests.get(f"{deployed}/v1/proteins/P00001", params={"index": "default"}, timeout=60).json()
+    assert row["name"] == "next 1"
+
+
+def search(url: str, index: str) -> Any:
+    answer = requests.post(f"{url}/v1/search", json={"text": "kinase", "index": index, "k": 5}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["hits"]
+
+
+@pytest.mark.unit
+def test_the_server_is_found_where_it_is_plain_which_is_meant(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(ConfigError, match="no server of yours runs on this machine"):
+        find_server(None)
+    make_folder()  # of a Ray that serves nothing
+    folders = [make_folder() for _ in range(2)]
+    for i, folder in enumerate(folders):
+        Path(folder.path / SERVER_FILE).write_text(json.dumps({"port": 8000 + i, "address": f"127.0.0.1:{i}"}))
+        if not i:
+            assert find_server(None) == (folder, "127.0.0.1:0")
+    assert find_server(8001) == (folders[1], "127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"on the ports 8000, 8001; say which with --port"):
+        find_server(None)
+    with pytest.raises(ConfigError, match="has port 9; there is 8000, 8001"):
+        find_server(9)
