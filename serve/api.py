@@ -40,6 +40,8 @@ from serve.answers import (
     ModelItem,
     ModelsResponse,
     NamedIndex,
+    PartialAnswer,
+    PartlyReady,
     Policies,
     ScoreResponse,
 )
@@ -74,8 +76,14 @@ class Backend(Protocol):
     async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
         """Texts and sequences as vectors; raises RequestError for one that is too long, where that is the policy."""
 
-    async def search(self, questions: Sequence[Question], options: Options, *, index: str) -> list[Answer]:
-        """The answer to each question; raises NotFoundError for an index that is not served."""
+    async def search(
+        self, questions: Sequence[Question], options: Options, *, index: str, allow_partial: bool
+    ) -> list[Answer]:
+        """The answer to each question.
+
+        Raises NotFoundError for an index that is not served, UnavailableError where a part of it is missing and
+        partial answers are not allowed.
+        """
 
     async def explain(
         self,
@@ -228,12 +236,12 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
 
         return add
 
-    @post("/v1/search", SearchRequest, Answer | Answers)
+    @post("/v1/search", SearchRequest, PartialAnswer | Answer | Answers)
     async def search(request: SearchRequest) -> bytes:
         """Find what lies nearest to a text, a sequence, an accession or an embedding, or to each of several."""
         dimension = backend.describe_model().dimension
         asked, options = request.questions(limits, dimension), request.options(limits)
-        found = await backend.search(asked, options, index=request.index)
+        found = await backend.search(asked, options, index=request.index, allow_partial=request.allow_partial)
         return to_json({"answers": found} if request.queries is not None else found[0])
 
     @post("/v1/embed", EmbedRequest, EmbedResponse)
@@ -363,13 +371,17 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
         """Whether the replica's event loop answers."""
         return as_json(Alive())
 
-    @get("/health/ready", Alive, 503)
+    @get("/health/ready", PartlyReady | Alive, 503)
     async def ready() -> Response:
         """Whether a request would be answered: not where a batch has been computed for too long."""
-        busy_s = backend.load().batch_s
-        if busy_s > stuck_after_s:
-            raise NotReadyError(f"a batch has been computed for {busy_s:.0f} s, and {stuck_after_s:g} s are allowed.")
-        return as_json(Alive())
+        load = backend.load()
+        if load.missing:
+            raise NotReadyError(f"there is no replica of {load.missing}.")
+        if load.batch_s > stuck_after_s:
+            raise NotReadyError(
+                f"a batch has been computed for {load.batch_s:.0f} s, and {stuck_after_s:g} s are allowed."
+            )
+        return as_json(PartlyReady(missing_shards=list(load.missing_shards)) if load.missing_shards else Alive())
 
     @app.get(
         "/metrics",

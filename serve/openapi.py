@@ -90,6 +90,7 @@ _NAMED_INDEX = {
     "model": _HEX,
     "created": "2026-11-27T12:00:00Z",
     "age_s": 3600.0,
+    "num_shards": None,
 }
 _PROTEIN = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"
 _TEXT = "FUNCTION: Catalyzes the hydrolysis of ATP."

@@ -267,6 +267,12 @@ class SearchRequest(Query):
         default=None, description=f"What is shown beside score and accession: {', '.join(COLUMNS)}. Unsaid: all."
     )
 
+    allow_partial: bool = Field(
+        default=False,
+        description="Answer from what can be reached of an index in shards, and say in 'partial' what that is; else "
+        "503 where a shard is missing.",
+    )
+
     @model_validator(mode="after")
     def _names(self) -> Self:
         if self.queries is not None and self.name is not None:

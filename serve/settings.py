@@ -70,6 +70,27 @@ class Autoscaling(BaseModel):
         return self
 
 
+class Sharding(BaseModel):
+    """An index shared out: shards that hold a part each, encoders that hold the model, and gateways that ask them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: str = Field(min_length=1)
+    """Absolute path or URL; every machine with a shard must reach it. The only index, under the name ``default``."""
+    num_shards: int = Field(ge=1)
+    """Parts of the index, of whole segments, with about as many rows each."""
+    num_replicas: Annotated[int, Field(ge=1)] | Autoscaling = 2
+    """Of each shard. With two, one may die."""
+    num_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """Logical CPUs that each replica of a shard reserves."""
+    memory_bytes: int = Field(default=0, ge=0)
+    """That each replica of a shard reserves, so that Ray places no more on a node than its memory holds."""
+    max_replicas_per_node: int | None = Field(default=None, ge=1, le=100)
+    """Of one shard; with 1, a node that dies takes one of each at most."""
+    num_gateways: Annotated[int, Field(ge=1)] | Autoscaling = 1
+    """Replicas that speak HTTP; they hold neither model nor index."""
+
+
 class AppArgs(BaseModel):
     """The settings of the application, as ``args`` of a Serve config file gives them.
 
@@ -96,7 +117,10 @@ class AppArgs(BaseModel):
     log_queries: bool = False
     """Write what was asked, sequences and texts too, into the request log."""
     num_replicas: Annotated[int, Field(ge=1)] | Autoscaling = 1
-    """Copies of model and index that answer side by side, as many as are said or as there is work for."""
+    """Copies of model and indexes that answer side by side, as many as are said or as there is work for; of the model
+    alone with ``sharding``, as for the settings below."""
+    sharding: Sharding | None = None
+    """None: each replica holds the indexes that ``user_config`` names, whole."""
     num_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Logical CPUs that each replica reserves. A share of one is for scheduling alone: it holds nothing back."""
     num_gpus: float = Field(default=0, ge=0, allow_inf_nan=False)
@@ -177,6 +201,8 @@ def check_args(args: AppArgs, *, verify: bool = False) -> str:
         paths["keys"] = args.keys
     if args.request_log is not None:
         paths["request_log"] = args.request_log
+    if args.sharding is not None:
+        paths["index"] = args.sharding.index
     _refuse_relative(paths)
     read_keys(args.keys)
     if args.sequences is not None:
