@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx2
 import uvicorn
@@ -13,6 +15,8 @@ from ports import free_port
 
 from serve.deployments import Replica
 from serve.settings import AppArgs, check_args
+
+TESTS = Path(__file__).parent
 
 
 class ReplicaProcess:
@@ -33,8 +37,10 @@ class ReplicaProcess:
 
     def start(self) -> None:
         """Start it, without waiting."""
-        command = [sys.executable, __file__, self.args.model_dump_json(), self.index, str(self.port)]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        command = [sys.executable, "-P", __file__, self.args.model_dump_json(), self.index, str(self.port)]
+        # tests/serve is not to be found where serve is looked for.
+        environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
+        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
 
     def wait_ready(self) -> ReplicaProcess:
         """Wait until it answers."""

@@ -9,10 +9,11 @@ Shapes: n items, D width of an embedding, T texts.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 from urllib.parse import quote, urlencode
 
@@ -120,8 +121,8 @@ def explain(
     found = yield from ask(
         servers, "POST", "/v1/explain", {name: value for name, value in body.items() if value is not None}
     )
-    own = {name: found[name] for name in _EXPLANATION_FIELDS}
-    return Explanation(**{**own, "accession": accession})
+    with _reading(servers, "/v1/explain"):
+        return Explanation(**{name: found[name] for name in _EXPLANATION_FIELDS} | {"accession": accession})
 
 
 def protein(servers: Servers, accession: str, index: str | None) -> Steps[Protein]:
@@ -233,16 +234,24 @@ def _in_parts(
             part = part[: _num_fitting(part, rest, limits)]
         try:
             found = yield from ask(servers, "POST", path, {**body(part), **rest}, divisible=len(part) > 1)
-            read(found)
+            with _reading(servers, path):
+                read(found)
         except TooMuchAtOnceError:
             at_most = len(part) // 2  # for the others too
             continue
         except ProtclipError as error:
             raise _placed(error, start) from None
-        except (KeyError, TypeError, ValueError) as error:
-            address = servers.addresses[servers.current]
-            raise ServerError(f"{address}{path}: answers in another form than this version's ({error!r}).") from error
         start += len(part)
+
+
+@contextlib.contextmanager
+def _reading(servers: Servers, path: str) -> Iterator[None]:
+    """Tell of an answer whose fields are not those that are known here."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        address = servers.addresses[servers.current]
+        raise ServerError(f"{address}{path}: answers in another form than this version's ({error!r}).") from error
 
 
 def _num_fitting(items: Sequence[Any], rest: Mapping[str, Any], limits: Mapping[str, Any]) -> int:

@@ -25,16 +25,16 @@ T = TypeVar("T")
 class Client(Connection):
     """A server, asked from this thread; several threads may share a client.
 
-    A request whose connection is lost, or that is answered 408, 429, 502, 503 or 504, is sent again: to the next
-    address at once, and to the same one after a growing wait, but not before its Retry-After. Each wait is a warning of
-    the logger ``protclip.client``. What is asked only reads, so that it may be asked twice.
+    A request whose connection is lost, or whose answer is an error that passes (docs/serving.md), is sent again: to
+    the next address at once, and to the same one after a growing wait, but not before its Retry-After. Each wait is a
+    warning of the logger ``protclip.client``. What is asked only reads, so that it may be asked twice.
 
     Every call raises:
         RequestError: what is wrong with the question, as from ``Retriever``; NotFoundError and PayloadTooLargeError are
             its subclasses.
         ConfigError: where the server wants a key, or another one.
         ServerError: if no answer comes within ``patience_s``, or the server fails.
-        IndexMismatchError: if the server went over to another model between two requests of one call.
+        IndexMismatchError: if the server went over to another model or index between two requests of a call.
 
     Its attribute ``answer`` has what a server said, with the id of the request.
     """

@@ -19,9 +19,9 @@ export class ServerError extends Error {
  */
 export async function ask(route, { body, signal, askForKey, onWait = () => {} } = {}) {
   for (let tries = 1; ; tries++) {
-    const answer = await send(route, body, signal);
-    if (answer.ok) return answer.json();
-    const error = await errorOf(answer);
+    const { answer, text } = await send(route, body, signal);
+    if (answer.ok) return JSON.parse(text);
+    const error = errorOf(answer, text);
     if (answer.status === 401 && askForKey) {
       const known = sessionStorage.getItem(KEY) !== null;
       sessionStorage.setItem(KEY, await askForKey(known ? "The server does not know this key." : ""));
@@ -39,23 +39,24 @@ async function send(route, body, signal) {
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body) headers["Content-Type"] = "application/json";
   try {
-    return await fetch(new URL(route, document.baseURI), {
+    const answer = await fetch(new URL(route, document.baseURI), {
       method: body ? "POST" : "GET",
       body: body && JSON.stringify(body),
       headers,
       signal,
       cache: "no-store",
     });
+    return { answer, text: await answer.text() };
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServerError("The server does not answer. It may have been stopped, or the network is down.");
   }
 }
 
-async function errorOf(answer) {
+function errorOf(answer, text) {
   const requestId = answer.headers.get("X-Request-Id");
   try {
-    const { error } = await answer.json();
+    const { error } = JSON.parse(text);
     return new ServerError(error.message, { status: answer.status, type: error.type, requestId: error.request_id ?? requestId });
   } catch {
     // A proxy's own page.

@@ -21,6 +21,8 @@ from protclip.client import AsyncClient, Client
 pytestmark = pytest.mark.prove
 
 NUM_KILLS = 3
+PATIENCE_S = 600.0
+"""The silence says how much was needed; on a busy machine a start takes minutes."""
 NUM_THREADS, NUM_TASKS = 4, 4
 QUESTION = {"sequence": "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ", "k": 10}
 
@@ -47,6 +49,7 @@ class Asking:
             one.result()  # raises what was raised there
 
     def wait_for_more(self) -> None:
+        """Wait until each client is answered a few more times."""
         before = list(map(len, self.ends))
         wait_until(
             lambda: (
@@ -54,6 +57,7 @@ class Asking:
                 or any(one.done() for one in self._running)
             ),
             "every client is answered",
+            timeout_s=PATIENCE_S,
         )
 
     def silence(self, disturb: Callable[[], None]) -> float:
@@ -69,7 +73,7 @@ class Asking:
         return max(after - before for before, after in pairwise(since))
 
     def _ask(self, ends: list[float]) -> None:
-        with Client(self.url) as client:
+        with Client(self.url, patience_s=PATIENCE_S) as client:
             while not self._stop.is_set():
                 assert len(client.search(**QUESTION).hits) == 10
                 ends.append(time.monotonic())
@@ -80,7 +84,7 @@ class Asking:
                 assert len((await client.search(**QUESTION)).hits) == 10
                 ends.append(time.monotonic())
 
-        async with AsyncClient(self.url) as client:
+        async with AsyncClient(self.url, patience_s=PATIENCE_S) as client:
             await asyncio.gather(*map(ask, ends_of))
 
 

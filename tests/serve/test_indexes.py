@@ -15,7 +15,8 @@ from index_folders import write_embeddings
 from releases import damage, make_too_large
 from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
-from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
+from cluster.folders import locked, private_root
+from protclip.errors import ConfigError, DataError, IndexMismatchError, NotFoundError
 from protclip.index.build import IndexConfig, build_index
 from protclip.index.embeddings import read_embeddings
 from protclip.index.index import Index, memory_bytes
@@ -24,6 +25,7 @@ from protclip.index.recall import probe
 from protclip.questions import Options, Question
 from protclip.retrieval import Retriever
 from serve.deployments import Replica
+from serve.indexes import LOADING
 
 pytestmark = pytest.mark.unit
 
@@ -156,6 +158,31 @@ def test_what_was_told_last_holds_though_it_was_told_while_another_change_was_un
     assert asyncio.run(replica.state()).paths == {"default": named["default"], "texts": named["texts"]}
 
 
+def test_replicas_of_a_machine_load_in_turn(replica, named):
+    async def scenario() -> None:
+        with locked(private_root() / LOADING):  # as another replica holds it
+            await replica.reconfigure({"indexes": {"default": named["other"]}})
+            changing = replica._changing
+            await asyncio.sleep(0.2)
+            state = await replica.state()
+            assert state.changing and state.paths == {"default": named["default"]}
+        assert changing is not None
+        await changing
+        assert (await replica.state()).paths == {"default": named["other"]}
+
+    asyncio.run(scenario())
+
+
+def test_an_index_whose_graphs_do_not_find_what_they_should_is_refused(replica, named, monkeypatch):
+    def fail(_: Any) -> None:
+        raise DataError("its graph finds 0.20 of the 10 nearest")
+
+    monkeypatch.setattr("serve.indexes.probe", fail)
+    asyncio.run(change(replica, {"default": named["other"]}))
+    assert replica.refused() == "DataError"
+    assert asyncio.run(replica.state()).paths == {"default": named["default"]}
+
+
 def bad_indexes(folder: Any, folders: Any, named: dict[str, str]) -> dict[str, tuple[str, str]]:
     """What is wrong → the index, and the kind of error."""
     for name in ("foreign", "bfloat16"):
@@ -223,7 +250,7 @@ def test_a_graph_that_finds_less_than_its_manifest_says_is_found_out(tmp_path, m
     assert good.manifest.segments[0].recall["inside"]["at_10"] > 0.95
     probe(good)
     good.segments[0].graph = other.segments[0].graph
-    with pytest.raises(Exception, match=r"segment-00000: its graph finds 0\.\d\d of the 10 nearest"):
+    with pytest.raises(DataError, match=r"segment-00000: its graph finds 0\.\d\d of the 10 nearest"):
         probe(good)
     quiet = replace(good.manifest, segments=(replace(good.manifest.segments[0], recall={}),))
     probe(Index(quiet, good.segments))  # nothing is known of what it should find
