@@ -27,9 +27,17 @@ def random_sequences(count: int) -> list[str]:
     return ["".join(generator.choice(list("ACDEFGHIKLMNPQRSTVWY"), size=size)) for size in sizes]
 
 
-def made(folder: Path, count: int) -> tuple[str, str]:
-    """An index of clustered vectors, and the checkpoint of a tiny model, which is said to have made them."""
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
+TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
+
+
+def made(folder: Path, count: int, shape: dict[str, int] = TINY) -> tuple[str, str]:
+    """An index of clustered vectors, and the checkpoint of a model, which is said to have made them.
+
+    Args:
+        folder: for both.
+        count: vectors.
+        shape: of both encoders.
+    """
     config = ModelConfig(
         projection_dim=512,
         protein=EncoderConfig(max_tokens=1024, config=shape),

@@ -7,15 +7,38 @@
     │       ├── NotFoundError     an accession that the index does not hold
     │       └── PayloadTooLargeError
     ├── CheckpointError           a checkpoint folder that is incomplete, damaged or of another kind
-    └── IndexMismatchError        an index or embeddings made by another model, or of another shape
+    ├── IndexMismatchError        an index or embeddings made by another model, or of another shape
+    └── ServerError               a server that cannot be reached, has too much to do, or fails
 
 So a RequestError is the fault of whoever asks, in whatever layer it is found; all else is the fault of the set-up. A
 message holds the value, the place, what is allowed and what to do.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErrorAnswer:
+    """The error that a server answered (docs/serving.md)."""
+
+    address: str
+    """Of the server."""
+    status: int
+    """Of HTTP."""
+    type: str
+    """As the server calls it; of an answer in another form, HTTP's phrase."""
+    message: str
+    request_id: str | None
+    """As in the server's log."""
+
 
 class ProtclipError(Exception):
     """Base of all errors that a user can cause and mend."""
+
+    answer: ErrorAnswer | None = None
+    """What a server said, where ``protclip.client`` tells of it."""
 
 
 class ConfigError(ProtclipError):
@@ -44,3 +67,7 @@ class CheckpointError(ProtclipError):
 
 class IndexMismatchError(ProtclipError):
     """An index or a folder of embeddings that does not belong to the model it is used with."""
+
+
+class ServerError(ProtclipError):
+    """A server that cannot be reached, has too much to do, or fails."""

@@ -6,12 +6,13 @@ Occlusion asks the model itself: how much worse do protein and text match when t
 
 Segments are what PDA trains for: W_j of ``losses.segment_alignment``, with the whole text as one property.
 
-Shapes: T texts, R residues that the model sees, C windows, L = R + 2 tokens, D width of the embedding.
+Shapes: T texts, R residues that the model sees, C windows, P = C + 1 passes, L = R + 2 tokens, D width of an embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from protclip.losses.segment_alignment import segment_weights
 
 if TYPE_CHECKING:
     from protclip.embedding import ProtCLIP
+    from protclip.questions import Explanation
 
 WINDOW = 11
 """Residues that are hidden together by default: about three turns of a helix. Chosen, not measured."""
@@ -55,22 +57,114 @@ def occlusion(
         RequestError: for an even or smaller window than 1, or a stride below 1.
         DataError: for a sequence or a text that cannot be embedded.
     """
+    passes = occlusion_passes(model, sequence, window=window, stride=stride, long=long)
+    return passes.scores(model.embed_texts(texts), model.forward_proteins(passes.ids(passes.all)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Passes:
+    """What occlusion has the model see of a protein: first the whole, then the same without each window.
+
+    Some may be embedded now and others later; ``scores`` takes all of their embeddings. With three times the stride
+    they are some of the same, and at most one other at the end: 3s·i + 3s//2 = s·(3i + 1) + s//2.
+    """
+
+    ids_L: np.ndarray
+    """Tokens of the protein."""
+    mask_id: int
+    window: int
+    stride: int
+
+    @property
+    def num_residues(self) -> int:
+        """That the model sees."""
+        return len(self.ids_L) - 2
+
+    @property
+    def centers(self) -> np.ndarray:
+        """The residue in the middle of each window, from 0, ascending; (C,)."""
+        return np.minimum(np.arange(0, self.num_residues, self.stride) + self.stride // 2, self.num_residues - 1)
+
+    @property
+    def all(self) -> list[int | None]:
+        """Each pass by its window's centre; the first is that of the whole, None."""
+        return [None, *self.centers.tolist()]
+
+    def ids(self, some: Iterable[int | None]) -> list[np.ndarray]:
+        """Tokens of some passes, by their windows' centres."""
+        half, last = self.window // 2, self.num_residues - 1
+        rows = []
+        for center in some:
+            ids_L = self.ids_L.copy()
+            if center is not None:
+                # <cls> and <eos> always stay.
+                ids_L[1 + max(0, center - half) : 2 + min(last, center + half)] = self.mask_id
+            rows.append(ids_L)
+        return rows
+
+    def scores(self, text_TD: np.ndarray, protein_PD: np.ndarray) -> np.ndarray:
+        """What ``occlusion`` gives, (T, R), from the embeddings of texts and of all passes, of the whole first."""
+        center_C = self.centers
+        drop_TC = text_TD @ (protein_PD[0] - protein_PD[1:]).T
+        # Of two centres that are equally near, the first.
+        nearest_R = np.searchsorted((center_C[:-1] + center_C[1:]) / 2, np.arange(self.num_residues))
+        scores_TR: np.ndarray = drop_TC[:, nearest_R]
+        return scores_TR
+
+
+def occlusion_passes(
+    model: ProtCLIP,
+    sequence: str,
+    *,
+    window: int = WINDOW,
+    stride: int = 1,
+    long: Literal["truncate", "error"] = "truncate",
+) -> Passes:
+    """The passes of a protein; arguments and errors are those of ``occlusion``."""
     if window < 1 or window % 2 == 0:
         raise RequestError(f"window={window}: an odd number of residues is needed, 1 or more, such as {WINDOW}.")
     if stride < 1:
         raise RequestError(f"stride={stride}: 1 or more residues are needed from one window to the next.")
-    text_TD = model.embed_texts(texts)
-    ids_L = model.prepare_proteins([sequence], long=long)[0]
-    num_residues = len(ids_L) - 2
-    center_C = np.minimum(np.arange(0, num_residues, stride) + stride // 2, num_residues - 1)
-    distance_CR = np.abs(np.arange(num_residues) - center_C[:, None])
-    hidden_CR = distance_CR <= window // 2
-    hidden_CL = np.pad(hidden_CR, ((0, 0), (1, 1)))  # <cls> and <eos> always stay
-    masked_CL = np.where(hidden_CL, np.asarray(model.protein_tokenizer.mask_id, dtype=ids_L.dtype), ids_L)
-    whole_D, *without_CD = model.forward_proteins([ids_L, *masked_CL])
-    drop_TC = text_TD @ (whole_D - np.stack(without_CD)).T
-    scores_TR: np.ndarray = drop_TC[:, distance_CR.argmin(0)]
-    return scores_TR
+    (ids_L,) = model.prepare_proteins([sequence], long=long)
+    return Passes(ids_L=ids_L, mask_id=model.protein_tokenizer.mask_id, window=window, stride=stride)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Steps:
+    """An explanation in steps: ``answer(text_side(), embed(passes.all))`` is all; a server takes some at a time."""
+
+    model: ProtCLIP
+    sequence: str
+    """Its residues, checked."""
+    text: str
+    accession: str | None
+    passes: Passes
+
+    def text_side(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The text's embedding, (1, D), and the weights of its segment, (R,); None of a model without PDA."""
+        segment_R = segments(self.model, self.sequence, [self.text])[0] if has_prototypes(self.model) else None
+        return self.model.embed_texts([self.text]), segment_R
+
+    def embed(self, some: Iterable[int | None]) -> np.ndarray:
+        """Embeddings (n, D) of some passes."""
+        return self.model.forward_proteins(self.passes.ids(some))
+
+    def answer(self, text_side: tuple[np.ndarray, np.ndarray | None], protein_PD: np.ndarray) -> Explanation:
+        """The explanation, from the embeddings of all passes."""
+        from protclip.questions import Explanation  # which needs the index's library
+
+        text_1D, segment_R = text_side
+        return Explanation(
+            model=self.model.fingerprint,
+            accession=self.accession,
+            text=self.text,
+            residues=self.sequence[: self.passes.num_residues],
+            length=len(self.sequence),
+            window=self.passes.window,
+            stride=self.passes.stride,
+            occlusion=self.passes.scores(text_1D, protein_PD)[0].tolist(),
+            segments=None if segment_R is None else segment_R.tolist(),
+        )
 
 
 def segments(

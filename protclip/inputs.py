@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any, Literal
 
@@ -50,6 +50,28 @@ def check_characters(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise RequestError(f"{what} holds half of a surrogate pair at character {error.start + 1}.") from error
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse an empty text, or one that holds half of a surrogate pair.
+
+    Raises:
+        RequestError: naming the place.
+    """
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise RequestError(f"text {number} of {len(texts)} is empty; remove it.")
+        check_characters(text, f"text {number} of {len(texts)}")
+
+
+def check_pairs(sequences: Sequence[str], texts: Sequence[str]) -> None:
+    """Refuse lists of different lengths.
+
+    Raises:
+        RequestError: naming both.
+    """
+    if len(sequences) != len(texts):
+        raise RequestError(f"{len(sequences)} sequences and {len(texts)} texts make no pairs; give as many of each.")
 
 
 def check_one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,7 +152,12 @@ def write_manifest(
 
 
 def read_manifest(
-    folder: str, kind: str, *, verify: bool = False, error: type[ProtclipError] = DataError
+    folder: str,
+    kind: str,
+    *,
+    verify: bool = False,
+    names: Collection[str] | None = None,
+    error: type[ProtclipError] = DataError,
 ) -> dict[str, Any]:
     """Read and check the manifest of a finished folder.
 
@@ -160,6 +165,7 @@ def read_manifest(
         folder: path or URL.
         kind: the kind that the caller can use.
         verify: compare every file's SHA-256 too, not its presence and size alone.
+        names: of the files that are looked at, where the caller reads these alone; None for all.
         error: the class to raise.
 
     Raises:
@@ -183,6 +189,8 @@ def read_manifest(
             "make the folder again, or use the version that wrote it."
         )
     records = checked(dict[str, FileRecord], manifest.get("files"), f"{path}, files", error=error)
+    if names is not None:
+        records = {name: record for name, record in records.items() if name in names}
     # All names and sizes before the first byte is read.
     files.in_threads(lambda name: _check_size(folder, name, records[name].bytes, error), records)
     if verify:

@@ -48,6 +48,13 @@ class Row(TypedDict, total=False):
     """The embedded text, where the index holds texts."""
 
 
+class Protein(Row, total=False):
+    """A row of the index, with its sequence."""
+
+    sequence: Required[str | None]
+    """Its residues; null where the server does not have them."""
+
+
 class Hit(Row, total=False):
     """One answer to a question; what is not known of it is null."""
 
@@ -75,6 +82,9 @@ class Answer:
     """Whether the model saw the beginning of the question alone."""
     hits: list[Hit]
     """Best first, equal scores by accession."""
+    map: list[tuple[float, float]] | None = None
+    """Of each hit its place in a picture of these hits alone, by principal components; null where none was asked for.
+    Distances are Euclidean ones between unit vectors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +152,8 @@ class Options:
     """Leave out the question's own rows: those of its accession or name, of its very sequence, or of its very text."""
     columns: Sequence[str] | None = None
     """Which of COLUMNS are shown; None for all."""
+    map: bool = False
+    """Say where the hits lie to each other (``protclip.pca``)."""
     content: Content | None = None
     """What answers, where both an index of proteins and one of texts are loaded. Unsaid: proteins."""
 

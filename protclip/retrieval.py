@@ -11,7 +11,7 @@ Shapes: n questions, D width of an embedding, T texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from protclip.errors import IndexMismatchError, NotFoundError, RequestError
 from protclip.hashing import hash64
 from protclip.index.embeddings import Content, Dtype
 from protclip.index.index import Index
-from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
+from protclip.inputs import check_pairs
+from protclip.pca import plane_of
 from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question, Row
 from protclip.uniprot.residues import checked_residues
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from protclip.embedding import ProtCLIP
+    from protclip.explanation import Steps
 
 
 class Retriever:
@@ -181,52 +184,18 @@ class Retriever:
                 raise RequestError(f"vector: has {one.vector.size} numbers, and those of the index {dimension}.")
         if not asked:
             return []
-        own = self._own_rows(index, asked) if options.exclude_self else [np.empty(0, np.int64)] * len(asked)
-        wanted = options.offset + options.k
+        own = NONE_OWN * len(asked)
+        if options.exclude_self:
+            for one in asked:
+                check_own(one.question)
+            own = own_rows(index, [one.question for one in asked])
         scores_NK, rows_NK = index.search(
             np.stack([one.vector for one in asked]),
-            wanted + max(map(len, own)),
+            num_wanted(options, own),
             where=options.where,
             exact=options.exact or None,
         )
-        # A float32 sum of squares may end above 1.
-        scores_NK = scores_NK.clip(-1, 1)
-        found = []
-        for scores, rows, mine in zip(scores_NK, rows_NK, own, strict=True):
-            if len(mine):
-                kept = ~np.isin(rows, mine)
-                scores, rows = scores[kept], rows[kept]  # noqa: PLW2901
-            # Downwards, so that those that score enough are the first.
-            end = wanted if options.min_score is None else int((scores >= np.float32(options.min_score)).sum())
-            page = slice(options.offset, min(wanted, end))
-            found.append((scores[page], rows[page]))
-        known = iter(index.rows(np.concatenate([rows for _, rows in found]), options.columns))
-        # A tool's vectors are of one kind, so that those it is asked with are of that too.
-        own_kind = index.manifest.content if index.manifest.external_model is not None else None
-        percentiles: dict[Content | None, list[list[float | None]]] = {}
-        answers = []
-        for i, (one, (scores, _)) in enumerate(zip(asked, found, strict=True)):
-            kind = one.kind or own_kind
-            if kind not in percentiles:
-                percentiles[kind] = _percentiles(index, [scores for scores, _ in found], kind)
-            first = options.offset + 1
-            hits = [
-                cast(Hit, {"rank": rank, "score": score, "percentile": percentile, **next(known)})
-                for rank, (score, percentile) in enumerate(
-                    zip(scores.tolist(), percentiles[kind][i], strict=True), first
-                )
-            ]
-            answers.append(
-                Answer(
-                    model=index.manifest.model_fingerprint,
-                    index=index.fingerprint,
-                    content=index.manifest.content,
-                    query=one.question.name,
-                    truncated=one.truncated,
-                    hits=hits,
-                )
-            )
-        return answers
+        return make_answers(index.manifest, asked, options, own, scores_NK, rows_NK, index)
 
     def score(self, sequences: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
         """Cosine of each pair, (n,): sequence i with text i, as the score of a hit.
@@ -234,10 +203,7 @@ class Retriever:
         Raises:
             RequestError: for what cannot be embedded, or lists of different lengths.
         """
-        if len(sequences) != len(texts):
-            raise RequestError(
-                f"{len(sequences)} sequences and {len(texts)} texts make no pairs; give as many of each."
-            )
+        check_pairs(sequences, texts)
         model = self._model()
         return pair_cosines(model.embed_proteins(sequences), model.embed_texts(texts))
 
@@ -255,8 +221,12 @@ class Retriever:
         model = self._model()
         return softmax(model.similarity(model.embed_proteins(sequences), model.embed_texts(texts)))
 
-    def row(self, accession: str) -> Row:
+    def row(self, accession: str, columns: Sequence[str] | None = None) -> Row:
         """What the index knows of a protein.
+
+        Args:
+            accession: of the protein.
+            columns: as of ``Index.rows``.
 
         Raises:
             NotFoundError: if the index does not hold it.
@@ -264,7 +234,7 @@ class Retriever:
         for index in self.indexes.values():
             rows, _ = index.find("accession", [accession])
             if len(rows):
-                return cast(Row, index.rows(rows[:1])[0])
+                return cast(Row, index.rows(rows[:1], columns)[0])
         raise NotFoundError(f"accession {accession!r:.80}: the index does not hold it.")
 
     def explain(
@@ -282,23 +252,19 @@ class Retriever:
         Raises:
             RequestError: for a sequence or text that cannot be embedded, or a window or stride that cannot be.
         """
-        from protclip.explanation import WINDOW, has_prototypes, occlusion, segments
+        steps = self.explain_in_steps(sequence, text, accession=accession, window=window, stride=stride)
+        return steps.answer(steps.text_side(), steps.embed(steps.passes.all))
+
+    def explain_in_steps(
+        self, sequence: str, text: str, *, accession: str | None = None, window: int | None = None, stride: int = 1
+    ) -> Steps:
+        """What ``explain`` does, for a server that does other things in between; arguments and errors as there."""
+        from protclip.explanation import WINDOW, Steps, occlusion_passes
 
         model = self._model()
         residues = checked_residues(sequence, "sequence")
-        window = WINDOW if window is None else window
-        occlusion_R = occlusion(model, residues, [text], window=window, stride=stride)[0]
-        return Explanation(
-            model=model.fingerprint,
-            accession=accession,
-            text=text,
-            residues=residues[: len(occlusion_R)],
-            length=len(residues),
-            window=window,
-            stride=stride,
-            occlusion=occlusion_R.tolist(),
-            segments=segments(model, residues, [text])[0].tolist() if has_prototypes(model) else None,
-        )
+        passes = occlusion_passes(model, residues, window=WINDOW if window is None else window, stride=stride)
+        return Steps(model=model, sequence=residues, text=text, accession=accession, passes=passes)
 
     def _model(self) -> ProtCLIP:
         if self.model is not None:
@@ -346,28 +312,114 @@ class Retriever:
             raise NotFoundError(f"accession {missing[0]!r:.80}: the index does not hold it; ask by its sequence.")
         return [found[accession] for accession in accessions]
 
-    def _own_rows(self, index: Index, asked: Sequence[Asked]) -> list[NDArray[np.int64]]:
-        """Rows of the index that are each question itself."""
-        keys: dict[str, list[tuple[int, Any]]] = {"accession": [], "sequence_hash": [], "text": []}
-        for i, question in enumerate(one.question for one in asked):
-            if question.accession is not None or question.name is not None:
-                keys["accession"].append((i, question.accession or question.name))
-            elif question.vector is not None:
-                raise RequestError("a vector without a name cannot be left out of its answers (exclude_self).")
-            if question.sequence is not None:
-                keys["sequence_hash"].append((i, hash64(question.sequence)))
-            if question.text is not None:
-                keys["text"].append((i, question.text))
-        own: list[list[int]] = [[] for _ in asked]
-        for column, wanted in keys.items():
-            owners: dict[Any, list[int]] = {}
-            for i, value in wanted:
-                owners.setdefault(value, []).append(i)
-            values = list(owners)
-            for row, number in zip(*index.find(column, values), strict=True):
-                for i in owners[values[number]]:
-                    own[i].append(int(row))
-        return [np.unique(np.array(rows, np.int64)) for rows in own]
+
+NONE_OWN = [np.empty(0, np.int64)]
+
+
+def check_own(question: Question) -> None:
+    """Refuse a question of which no row can be told to be the question itself.
+
+    Raises:
+        RequestError: for a vector without a name.
+    """
+    if question.vector is not None and question.name is None:
+        raise RequestError("a vector without a name cannot be left out of its answers (exclude_self).")
+
+
+def own_rows(index: Index, questions: Sequence[Question]) -> list[NDArray[np.int64]]:
+    """Rows of the index that are each question itself; none of one that cannot be told (``check_own``)."""
+    keys: dict[str, list[tuple[int, Any]]] = {"accession": [], "sequence_hash": [], "text": []}
+    for i, question in enumerate(questions):
+        if question.accession is not None or question.name is not None:
+            keys["accession"].append((i, question.accession or question.name))
+        if question.sequence is not None:
+            keys["sequence_hash"].append((i, hash64(question.sequence)))
+        if question.text is not None:
+            keys["text"].append((i, question.text))
+    own: list[list[int]] = [[] for _ in questions]
+    for column, wanted in keys.items():
+        owners: dict[Any, list[int]] = {}
+        for i, value in wanted:
+            owners.setdefault(value, []).append(i)
+        values = list(owners)
+        for row, number in zip(*index.find(column, values), strict=True):
+            for i in owners[values[number]]:
+                own[i].append(int(row))
+    return [np.unique(np.array(rows, np.int64)) for rows in own]
+
+
+def num_wanted(options: Options, own: Sequence[NDArray[np.int64]]) -> int:
+    """How many answers are searched for, so that enough are left without each question's own rows."""
+    return options.offset + options.k + max(map(len, own))
+
+
+class Known(Protocol):
+    """What is known of rows: an index, or what its parts have told."""
+
+    def rows(self, rows: NDArray[np.int64], columns: Sequence[str] | None = None) -> list[Any]:
+        """As ``Index.rows``."""
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As ``Index.vectors``."""
+
+
+def make_answers(
+    manifest: IndexManifest,
+    asked: Sequence[Asked],
+    options: Options,
+    own: Sequence[NDArray[np.int64]],
+    scores_NK: NDArray[np.float32],
+    rows_NK: NDArray[np.int64],
+    known: Known,
+) -> list[Answer]:
+    """What was found, as answers.
+
+    Args:
+        manifest: of the index.
+        asked: the questions.
+        options: of all of them.
+        own: rows that each leaves out.
+        scores_NK, rows_NK: what ``Index.search`` found, of ``num_wanted`` answers.
+        known: of the rows.
+    """
+    # A float32 sum of squares may end above 1.
+    scores_NK = scores_NK.clip(-1, 1)
+    wanted = options.offset + options.k
+    found = []
+    for scores, rows, mine in zip(scores_NK, rows_NK, own, strict=True):
+        if len(mine):
+            kept = ~np.isin(rows, mine)
+            scores, rows = scores[kept], rows[kept]  # noqa: PLW2901
+        # Downwards, so that those that score enough are the first.
+        end = wanted if options.min_score is None else int((scores >= np.float32(options.min_score)).sum())
+        page = slice(options.offset, min(wanted, end))
+        found.append((scores[page], rows[page]))
+    shown = iter(known.rows(np.concatenate([rows for _, rows in found]), options.columns))
+    # A tool's vectors are of one kind, so that those it is asked with are of that too.
+    own_kind = manifest.content if manifest.external_model is not None else None
+    percentiles: dict[Content | None, list[list[float | None]]] = {}
+    answers = []
+    for i, (one, (scores, rows)) in enumerate(zip(asked, found, strict=True)):
+        kind = one.kind or own_kind
+        if kind not in percentiles:
+            percentiles[kind] = _percentiles(manifest, [scores for scores, _ in found], kind)
+        first = options.offset + 1
+        hits = [
+            cast(Hit, {"rank": rank, "score": score, "percentile": percentile, **next(shown)})
+            for rank, (score, percentile) in enumerate(zip(scores.tolist(), percentiles[kind][i], strict=True), first)
+        ]
+        answers.append(
+            Answer(
+                model=manifest.model_fingerprint,
+                index=manifest.fingerprint,
+                content=manifest.content,
+                query=one.question.name,
+                truncated=one.truncated,
+                hits=hits,
+                map=[(x, y) for x, y in plane_of(known.vectors(rows)).tolist()] if options.map else None,
+            )
+        )
+    return answers
 
 
 def pair_cosines(protein_ND: NDArray[np.float32], text_ND: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -384,9 +436,11 @@ def softmax(logits_NT: NDArray[np.float32]) -> NDArray[np.float32]:
     return shares
 
 
-def _percentiles(index: Index, scores: Sequence[NDArray[np.float32]], kind: Content | None) -> list[list[float | None]]:
+def _percentiles(
+    manifest: IndexManifest, scores: Sequence[NDArray[np.float32]], kind: Content | None
+) -> list[list[float | None]]:
     """Of each score of each answer to questions of a kind."""
-    percentiles = None if kind is None else index.percentiles(np.concatenate(scores), kind)
+    percentiles = None if kind is None else manifest.percentiles(np.concatenate(scores), kind)
     if percentiles is None:
         return [[None] * len(some) for some in scores]
     numbers = iter(percentiles.round(2).tolist())

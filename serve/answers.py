@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from protclip.index.embeddings import Content, Dtype
-from protclip.questions import Answer, Hit, Row
+from protclip.index.manifest import IndexManifest
+from protclip.questions import Answer, Hit, Protein, Row
 from serve.settings import Limits
 
 _WITH_DOCSTRINGS = ConfigDict(use_attribute_docstrings=True)
-Row.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
+Row.__pydantic_config__ = Protein.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
 Hit.__pydantic_config__ = Answer.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
 
 Embedding = list[float] | str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """What was searched of an index of which some shards cannot be reached."""
+
+    missing_shards: list[int]
+    """Numbers of those, from 0."""
+    searched_rows: int
+    """Rows that may answer in the other shards."""
+    total_rows: int
+    """In all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartialAnswer(Answer):
+    """The answer of a part of the index; its percentiles are those of the whole."""
+
+    partial: Coverage
+
+
+for _kind in (Coverage, PartialAnswer):
+    _kind.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[union-attr]
 
 
 class EmbedResponse(BaseModel):
@@ -87,10 +112,25 @@ class ClassifyResponse(BaseModel):
     )
 
 
+class ExplainResponse(BaseModel):
+    """What each residue of a protein has to do with a text."""
+
+    model: str = Field(description="Fingerprint of the model.")
+    accession: str | None = Field(description="As it was asked.")
+    text: str
+    residues: str = Field(description="Those that the model sees; the numbers are theirs.")
+    length: int = Field(description="Residues of the whole protein.")
+    window: int = Field(description="Residues masked together.")
+    stride: int = Field(description="Residues from one window to the next, as it was used.")
+    stride_grew: bool = Field(description="Whether that is more than was asked, for all to be computed in time.")
+    occlusion: list[float] = Field(description="Drop of the cosine when the residues round this one are masked.")
+    segments: list[float] | None = Field(description="Weight in PDA's segment; null of a model without PDA.")
+
+
 class Answers(BaseModel):
     """The answers to several questions, in their order."""
 
-    answers: list[Answer]
+    answers: list[PartialAnswer | Answer]
 
 
 class IndexInfo(BaseModel):
@@ -111,6 +151,36 @@ class NamedIndex(IndexInfo):
     model: str = Field(description="Fingerprint of the model that made it.")
     created: datetime | None = Field(description="When its manifest was written; null where the store does not say.")
     age_s: float | None = Field(description="Seconds since then.")
+    num_shards: int | None = Field(
+        default=None, description="Into so many it is shared out; null where each replica has all of it."
+    )
+
+
+def describe_index(
+    name: str, manifest: IndexManifest, written: datetime | None, *, num_shards: int | None = None
+) -> NamedIndex:
+    """An index by its manifest.
+
+    Args:
+        name: under which it is served.
+        manifest: of the index.
+        written: when the manifest was written, where that is known.
+        num_shards: where it is shared out.
+    """
+    age = None if written is None else datetime.now(UTC) - written.astimezone(UTC)
+    return NamedIndex(
+        name=name,
+        content=manifest.content,
+        count=manifest.count,
+        dimension=manifest.dimension,
+        dtype=manifest.dtype,
+        recall_at_10=manifest.recall_at_10,
+        fingerprint=manifest.fingerprint,
+        model=manifest.model_fingerprint,
+        created=written,
+        age_s=None if age is None else age.total_seconds(),
+        num_shards=num_shards,
+    )
 
 
 class IndexesResponse(BaseModel):
@@ -172,6 +242,12 @@ class Alive(BaseModel):
     """Given by a replica that answers."""
 
     status: Literal["ok"] = "ok"
+
+
+class PartlyReady(Alive):
+    """Given where some shards cannot be reached: what allows partial answers is answered."""
+
+    missing_shards: list[int] = Field(description="Numbers of those, from 0.")
 
 
 class ErrorBody(BaseModel):

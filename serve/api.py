@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from protclip.inputs import LongPolicy
-from protclip.questions import Answer, Asked, Options, Question, Row
+from protclip.questions import Answer, Asked, Explanation, Options, Protein, Question
 from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
 from serve.answers import (
@@ -31,6 +31,7 @@ from serve.answers import (
     ClassifyResponse,
     EmbeddingsResponse,
     EmbedResponse,
+    ExplainResponse,
     Health,
     IndexesResponse,
     IndexInfo,
@@ -39,6 +40,8 @@ from serve.answers import (
     ModelItem,
     ModelsResponse,
     NamedIndex,
+    PartialAnswer,
+    PartlyReady,
     Policies,
     ScoreResponse,
 )
@@ -46,6 +49,7 @@ from serve.errors import NotReadyError, install_error_handlers
 from serve.forms import AForm, Form, parse, with_limits
 from serve.metrics import Load, Metrics
 from serve.openapi import OF_ANY, OF_BODY, REQUEST_ID, body_of, build_schema, responses
+from serve.page import add_page
 from serve.requests import (
     MAX_NAME_LENGTH,
     PROTEIN_MODEL,
@@ -53,6 +57,7 @@ from serve.requests import (
     ClassifyRequest,
     EmbeddingsRequest,
     EmbedRequest,
+    ExplainRequest,
     ScoreRequest,
     SearchRequest,
 )
@@ -71,11 +76,30 @@ class Backend(Protocol):
     async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
         """Texts and sequences as vectors; raises RequestError for one that is too long, where that is the policy."""
 
-    async def search(self, questions: Sequence[Question], options: Options, *, index: str) -> list[Answer]:
-        """The answer to each question; raises NotFoundError for an index that is not served."""
+    async def search(
+        self, questions: Sequence[Question], options: Options, *, index: str, allow_partial: bool
+    ) -> list[Answer]:
+        """The answer to each question.
 
-    async def protein(self, accession: str, *, index: str) -> Row:
-        """What an index knows of a protein; raises NotFoundError for one that it does not hold, or no such index."""
+        Raises NotFoundError for an index that is not served, UnavailableError where a part of it is missing and
+        partial answers are not allowed.
+        """
+
+    async def explain(
+        self,
+        text: str,
+        *,
+        sequence: str | None,
+        accession: str | None,
+        index: str,
+        window: int | None,
+        stride: int,
+    ) -> Explanation:
+        """What each residue has to do with a text; raises NotFoundError for an accession of unknown sequence."""
+
+    async def protein(self, accession: str, *, index: str) -> Protein:
+        """What an index knows of a protein, and its sequence; raises NotFoundError for one that it does not hold, or no
+        such index."""
 
     def describe_model(self) -> ModelInfo:
         """The model, at once."""
@@ -113,6 +137,7 @@ def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float, secured:
     backend.metrics.watch(backend.load, backend.describe_indexes)
     questions = add_model_routes(app, backend, limits)
     add_info_routes(app, backend, limits, stuck_after_s)
+    add_page(app)
 
     def schema() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -211,12 +236,12 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
 
         return add
 
-    @post("/v1/search", SearchRequest, Answer | Answers)
+    @post("/v1/search", SearchRequest, PartialAnswer | Answer | Answers)
     async def search(request: SearchRequest) -> bytes:
         """Find what lies nearest to a text, a sequence, an accession or an embedding, or to each of several."""
         dimension = backend.describe_model().dimension
         asked, options = request.questions(limits, dimension), request.options(limits)
-        found = await backend.search(asked, options, index=request.index)
+        found = await backend.search(asked, options, index=request.index, allow_partial=request.allow_partial)
         return to_json({"answers": found} if request.queries is not None else found[0])
 
     @post("/v1/embed", EmbedRequest, EmbedResponse)
@@ -268,6 +293,20 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
         logits_NT = backend.describe_model().scale * (protein_ND @ text_TD.T)
         return to_json({"model": backend.fingerprint, "probabilities": softmax(logits_NT).tolist()})
 
+    @post("/v1/explain", ExplainRequest, ExplainResponse)
+    async def explain(request: ExplainRequest) -> bytes:
+        """Which residues of a protein make it match a text, by occlusion and PDA's segment."""
+        request.check(limits)
+        found = await backend.explain(
+            request.text,
+            sequence=request.sequence,
+            accession=request.accession,
+            index=request.index,
+            window=request.window,
+            stride=request.stride,
+        )
+        return to_json({**asdict(found), "stride_grew": found.stride > request.stride})
+
     async def sides(request: ScoreRequest | ClassifyRequest) -> tuple[Any, Any]:
         asked = await backend.embed(request.questions(limits))
         vectors = np.stack([one.vector for one in asked])
@@ -291,12 +330,12 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
             )
         )
 
-    @get("/v1/proteins/{accession}", Row, 404, 422, *OF_ANY)
+    @get("/v1/proteins/{accession}", Protein, 404, 422, *OF_ANY)
     async def protein(
         accession: Annotated[str, Path(max_length=MAX_NAME_LENGTH)],
         index: Annotated[str, Query(max_length=MAX_NAME_LENGTH)] = DEFAULT_INDEX,
     ) -> Response:
-        """What an index knows of a protein."""
+        """What an index knows of a protein, and its sequence where the server has it."""
         return as_json(await backend.protein(accession, index=index))
 
     @get("/v1/indexes", IndexesResponse, *OF_ANY)
@@ -332,13 +371,17 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
         """Whether the replica's event loop answers."""
         return as_json(Alive())
 
-    @get("/health/ready", Alive, 503)
+    @get("/health/ready", PartlyReady | Alive, 503)
     async def ready() -> Response:
         """Whether a request would be answered: not where a batch has been computed for too long."""
-        busy_s = backend.load().batch_s
-        if busy_s > stuck_after_s:
-            raise NotReadyError(f"a batch has been computed for {busy_s:.0f} s, and {stuck_after_s:g} s are allowed.")
-        return as_json(Alive())
+        load = backend.load()
+        if load.missing:
+            raise NotReadyError(f"there is no replica of {load.missing}.")
+        if load.batch_s > stuck_after_s:
+            raise NotReadyError(
+                f"a batch has been computed for {load.batch_s:.0f} s, and {stuck_after_s:g} s are allowed."
+            )
+        return as_json(PartlyReady(missing_shards=list(load.missing_shards)) if load.missing_shards else Alive())
 
     @app.get(
         "/metrics",
@@ -353,7 +396,7 @@ def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_
         return Response(backend.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def as_json(content: BaseModel | Row) -> Response:
+def as_json(content: BaseModel | Protein) -> Response:
     """An answer."""
     return Response(to_json(content), media_type="application/json")
 

@@ -38,6 +38,10 @@ class DeadlineError(OverloadedError):
     """The request was not answered within its time."""
 
 
+class UnavailableError(OverloadedError):
+    """A part of a sharded deployment has no replica now."""
+
+
 class NotReadyError(OverloadedError):
     """The replica would not answer a request now."""
 

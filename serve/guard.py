@@ -34,7 +34,7 @@ from serve.keys import Keys, read_keys
 from serve.request_log import RequestLog
 from serve.settings import AppArgs, Limits
 
-OPEN_PATHS = ("/health", "/health/live", "/health/ready", "/openapi.json", "/docs")
+OPEN_PATHS = ("", "/", "/health", "/health/live", "/health/ready", "/openapi.json", "/docs")
 """Answered without a key: what says whether the server lives, and what is the same on every server. With all below."""
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -298,7 +298,7 @@ def too_large(num_bytes: int | None, limits: Limits) -> PayloadTooLargeError:
 
 def is_open(path: str) -> bool:
     """Whether a path, below the application's own prefix, is answered without a key."""
-    return path in OPEN_PATHS or path.startswith("/docs/")
+    return path in OPEN_PATHS or path.startswith(("/docs/", "/web/"))
 
 
 def host_name(header: str) -> str:

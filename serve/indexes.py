@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import psutil
 
@@ -24,7 +24,7 @@ from protclip.index.manifest import IndexManifest, read_index_manifest
 from protclip.index.recall import probe
 from protclip.manifest import FILE_NAME
 from protclip.retrieval import Retriever
-from serve.answers import NamedIndex
+from serve.answers import NamedIndex, describe_index
 from serve.settings import DEFAULT_INDEX, read_user_config
 
 THRESHOLD, RAYS_SHARE = "RAY_memory_usage_threshold", 0.95
@@ -143,7 +143,7 @@ class Indexes:
     def describe(self) -> list[NamedIndex]:
         """The indexes, ``default`` first, where there is one."""
         names = sorted(self._served, key=lambda name: name != DEFAULT_INDEX)
-        return [_describe(name, self._served[name]) for name in names]
+        return [describe_index(name, self._served[name].index.manifest, self._served[name].created) for name in names]
 
     def state(self, *, told: object, changing: bool) -> State:
         """What whoever changes them wants to know."""
@@ -187,20 +187,3 @@ def free_bytes() -> int:
     share = float(os.environ.get(THRESHOLD, RAYS_SHARE))
     used: int = get_used_memory()  # type: ignore[no-untyped-call]
     return max(0, min(int(share * get_system_memory()) - used, int(psutil.virtual_memory().available)))
-
-
-def _describe(name: str, served: Served) -> NamedIndex:
-    manifest = served.index.manifest
-    age = None if served.created is None else datetime.now(UTC) - served.created.astimezone(UTC)
-    return NamedIndex(
-        name=name,
-        content=manifest.content,
-        count=manifest.count,
-        dimension=manifest.dimension,
-        dtype=manifest.dtype,
-        recall_at_10=manifest.recall_at_10,
-        fingerprint=served.index.fingerprint,
-        model=manifest.model_fingerprint,
-        created=served.created,
-        age_s=None if age is None else age.total_seconds(),
-    )

@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     help="File of the keys that clients must give (`protclip make-key` makes them), or 'environment' for the variable "
     "PROTCLIP_KEYS. Beyond the loopback there must be keys.  [default: none]",
 )
+@click.option(
+    "--sequences",
+    help="Where the sequences of the index's proteins are, to explain them by accession: FASTA or files of UniProtKB, "
+    "plain or .gz, by path, glob or URL, or a folder of pairs. Each copy holds them in memory.",
+)
 @click.option("--allowed-host", multiple=True, help="A further name that a Host header may have on the loopback.")
 @click.option("--cors-origin", multiple=True, help="An origin whose pages may ask, such as https://lab.example.org.")
 @click.option("--request-log", help="File to which a line of JSON is appended for each request.")
@@ -54,6 +59,7 @@ def main(
     num_replicas: int,
     num_gpus: float,
     keys: str | None,
+    sequences: str | None,
     allowed_host: tuple[str, ...],
     cors_origin: tuple[str, ...],
     request_log: str | None,
@@ -67,8 +73,8 @@ def main(
 
     `protclip swap-index` puts another index in the place of one while it answers.
 
-    Its page /docs has all routes, with forms to try them: search, embed, score, classify and others. Ctrl-C or SIGTERM
-    ends it after what is under way was answered; a second one ends it at once.
+    Its page /docs has all routes, with forms to try them: search, embed, score, classify, explain and others. Ctrl-C or
+    SIGTERM ends it after what is under way was answered; a second one ends it at once.
     """
     from serve.signals import Signals
 
@@ -92,6 +98,7 @@ def main(
             num_replicas=num_replicas,
             num_gpus=num_gpus,
             keys=NO_KEYS if keys is None else keys if keys in NO_FILES else files.absolute(keys),
+            sequences=sequences and files.absolute(sequences),
             allowed_hosts=allowed_host,
             cors_origins=cors_origin,
             request_log=request_log and files.absolute(request_log),

@@ -38,8 +38,14 @@ class Load:
     """That wait."""
     num_tokens: int
     """Cost of these, as ``max_waiting_tokens`` counts it."""
+    num_explanations: int
+    """Under way."""
     batch_s: float
     """For which the oldest batch under way has been computed; 0 where there is none."""
+    missing: str | None = None
+    """What no request can do without and has no replica, in words: of a sharded deployment."""
+    missing_shards: tuple[int, ...] = ()
+    """Numbers of the shards without a replica."""
 
 
 class Metrics:
@@ -70,6 +76,15 @@ class Metrics:
             registry=self.registry,
         )
         self._tokens = Counter("protclip_embedded_tokens", "Tokens that the model has seen.", registry=self.registry)
+        self._replicas_up = Gauge(
+            "protclip_replicas_up",
+            "Of the encoder and of each shard, where the index is in shards.",
+            ["part"],
+            registry=self.registry,
+        )
+        self._explained = Counter(
+            "protclip_explained_tokens", "Tokens that it has seen for explanations beside them.", registry=self.registry
+        )
 
         # To find a series by its labels takes longer than to count.
         self._of_route = cache(
@@ -88,7 +103,12 @@ class Metrics:
             "Cost of the waiting items, in tokens as max_waiting_tokens counts them.",
             lambda: load().num_tokens,
         )
+        gauge("protclip_explanations", "Explanations under way.", lambda: load().num_explanations)
         self.registry.register(_OfIndexes(indexes))
+
+    def watch_replicas(self, part: str, num_up: Callable[[], int]) -> None:
+        """Have the replicas of a part of a sharded deployment counted whenever the numbers are asked for."""
+        self._replicas_up.labels(part).set_function(num_up)
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -102,6 +122,10 @@ class Metrics:
         self._batch_tokens.observe(num_tokens)
         self._batch_s.observe(seconds)
         self._tokens.inc(num_tokens)
+
+    def count_explained(self, num_tokens: int) -> None:
+        """Passes of an explanation were computed."""
+        self._explained.inc(num_tokens)
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

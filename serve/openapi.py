@@ -73,7 +73,15 @@ _HIT = {
     "ec": ["3.6.1.3"],
     "text": None,
 }
-_ANSWER = {"model": _HEX, "index": _HEX, "content": "protein", "query": None, "truncated": False, "hits": [_HIT]}
+_ANSWER = {
+    "model": _HEX,
+    "index": _HEX,
+    "content": "protein",
+    "query": None,
+    "truncated": False,
+    "hits": [_HIT],
+    "map": [[0.0, 0.0]],
+}
 _INDEX = {"content": "protein", "count": 1216, "dimension": 512, "dtype": "float32", "recall_at_10": 0.998}
 _NAMED_INDEX = {
     **_INDEX,
@@ -82,6 +90,7 @@ _NAMED_INDEX = {
     "model": _HEX,
     "created": "2026-11-27T12:00:00Z",
     "age_s": 3600.0,
+    "num_shards": None,
 }
 _PROTEIN = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"
 _TEXT = "FUNCTION: Catalyzes the hydrolysis of ATP."
@@ -90,8 +99,15 @@ _OTHER_TEXT = "FUNCTION: Binds oxygen."
 REQUESTS: Mapping[str, Mapping[str, Any]] = {
     "/v1/search": {
         "text": {"text": _TEXT, "k": 3},
-        "sequence": {"sequence": _PROTEIN, "filter": "organism_id = 9606 and reviewed", "columns": ["gene", "name"]},
-        "accession": {"accession": "P69905", "exclude_self": True, "k": 10, "offset": 10},
+        "sequence": {"sequence": _PROTEIN, "min_score": 0.5},
+        "accession": {
+            "accession": "P69905",
+            "exclude_self": True,
+            "k": 10,
+            "offset": 10,
+            "filter": "organism_id = 9606 and reviewed",
+            "columns": ["gene", "name"],
+        },
         "index": {"text": _TEXT, "index": "default", "k": 3},
         "queries": {"queries": [{"text": _TEXT, "name": "one"}, {"sequence": _PROTEIN, "name": "two"}], "k": 3},
     },
@@ -105,8 +121,12 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
     },
     "/v1/score": {"pair": {"sequences": [_PROTEIN], "texts": [_TEXT]}},
     "/v1/classify": {"two texts": {"sequences": [_PROTEIN], "texts": [_TEXT, _OTHER_TEXT]}},
+    "/v1/explain": {
+        "sequence": {"sequence": _PROTEIN, "text": _TEXT, "window": 5},
+        "accession": {"accession": "P69905", "text": _OTHER_TEXT, "stride": 5},
+    },
 }
-"""Route → examples of its body by name."""
+"""Route → examples of its body by name; docs/examples.py writes them into docs/serving.md."""
 
 ANSWERS: Mapping[str, Any] = {
     "/v1/search": _ANSWER,
@@ -123,7 +143,22 @@ ANSWERS: Mapping[str, Any] = {
     },
     "/v1/score": {"model": _HEX, "scores": [0.71]},
     "/v1/classify": {"model": _HEX, "probabilities": [[0.9, 0.1]]},
-    "/v1/proteins/{accession}": {name: _HIT[name] for name in _HIT if name not in ("rank", "score", "percentile")},
+    "/v1/explain": {
+        "model": _HEX,
+        "accession": None,
+        "text": _TEXT,
+        "residues": "MKT",
+        "length": 3,
+        "window": 11,
+        "stride": 1,
+        "stride_grew": False,
+        "occlusion": [0.01, 0.12, -0.02],
+        "segments": None,
+    },
+    "/v1/proteins/{accession}": {
+        **{name: _HIT[name] for name in _HIT if name not in ("rank", "score", "percentile")},
+        "sequence": _PROTEIN,
+    },
     "/v1/indexes": {"indexes": [_NAMED_INDEX], "refused": None},
     "/info": {
         "version": "0.1.0",

@@ -152,6 +152,34 @@ class ClassifyRequest(Form):
         return [*proteins("sequences", self.sequences, limits), *texts("texts", self.texts, limits)]
 
 
+class ExplainRequest(Form):
+    """A text, and the protein whose residues it may speak of: exactly one of sequence and accession."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("sequence", "accession", needs={}))
+
+    text: Text = Field(description="A description, such as 'FUNCTION: Hydrolyses ATP.'")
+    sequence: OneSequence | None = Field(default=None, description="Amino acids in one-letter code.")
+    accession: Name | None = Field(default=None, description="A protein whose sequence the server has.")
+    index: Name = Field(default=DEFAULT_INDEX, description="Which of the server's indexes holds the accession.")
+    window: Count | None = Field(default=None, ge=1, description="Residues masked together, an odd number. Unsaid: 11.")
+    stride: Count = Field(
+        default=1, ge=1, description="Residues from one window to the next, at least; the answer has the one used."
+    )
+
+    @model_validator(mode="after")
+    def _one_protein(self) -> Self:
+        if (self.sequence is None) == (self.accession is None):
+            raise ValueError("give exactly one of 'sequence', 'accession'")
+        return self
+
+    def check(self, limits: Limits) -> None:
+        """Refuse what cannot be explained; raises RequestError where a limit is passed, or as EmbedRequest's."""
+        _check_length("text", self.text, limits.max_text_length)
+        _check_length("sequence", self.sequence or "", limits.max_sequence_length)
+        Question(text=self.text)
+        Question(sequence=self.sequence, accession=self.accession)
+
+
 KINDS = ("text", "sequence", "accession", "embedding")
 _OF_EMBEDDING = {kind: {"embedding_kind": {"type": "null"}} for kind in KINDS[:3]}
 
@@ -234,8 +262,15 @@ class SearchRequest(Query):
     exclude_self: bool = Field(
         default=False, description="Leave out rows of the question's accession, very sequence or very text."
     )
+    map: bool = Field(default=False, description="Say where the hits lie to each other, as the answer's 'map'.")
     columns: Columns | None = Field(
         default=None, description=f"What is shown beside score and accession: {', '.join(COLUMNS)}. Unsaid: all."
+    )
+
+    allow_partial: bool = Field(
+        default=False,
+        description="Answer from what can be reached of an index in shards, and say in 'partial' what that is; else "
+        "503 where a shard is missing.",
     )
 
     @model_validator(mode="after")
@@ -269,6 +304,7 @@ class SearchRequest(Query):
             min_score=self.min_score,
             exact=self.exact,
             exclude_self=self.exclude_self,
+            map=self.map,
             columns=self.columns,
         )
 

@@ -236,7 +236,7 @@ class _Server:
         if self._folder is not None:
             address = ray.get_runtime_context().gcs_address
             files.write_json(str(self._folder / SERVER_FILE), {"port": self.port, "address": address})
-        echo(f"ready: {url}  (routes and forms: {url}/docs; Ctrl-C stops it)")
+        echo(f"ready: {url}  (a page to search with; routes and forms: {url}/docs; Ctrl-C stops it)")
 
     def _prepare(self, folder: Path) -> None:
         """For a Ray of its own, before it starts."""

@@ -12,6 +12,7 @@ from protclip.errors import ConfigError
 from protclip.index.embeddings import Dtype
 from protclip.index.manifest import read_checkpoint_fingerprint
 from serve.keys import NO_FILES, read_keys
+from serve.sequences import check_sequences
 
 DEFAULT_INDEX = "default"
 """The index that is asked where a request names none."""
@@ -46,6 +47,8 @@ class Limits(BaseModel):
     """Characters of a text."""
     max_filter_length: int = Field(default=2_000, ge=1)
     """Characters of a filter: each of its conditions is a pass over all rows."""
+    explain_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    """Seconds in which an explanation is computed, alone: its stride grows until it is."""
     max_k: int = Field(default=1_000, ge=1)
     """Answers to a request: to all of its questions, those that ``offset`` leaves out among them."""
 
@@ -67,6 +70,27 @@ class Autoscaling(BaseModel):
         return self
 
 
+class Sharding(BaseModel):
+    """An index shared out: shards that hold a part each, encoders that hold the model, and gateways that ask them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: str = Field(min_length=1)
+    """Absolute path or URL; every machine with a shard must reach it. The only index, under the name ``default``."""
+    num_shards: int = Field(ge=1)
+    """Parts of the index, of whole segments, with about as many rows each."""
+    num_replicas: Annotated[int, Field(ge=1)] | Autoscaling = 2
+    """Of each shard. With two, one may die."""
+    num_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """Logical CPUs that each replica of a shard reserves."""
+    memory_bytes: int = Field(default=0, ge=0)
+    """That each replica of a shard reserves, so that Ray places no more on a node than its memory holds."""
+    max_replicas_per_node: int | None = Field(default=None, ge=1, le=100)
+    """Of one shard; with 1, a node that dies takes one of each at most."""
+    num_gateways: Annotated[int, Field(ge=1)] | Autoscaling = 1
+    """Replicas that speak HTTP; they hold neither model nor index."""
+
+
 class AppArgs(BaseModel):
     """The settings of the application, as ``args`` of a Serve config file gives them.
 
@@ -80,6 +104,9 @@ class AppArgs(BaseModel):
     keys: str = Field(min_length=1)
     """Who may ask: the absolute path or URL of a file of keys, ``environment`` for the variable PROTCLIP_KEYS of each
     replica, or ``none`` for everybody who reaches the server."""
+    sequences: str | None = Field(default=None, min_length=1)
+    """Where the sequences of the index's proteins are, to explain them by accession: absolute path, glob or URL of
+    FASTA or files of UniProtKB, plain or .gz, or a folder of pairs. None: they are explained by sequence alone."""
     limits: Limits = Limits()
     allowed_hosts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Names, beside those of the loopback, that a Host header may have where the server listens on the loopback."""
@@ -90,7 +117,10 @@ class AppArgs(BaseModel):
     log_queries: bool = False
     """Write what was asked, sequences and texts too, into the request log."""
     num_replicas: Annotated[int, Field(ge=1)] | Autoscaling = 1
-    """Copies of model and index that answer side by side, as many as are said or as there is work for."""
+    """Copies of model and indexes that answer side by side, as many as are said or as there is work for; of the model
+    alone with ``sharding``, as for the settings below."""
+    sharding: Sharding | None = None
+    """None: each replica holds the indexes that ``user_config`` names, whole."""
     num_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Logical CPUs that each replica reserves. A share of one is for scheduling alone: it holds nothing back."""
     num_gpus: float = Field(default=0, ge=0, allow_inf_nan=False)
@@ -164,15 +194,19 @@ def check_args(args: AppArgs, *, verify: bool = False) -> str:
 
     Raises:
         ConfigError: for a relative path, or keys that cannot be read.
-        CheckpointError: if the checkpoint is unfinished or damaged.
+        CheckpointError, DataError: if the checkpoint is unfinished or damaged, or there are no sequences.
     """
     paths = {"checkpoint": args.checkpoint}
     if args.keys not in NO_FILES:
         paths["keys"] = args.keys
     if args.request_log is not None:
         paths["request_log"] = args.request_log
+    if args.sharding is not None:
+        paths["index"] = args.sharding.index
     _refuse_relative(paths)
     read_keys(args.keys)
+    if args.sequences is not None:
+        check_sequences(args.sequences)
     return read_checkpoint_fingerprint(args.checkpoint, verify=verify)
 
 

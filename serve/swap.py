@@ -139,8 +139,8 @@ def _application() -> Mapping[str, Any]:
     applications = {} if client is None else client.get_serve_details()["applications"]
     if DEPLOYMENT not in applications.get(APP_NAME, {}).get("deployments", {}):
         raise ConfigError(
-            f"this Ray serves no application {APP_NAME!r} with indexes; it serves "
-            f"{', '.join(map(repr, applications)) or 'nothing'}."
+            f"this Ray serves no application {APP_NAME!r} whose replicas hold whole indexes; it serves "
+            f"{', '.join(map(repr, applications)) or 'nothing'}. For an index in shards, deploy again."
         )
     application: Mapping[str, Any] = applications[APP_NAME]
     return application

@@ -30,10 +30,17 @@ COMMAND = (sys.executable, "-m", "protclip")
 class Running:
     """A server that was started; it lives until it is ended, or to the end of the block."""
 
-    def __init__(self, index: str, checkpoint: str, *arguments: str, env: dict[str, str] | None = None) -> None:
-        """Start it, on a Ray of its own, without waiting."""
+    def __init__(
+        self,
+        index: str,
+        checkpoint: str,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        port: int | None = None,
+    ) -> None:
+        """Start it, on a Ray of its own and a free port unless one is said, without waiting."""
         self.folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # short, for the sockets of its Ray
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self.env = {**own, "TMPDIR": str(self.folder), **(env or {})}

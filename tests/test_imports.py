@@ -98,7 +98,7 @@ def test_protclip_imports_where_ray_and_hnswlib_are_missing() -> None:
 
 WITHOUT_TORCH = ("torch", "transformers", "ray", "pyarrow", "fastapi", "matplotlib", "pydantic")
 WITHOUT_TRAINING = (
-    *("transformers", "huggingface_hub", "ray", "fastapi", "pydantic", "matplotlib", "requests"),
+    *("transformers", "huggingface_hub", "ray", "fastapi", "pydantic", "matplotlib", "requests", "httpx2"),
     *("torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo", "sympy"),
 )
 """Each of them takes from a tenth of a second to several."""
@@ -109,6 +109,7 @@ WITHOUT_TRAINING = (
     [
         ("import protclip", WITHOUT_TORCH),
         ("from protclip.__main__ import cli; cli(['--help'], standalone_mode=False)", WITHOUT_TORCH),
+        ("import protclip.client", ("torch", "transformers", "ray", "fastapi", "pydantic", "requests")),
         ("import protclip.embedding", WITHOUT_TRAINING),
         ("import protclip; protclip.ProtCLIP.from_pretrained('model').embed_texts(['binds ATP'])", WITHOUT_TRAINING),
         (

@@ -22,6 +22,7 @@ from protclip.index.embeddings import METADATA, read_embeddings
 from protclip.index.exact import exact_search
 from protclip.index.filters import parse_filter
 from protclip.index.index import NOT_SHOWN, Index
+from protclip.pca import plane_of
 from protclip.questions import COLUMNS, Answer, Hit, Options, Question
 from protclip.retrieval import Retriever
 
@@ -149,6 +150,15 @@ def test_a_lowest_score_and_columns(retriever: Retriever) -> None:
     assert list(hit) == ["rank", "score", "percentile", "accession", "length", "gene"]
     assert list(retriever.search(text=TEXTS[0], k=1, columns=[]).hits[0])[3:] == ["accession"]
     assert set(whole.hits[0]) == set(Hit.__annotations__) == {"rank", "score", "percentile", "accession", *COLUMNS}
+
+
+def test_a_map_is_of_the_hits_that_are_shown(retriever: Retriever) -> None:
+    index = retriever.indexes["protein"]
+    answer = retriever.search(accession="P00003", k=6, offset=2, map=True)
+    vectors = np.concatenate([index.vectors(index.find("accession", [name])[0]) for name in accessions(answer)])
+    assert answer.map is not None and np.array(answer.map) == pytest.approx(plane_of(vectors), abs=1e-9)
+    assert retriever.search(accession="P00003", k=3, offset=2).map is None
+    assert retriever.search(accession="P00003", where="length < 1", map=True).map == []
 
 
 def test_what_the_model_does_not_see_is_told(retriever: Retriever) -> None:

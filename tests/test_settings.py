@@ -172,6 +172,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "allowed_hosts": [None, "lab", [""]],
         "cors_origins": [None, "*", ["lab.example.org"], ["https://lab.example.org/page"]],
         "request_log": ["", 1],
+        "sequences": [""],
         "log_queries": [None, 2, "nonsense"],
         "num_replicas": [0, -1, 1.5, None, {"max_replicas": 0}, {"min_replicas": 2, "max_replicas": 1}],
         "num_cpus": [-1, NAN, INF, None],
@@ -197,6 +198,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
     Limits: {
         "body_timeout_s": [0, -1, NAN, INF, None],
         "request_timeout_s": [0, -1, NAN, INF, None],
+        "explain_s": [0, -1, NAN, INF, None],
         **{
             name: [0, -1, 1.5, NAN, INF, None]
             for name in (

@@ -79,7 +79,11 @@ def make_batch(model: ProtCLIP, tokens: pa.Table, *, seed: int = 0, epoch: int =
 
 
 def write_protein_index(
-    folder: Path, model: ProtCLIP, sequences: list[str], columns: dict[str, Any] | None = None
+    folder: Path,
+    model: ProtCLIP,
+    sequences: list[str],
+    columns: dict[str, Any] | None = None,
+    config: IndexConfig | None = None,
 ) -> str:
     """An index of the sequences: row i is P0000i; ``columns`` are for ``write_embeddings``."""
     vectors = model.embed_proteins(sequences)
@@ -87,5 +91,5 @@ def write_protein_index(
     embeddings = write_embeddings(
         folder / "embeddings", vectors, fingerprint=model.fingerprint, columns=columns, settings=settings
     )
-    build_index(read_embeddings(embeddings), str(folder / "index"), IndexConfig())
+    build_index(read_embeddings(embeddings), str(folder / "index"), config or IndexConfig())
     return str(folder / "index")

@@ -10,16 +10,12 @@ from typing import IO
 
 import click
 
-from protclip import files
 from protclip.commands.answers import choose_writer, open_output
 from protclip.commands.questions import one_question, questions_of_file, read_fasta, read_texts, read_vectors
-from protclip.commands.startup import quick_start
-from protclip.errors import ConfigError, IndexMismatchError
-from protclip.index.embeddings import DTYPES, Dtype, read_embeddings
-from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
-from protclip.index.vector_files import format_of
+from protclip.commands.sources import check_vectors, index_here, index_of_server
+from protclip.errors import ConfigError
+from protclip.index.embeddings import DTYPES, Dtype
 from protclip.questions import COLUMNS, Answer, Options, Question
-from protclip.retrieval import Retriever
 from protclip.terminal import echo
 from protclip.uniprot.residues import looks_like_a_sequence
 
@@ -27,13 +23,19 @@ BATCH_QUERIES = 512
 """Of a file, embedded and searched together."""
 READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
 """The files that questions come from."""
-ASKED_WITHOUT_MODEL = ("accession", "vectors")
 
 
 @click.command()
-@click.argument("index")
+@click.argument("index", required=False)
 @click.option(
     "--checkpoint", help="Folder or URL of the model that made the index; --accession and --vectors need none."
+)
+@click.option(
+    "--server",
+    "servers",
+    multiple=True,
+    help="URL of a server that is asked; INDEX is then the name of one of its indexes, or left out. Of several, the "
+    "next where one does not answer.",
 )
 @click.option("--text", help="A description, such as 'FUNCTION: Hydrolyses ATP.'")
 @click.option("--sequence", help="Amino acids in one-letter code.")
@@ -50,12 +52,13 @@ ASKED_WITHOUT_MODEL = ("accession", "vectors")
 @click.option("--columns", help=f"What is shown beside score and accession, with commas: {', '.join(COLUMNS)}.")
 @click.option("--output", help="File or URL for the answers: .parquet, .tsv, .csv, .json or .jsonl; - is TSV here.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-@click.option("--device", default="cpu", show_default=True, help="Where the model computes, such as cuda.")
+@click.option("--device", help="Where the model computes, such as cuda.  [default: cpu]")
 @click.option("--dtype", type=click.Choice(DTYPES), help="In which it computes. Default: that of the index.")
 def main(
     *,
-    index: str,
+    index: str | None,
     checkpoint: str | None,
+    servers: tuple[str, ...],
     text: str | None,
     sequence: str | None,
     accession: str | None,
@@ -71,7 +74,7 @@ def main(
     columns: str | None,
     output: str | None,
     as_json: bool,
-    device: str,
+    device: str | None,
     dtype: Dtype | None,
 ) -> None:
     """Find what in the INDEX lies nearest to a text, a sequence or an accession, or to each of a file, by cosine.
@@ -80,10 +83,11 @@ def main(
         protclip search my-index --checkpoint runs/tiny/best --text "FUNCTION: Involved in oxygen transport."
         protclip search my-index --accession P69905 --exclude-self --filter "gene != HBA1"
         protclip search my-index --checkpoint runs/tiny/best --fasta new.fasta --output answers.tsv
+        protclip search --server http://127.0.0.1:8000 --text "FUNCTION: Involved in oxygen transport."
 
     The percentile says how rare a score is: of 100 random questions, so many find nothing as near. Questions are
     embedded in the dtype of the index, on any processor. Small indexes, and what a narrow filter leaves, are searched
-    exactly. docs/index.md has the language of filters.
+    exactly. docs/index.md has the language of filters. A server's key is taken from the variable PROTCLIP_KEY.
     """
     given = {"text": text, "sequence": sequence, "accession": accession}
     given |= {"fasta": fasta, "texts": texts, "vectors": vectors}
@@ -101,32 +105,28 @@ def main(
         exclude_self=exclude_self,
         columns=None if columns is None else list(dict.fromkeys(map(str.strip, columns.split(",")))),
     )
-    manifest = read_index_manifest(index)
-    if checkpoint is not None:
-        manifest.check_model(read_checkpoint_fingerprint(checkpoint), index)
-    elif asked not in ASKED_WITHOUT_MODEL:
-        why = "the model that made the index, to embed it"
-        if manifest.external_model is not None:
-            why = f"and no checkpoint made this index: it holds vectors of {manifest.external_model}, which "
-            why += "--accession and --vectors can ask"
-        raise ConfigError(f"search --{asked} needs --checkpoint, {why}.")
+    if servers:
+        local = {"--checkpoint": checkpoint, "--device": device, "--dtype": dtype}
+        source = index_of_server(servers, index, not_taken=[name for name, value in local.items() if value is not None])
+    elif index is None:
+        raise ConfigError("search needs an INDEX, or a --server that has one.")
+    else:
+        source = index_here(index, checkpoint, asked, device=device or "cpu", dtype=dtype)
     if vectors is not None:
-        _check_vectors(vectors, index, manifest, exclude_self)
+        check_vectors(vectors, source, exclude_self)
     if text is not None and looks_like_a_sequence(text.strip()):
         echo(
             "search: warning: --text looks like a sequence, and is asked as a description; --sequence asks it.",
             err=True,
         )
     alone = asked not in READERS
-    write = choose_writer(output, as_json=as_json, columns=options.columns, content=manifest.content, alone=alone)
+    write = choose_writer(output, as_json=as_json, columns=options.columns, content=source.content, alone=alone)
     questions = (
         one_question(Question(text=text, sequence=sequence, accession=accession))
         if alone
         else questions_of_file(value, READERS[asked])
     )
-    needed = None if asked in ASKED_WITHOUT_MODEL else checkpoint
-    with quick_start():
-        retriever = Retriever.load(index, checkpoint=needed, device=device, dtype=dtype)
+    search_all = source.load()
 
     cut: list[str] = []
     num_hits = 0
@@ -135,7 +135,7 @@ def main(
         nonlocal num_hits
         remaining = iter(questions)
         while batch := list(islice(remaining, BATCH_QUERIES)):
-            for answer in retriever.search_all(batch, options):
+            for answer in search_all(batch, options):
                 if answer.truncated:
                     cut.append(answer.query or asked)
                 num_hits += len(answer.hits)
@@ -150,20 +150,6 @@ def main(
     if cut:
         which = "" if alone else f" ({len(cut):,} of them, the first is {cut[0]!r:.80})"
         echo(f"search: warning: a question is longer than the model sees, and was cut at the end{which}.", err=True)
-
-
-def _check_vectors(path: str, index: str, manifest: IndexManifest, exclude_self: bool) -> None:
-    """Refuse vectors of another model, where they say of which they are, and rows without the ids that are needed."""
-    if files.is_folder(path):
-        if (model := read_embeddings(path, verify=False).model_fingerprint) != manifest.model_fingerprint:
-            raise IndexMismatchError(
-                f"{path}: its vectors were made by the model {model}, those of {index} by "
-                f"{manifest.model_fingerprint}; scores between two models mean nothing."
-            )
-    elif exclude_self and format_of(path) == "npy":
-        raise ConfigError(
-            f"{path}: rows of a .npy file have no ids by which --exclude-self knows them; give HDF5 or parquet."
-        )
 
 
 def _narrowing(options: Options) -> str:

@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 
 from protclip import files
 from protclip.checked import checked
-from protclip.errors import CheckpointError, ConfigError, RequestError
+from protclip.errors import CheckpointError, ConfigError
 from protclip.hashing import hash64
-from protclip.inputs import check_characters
+from protclip.inputs import check_texts
 from protclip.protanno.biotext import biotext, property_texts
 from protclip.protanno.shards import PROPERTIES
-from protclip.uniprot.residues import checked_residues
+from protclip.uniprot.residues import checked_sequences
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -116,10 +116,7 @@ class ProteinTokenizer:
         Raises:
             RequestError: for an empty sequence or a letter that is no residue, naming its place.
         """
-        count = len(sequences)
-        return [
-            checked_residues(text, f"sequence {number} of {count}") for number, text in enumerate(sequences, start=1)
-        ]
+        return checked_sequences(sequences)
 
     def save(self, folder: str) -> list[str]:
         """Write it so that ``transformers.EsmTokenizer`` reads it too; returns the file names."""
@@ -235,10 +232,7 @@ class TextTokenizer:
         Raises:
             RequestError: for an empty text, or one that holds half of a surrogate pair, naming its place.
         """
-        for number, text in enumerate(texts, start=1):
-            if not text.strip():
-                raise RequestError(f"text {number} of {len(texts)} is empty; remove it.")
-            check_characters(text, f"text {number} of {len(texts)}")
+        check_texts(texts)
         return self.encode(texts)
 
     def cuts(self, text: str) -> bool:

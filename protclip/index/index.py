@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from protclip import files
 from protclip.errors import DataError, IndexMismatchError, RequestError
-from protclip.index import background
 from protclip.index.embeddings import METADATA
 from protclip.index.filters import Filter, parse_filter
 from protclip.index.hnsw import check_unit_vectors, graph_bytes
@@ -36,13 +35,15 @@ class Index:
     A row is counted through the segments, in the order of the manifest.
     """
 
-    def __init__(self, manifest: IndexManifest, segments: Sequence[Segment]) -> None:
+    def __init__(self, manifest: IndexManifest, segments: Sequence[Segment], *, first_segment: int = 0) -> None:
+        """Args are what the index is, its segments or consecutive ones of them, and the number of the first."""
         self.manifest = manifest
         self.segments = tuple(segments)
-        self._starts = np.cumsum([0, *(len(segment) for segment in segments)])
+        before = sum(record.rows for record in manifest.segments[:first_segment])
+        self._starts = before + np.cumsum([0, *(len(segment) for segment in segments)])
 
     @classmethod
-    def load(cls, path: str, *, expect_fingerprint: str | None = None) -> Index:
+    def load(cls, path: str, *, expect_fingerprint: str | None = None, segments: range | None = None) -> Index:
         """Verify an index against its checksums, then load it.
 
         Graphs are held in memory. Vectors for exact search are read from the files, through the system's cache; they
@@ -51,20 +52,24 @@ class Index:
         Args:
             path: path or URL.
             expect_fingerprint: of the model that will make the queries; None where vectors are searched as they are.
+            segments: numbers of those that are loaded and verified, where it is a part (``protclip.index.shards``);
+                rows keep the numbers that they have in the whole. None for all.
 
         Raises:
             DataError: if it is unfinished, damaged, or not an index.
             IndexMismatchError: if another model made it.
         """
-        with local_index(path) as folder:
-            manifest = read_index_manifest(folder, verify=True)
+        with local_index(path, segments) as (folder, names):
+            manifest = read_index_manifest(folder, verify=True, names=names)
             if expect_fingerprint is not None:
                 manifest.check_model(expect_fingerprint, path)
-            segments = [load_segment(folder, record, manifest) for record in manifest.segments]
-        return cls(manifest, segments)
+            numbers = range(len(manifest.segments)) if segments is None else segments
+            loaded = [load_segment(folder, manifest.segments[number], manifest) for number in numbers]
+        return cls(manifest, loaded, first_segment=numbers.start)
 
     def __len__(self) -> int:
-        return self.manifest.count
+        """Rows that may answer."""
+        return sum(segment.num_live for segment in self.segments)
 
     @property
     def fingerprint(self) -> str:
@@ -74,17 +79,8 @@ class Index:
     def percentiles(
         self, scores: NDArray[np.float32], question: Literal["protein", "text"]
     ) -> NDArray[np.float64] | None:
-        """How rare scores are: the share of random questions, in %, whose best answer in the whole index scores lower.
-
-        Args:
-            scores: cosines of answers, of any shape.
-            question: what was asked with.
-
-        Returns:
-            from 0 to 100, of the shape of the scores; None where the index has no background of that kind.
-        """
-        best = self.manifest.background.get(question)
-        return None if best is None else background.percentiles(scores, best)
+        """``IndexManifest.percentiles``."""
+        return self.manifest.percentiles(scores, question)
 
     def search(
         self,
@@ -126,7 +122,7 @@ class Index:
             allowed = None if where is None else where.mask(segment.metadata)
             scores, rows = segment.search(queries, k, allowed=allowed, exact=exact)
             answers.append((scores, rows + start if start else rows))
-        return self._merge(answers, k)
+        return merge(answers, k, lambda rows: self.table(rows, ())["accession"].to_pylist())
 
     def hits(
         self, query: NDArray[np.float32], k: int, *, where: Filter | str | None = None, exact: bool | None = None
@@ -152,16 +148,16 @@ class Index:
             rows: their numbers.
             columns: of METADATA, beside the accession; None for all but the sequence hash.
         """
+        return rows_of(self.table(np.asarray(rows, np.int64), columns))
+
+    def table(self, rows: NDArray[np.int64], columns: Sequence[str] | None = None) -> pa.Table:
+        """``rows`` as a table."""
         shown = [
             name
             for name in METADATA.names
             if name == "accession" or (name not in NOT_SHOWN if columns is None else name in columns)
         ]
-        columns_of_rows = [
-            column.to_pylist() for column in self._table(np.asarray(rows, np.int64)).select(shown).columns
-        ]
-        # Faster than pyarrow's own rows, by a third of the whole.
-        return [dict(zip(shown, row, strict=True)) for row in zip(*columns_of_rows, strict=True)]
+        return self._table(rows).select(shown)
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of the given rows, (n, dimension)."""
@@ -191,7 +187,7 @@ class Index:
 
     def _table(self, rows: NDArray[np.int64]) -> pa.Table:
         if len(self.segments) == 1:
-            return self.segments[0].metadata.take(pa.array(rows))
+            return self.segments[0].metadata.take(pa.array(rows - self._starts[0]))
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
         tables, places = [self.segments[0].metadata.slice(0, 0)], np.empty(len(rows), np.int64)
         done = 0
@@ -202,21 +198,37 @@ class Index:
             done += len(mine)
         return pa.concat_tables(tables).take(pa.array(places))
 
-    def _merge(
-        self, answers: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]], k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        if len(answers) == 1:
-            scores, rows = answers[0]
-        else:
-            scores = np.concatenate([scores for scores, _ in answers], axis=1)
-            rows = np.concatenate([rows for _, rows in answers], axis=1)
-            order = np.argsort(-scores, axis=1, kind="stable")
-            scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
-        for i in np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1)):
-            names = self._table(rows[i])["accession"].to_pylist()
-            by_name = sorted(range(len(names)), key=lambda j, i=i: (-scores[i, j], names[j]))  # type: ignore[misc]
-            rows[i] = rows[i, by_name]
-        return scores[:, :k], rows[:, :k]
+
+def merge(
+    answers: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
+    k: int,
+    accessions: Callable[[NDArray[np.int64]], Sequence[str]],
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The k best of what the parts of an index answered to the same queries, equal scores by accession.
+
+    Args:
+        answers: scores and rows of each part, (n, any) each, best first; in the order of the parts.
+        k: answers wanted of each query.
+        accessions: of rows.
+    """
+    if len(answers) == 1:
+        scores, rows = answers[0]
+    else:
+        scores = np.concatenate([scores for scores, _ in answers], axis=1)
+        rows = np.concatenate([rows for _, rows in answers], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+    for i in np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1)):
+        names = accessions(rows[i])
+        by_name = sorted(range(len(names)), key=lambda j, i=i: (-scores[i, j], names[j]))  # type: ignore[misc]
+        rows[i] = rows[i, by_name]
+    return scores[:, :k], rows[:, :k]
+
+
+def rows_of(table: pa.Table) -> list[Any]:
+    """The rows of a table, by the names of its columns; faster than pyarrow's own, by a third of the whole."""
+    columns = [column.to_pylist() for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def load_segment(
@@ -250,14 +262,23 @@ def memory_bytes(manifest: IndexManifest) -> int:
 
 
 @contextlib.contextmanager
-def local_index(path: str) -> Iterator[str]:
-    """The folder itself, or a copy of a URL's on the local disk; what is mapped of it outlives its removal."""
+def local_index(path: str, segments: range | None) -> Iterator[tuple[str, list[str]]]:
+    """The folder itself, or a copy of a URL's on the local disk; what is mapped of it outlives its removal.
+
+    Args:
+        path: path or URL.
+        segments: numbers of those that are wanted; None for all.
+
+    Returns:
+        the folder, and the names of the wanted segments' files.
+    """
+    records = read_index_manifest(path).segments  # presence and sizes, before anything is fetched
+    wanted = records if segments is None else [records[number] for number in segments]
+    names = [file(segment.name) for segment in wanted for file in (graph_file, rows_file)]
     if not files.is_url(path):
-        yield path
+        yield path, names
         return
-    manifest = read_index_manifest(path)  # presence and sizes, before anything is fetched
     with tempfile.TemporaryDirectory(prefix="protclip-index-") as folder:
-        names = [file(segment.name) for segment in manifest.segments for file in (graph_file, rows_file)]
         for name in [*names, FILE_NAME]:
             files.copy(files.join(path, name), f"{folder}/{name}")
-        yield folder
+        yield folder, names

@@ -9,14 +9,17 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from protclip import files
 from protclip.checked import Count, Sha256, Size, checked
 from protclip.errors import CheckpointError, DataError, IndexMismatchError
-from protclip.index.background import check_background
+from protclip.index.background import check_background, percentiles
 from protclip.index.embeddings import Dtype
 from protclip.index.hnsw import SPACE
 from protclip.index.segment import graph_file, rows_file
@@ -101,6 +104,21 @@ class IndexManifest:
         name = self.model_fingerprint.removeprefix(EXTERNAL)
         return None if name == self.model_fingerprint else name
 
+    def percentiles(
+        self, scores: NDArray[np.float32], question: Literal["protein", "text"]
+    ) -> NDArray[np.float64] | None:
+        """How rare scores are: the share of random questions, in %, whose best answer in the whole index scores lower.
+
+        Args:
+            scores: cosines of answers, of any shape.
+            question: what was asked with.
+
+        Returns:
+            from 0 to 100, of the shape of the scores; None where the index has no background of that kind.
+        """
+        best = self.background.get(question)
+        return None if best is None else percentiles(scores, best)
+
     def check_model(self, fingerprint: str, where: str) -> None:
         """Refuse the queries of another model.
 
@@ -135,13 +153,18 @@ def write_index_manifest(
     return dataclasses.replace(manifest, digest=digest)
 
 
-def read_index_manifest(folder: str, *, verify: bool = False) -> IndexManifest:
-    """Read and check an index's manifest; ``verify`` compares the files' checksums too.
+def read_index_manifest(folder: str, *, verify: bool = False, names: Collection[str] | None = None) -> IndexManifest:
+    """Read and check an index's manifest.
+
+    Args:
+        folder: path or URL.
+        verify: compare the files' checksums too.
+        names: of the files that are looked at, where a part of the index is read; None for all.
 
     Raises:
         DataError: if the folder is unfinished, damaged, or not an index that this software can search.
     """
-    stored = read_manifest(folder, KIND, verify=verify)
+    stored = read_manifest(folder, KIND, verify=verify, names=names)
     if stored.get("index_format") != FORMAT:
         raise DataError(
             f"{folder}: its index format is {stored.get('index_format')!r}, this software reads {FORMAT}; make the "

@@ -19,7 +19,7 @@ What a user gives to the model is mapped so; the FASTA reader does the same:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from protclip.errors import RequestError
@@ -73,6 +73,16 @@ def checked_residues(sequence: str, what: str) -> str:
     if (position := find_invalid_residue(residues)) is not None:
         raise RequestError(f"{what}: {invalid_residue_message(residues, position)}")
     return residues.upper()
+
+
+def checked_sequences(sequences: Sequence[str]) -> list[str]:
+    """``checked_residues`` of each, named by its number.
+
+    Raises:
+        RequestError: as ``checked_residues``.
+    """
+    count = len(sequences)
+    return [checked_residues(text, f"sequence {number} of {count}") for number, text in enumerate(sequences, start=1)]
 
 
 def looks_like_nucleotides(sequence: str, description: str | None = None) -> bool:

@@ -21,11 +21,12 @@ from protclip.version import __version__
 from ray_jobs.lanes import TASK_CPUS
 from ray_jobs.pretrain import find_config
 from ray_jobs.pretrain import main as pretrain
+from serve.settings import AppArgs
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
-MANIFESTS = ["raycluster.yaml", "rayjob-pretrain.yaml"]
+MANIFESTS = ["raycluster.yaml", "rayjob-pretrain.yaml", "rayservice-shards.yaml"]
 SECRETS = {"protclip-token", "protclip-storage"}
 
 
@@ -82,7 +83,8 @@ JOB = shape(
         "rayClusterSpec": CLUSTER,
     }
 )
-SPECS = {"RayCluster": CLUSTER, "RayJob": JOB}
+SERVICE = shape({"serveConfigV2": TEXT, "rayClusterConfig": CLUSTER})
+SPECS = {"RayCluster": CLUSTER, "RayJob": JOB, "RayService": SERVICE}
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def manifest(name: str) -> dict[str, Any]:
 
 def cluster(name: str) -> dict[str, Any]:
     spec: dict[str, Any] = manifest(name)["spec"]
-    return spec.get("rayClusterSpec", spec)
+    return spec.get("rayClusterSpec") or spec.get("rayClusterConfig", spec)
 
 
 def pods(name: str) -> list[dict[str, Any]]:
@@ -186,6 +188,17 @@ def test_the_job_runs_a_ready_config_that_its_machines_can_hold() -> None:
     workers = config.workers
     assert held["nvidia.com/gpu"] == workers.num * workers.use_gpu
     assert held["cpu"] >= workers.num * (workers.resources["CPU"] + TASK_CPUS)
+
+
+def test_the_service_has_a_machine_with_the_memory_for_each_replica_of_a_shard() -> None:
+    (application,) = yaml.safe_load(manifest("rayservice-shards.yaml")["spec"]["serveConfigV2"])["applications"]
+    args = AppArgs.model_validate(application["args"])
+    assert args.sharding is not None and files.is_url(args.sharding.index) and files.is_url(args.checkpoint)
+    (group,) = cluster("rayservice-shards.yaml")["workerGroupSpecs"]
+    assert group["replicas"] == args.sharding.num_shards * args.sharding.num_replicas
+    assert args.sharding.max_replicas_per_node == 1
+    memory = group["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+    assert args.sharding.memory_bytes <= 0.7 * int(memory.removesuffix("Gi")) * 2**30
 
 
 def test_commands_in_the_readme_are_ours() -> None:

@@ -47,7 +47,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     model, sequences = tiny_model(), random_sequences(60)
     model.save_pretrained(str(folder / "checkpoint"))
     index = write_protein_index(folder, model, sequences)
-    args = AppArgs(checkpoint=str(folder / "checkpoint"), keys="none", limits=LIMITS)
+    sequence_file = folder / "sequences.fasta"
+    sequence_file.write_text("".join(f">P{i:05d}\n{sequence}\n" for i, sequence in enumerate(sequences)))
+    args = AppArgs(checkpoint=str(folder / "checkpoint"), keys="none", sequences=str(sequence_file), limits=LIMITS)
     return Folders(model=model, sequences=sequences, index=index, args=args)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
-from protclip.questions import Answer, Asked, Row
+from protclip.questions import Answer, Asked, Explanation, Protein
 from serve.answers import ModelInfo, NamedIndex
 from serve.api import make_api
 from serve.errors import OverloadedError
@@ -52,7 +52,10 @@ class FailingBackend:
     async def search(self, _question: Any, _options: Any, **_index: str) -> list[Answer]:
         raise self.error
 
-    async def protein(self, _accession: str, **_index: str) -> Row:
+    async def explain(self, _text: str, **_options: Any) -> Explanation:
+        raise self.error
+
+    async def protein(self, _accession: str, **_index: str) -> Protein:
         raise self.error
 
     def describe_model(self) -> ModelInfo:
@@ -65,7 +68,7 @@ class FailingBackend:
         return None
 
     def load(self) -> Load:
-        return Load(num_items=0, num_tokens=0, batch_s=self.batch_s)
+        return Load(num_items=0, num_tokens=0, num_explanations=0, batch_s=self.batch_s)
 
 
 def ask(
@@ -98,11 +101,14 @@ def ask(
     return sent[0]["status"], headers, answer
 
 
-def test_an_overloaded_server_says_when_to_ask_again():
-    status, headers, error = ask(OverloadedError("full"), "POST", "/v1/embed", b'{"proteins": ["M"]}')
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/embed", b'{"proteins": ["M"]}'), ("/v1/explain", b'{"text": "a", "sequence": "M"}')]
+)
+def test_an_overloaded_server_says_when_to_ask_again(path, body):
+    status, headers, error = ask(OverloadedError("full", retry_after_s=2.5), "POST", path, body)
     assert (status, headers[b"retry-after"], error) == (
         503,
-        b"1",
+        b"3",
         {"type": "OverloadedError", "message": "full"},
     )
 

@@ -246,10 +246,10 @@ def test_with_keys_nobody_is_answered_without_one_but_on_the_open_paths(tmp_path
     args = arguments(keys=str(tmp_path / "keys"))
     seen = answer(b"{}", args=args)
     assert (seen.status, seen.error["type"], seen.headers["www-authenticate"]) == (401, "UnauthorizedError", "Bearer")
-    for path in ("/v1/embed", "/metrics", "/info", "/v1/indexes", "/nothing", "/docsx", "/health/x", "/"):
+    for path in ("/v1/embed", "/metrics", "/info", "/v1/indexes", "/nothing", "/docsx", "/health/x", "/webx", "/web"):
         assert answer(args=args, path=path).status == 401
         assert answer(args=args, path=path, root_path="/prefix").status == 401
-    for path in ("/health", "/health/live", "/health/ready", "/docs", "/docs/swagger.css", "/openapi.json"):
+    for path in ("/health", "/health/live", "/health/ready", "/docs", "/docs/a.css", "/openapi.json", "/", "/web/a.js"):
         assert answer(args=args, path=path).status == 200
         assert answer(args=args, path=path, root_path="/prefix").status == 200
     guarded = guard(application(seen := Seen()), args)

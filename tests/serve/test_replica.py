@@ -49,6 +49,7 @@ def questions(folders: Any) -> list[Question]:
         Options(exact=True),
         Options(where="length > 120", k=4),
         Options(exclude_self=True),
+        Options(map=True),
     ],
 )
 def test_answers_are_those_of_the_retriever_in_the_order_of_the_questions(replica, folders, options):
@@ -58,6 +59,7 @@ def test_answers_are_those_of_the_retriever_in_the_order_of_the_questions(replic
         assert [hit["accession"] for hit in one.hits] == [hit["accession"] for hit in other.hits]
         np.testing.assert_allclose([hit["score"] for hit in one.hits], [hit["score"] for hit in other.hits], atol=1e-6)
         assert [set(hit) for hit in one.hits] == [set(hit) for hit in other.hits]
+        assert one.map == other.map
 
 
 def test_what_is_at_fault_fails_alone_in_its_batch(replica):

@@ -17,6 +17,7 @@ from serve.requests import (
     ClassifyRequest,
     EmbeddingsRequest,
     EmbedRequest,
+    ExplainRequest,
     ScoreRequest,
     SearchRequest,
 )
@@ -45,6 +46,8 @@ def ask(form: type[Form], body: Any) -> Any:
     request: Any = parse(with_limits(LIMITS, form), json.dumps(body).encode())
     if isinstance(request, SearchRequest):
         return request.questions(LIMITS, DIMENSION), request.options(LIMITS)
+    if isinstance(request, ExplainRequest):
+        return request.check(LIMITS)
     return request.questions(LIMITS, DIMENSION) if form is EmbeddingsRequest else request.questions(LIMITS)
 
 
@@ -83,6 +86,20 @@ def ask(form: type[Form], body: Any) -> Any:
         (ClassifyRequest, {"sequences": ["M"], "texts": []}, "texts: "),
         (ClassifyRequest, {"sequences": ["M"], "texts": ["a"] * 3}, "texts: holds 3 items"),
         (ClassifyRequest, {"sequences": ["M7"], "texts": ["a"]}, r"sequences\[0\]'.* '7'"),
+        (ExplainRequest, {"sequence": "M"}, "text: "),
+        (ExplainRequest, {"text": "a"}, "exactly one of 'sequence', 'accession'"),
+        (ExplainRequest, {"text": "a", "sequence": "M", "accession": "P1"}, "exactly one of"),
+        (ExplainRequest, {"text": "four", "sequence": "M"}, "text: has 4 .* at most 3"),
+        (ExplainRequest, {"text": " ", "sequence": "M"}, "text is empty"),
+        (ExplainRequest, {"text": "a", "sequence": "MMMMMM"}, "sequence: has 6 .* at most 5"),
+        (ExplainRequest, {"text": "a", "sequence": "M7"}, "'7' at residue 2"),
+        (ExplainRequest, {"text": "a", "accession": "P" * (MAX_NAME_LENGTH + 1)}, "accession: "),
+        (ExplainRequest, {"text": "a", "accession": " "}, "accession is empty"),
+        (ExplainRequest, {"text": "a", "sequence": "M", "window": 0}, "window: "),
+        (ExplainRequest, {"text": "a", "sequence": "M", "window": 1.5}, "window: "),
+        (ExplainRequest, {"text": "a", "sequence": "M", "stride": 0}, "stride: "),
+        (ExplainRequest, {"text": "a", "sequence": "M", "stride": 10**9 + 1}, "stride: "),
+        (ExplainRequest, {"text": ["a"], "sequence": "M"}, "text: "),
         (SearchRequest, {}, "exactly one of"),
         (SearchRequest, {"text": ""}, "text: "),
         (SearchRequest, {"text": "a", "sequence": "M"}, "exactly one of"),
@@ -151,6 +168,9 @@ def test_another_model_is_not_found():
         (EmbeddingsRequest, {"model": "protclip-protein", "input": "MMMMM", "dimensions": None, "user": "me"}),
         (ScoreRequest, {"sequences": ["M", "MMMMM"], "texts": ["a", "aaa"]}),
         (ClassifyRequest, {"sequences": ["MMMMM"], "texts": ["a", "aaa"]}),
+        (ExplainRequest, {"text": "aa", "sequence": "MMMM", "accession": None, "window": 1}),
+        (ExplainRequest, {"text": "aaa", "sequence": "MMMMM", "window": None, "stride": 10**9}),
+        (ExplainRequest, {"text": "a", "accession": "P" * MAX_NAME_LENGTH, "stride": 1}),
         (SearchRequest, {"text": "aaa", "k": 4, "offset": 3}),
         (SearchRequest, {"accession": "P" * MAX_NAME_LENGTH, "k": 6}),
         (SearchRequest, {"text": "a", "k": 1, "filter": "length in (1,2,3,4)"}),

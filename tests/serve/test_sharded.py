@@ -1,0 +1,110 @@
+"""An index in shards over HTTP, whose replicas die. ``make prove`` has more of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from running import Load, wait_until
+from sharded import num_up, replicas
+from tiny_model import write_protein_index
+
+from protclip.index.build import IndexConfig
+from serve.settings import Sharding
+
+pytestmark = pytest.mark.serve
+
+SEARCH = {"queries": [{"text": "binds ATP"}, {"accession": "P00003"}], "k": 25, "exclude_self": True}
+"""Asks the encoder, and each shard twice."""
+
+
+@pytest.fixture(scope="module")
+def sharded(server, tmp_path_factory) -> Any:
+    """Two shards of two segments each, of two replicas each."""
+    from ray import serve
+
+    from serve.app import build_app
+
+    folder = tmp_path_factory.mktemp("sharded")
+    index = write_protein_index(folder, server.model, server.sequences, config=IndexConfig(shard_rows=15))
+    args = server.args.model_copy(update={"sharding": Sharding(index=index, num_shards=2, num_replicas=2)})
+    serve.run(build_app(args), name="sharded", route_prefix="/sharded")
+    yield type(server)(
+        model=server.model, sequences=server.sequences, index=index, args=args, url=f"{server.url}/sharded"
+    )
+    serve.delete("sharded")
+
+
+def test_the_routes_answer_as_those_of_a_whole_index(server, sharded):
+    for route, body in (
+        ("/v1/search", SEARCH),
+        ("/v1/search", {"text": "kinase", "filter": "length >"}),
+        ("/v1/search", {"accession": "nobody"}),
+        ("/v1/search", {"text": "kinase", "index": "other"}),
+        ("/v1/embed", {"proteins": server.sequences[:5], "long": "window-mean"}),
+        ("/v1/embed", {"proteins": ["ACD" * 30], "long": "error"}),
+        ("/v1/score", {"sequences": server.sequences[:1], "texts": ["kinase"]}),
+    ):
+        one, other = server.post(route, body), sharded.post(route, body)
+        assert one.status_code == other.status_code
+        for answer in (whole := one.json()).get("answers", []):
+            answer["index"] = sharded_index(sharded)
+        if one.ok:
+            assert other.json() == whole
+        else:
+            problem, other_problem = whole["error"], other.json()["error"]
+            assert (other_problem["type"], other_problem["message"]) == (problem["type"], problem["message"])
+    (index,) = requests.get(f"{sharded.url}/v1/indexes", timeout=60).json()["indexes"]
+    assert (index["num_shards"], index["count"]) == (2, 60)
+    for path in ("/v1/proteins/P00001", "/v1/models"):
+        one, other = (requests.get(of.url + path, timeout=60).json() for of in (server, sharded))
+        assert one == other
+
+
+def sharded_index(sharded: Any) -> str:
+    return str(requests.get(f"{sharded.url}/info", timeout=60).json()["index"]["fingerprint"])
+
+
+def test_a_dead_replica_fails_no_request(sharded):
+    everything = {"encoder": 1, "shard-0": 2, "shard-1": 2}
+    wait_until(lambda: num_up(sharded.url) == everything, "all replicas are known")
+    with Load(f"{sharded.url}/v1/search", SEARCH, num_clients=4) as load:
+        wait_until(lambda: len(load.answered) > 20, "requests are answered")
+        replicas("sharded", "Shard-0")[0].kill()
+        wait_until(lambda: num_up(sharded.url)["shard-0"] == 1, "the death is noticed")
+        wait_until(lambda: num_up(sharded.url) == everything, "all replicas are there again")
+    assert load.failed == []
+
+
+def test_without_a_shard_answers_are_those_of_the_others_or_refused(sharded):
+    whole = sharded.post("/v1/search", SEARCH).json()["answers"]
+    graph = Path(sharded.index) / "segment-00003.hnsw"
+    graph.rename(hidden := graph.with_suffix(".hidden"))  # no replica of the second shard starts any more
+    for process in replicas("sharded", "Shard-1"):
+        process.kill()
+    wait_until(lambda: num_up(sharded.url)["shard-1"] == 0, "the shard is missing")
+
+    refused = sharded.post("/v1/search", SEARCH)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["type"]) == (503, "UnavailableError") and "Retry-After" in refused.headers
+    assert "cannot be reached: 1;" in error["message"] and "'allow_partial': true" in error["message"]
+
+    found = sharded.post("/v1/search", {**SEARCH, "allow_partial": True}).json()["answers"]
+    for one, all_of_it in zip(found, whole, strict=True):
+        assert one.pop("partial") == {"missing_shards": [1], "searched_rows": 30, "total_rows": 60}
+        scores = {hit["accession"]: hit["score"] for hit in all_of_it["hits"]}
+        mine = {hit["accession"]: hit["score"] for hit in one["hits"] if hit["accession"] in scores}
+        assert list(mine.items()) == [(name, score) for name, score in scores.items() if name in mine]
+        assert 5 < len(mine) < len(one["hits"]) == 25
+        assert {**one, "hits": []} == {**all_of_it, "hits": []}
+
+    answers = [sharded.post("/v1/search", {"accession": f"P{i:05d}", "allow_partial": True}) for i in range(60)]
+    assert sorted({answer.status_code for answer in answers}) == [200, 503]
+    ready = requests.get(f"{sharded.url}/health/ready", timeout=60)
+    assert ready.json() == {"status": "ok", "missing_shards": [1]}
+
+    hidden.rename(graph)
+    wait_until(lambda: num_up(sharded.url)["shard-1"] > 0, "the shard is back")
+    assert sharded.post("/v1/search", SEARCH).json()["answers"] == whole
