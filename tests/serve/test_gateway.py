@@ -22,7 +22,7 @@ from protclip.questions import COLUMNS, Options, Question
 from serve.deployments import Replica
 from serve.settings import Sharding
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.slow]
 
 NUM_CASES = 150
 FILTERS = (None, "reviewed", "length > 120 and not ec = 1", "gene contains gP0000", "accession in (P00001, P00030)")
@@ -41,7 +41,9 @@ def servers(folders, tmp_path_factory) -> Iterator[tuple[Any, Replica]]:
     index = write_protein_index(
         tmp_path_factory.mktemp("shards"), folders.model, sequences, config=IndexConfig(shard_rows=15)
     )
-    args = folders.args.model_copy(update={"sharding": Sharding(index=index, num_shards=3)})
+    # Else a busy machine would have explanations of another stride.
+    limits = folders.args.limits.model_copy(update={"explain_s": 600.0})
+    args = folders.args.model_copy(update={"limits": limits, "sharding": Sharding(index=index, num_shards=3)})
     replica = Replica(args, folders.model.fingerprint)
     asyncio.run(replica.reconfigure({"indexes": {"default": index}}))
     yield serve.run(build_app(args), _local_testing_mode=True), replica
