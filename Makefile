@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PARALLEL := -n logical --maxprocesses 8
+# Each process has a Ray of its own; a file's tests stay together, for its fixtures.
+WITH_RAY := -n 2 --dist loadfile
 UNIT_TESTS := $(BIN)/pytest -m 'unit and not slow' $(PARALLEL)
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
@@ -34,7 +36,7 @@ check: lint
 test: lint
 	$(UNIT_TESTS)
 	$(BIN)/pytest -m slow $(PARALLEL)
-	$(BIN)/pytest -m 'not unit and not prove' --durations=10
+	$(BIN)/pytest -m 'not unit and not prove' $(WITH_RAY) --durations=10
 
 prove: $(INSTALLED)
 	$(BIN)/pytest -m prove
