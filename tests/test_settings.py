@@ -26,7 +26,7 @@ from protclip.protanno.curation import CurationConfig
 from protclip.protanno.sampling import SamplingConfig
 from protclip.protanno.splits import SplitConfig
 from ray_jobs.stages import EmbedSettings
-from serve.settings import AppArgs, Limits, UserConfig
+from serve.settings import AppArgs, Limits, Sharding, UserConfig
 
 pytestmark = pytest.mark.unit
 
@@ -61,6 +61,7 @@ GOOD: dict[type, dict[str, Any]] = {
     EmbedSettings: {"dtype": "float32"},
     AppArgs: {"checkpoint": "/checkpoint", "keys": "none"},
     UserConfig: {"indexes": {"default": "/index"}},
+    Sharding: {"index": "/index", "num_shards": 2},
     Limits: {},
 }
 BAD: dict[type, dict[str, list[Any]]] = {
@@ -173,6 +174,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "cors_origins": [None, "*", ["lab.example.org"], ["https://lab.example.org/page"]],
         "request_log": ["", 1],
         "sequences": [""],
+        "sharding": [3, {"index": ""}, {"index": "/index", "num_shards": 0}],
         "log_queries": [None, 2, "nonsense"],
         "num_replicas": [0, -1, 1.5, None, {"max_replicas": 0}, {"min_replicas": 2, "max_replicas": 1}],
         "num_cpus": [-1, NAN, INF, None],
@@ -194,6 +196,15 @@ BAD: dict[type, dict[str, list[Any]]] = {
             {"a" * 65: "/index"},
             {"default": None},
         ]
+    },
+    Sharding: {
+        "index": ["", None],
+        "num_shards": [0, -1, 1.5, None],
+        "num_replicas": [0, -1, 1.5, None, {"max_replicas": 0}],
+        "num_cpus": [-1, NAN, INF, None],
+        "memory_bytes": [-1, 1.5, None],
+        "max_replicas_per_node": [0, 101, 1.5],
+        "num_gateways": [0, -1, 1.5, None, {"max_replicas": 0}],
     },
     Limits: {
         "body_timeout_s": [0, -1, NAN, INF, None],
