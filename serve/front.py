@@ -33,6 +33,8 @@ MAX_HEAD_BYTES = 32 * 2**10
 BUFFER_TIMEOUT_S = 10.0
 """Within which a whole head must come, of a first request or a next one; and then as much of a body as Serve does not
 hear of before (``BUFFER_BYTES``)."""
+PAUSE_S = 0.005
+"""Before each further part of a body. Serve's own proxy takes whatever comes, faster than a replica refuses it."""
 MAX_BODY_PARTS = 20_000
 """In which a body may come. Each costs the parser as much, a chunk of one byte too; above it the connection ends."""
 MAX_CONNECTIONS = 4096
@@ -100,10 +102,17 @@ class Front:
         except TimeoutError:
             await answer.replace(408, [(b"connection", b"close")])
             return
-        waiting = [start]
+        waiting, more = [start], start.get("more_body", False)
 
         async def replay() -> Message:
-            return waiting.pop() if waiting else await receive()
+            nonlocal more
+            if waiting:
+                return waiting.pop()
+            if more:
+                await asyncio.sleep(PAUSE_S)
+            message = await receive()
+            more = more and message.get("more_body", False)
+            return message
 
         if start["type"] != "http.disconnect":
             await self.app(scope, replay, answer.send)
