@@ -59,6 +59,7 @@ def main(*, name: str, index: str, port: int | None) -> None:
     try:
         states = swap(name, index)
     finally:
+        _stop_listening()
         leave()
     echo(f"{name}: the index {states[0].fingerprints[name]} answers, in {len(states)} replicas")
 
@@ -151,6 +152,15 @@ def _client() -> Any:
     from ray.serve.context import _get_global_client
 
     return _get_global_client(raise_if_no_controller_running=False)
+
+
+def _stop_listening() -> None:
+    """End Serve's own thread, which would join the Ray again to hear of replicas after this process has left it."""
+    from ray.serve._private.router import SingletonThreadRouter
+
+    loop = SingletonThreadRouter._asyncio_loop
+    if loop is not None:
+        loop.call_soon_threadsafe(loop.stop)
 
 
 def _user_config() -> Mapping[str, Any]:

@@ -200,6 +200,7 @@ def test_facts_are_those_of_model_and_index(server):
         "recall_at_10": manifest.recall_at_10,
         "fingerprint": manifest.fingerprint,
         "model": server.model.fingerprint,
+        "num_shards": None,
     }
     info = get(server, "/info")
     assert info["version"] == __version__ and info["index"]["fingerprint"] == manifest.fingerprint
