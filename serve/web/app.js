@@ -307,6 +307,8 @@ page.examples.append(...EXAMPLES.map((text) => make("li", {}, make("button", {
     search(readForm());
   },
 }, text))));
+const linked = history.state ?? readLink(location.hash);
+if (!linked) page.question.focus();
 await learn();
-goTo(history.state ?? readLink(location.hash));
-if (!asked) page.question.focus();
+// Unless the user was quicker.
+if (linked && !asked && !running) goTo(linked);

@@ -507,6 +507,22 @@ def test_files_have_the_hits_and_say_what_was_asked(page, sites):
     assert rows[0]["organism_id"] == "9606" and {row["ec"] for row in rows} == {"", "2.7.11.1; 3.6.1.3"}
 
 
+def test_what_is_asked_before_the_server_has_told_of_itself_stays(new_window, sites):
+    held = []
+    other = new_window().new_page()
+    other.route("**/info", lambda route: held.append(route))
+    other.goto(sites["open"].url)
+    other.locator("#filters summary").click()
+    other.get_by_label("Length from").fill("30")
+    expect(other.get_by_label("Length from")).to_be_focused()
+    ask(other, QUESTION)
+    held[0].continue_()
+    expect(other.locator("#quality")).to_contain_text("how good it is was not measured")
+    other.wait_for_timeout(100)
+    expect(other.locator("#results")).to_be_visible()
+    expect(other.get_by_label("Function, accession, sequence or FASTA")).to_be_focused()
+
+
 def test_a_link_holds_the_question_and_back_and_forward_go_through_them(page, new_window):
     page.locator("#filters summary").click()
     page.get_by_label("Length from").fill("30")
