@@ -510,17 +510,21 @@ def test_files_have_the_hits_and_say_what_was_asked(page, sites):
 def test_what_is_asked_before_the_server_has_told_of_itself_stays(new_window, sites):
     held = []
     other = new_window().new_page()
-    other.route("**/info", lambda route: held.append(route))
+    for route in ("**/info", "**/v1/search"):
+        other.route(route, lambda route: held.append(route))
     other.goto(sites["open"].url)
     other.locator("#filters summary").click()
     other.get_by_label("Length from").fill("30")
     expect(other.get_by_label("Length from")).to_be_focused()
-    ask(other, QUESTION)
-    held[0].continue_()
+    other.get_by_label("Function, accession, sequence or FASTA").fill(QUESTION)
+    other.keyboard.press("Enter")
+    expect(other.locator("#state")).to_contain_text("Searching…")
+    told, answer = held
+    told.continue_()
     expect(other.locator("#quality")).to_contain_text("how good it is was not measured")
     other.wait_for_timeout(100)
-    expect(other.locator("#results")).to_be_visible()
-    expect(other.get_by_label("Function, accession, sequence or FASTA")).to_be_focused()
+    answer.continue_()
+    expect(other.locator("#rows tr")).to_have_count(25)
 
 
 def test_a_link_holds_the_question_and_back_and_forward_go_through_them(page, new_window):
