@@ -37,7 +37,7 @@ def build(folder: Path) -> tuple[Path, Path]:
     script = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
     _run([sys.executable, "-c", script, str(folder)], cwd=source)
     (sdist,) = folder.glob("protclip-*.tar.gz")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel"]
+    pip = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "wheel"]
     _run([*pip, "--no-deps", "--no-index", "--no-build-isolation", "-w", str(folder), str(sdist)], cwd=folder)
     (wheel,) = folder.glob("protclip-*.whl")
     return sdist, wheel
@@ -61,7 +61,7 @@ def install(wheel: Path, folder: Path) -> Path:
     (site,) = environment.glob("lib/python*/site-packages")
     (site / "links.pth").write_text(f"{links}\n")
     python = environment / "bin/python"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    pip = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--python", str(python)]
     _run([*pip, "install", "--no-index", str(wheel)], cwd=folder)
     return python
 
