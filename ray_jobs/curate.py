@@ -51,12 +51,12 @@ class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
     type=click.Choice(["S", "D", "all"]),
     default="D",
     show_default=True,
-    help="S: reviewed entries (ProtAnno-S). D: also unreviewed ones, each kept by chance with p = R^a / C^b; R is the "
-    "share of the four properties that are present, C the existence level (ProtAnno-D). all: every entry. "
+    help="S: reviewed entries (ProtAnno-S). D: also unreviewed entries, each kept with probability R^a / C^b, where R "
+    "is the share of the four properties that it has and C its existence level (ProtAnno-D). all: every entry. "
     "Entries that do not say whether they are reviewed are kept.",
 )
-@click.option("--coverage-exponent", default=0.5, show_default=True, help="a of dataset D.")
-@click.option("--existence-exponent", default=3.0, show_default=True, help="b of dataset D.")
+@click.option("--coverage-exponent", default=0.5, show_default=True, help="The exponent a of dataset D.")
+@click.option("--existence-exponent", default=3.0, show_default=True, help="The exponent b of dataset D.")
 @click.option(
     "--min-coverage", type=click.FloatRange(0, 1), default=0.75, show_default=True, help="Smallest R in dataset D."
 )
@@ -68,32 +68,36 @@ class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
     type=click.Choice(["once", "each-epoch"]),
     default="once",
     show_default=True,
-    help="Of dataset D. once: the pairs are the drawn entries. each-epoch: they are all candidates, and each epoch of "
-    "a training draws its own; validation and test pairs are drawn once.",
+    help="For dataset D. once: draw the entries now. each-epoch: keep all candidates, and let each epoch of a training "
+    "draw its own; validation and test pairs are drawn once.",
 )
-@click.option("--deduplicate", is_flag=True, help="Of entries with one sequence keep the one described best.")
+@click.option("--deduplicate", is_flag=True, help="Keep one entry for each sequence: the best described one.")
 @click.option(
     "--split-by",
     type=_SplitBy(),
     default="minhash",
     show_default=True,
-    help="What keeps relatives in one split. minhash: shared k-mers. uniref50=FILE: the clusters of a TSV of accession "
-    "and cluster, or of UniProt's idmapping.dat or idmapping_selected.tab. mmseqs: that program, at 50 % identity. "
-    "sequence: only equal sequences, for trials.",
+    help="How to find related proteins, which stay in one split. minhash: shared k-mers. uniref50=FILE: the clusters "
+    "of a TSV of accession and cluster, or of UniProt's idmapping.dat or idmapping_selected.tab. mmseqs: the program "
+    "MMseqs2, at 50 % identity. sequence: only equal sequences, for trials.",
 )
 @click.option(
-    "--valid-fraction", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of the rows."
+    "--valid-fraction",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Share of the rows for valid.",
 )
 @click.option(
-    "--test-fraction", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of the rows."
+    "--test-fraction", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of the rows for test."
 )
-@click.option("--seed", default=0, show_default=True, help="Of the sampling, the order and the splits.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the sampling, the order and the splits.")
 @click.option(
     "--shard-mb",
     type=click.FloatRange(0, min_open=True),
     default=256.0,
     show_default=True,
-    help="Text that a shard has, in millions of characters.",
+    help="Text in each shard, in millions of characters.",
 )
 @click.option(
     "--row-group-rows",
@@ -119,7 +123,7 @@ class _SplitBy(click.ParamType[tuple[splits.Method, str | None], str]):
 @click.option(
     "--previous",
     metavar="PAIRS",
-    help="The pairs of the release before: changes.parquet then says which entries were added, changed or removed.",
+    help="The pairs of the previous release: changes.parquet then lists added, changed and removed entries.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a finished folder of pairs, or start an unfinished one again.")
 @click.pass_context
@@ -146,15 +150,14 @@ def main(
     previous: str | None,
     overwrite: bool,
 ) -> None:
-    """UniProtKB files into ProtAnno pairs.
+    """Turn UniProtKB files into protein-text pairs.
 
     INPUT is a UniProtKB flat file (.dat), XML (.xml) or JSON of the REST service (.json, .jsonl), a table with the
     columns of the website's exports (.tsv, .csv), a FASTA file with UniProt headers, or ProtAnno's published JSON lines
-    (.jsonl), plain or gzip: a path, a quoted glob or an fsspec URL. Its content decides where that is certain, else its
-    ending.
-    Unusable rows are listed in quarantine.jsonl, with the reason.
+    (.jsonl), plain or gzip: a path, a quoted glob or an fsspec URL. Its content decides the format where that
+    is certain, otherwise its ending. Unusable rows are listed in quarantine.jsonl, with the reason.
 
-    A run that was interrupted goes on where it was when the same command is given again.
+    After an interruption, give the same command again, and it goes on where it was.
     """
     start = time.monotonic()
     if dataset != "D":

@@ -59,10 +59,10 @@ class _Workers(click.ParamType[tuple[int, int], str]):
 @click.option(
     "--content",
     type=click.Choice(["protein", "text"]),
-    help="What of pairs, UniProt files or parquet files is embedded. Default: protein.",
+    help="What to embed from pairs, UniProt files or parquet files. Default: protein.",
 )
-@click.option("--id-column", help="Of parquet files, the key of a row. Default: accession, or id.")
-@click.option("--column", "value_column", help="Of parquet files, what is embedded. Default: sequence, or text.")
+@click.option("--id-column", help="For parquet files: the column with the key. Default: accession, or id.")
+@click.option("--column", "value_column", help="For parquet files: the column to embed. Default: sequence, or text.")
 @click.option(
     "--long",
     type=click.Choice(["truncate", "error", "window-mean"]),
@@ -76,7 +76,7 @@ class _Workers(click.ParamType[tuple[int, int], str]):
     type=click.Choice(["parquet", "h5", "npy"]),
     default="parquet",
     show_default=True,
-    help="Where the vectors are: in the parquet files, or beside them, in HDF5 with a dataset per accession, or in "
+    help="Where to put the vectors: in the parquet files, or beside them as HDF5 with a dataset per accession, or in "
     "numpy's format, which can be memory-mapped.",
 )
 @click.option(
@@ -84,35 +84,35 @@ class _Workers(click.ParamType[tuple[int, int], str]):
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Of the stored vectors.",
+    help="Number format of the stored vectors.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16"]),
-    help="Of the model's matrix products, on all workers; the index and its queries follow it. Default: that of the "
-    "run that is resumed, or of --previous; else bfloat16 on GPUs and where this machine's processor has instructions "
-    "for it.",
+    help="Number format of the model's matrix products, on all workers; the index and its queries use it too. Default: "
+    "that of the run that is resumed, or of --previous; otherwise bfloat16 on GPUs and where this machine's processor "
+    "has instructions for it, else float32.",
 )
 @click.option(
     "--deduplicate",
     is_flag=True,
-    help="Compute identical sequences, or texts, once over the whole input, not only within a part; rows that repeat "
+    help="Compute identical sequences, or texts, once in the whole input, not only once in a part; rows that repeat "
     "one come last.",
 )
 @click.option("--part-rows", type=click.IntRange(1), help="Rows of a part. Default: 4096; with --use-gpu 32768.")
 @click.option(
     "--previous",
     metavar="EMBEDDINGS",
-    help="Embeddings of the release before, by the same model and settings: a row whose accession and sequence, or "
-    "text, it has takes its vector from there.",
+    help="Embeddings of the previous release, by the same model and settings: rows with the same accession and "
+    "sequence, or text, take their vectors from there.",
 )
 @click.option(
     "--workers",
     type=_Workers(),
-    help="Actors; a range lets their number follow the work. Default: 1 to one for each CPU, or GPU, of the cluster.",
+    help="Number of actors; a range lets it follow the work. Default: 1 to one for each CPU, or GPU, of the cluster.",
 )
 @click.option("--use-gpu", is_flag=True, help="Give each actor a GPU.")
-@click.option("--dry-run", is_flag=True, help="Say how much there is to do, and how long it takes; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print how much there is to do and how long it takes; write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished folder, or start an unfinished one again.")
 def main(
     *,
@@ -135,15 +135,15 @@ def main(
     dry_run: bool,
     overwrite: bool,
 ) -> None:
-    """Proteins or texts into L2-normalised embeddings, as parquet keyed by accession.
+    """Embed proteins or texts: vectors of unit length, as parquet keyed by accession.
 
     INPUT is a folder of pairs; or FASTA files with headers of any kind (.fasta, .fa, .faa), UniProtKB files (.dat,
-    .xml, .json, .tsv, .csv), parquet files or a folder of them, or text files with a text a line (.txt), keyed line-1,
-    line-2 and so on. Files are plain or gzip: paths, quoted globs or fsspec URLs; their content decides where that is
-    certain. Unusable rows are listed in quarantine.jsonl, with the reason. A row's column "long" says how a protein
-    longer than the model sees was read.
+    .xml, .json, .tsv, .csv), parquet files or a folder of them, or text files with one text a line (.txt), keyed
+    line-1, line-2 and so on. Files are plain or gzip: paths, quoted globs or fsspec URLs; their content decides the
+    format where that is certain. Unusable rows are listed in quarantine.jsonl, with the reason. The column "long" says
+    how a protein longer than the model sees was read.
 
-    A run that was interrupted goes on where it was when the same command is given again.
+    After an interruption, give the same command again, and it goes on where it was.
 
     \b
         protclip embed my.fasta --checkpoint runs/tiny/best --output my-embeddings

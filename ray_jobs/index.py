@@ -30,8 +30,8 @@ SMALL_BYTES = 2 << 30
 @click.option(
     "--model",
     metavar="NAME",
-    help="EMBEDDINGS is a file of vectors that another tool made, under this name: HDF5 with a dataset a protein, "
-    "as UniProt's per-protein.h5, parquet, or .npy.",
+    help="Name of another tool's model, whose vectors are in the file EMBEDDINGS: HDF5 with a dataset per protein, "
+    "such as UniProt's per-protein.h5, parquet, or .npy.",
 )
 @click.option("--ids", metavar="FILE", help="With --model and .npy: the ids of its rows, one a line.")
 @click.option(
@@ -41,18 +41,21 @@ SMALL_BYTES = 2 << 30
     show_default=True,
     help="With --model: stop if a larger share of the rows is unusable.",
 )
-@click.option("--previous", help="Index of an earlier release: what did not change since is taken from it.")
+@click.option("--previous", help="Index of an earlier release, from which everything that has not changed is taken.")
 @click.option(
-    "--recall", default=0.99, show_default=True, help="At 10: the smallest ef_search that reaches it is used."
+    "--recall",
+    default=0.99,
+    show_default=True,
+    help="Recall at 10 to reach: the smallest ef_search that does is chosen.",
 )
-@click.option("--ef-search", type=int, help="Candidates kept while searching, instead of --recall.")
+@click.option("--ef-search", type=int, help="Candidates kept while searching; instead of --recall.")
 @click.option(
     "--queries",
     multiple=True,
-    help="Folder of embeddings of questions, of texts for instance: the recall is measured with them as well, and what "
-    "they score is the background of their kind. Once for each kind.",
+    help="Folder of embeddings of questions, such as texts. They are used to measure the recall, and percentiles for "
+    "their kind of question. Once for each kind.",
 )
-@click.option("--shard-rows", default=1_000_000, show_default=True, help="Rows of a segment at most.")
+@click.option("--shard-rows", default=1_000_000, show_default=True, help="Largest number of rows of a segment.")
 @click.option("--m", default=16, show_default=True, help="Links of a vector per level.")
 @click.option("--ef-construction", default=200, show_default=True, help="Candidates kept while building.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the graph's levels and of the recall samples.")
@@ -60,9 +63,9 @@ SMALL_BYTES = 2 << 30
     "--max-stale",
     default=0.2,
     show_default=True,
-    help="With --previous: beyond this share of rows that are dead, or in segments of changes, all is built anew.",
+    help="With --previous: build everything anew if more than this share of rows is dead or in segments of changes.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an index that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing index.")
 def main(
     *,
     embeddings: str,
@@ -91,7 +94,7 @@ def main(
         protclip index per-protein.h5 --model prott5 --output prott5-index
 
     Rows of another tool's vectors that cannot be used are listed in quarantine.jsonl, with the reason.
-    A run that was interrupted goes on where it was when the same command is given again.
+    After an interruption, give the same command again, and it goes on where it was.
     """
     embeddings, output = resolve_input(embeddings), resolve_output(output)
     previous, ids = (None if path is None else resolve_input(path) for path in (previous, ids))
