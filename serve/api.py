@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from protclip.inputs import LongPolicy
-from protclip.questions import Answer, Asked, Explanation, Options, Protein, Question
+from protclip.questions import Answer, Asked, Explanation, Options, PartialAnswer, Protein, Question
 from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
 from serve.answers import (
@@ -40,7 +40,6 @@ from serve.answers import (
     ModelItem,
     ModelsResponse,
     NamedIndex,
-    PartialAnswer,
     PartlyReady,
     Policies,
     ScoreResponse,

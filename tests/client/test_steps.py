@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from protclip.client import Client, calls
 from protclip.client.steps import Send, Servers, Steps, Wait, ask
 from protclip.errors import ConfigError, IndexMismatchError, ServerError
-from protclip.questions import Options, Question
+from protclip.questions import Coverage, Options, PartialAnswer, Question
 
 pytestmark = pytest.mark.unit
 ONE, TWO = "http://one:8000", "http://two:8000"
@@ -235,6 +235,19 @@ def test_questions_have_no_more_answers_in_a_request_than_it_may_have():
         questions = [Question(text="a")] * 10
         assert len(World(answer).take(calls.search_all(World(answer).servers(), questions, options))) == 10
         assert sizes == expected
+
+
+def test_an_answer_of_a_part_of_the_index_is_taken_where_that_is_allowed_and_says_so():
+    partial = {"missing_shards": [1], "searched_rows": 30, "total_rows": 60}
+    one = {"model": "m", "index": "i", "content": "protein", "query": None, "truncated": False, "hits": []}
+    for allow_partial in (True, False):
+        world = World(in_turn(fine(**one, partial={**partial, "new": 1}) if allow_partial else fine(**one)))
+        steps = calls.search_all(world.servers(), [Question(text="a")], allow_partial=allow_partial)
+        (answer,) = world.take(steps)
+        assert json.loads(world.sent[0].body or b"").get("allow_partial", False) is allow_partial
+        assert isinstance(answer, PartialAnswer) is allow_partial
+        if isinstance(answer, PartialAnswer):
+            assert answer.partial == Coverage(**partial)
 
 
 def test_what_is_too_slow_for_a_request_is_asked_in_halves():
