@@ -88,6 +88,25 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """What was searched of an index of which some shards cannot be reached."""
+
+    missing_shards: list[int]
+    """Numbers of those, from 0."""
+    searched_rows: int
+    """Rows that may answer in the other shards."""
+    total_rows: int
+    """In all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartialAnswer(Answer):
+    """The answer of a part of the index; its percentiles are those of the whole."""
+
+    partial: Coverage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
     """One question: exactly one of text, sequence, accession and vector.
 

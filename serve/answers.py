@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -10,37 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from protclip.index.embeddings import Content, Dtype
 from protclip.index.manifest import IndexManifest
-from protclip.questions import Answer, Hit, Protein, Row
+from protclip.questions import Answer, Coverage, Hit, PartialAnswer, Protein, Row
 from serve.settings import Limits
 
 _WITH_DOCSTRINGS = ConfigDict(use_attribute_docstrings=True)
-Row.__pydantic_config__ = Protein.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
-Hit.__pydantic_config__ = Answer.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
+for _kind in (Row, Protein, Hit, Answer, PartialAnswer, Coverage):
+    _kind.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
 
 Embedding = list[float] | str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Coverage:
-    """What was searched of an index of which some shards cannot be reached."""
-
-    missing_shards: list[int]
-    """Numbers of those, from 0."""
-    searched_rows: int
-    """Rows that may answer in the other shards."""
-    total_rows: int
-    """In all."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PartialAnswer(Answer):
-    """The answer of a part of the index; its percentiles are those of the whole."""
-
-    partial: Coverage
-
-
-for _kind in (Coverage, PartialAnswer):
-    _kind.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[union-attr]
 
 
 class EmbedResponse(BaseModel):

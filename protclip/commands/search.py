@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import IO
 
@@ -15,7 +15,7 @@ from protclip.commands.questions import one_question, questions_of_file, read_fa
 from protclip.commands.sources import check_vectors, index_here, index_of_server
 from protclip.errors import ConfigError
 from protclip.index.embeddings import DTYPES, Dtype
-from protclip.questions import COLUMNS, Answer, Options, Question
+from protclip.questions import COLUMNS, Answer, Coverage, Options, PartialAnswer, Question
 from protclip.terminal import echo
 from protclip.uniprot.residues import looks_like_a_sequence
 
@@ -49,6 +49,11 @@ READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
 @click.option("--min-score", type=float, help="Cosine below which nothing is an answer.")
 @click.option("--exclude-self", is_flag=True, help="Leave out rows of the question's accession, sequence or text.")
 @click.option("--exact", is_flag=True, help="Compare with every vector, whatever the index's size.")
+@click.option(
+    "--allow-partial",
+    is_flag=True,
+    help="Where a --server has its index in shards and some cannot be reached, take what the others find, and say so.",
+)
 @click.option("--columns", help=f"What is shown beside score and accession, with commas: {', '.join(COLUMNS)}.")
 @click.option("--output", help="File or URL for the answers: .parquet, .tsv, .csv, .json or .jsonl; - is TSV here.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
@@ -71,6 +76,7 @@ def main(
     min_score: float | None,
     exclude_self: bool,
     exact: bool,
+    allow_partial: bool,
     columns: str | None,
     output: str | None,
     as_json: bool,
@@ -107,7 +113,10 @@ def main(
     )
     if servers:
         local = {"--checkpoint": checkpoint, "--device": device, "--dtype": dtype}
-        source = index_of_server(servers, index, not_taken=[name for name, value in local.items() if value is not None])
+        not_taken = [name for name, value in local.items() if value is not None]
+        source = index_of_server(servers, index, allow_partial=allow_partial, not_taken=not_taken)
+    elif allow_partial:
+        raise ConfigError("--allow-partial: is for a --server; an index on this machine is whole. Leave it out.")
     elif index is None:
         raise ConfigError("search needs an INDEX, or a --server that has one.")
     else:
@@ -129,6 +138,7 @@ def main(
     search_all = source.load()
 
     cut: list[str] = []
+    partial: list[Coverage] = []
     num_hits = 0
 
     def answers() -> Iterator[Answer]:
@@ -138,6 +148,8 @@ def main(
             for answer in search_all(batch, options):
                 if answer.truncated:
                     cut.append(answer.query or asked)
+                if isinstance(answer, PartialAnswer):
+                    partial.append(answer.partial)
                 num_hits += len(answer.hits)
                 yield answer
 
@@ -147,9 +159,25 @@ def main(
         echo(f"search: {questions.nucleotides.warning(f'--{asked}' if alone else value)}", err=True)
     if not num_hits:
         echo(f"search: nothing answers: no row passes {_narrowing(options)}.", err=True)
+    if partial:
+        echo(
+            f"search: warning: {'the answer is' if alone else f'{len(partial):,} answers are'} partial: "
+            f"{_missing(partial)}",
+            err=True,
+        )
     if cut:
         which = "" if alone else f" ({len(cut):,} of them, the first is {cut[0]!r:.80})"
         echo(f"search: warning: a question is longer than the model sees, and was cut at the end{which}.", err=True)
+
+
+def _missing(partial: Sequence[Coverage]) -> str:
+    """What was not searched for at least one of the answers."""
+    shards = ", ".join(map(str, sorted({shard for one in partial for shard in one.missing_shards})))
+    least = min(partial, key=lambda one: one.searched_rows)
+    return (
+        f"the index's shards {shards} cannot be reached, and {least.searched_rows:,} of its {least.total_rows:,} rows "
+        "were searched."
+    )
 
 
 def _narrowing(options: Options) -> str:

@@ -65,12 +65,15 @@ def index_here(index: str, checkpoint: str | None, asked: str, *, device: str, d
     return Source(name=index, model=manifest.model_fingerprint, content=manifest.content, load=load)
 
 
-def index_of_server(addresses: Sequence[str], name: str | None, *, not_taken: Sequence[str]) -> Source:
+def index_of_server(
+    addresses: Sequence[str], name: str | None, *, allow_partial: bool, not_taken: Sequence[str]
+) -> Source:
     """An index of a server.
 
     Args:
         addresses: of the server, or of several that have the same indexes.
         name: of the index; None for ``default``.
+        allow_partial: whether shards may be missing.
         not_taken: options that were given, and are for an index on this machine.
 
     Raises:
@@ -95,7 +98,7 @@ def index_of_server(addresses: Sequence[str], name: str | None, *, not_taken: Se
     index = indexes[wanted]
 
     def search_all(questions: Sequence[Question], options: Options) -> list[Answer]:
-        answers = client.search_all(questions, options, index=wanted)
+        answers = client.search_all(questions, options, index=wanted, allow_partial=allow_partial)
         if any(answer.index != index["fingerprint"] for answer in answers):
             raise IndexMismatchError(f"{addresses[0]}: went over to another index meanwhile; search again.")
         return answers

@@ -10,7 +10,7 @@ import { HitMap } from "./map.js";
 import { describeQuality } from "./quality.js";
 import { fieldsOf } from "./question.js";
 import { residuesPanel } from "./residues.js";
-import { askForKey, errorElement, mayPass, showState } from "./states.js";
+import { askForKey, errorElement, mayPass, partialElement, showState } from "./states.js";
 import { Table } from "./table.js";
 
 const EXAMPLES = [
@@ -77,7 +77,7 @@ async function search(wanted, way = "push") {
 }
 
 async function answersTo(wanted, signal) {
-  const body = { ...fieldsOf(wanted), k: wanted.rows, offset: wanted.offset, map: true };
+  const body = { ...fieldsOf(wanted), k: wanted.rows, offset: wanted.offset, map: true, allow_partial: true };
   if (wanted.filter) body.filter = wanted.filter;
   if (wanted.index) body.index = wanted.index;
   if (wanted.excludeSelf) body.exclude_self = true;
@@ -129,6 +129,7 @@ function showAnswer() {
   table.show(answer);
   map.show(answer);
   showCount(answer);
+  page.partial.replaceChildren(...answer.partial ? [partialElement(answer.partial, () => search({ ...asked }, "keep"))] : []);
   const notes = [
     answer.truncated && "The question is longer than the model sees; its end was cut off.",
     hits.length === 0 && asked.filter && "Nothing that the filter lets pass.",
@@ -143,8 +144,8 @@ function showAnswer() {
   if (opened) table.open(opened);
 }
 
-function showCount({ hits, content, index }) {
-  const count = indexes.find(({ fingerprint }) => fingerprint === index)?.count;
+function showCount({ hits, content, index, partial }) {
+  const count = partial?.searched_rows ?? indexes.find(({ fingerprint }) => fingerprint === index)?.count;
   const all = asked.filter ? " under the filter" : count ? ` of ${count.toLocaleString("en")} ${content}s` : "";
   page.count.textContent = hits.length > 0
     ? `Ranks ${hits[0].rank}–${hits.at(-1).rank}${all}`

@@ -21,6 +21,7 @@ export function provenance(asked, answers, { version, link, date }) {
     offset: asked.offset,
     model: answers[0].model,
     index: answers[0].index,
+    partial: answers[0].partial ?? null,
     version,
     date: date.toISOString(),
     link,
@@ -74,6 +75,7 @@ async function toFasta(about, answers, request) {
     `question=${JSON.stringify(inLine(about.question))}`,
     about.filter && `filter=${JSON.stringify(about.filter)}`,
     `model=${about.model} index=${about.index} date=${about.date}`,
+    about.partial && `partial=${about.partial.searched_rows}/${about.partial.total_rows}`,
   ].filter(Boolean).join(" ");
   const records = [];
   for (const [accession, hit] of hits) {

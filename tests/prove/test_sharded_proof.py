@@ -15,7 +15,7 @@ import pytest
 import requests
 from index_folders import unit_vectors, write_embeddings
 from ports import free_port
-from running import Load, wait_until
+from running import LOGS, Load, wait_until
 from sharded import num_up, replicas
 from tiny_model import WORDS, random_sequences, tiny_model
 
@@ -74,10 +74,10 @@ def urls(ray_cluster: None, args: AppArgs) -> Iterator[tuple[str, str]]:  # noqa
 
     assert args.sharding is not None
     port = free_port()
-    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), logging_config=LOGS)
     whole = application(args.model_copy(update={"num_replicas": 1}), {"default": args.sharding.index})
     for name, its in (("whole", whole), ("sharded", build_app(args))):
-        serve.run(its, name=name, route_prefix=f"/{name}")
+        serve.run(its, name=name, route_prefix=f"/{name}", logging_config=LOGS)
     yield f"http://127.0.0.1:{port}/whole", f"http://127.0.0.1:{port}/sharded"
     serve.shutdown()
 

@@ -23,7 +23,7 @@ import pytest
 import requests
 import uvicorn
 from index_folders import write_embeddings
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 from ports import free_port
 from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
@@ -505,6 +505,36 @@ def test_files_have_the_hits_and_say_what_was_asked(page, sites):
     assert [row["accession"] for row in rows] == [hit["accession"] for hit in answer["hits"]]
     assert [float(row["score"]) for row in rows] == [hit["score"] for hit in answer["hits"]]
     assert rows[0]["organism_id"] == "9606" and {row["ec"] for row in rows} == {"", "2.7.11.1; 3.6.1.3"}
+
+
+def test_an_answer_of_a_part_of_the_index_says_what_is_missing(page, sites, shot):
+    """As a gateway answers (test_sharded.py); here the whole index's answer is made into one."""
+    site, partial = sites["open"], {"missing_shards": [1, 4], "searched_rows": 1030, "total_rows": 2060}
+
+    def without_shards(route: Route) -> None:
+        assert route.request.post_data_json["allow_partial"] is True
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "partial": partial})
+
+    page.route("**/v1/search", without_shards)
+    ask(page, QUESTION)
+    lacking = page.locator("#partial")
+    expect(lacking).to_contain_text("Shards 1, 4 of the index cannot be reached now: 1,030 of 2,060 rows were searched")
+    expect(page.locator("#count")).to_contain_text("Ranks 1–25 of 1,030 proteins")
+    shot(page, "partial")
+    written = json.loads(download(page, "JSON"))
+    assert written["asked"]["partial"] == written["answers"][0]["partial"] == partial
+    said = dict(line[2:].split(": ", 1) for line in download(page, "TSV").splitlines() if line.startswith("# "))
+    assert json.loads(said["partial"]) == partial
+    assert all(" partial=1030/2060" in line for line in download(page, "FASTA").splitlines() if line[0] == ">")
+    if AXE.exists():
+        check_accessible(page)
+    page.unroute("**/v1/search")
+    page.get_by_role("button", name="Ask again").click()
+    expect(lacking).to_be_empty()
+    expect(page.locator("#count")).to_contain_text("of 60 proteins")
+    assert accessions(page) == [hit["accession"] for hit in site.search(text=QUESTION, k=25)["hits"]]
+    assert json.loads(download(page, "JSON"))["asked"]["partial"] is None
 
 
 def test_what_is_asked_before_the_server_has_told_of_itself_stays(new_window, sites):
