@@ -789,6 +789,17 @@ def test_the_page_fits_a_phone_and_the_dark(new_window, sites, shot):
     assert page.evaluate(ground) == dark
 
 
+def test_words_of_any_length_fit_the_window(page, shot):
+    word = "W" * 300
+    hits = [HIT | {"rank": i, "accession": f"contig_{word[:80]}", "name": word, "ec": [word]} for i in range(1, 26)]
+    page.route("**/v1/search", lambda route: route.fulfill(json=ANSWER | {"hits": hits, "map": [[0, 0]] * 25}))
+    ask(page, QUESTION)
+    for width in (1440, 1000, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        shot(page, f"long-words-{width}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 @pytest.mark.skipif(not AXE.is_file(), reason=f"no {AXE}: npm install --no-save axe-core")
 def test_axe_finds_nothing_serious(page, sites):
     page.goto(sites["keyed"].url)
