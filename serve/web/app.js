@@ -1,11 +1,11 @@
 // The page: what is asked, how it stands, and what came of it.
 
-import { ask } from "./api.js";
+import { ask, ServerError } from "./api.js";
 import { make, page } from "./dom.js";
 import { exportAs, provenance } from "./export.js";
 import { emptyForm, fillForm, fillQuestion, readForm } from "./form.js";
 import { closeRecent, startHeader } from "./header.js";
-import { readLink, remember, writeLink } from "./link.js";
+import { isAsked, readLink, remember, writeLink } from "./link.js";
 import { HitMap } from "./map.js";
 import { describeQuality } from "./quality.js";
 import { fieldsOf } from "./question.js";
@@ -45,7 +45,7 @@ const map = new HitMap({
 // --- a search ---
 
 /**
- * Ask. `way` says how the address changes when the answer, or an error, has come: "push", "replace", or "keep".
+ * Ask. `way` says how the address changes when the answer, or an error, has come: "push" or "replace".
  *
  * Until then, and where it is cancelled, everything stays as it was.
  */
@@ -64,13 +64,17 @@ async function search(wanted, way = "push") {
   [asked, answers] = [wanted, found];
   writeAddress(way);
   page.start.hidden = true;
+  try {
+    if (!failure) showAnswers();
+  } catch (error) {
+    failure = new ServerError(`The answer has another form than this page knows. Load the page again. (${error.message})`);
+  }
   page.results.hidden = failure !== null;
   if (failure) {
-    showState(errorElement(failure, mayPass(failure) && (() => search(wanted, "keep"))));
+    showState(errorElement(failure, mayPass(failure) && (() => search(wanted, "replace"))));
   } else {
     showState();
     remember(asked);
-    showAnswers();
     // Another release of the index may answer since.
     if (indexes.every(({ fingerprint }) => fingerprint !== answers[0].index)) learn();
   }
@@ -105,9 +109,10 @@ function cancelSearch() {
 }
 
 function writeAddress(way) {
-  if (way === "keep") return;
   const address = writeLink(asked) ?? location.pathname + location.search;
-  history[way === "push" ? "pushState" : "replaceState"](asked, "", address);
+  // What is asked twice is gone back from once.
+  const again = JSON.stringify(history.state) === JSON.stringify(asked);
+  history[way === "push" && !again ? "pushState" : "replaceState"](asked, "", address);
   document.title = `${asked.question.trim().slice(0, 60)} · ProtCLIP`;
 }
 
@@ -116,7 +121,7 @@ function showAnswers() {
   page.questions.hidden = answers.length < 2;
   page.answer.replaceChildren(...answers.map((answer, i) =>
     make("option", { value: i }, `${i + 1} of ${answers.length}: ${answer.query ?? "unnamed"}`)));
-  asked.answer = Math.min(asked.answer, answers.length - 1);
+  asked.answer = Math.max(0, Math.min(asked.answer, answers.length - 1));
   page.answer.value = String(asked.answer);
   showAnswer();
 }
@@ -173,6 +178,7 @@ page.answer.addEventListener("change", () => {
 function openHit(hit, cell) {
   panel?.stop();
   panel = null;
+  if (!asked) return; // the start is shown, and a row of what was there before is closed
   asked.hit = hit?.accession ?? null;
   writeAddress("replace");
   if (!hit) return;
@@ -239,10 +245,12 @@ function showStart() {
 }
 
 /** Show what the address says. */
-function goTo(given) {
+function goTo(state) {
+  const given = isAsked(state) ? state : readLink(location.hash);
   if (given) {
     fillForm(given);
-    search({ ...given }, "keep");
+    showQuality();
+    search({ ...given }, "replace");
   } else {
     showStart();
   }
@@ -255,13 +263,15 @@ page.ask.addEventListener("submit", (event) => {
 });
 startHeader((old) => {
   fillForm(old);
+  showQuality();
   search({ ...old });
 });
-addEventListener("popstate", (event) => goTo(event.state ?? readLink(location.hash)));
+addEventListener("popstate", (event) => goTo(event.state));
 page.home.addEventListener("click", (event) => {
   event.preventDefault();
   if (asked) history.pushState(null, "", location.pathname + location.search);
   emptyForm();
+  showQuality();
   showStart();
   page.question.focus();
 });
@@ -296,6 +306,7 @@ async function learn() {
 }
 
 function showQuality() {
+  if (!info) return;
   const index = indexes.find(({ name }) => name === page.index.value) ?? info.index;
   page.quality.textContent = describeQuality({ model: info.model, index });
 }
@@ -308,8 +319,8 @@ page.examples.append(...EXAMPLES.map((text) => make("li", {}, make("button", {
     search(readForm());
   },
 }, text))));
-const linked = history.state ?? readLink(location.hash);
+const linked = isAsked(history.state) || readLink(location.hash) !== null;
 if (!linked) page.question.focus();
 await learn();
 // Unless the user was quicker.
-if (linked && !asked && !running) goTo(linked);
+if (linked && !asked && !running) goTo(history.state);

@@ -43,7 +43,13 @@ async function keyFromUser(why) {
   page.keys.showModal();
   try {
     return await new Promise((resolve, reject) => {
-      page["key-form"].onsubmit = (event) => (event.preventDefault(), resolve(page.key.value.trim()));
+      page["key-form"].onsubmit = (event) => {
+        event.preventDefault();
+        const key = page.key.value.trim();
+        // The head of a request carries nothing else.
+        if (/^[\x21-\x7e]+$/.test(key)) resolve(key);
+        else page["key-why"].textContent = "This is no key: a key has ASCII characters alone, and no spaces.";
+      };
       page["key-cancel"].onclick = page.keys.oncancel = () =>
         reject(new ServerError("This server answers with a key alone. Ask whoever runs it for one.", { status: 401 }));
     });
