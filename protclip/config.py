@@ -26,6 +26,9 @@ class DataConfig:
     lanes: int = 64
     """Virtual lanes of the stream. The number of workers must divide it, and it must divide the global batch; the
     global batches depend on it, but not on the number of workers."""
+    text_sampling: Literal["none", "properties"] = "none"
+    """What of a pair's biotext an epoch trains on. none: all of it, as in the paper. properties: some of its properties
+    in any order, others each time, so that the model learns to answer short questions too."""
 
     def __post_init__(self) -> None:
         check_types("data.", self)

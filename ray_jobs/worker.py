@@ -183,6 +183,7 @@ class Worker:
             num_workers=num_workers,
             first_batch=first_batch,
             properties=self.config.objectives.pda > 0,
+            sample_texts=self.config.data.text_sampling == "properties",
         )
         size = self.config.batch.global_batch_size // num_workers // self.config.batch.micro_batches
         collated = (
