@@ -169,6 +169,15 @@ class IndexesResponse(BaseModel):
     )
 
 
+class ModelQuality(BaseModel):
+    """How often the model finds the right one of held-out proteins for its text."""
+
+    recall_at_1: float = Field(description="Share of held-out texts for which the right protein comes first.")
+    chance: float = Field(description="The same of a random order.")
+    num_pairs: int = Field(description="Held-out pairs among which it is looked for, 1,000 at most.")
+    is_weak: bool = Field(description="By the criterion of docs/checkpoints.md.")
+
+
 class ModelInfo(BaseModel):
     """The loaded model."""
 
@@ -181,6 +190,10 @@ class ModelInfo(BaseModel):
     device: str
     dtype: Dtype
     metrics: dict[str, Any] = Field(description="What evaluation found, as in the model's card; empty where unknown.")
+    quality: ModelQuality | None = Field(description="Null where it was not measured.")
+    quality_note: str | None = Field(
+        description="In words, where the model is weak or was not measured; null otherwise."
+    )
 
 
 class Policies(BaseModel):

@@ -168,6 +168,8 @@ def main(
     if cut:
         which = "" if alone else f" ({len(cut):,} of them, the first is {cut[0]!r:.80})"
         echo(f"search: warning: a question is longer than the model sees, and was cut at the end{which}.", err=True)
+    if source.note:
+        echo(f"search: note: {source.note}.", err=True)
 
 
 def _missing(partial: Sequence[Coverage]) -> str:

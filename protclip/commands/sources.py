@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from protclip import files
 from protclip.commands.startup import quick_start
 from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
+from protclip.evaluation.quality import quality_note, quality_of
 from protclip.index.embeddings import Content, Dtype, read_embeddings
-from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.index.manifest import read_checkpoint_record, read_index_manifest
 from protclip.index.vector_files import format_of
 from protclip.questions import Answer, Options, Question
 from protclip.retrieval import Retriever
@@ -30,6 +31,8 @@ class Source:
     content: Content
     load: Callable[[], SearchAll]
     """Makes it ready."""
+    note: str | None = None
+    """On the quality of the model, where users should know of it."""
 
 
 def index_here(index: str, checkpoint: str | None, asked: str, *, device: str, dtype: Dtype | None) -> Source:
@@ -48,8 +51,11 @@ def index_here(index: str, checkpoint: str | None, asked: str, *, device: str, d
         IndexMismatchError: if another model made the index.
     """
     manifest = read_index_manifest(index)
+    note = None
     if checkpoint is not None:
-        manifest.check_model(read_checkpoint_fingerprint(checkpoint), index)
+        record = read_checkpoint_record(checkpoint)
+        manifest.check_model(record.fingerprint, index)
+        note = quality_note(quality_of(record.metrics))
     elif asked not in ASKED_WITHOUT_MODEL:
         why = "the model that made the index, to embed it"
         if manifest.external_model is not None:
@@ -62,7 +68,7 @@ def index_here(index: str, checkpoint: str | None, asked: str, *, device: str, d
         with quick_start():
             return Retriever.load(index, checkpoint=needed, device=device, dtype=dtype).search_all
 
-    return Source(name=index, model=manifest.model_fingerprint, content=manifest.content, load=load)
+    return Source(name=index, model=manifest.model_fingerprint, content=manifest.content, load=load, note=note)
 
 
 def index_of_server(
@@ -103,7 +109,8 @@ def index_of_server(
             raise IndexMismatchError(f"{addresses[0]}: went over to another index meanwhile; search again.")
         return answers
 
-    return Source(name=wanted, model=index["model"], content=index["content"], load=lambda: search_all)
+    note = client.info()["model"].get("quality_note")
+    return Source(name=wanted, model=index["model"], content=index["content"], load=lambda: search_all, note=note)
 
 
 def check_vectors(path: str, source: Source, exclude_self: bool) -> None:

@@ -193,15 +193,19 @@ def read_index_manifest(folder: str, *, verify: bool = False, names: Collection[
     return manifest
 
 
-def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
-    """The fingerprint of a checkpoint's model, without loading the model; ``verify`` compares checksums too.
+def read_checkpoint_record(folder: str, *, verify: bool = False) -> CheckpointRecord:
+    """What a checkpoint's manifest says of its model, without loading the model; ``verify`` compares checksums too.
 
     Raises:
         CheckpointError: if the folder is unfinished or not a checkpoint.
     """
     manifest = read_manifest(folder, "checkpoint", verify=verify, error=CheckpointError)
-    where = files.join(folder, FILE_NAME)
-    return checked(CheckpointRecord, manifest, where, error=CheckpointError).fingerprint
+    return checked(CheckpointRecord, manifest, files.join(folder, FILE_NAME), error=CheckpointError)
+
+
+def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
+    """The fingerprint of a checkpoint's model, likewise."""
+    return read_checkpoint_record(folder, verify=verify).fingerprint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

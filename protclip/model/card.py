@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from protclip.evaluation.quality import NOT_MEASURED, quality_of
 from protclip.version import __version__
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def model_card(model: DualEncoder, fingerprint: str, record: Mapping[str, Any]) 
         "Model": _model(model, fingerprint),
         "Data": _data(record),
         "Recipe": _recipe(record),
-        "Metrics": _metrics(metrics),
+        "Metrics": _metrics(record, metrics),
         "Licence": _LICENCE,
     }
     body = "\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
@@ -126,13 +127,12 @@ def _without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _metrics(metrics: Mapping[str, float]) -> str:
+def _metrics(record: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
     if not metrics:
         return "Not recorded.\n"
-    return (
-        "\n".join(["| metric | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in metrics.items())])
-        + "\n"
-    )
+    quality = str(quality_of(record["metrics"]) or NOT_MEASURED)
+    rows = ["| metric | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in metrics.items())]
+    return "\n".join([f"{quality[0].upper()}{quality[1:]}.\n", *rows]) + "\n"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

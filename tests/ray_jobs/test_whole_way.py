@@ -29,6 +29,7 @@ SMALL = [
     "batch.global_batch_size=16",
     "data.lanes=4",
     "epochs=2",
+    "selection={metric: loss, mode: min}",
     "objectives={mlm: 0.3, bsr: 0.7, pda: 1.0, num_prototypes: 16}",
     "model.projection_dim=32",
     "model.protein.config.hidden_size=16",
