@@ -11,14 +11,18 @@ from protclip.version import __version__
 if TYPE_CHECKING:
     from protclip.embedding import ProtCLIP
     from protclip.index.embeddings import Embeddings, read_embeddings
+    from protclip.retrieval import Retriever
+    from protclip.uniprot.fasta import read_proteins
 
-__all__ = ["Embeddings", "ProtCLIP", "ProtclipError", "__version__", "read_embeddings"]
+__all__ = ["Embeddings", "ProtCLIP", "ProtclipError", "Retriever", "__version__", "read_embeddings", "read_proteins"]
 
 
 _MODULES = {
     "ProtCLIP": "protclip.embedding",
     "Embeddings": "protclip.index.embeddings",
+    "Retriever": "protclip.retrieval",
     "read_embeddings": "protclip.index.embeddings",
+    "read_proteins": "protclip.uniprot.fasta",
 }
 
 

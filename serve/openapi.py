@@ -161,7 +161,7 @@ ANSWERS: Mapping[str, Any] = {
     },
     "/v1/indexes": {"indexes": [_NAMED_INDEX], "refused": None},
     "/info": {
-        "version": "0.1.0",
+        "version": "0.2.0",
         "model": {
             "fingerprint": _HEX,
             "dimension": 512,
@@ -180,7 +180,7 @@ ANSWERS: Mapping[str, Any] = {
         "limits": Limits().model_dump(),
         "policies": Policies().model_dump(),
     },
-    "/health": {"status": "ok", "model": _HEX, "index": _INDEX, "indexes": ["default"], "version": "0.1.0"},
+    "/health": {"status": "ok", "model": _HEX, "index": _INDEX, "indexes": ["default"], "version": "0.2.0"},
     "/health/live": {"status": "ok"},
     "/health/ready": {"status": "ok"},
 }

@@ -146,8 +146,10 @@ def test_the_public_names_are_these() -> None:
         "Embeddings",
         "ProtCLIP",
         "ProtclipError",
+        "Retriever",
         "__version__",
         "read_embeddings",
+        "read_proteins",
     ]
     assert all(hasattr(protclip, name) for name in protclip.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -13,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from installed import PACKAGES, ROOT, SOURCE_FILES, build
 
 from protclip.version import __version__
 
 pytestmark = pytest.mark.unit
-
-ROOT = Path(__file__).parents[1]
 
 
 def _pins() -> dict[str, str]:
@@ -38,28 +35,23 @@ def _name(requirement: str) -> str:
     return _normal(found[0])
 
 
-def test_the_wheel_holds_the_packages_and_their_data(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools", reason="the wheel is built with the setuptools of this environment")
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("cluster", "protclip", "ray_jobs", "serve"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("protclip-*.whl")
+@pytest.mark.slow
+def test_sdist_and_wheel_hold_what_they_should(tmp_path: Path) -> None:
+    sdist, wheel = build(tmp_path)
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {
         str(path.relative_to(ROOT))
-        for package in ("cluster", "protclip", "ray_jobs", "serve")
+        for package in PACKAGES
         for pattern in ("**/*.py", "**/*.yaml", "**/py.typed", "web/**/*")
         for path in (ROOT / package).glob(pattern)
         if path.is_file() and (package != "cluster" or path.suffix == ".py")  # beside the manifests of a cluster
     }
     assert expected - names == set()
-    assert not [name for name in names if name.split("/")[0] in ("tests", "benchmarks", "docs")]
+    assert {name.split("/")[0] for name in names} == {*PACKAGES, f"protclip-{__version__}.dist-info"}
+    with tarfile.open(sdist) as archive:
+        tops = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    made = {"PKG-INFO", "setup.cfg", "protclip.egg-info"}
+    assert tops - made == {*PACKAGES, "examples", *SOURCE_FILES}
 
 
 def test_everything_installed_for_development_is_pinned_as_installed() -> None:

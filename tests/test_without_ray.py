@@ -1,81 +1,74 @@
 """The command protclip where nothing is installed but what the package itself asks for: no Ray, and no extra.
 
-The environment is made of links to those distributions of this one that the requirements name, whole and nothing else.
+It is installed there from its wheel (tests/installed.py), so that the repository is not needed either.
 """
 
 from __future__ import annotations
 
-import os
+import re
 import subprocess
-import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+from installed import ROOT, build, install, outside
 from official_model import official_model, write_official
-from packaging.requirements import Requirement
 from pairs_folders import row, write_pairs
 from tiny_model import random_sequences, tiny_model, write_protein_index
 
 from protclip.__main__ import COMMANDS, ON_RAY
 from protclip.uniprot.entry import Entry
+from protclip.version import __version__
 
 pytestmark = [pytest.mark.unit, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("cluster", "protclip", "ray_jobs", "serve")
-
-
-def closure(name: str) -> set[str]:
-    """A distribution and all that it needs without extras but those which a requirement names."""
-    found: set[str] = set()
-    waiting = {(name, "")}
-    seen: set[tuple[str, str]] = set()
-    while waiting:
-        name, extra = waiting.pop()
-        seen.add((name, extra))
-        found.add(name)
-        for line in metadata.requires(name) or []:
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-                waiting |= {(requirement.name, extra) for extra in ("", *requirement.extras)} - seen
-    return found
-
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for PYTHONPATH."""
-    folder = tmp_path_factory.mktemp("site")
-    for name in closure("protclip") - {"protclip"}:
-        distribution = metadata.distribution(name)
-        for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
-            link = folder / top
-            if not link.exists():
-                link.symlink_to(str(distribution.locate_file(top)))
-    for name in PACKAGES:
-        (folder / name).symlink_to(ROOT / name)
-    return folder
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an environment into which the wheel was installed."""
+    folder = tmp_path_factory.mktemp("installed")
+    _, wheel = build(folder)
+    return install(wheel, folder)
 
 
-def python(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Without the site-packages of this environment."""
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-    return subprocess.run(
-        [sys.executable, "-S", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def test_what_needs_no_ray_works_without(site: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working directory with a model, and an index of its own."""
     model = tiny_model()
     model.save_pretrained(str(tmp_path / "model"))
     write_protein_index(tmp_path, model, random_sequences(30))
+    return tmp_path
+
+
+def run(cwd: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, env=outside(), capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_command_and_the_python_of_the_readme_run_from_the_wheel(python: Path, folder: Path) -> None:
+    done = run(folder, python.with_name("protclip"), "--version")
+    assert done.stdout == f"protclip, version {__version__}\n", done.stderr
+    done = run(folder, python.with_name("protclip"), "search", "index", "--checkpoint", "model", "--text", "binds ATP")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:3] == ["rank", "score", "accession"]
+
+    (folder / "quickstart/run").mkdir(parents=True)
+    (folder / "model").rename(folder / "quickstart/run/best")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    where = "import protclip, sys\nprint(protclip.__file__, scores.shape, sys.path)"
+    done = run(folder, python, "-c", "\n".join([*blocks, where]))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{python.parents[1]}/lib/")
+    assert "(2, 1)" in done.stdout
+    assert str(ROOT) not in done.stdout
+
+
+def test_what_needs_no_ray_works_without(python: Path, folder: Path) -> None:
     entry = Entry(accession="P1", sequence="MKV", name="Some protein", reviewed=True)
-    write_pairs(tmp_path / "pairs", {"train-00000-of-00001": [row(entry)]})
-    (tmp_path / "my.fasta").write_text(">P1\nMKVLAAGIVGL\n")
+    write_pairs(folder / "pairs", {"train-00000-of-00001": [row(entry)]})
+    (folder / "my.fasta").write_text(">P1\nMKVLAAGIVGL\n")
     official = official_model()
-    write_official(tmp_path / "official", official.published_tensors(), official.config(), torch.float16)
-    model.text_tokenizer.save(str(tmp_path / "bert"))
+    write_official(folder / "official", official.published_tensors(), official.config(), torch.float16)
+    tiny_model().text_tokenizer.save(str(folder / "bert"))
     commands = [
         ["--help"],
         ["search", "index", "--checkpoint", "model", "--text", "binds ATP"],
@@ -98,19 +91,17 @@ def test_what_needs_no_ray_works_without(site: Path, tmp_path: Path) -> None:
         "assert not (found := list(filter(importlib.util.find_spec, missing))), found\n"
         "print('ALL DONE')"
     )
-    done = python(site, tmp_path, "-c", script)
+    done = run(folder, python, "-c", script)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("ALL DONE\n")
     assert {words[0] for words in commands} == {"--help", *COMMANDS} - set(ON_RAY)
 
 
-def test_what_needs_ray_says_in_one_line_how_it_is_installed(site: Path, tmp_path: Path) -> None:
-    model = tiny_model()
-    write_protein_index(tmp_path, model, random_sequences(30))
+def test_what_needs_ray_says_in_one_line_how_it_is_installed(python: Path, folder: Path) -> None:
     remedy = "which is not installed; in the checkout of protclip: pip install -e '.[ray]'.\n"
     several = ["index", "embeddings", "--output", "again", "--shard-rows", "10"]
     for words in [*([name] for name in ON_RAY), several]:
-        done = python(site, tmp_path, "-m", "protclip", *words)
+        done = run(folder, python, "-m", "protclip", *words)
         assert (done.returncode, done.stdout) == (1, "")
         what = (
             "an index of several segments, or a release of several parts"

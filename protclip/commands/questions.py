@@ -15,8 +15,8 @@ from protclip.errors import DataError, RequestError
 from protclip.index.embeddings import Embeddings, read_embeddings
 from protclip.index.vector_files import format_of, load_npy, read_rows
 from protclip.questions import Question
-from protclip.uniprot.entry import BadEntry, is_utf8, not_utf8
-from protclip.uniprot.fasta import read_records
+from protclip.uniprot.entry import is_utf8, not_utf8
+from protclip.uniprot.fasta import read_proteins
 from protclip.uniprot.residues import Nucleotides, looks_like_a_sequence, looks_like_nucleotides
 from protclip.uniprot.streams import open_stream, read_lines
 
@@ -68,13 +68,10 @@ def questions_of_file(path: str, read: Read) -> Questions:
 
 def read_fasta(path: str, nucleotides: Nucleotides) -> Iterator[Question]:
     """Each record, named by its accession; what looks like DNA or RNA is counted."""
-    with open_stream(path, pipes=True) as stream:
-        for record in read_records(stream, path):
-            if isinstance(record, BadEntry):
-                raise DataError(f"{record}; mend or remove it.")
-            if looks_like_nucleotides(record.sequence, record.header.name):
-                nucleotides.add(record.header.accession)
-            yield Question(sequence=record.sequence, name=record.header.accession)
+    for record in read_proteins(path):
+        if looks_like_nucleotides(record.sequence, record.header.name):
+            nucleotides.add(record.header.accession)
+        yield Question(sequence=record.sequence, name=record.header.accession)
 
 
 def read_vectors(path: str, _nucleotides: Nucleotides) -> Iterator[Question]:

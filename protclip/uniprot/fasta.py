@@ -15,7 +15,7 @@ from typing import IO
 
 from protclip.errors import DataError
 from protclip.uniprot.entry import MAX_VALUE_CHARS, BadEntry, Entry, RefusedError, checked_sequence, not_utf8
-from protclip.uniprot.streams import read_lines
+from protclip.uniprot.streams import open_stream, read_lines
 
 _UNIPROT = re.compile(r"(sp|tr)\|([A-Za-z0-9-]+)\|(\S+)(?:\s+(.*))?$")
 _KEY = re.compile(r"(?:^|\s)(OS|OX|GN|PE|SV)=")
@@ -55,6 +55,22 @@ class Record:
     def display_name(self) -> str | None:
         """The name without UniProt's ``(Fragment)``."""
         return _FRAGMENT.sub("", self.header.name) if self.header.name else None
+
+
+def read_proteins(path: str) -> Iterator[Record]:
+    """The proteins of a FASTA file with headers of any kind, in its order, in the memory of one.
+
+    Args:
+        path: path, URL or pipe; plain or gzip.
+
+    Raises:
+        DataError: if it cannot be read or holds no record, or for the first record that cannot be used, with its line.
+    """
+    with open_stream(path, pipes=True) as stream:
+        for record in read_records(stream, path):
+            if isinstance(record, BadEntry):
+                raise DataError(f"{record}; mend or remove it.")
+            yield record
 
 
 def parse_header(line: str) -> Header:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from protclip.errors import DataError
 from protclip.uniprot.entry import BadEntry, Entry
-from protclip.uniprot.fasta import Header, Record, parse_header, read_fasta, read_records
+from protclip.uniprot.fasta import Header, Record, parse_header, read_fasta, read_proteins, read_records
 from protclip.uniprot.formats import expand_inputs, open_entries
 
 pytestmark = pytest.mark.unit
@@ -84,6 +85,15 @@ def test_a_bad_record_is_given_in_its_place(text: str, reason: str) -> None:
 def test_a_file_without_records_is_an_error(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         records(text)
+
+
+def test_the_proteins_of_a_file_end_at_one_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "my.fasta.gz"
+    path.write_bytes(gzip.compress(f">{HEADER}\nMKV\n>mine a name\nMKL*\n>bad\nMK7\n>after\nMKV\n".encode()))
+    proteins = read_proteins(str(path))
+    assert [next(proteins).header.accession, next(proteins).sequence] == ["P02769", "MKL"]
+    with pytest.raises(DataError, match=r"my\.fasta\.gz, line 5.*mend or remove it"):
+        next(proteins)
 
 
 def test_curation_refuses_headers_that_are_not_uniprots_and_unknown_levels() -> None:
