@@ -10,15 +10,15 @@ from protclip.version import __version__
 
 if TYPE_CHECKING:
     from protclip.embedding import ProtCLIP
-    from protclip.index.embeddings import Embeddings, read_embeddings
+    from protclip.embeddings.reading import Embeddings, read_embeddings
 
 __all__ = ["Embeddings", "ProtCLIP", "ProtclipError", "__version__", "read_embeddings"]
 
 
 _MODULES = {
     "ProtCLIP": "protclip.embedding",
-    "Embeddings": "protclip.index.embeddings",
-    "read_embeddings": "protclip.index.embeddings",
+    "Embeddings": "protclip.embeddings.reading",
+    "read_embeddings": "protclip.embeddings.reading",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from protclip.index.embeddings import Content, Dtype
+from protclip.embeddings.reading import Content, Dtype
 from protclip.index.manifest import IndexManifest
 from protclip.questions import Answer, Hit, Protein, Row
 from serve.settings import Limits

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from protclip.data.windows import window_starts, window_weights
+from protclip.embeddings.reading import Dtype
 from protclip.errors import CheckpointError, NotFoundError, RequestError
-from protclip.index.embeddings import Dtype
 from protclip.inputs import LongPolicy
 from protclip.manifest import read_manifest
 from protclip.questions import Answer, Asked, Explanation, Options, Prepared, Question
