@@ -39,8 +39,9 @@ COMMANDS = {
     "quickstart": ("ray_jobs.quickstart:main", "Run the whole way once on this machine."),
 }
 
-ON_RAY = ("curate", "pretrain", "embed", "serve", "swap-index", "make-key", "quickstart")
-"""What needs Ray, or what comes with it, whatever it is given; ``index`` does where there are several segments."""
+ON_RAY = ("pretrain", "serve", "swap-index", "make-key", "quickstart")
+"""What needs Ray, or what comes with it, whatever it is given; ``curate`` and ``embed`` do where there is much to do,
+``index`` where there are several segments."""
 
 
 class LazyGroup(click.Group):

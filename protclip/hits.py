@@ -13,9 +13,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from protclip.embeddings.reading import Content
 from protclip.errors import RequestError
 from protclip.hashing import hash64
-from protclip.index.embeddings import Content
 from protclip.index.index import Index
 from protclip.index.manifest import IndexManifest
 from protclip.pca import plane_of

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
+from protclip.embeddings.reading import CONTENTS, METADATA, Content
 from protclip.errors import RequestError
-from protclip.index.embeddings import CONTENTS, METADATA, Content
 from protclip.index.filters import Filter, parse_filter
 from protclip.index.index import NOT_SHOWN
 from protclip.inputs import check_characters

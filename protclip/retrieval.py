@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from protclip.embeddings.reading import Content, Dtype
 from protclip.errors import IndexMismatchError, NotFoundError, RequestError
 from protclip.hits import NONE_OWN, check_own, make_answers, num_wanted, own_rows
-from protclip.index.embeddings import Content, Dtype
 from protclip.index.index import Index
 from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
 from protclip.inputs import check_pairs

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from protclip.data.windows import window_starts, window_weights
+from protclip.embeddings.reading import Dtype
 from protclip.errors import CheckpointError, NotFoundError, RequestError
 from protclip.evaluation.quality import quality_note, quality_of
-from protclip.index.embeddings import Dtype
 from protclip.index.manifest import read_checkpoint_record
 from protclip.inputs import LongPolicy
 from protclip.questions import Answer, Asked, Explanation, Options, Prepared, Question

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from protclip import files
+from protclip.embeddings.reading import Dtype
 from protclip.errors import ConfigError
-from protclip.index.embeddings import Dtype
 from protclip.index.manifest import read_checkpoint_fingerprint
 from serve.keys import NO_FILES, read_keys
 from serve.sequences import check_sequences

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from protclip.embeddings.reading import METADATA
 from protclip.errors import DataError, ProtclipError
 from protclip.hits import own_rows
-from protclip.index.embeddings import METADATA
 from protclip.index.index import Index
 from protclip.index.manifest import read_index_manifest
 from protclip.questions import Question

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip import files
+from protclip.embeddings.reading import METADATA, Content
 from protclip.errors import ConfigError
-from protclip.index.embeddings import METADATA, Content
 from protclip.questions import COLUMNS, Answer, Hit
 from protclip.terminal import json_text, printable
 

@@ -12,9 +12,9 @@ import click
 
 from protclip.commands.answers import choose_writer, open_output
 from protclip.commands.questions import one_question, questions_of_file, read_fasta, read_texts, read_vectors
-from protclip.commands.sources import check_vectors, index_here, index_of_server
+from protclip.commands.sources import Source, check_vectors, index_here, index_of_server
+from protclip.embeddings.reading import DTYPES, Dtype
 from protclip.errors import ConfigError
-from protclip.index.embeddings import DTYPES, Dtype
 from protclip.questions import COLUMNS, Answer, Coverage, Options, PartialAnswer, Question
 from protclip.terminal import echo
 from protclip.uniprot.residues import looks_like_a_sequence
@@ -111,16 +111,7 @@ def main(
         exclude_self=exclude_self,
         columns=None if columns is None else list(dict.fromkeys(map(str.strip, columns.split(",")))),
     )
-    if servers:
-        local = {"--checkpoint": checkpoint, "--device": device, "--dtype": dtype}
-        not_taken = [name for name, value in local.items() if value is not None]
-        source = index_of_server(servers, index, allow_partial=allow_partial, not_taken=not_taken)
-    elif allow_partial:
-        raise ConfigError("--allow-partial: is for a --server; an index on this machine is whole. Leave it out.")
-    elif index is None:
-        raise ConfigError("search needs an INDEX, or a --server that has one.")
-    else:
-        source = index_here(index, checkpoint, asked, device=device or "cpu", dtype=dtype)
+    source = _source(index, checkpoint, servers, asked, allow_partial=allow_partial, device=device, dtype=dtype)
     if vectors is not None:
         check_vectors(vectors, source, exclude_self)
     if text is not None and looks_like_a_sequence(text.strip()):
@@ -170,6 +161,28 @@ def main(
         echo(f"search: warning: a question is longer than the model sees, and was cut at the end{which}.", err=True)
     if source.note:
         echo(f"search: note: {source.note}.", err=True)
+
+
+def _source(
+    index: str | None,
+    checkpoint: str | None,
+    servers: Sequence[str],
+    asked: str,
+    *,
+    allow_partial: bool,
+    device: str | None,
+    dtype: Dtype | None,
+) -> Source:
+    """What is asked, by the options."""
+    if servers:
+        local = {"--checkpoint": checkpoint, "--device": device, "--dtype": dtype}
+        not_taken = [name for name, value in local.items() if value is not None]
+        return index_of_server(servers, index, allow_partial=allow_partial, not_taken=not_taken)
+    if allow_partial:
+        raise ConfigError("--allow-partial: is for a --server; an index on this machine is whole. Leave it out.")
+    if index is None:
+        raise ConfigError("search needs an INDEX, or a --server that has one.")
+    return index_here(index, checkpoint, asked, device=device or "cpu", dtype=dtype)
 
 
 def _missing(partial: Sequence[Coverage]) -> str:

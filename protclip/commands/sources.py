@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from protclip import files
 from protclip.commands.startup import quick_start
+from protclip.embeddings.reading import Content, Dtype, read_embeddings
 from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
 from protclip.evaluation.quality import quality_note, quality_of
-from protclip.index.embeddings import Content, Dtype, read_embeddings
 from protclip.index.manifest import read_checkpoint_record, read_index_manifest
 from protclip.index.vector_files import format_of
 from protclip.questions import Answer, Options, Question

@@ -22,9 +22,9 @@ from tiny_model import random_sequences, random_texts, tiny_model, write_protein
 from protclip.commands import search
 from protclip.commands.answers import answer_schema
 from protclip.commands.search import main
+from protclip.embeddings.reading import DTYPES, read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import DTYPES, read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
 
 pytestmark = pytest.mark.unit
@@ -316,7 +316,7 @@ def test_answers_of_an_index_of_texts_show_the_texts(folders, tmp_path):
         columns={"text": texts},
         settings=settings,
     )
-    build_index(read_embeddings(embeddings), str(tmp_path / "texts"), IndexConfig())
+    build_from(read_embeddings(embeddings), str(tmp_path / "texts"), IndexConfig())
     arguments = [str(tmp_path / "texts"), "--checkpoint", checkpoint, "--sequence", SEQUENCES[0], "-k", "2"]
     lines = CliRunner().invoke(main, arguments).stdout.splitlines()
     hits = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)["hits"]

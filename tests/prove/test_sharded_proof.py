@@ -20,8 +20,8 @@ from sharded import num_up, replicas
 from tiny_model import WORDS, random_sequences, tiny_model
 
 from benchmarks.report import Claim, write_results
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.embeddings.reading import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.questions import COLUMNS
 from serve.settings import AppArgs, Sharding
 
@@ -55,7 +55,7 @@ def args(tmp_path_factory: pytest.TempPathFactory) -> AppArgs:
     embeddings = write_embeddings(
         folder / "embeddings", vectors, fingerprint=model.fingerprint, settings={"dtype": "float32"}
     )
-    build_index(read_embeddings(embeddings), str(folder / "index"), IndexConfig(shard_rows=ROWS))
+    build_from(read_embeddings(embeddings), str(folder / "index"), IndexConfig(shard_rows=ROWS))
     return AppArgs(
         checkpoint=str(folder / "checkpoint"),
         keys="none",

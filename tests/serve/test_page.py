@@ -28,8 +28,8 @@ from ports import free_port
 from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
 from protclip.config import ObjectivesConfig
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.embeddings.reading import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from serve.api import make_api
 from serve.deployments import Replica
 from serve.guard import guard
@@ -93,7 +93,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]
         columns={"text": texts},
         settings={"dtype": "float32"},
     )
-    build_index(read_embeddings(str(folder / "texts")), str(folder / "index-of-texts"), IndexConfig())
+    build_from(read_embeddings(str(folder / "texts")), str(folder / "index-of-texts"), IndexConfig())
     fasta = folder / "sequences.fasta"
     fasta.write_text("".join(f">P{i:05d}\n{sequences[i]}\n" for i in range(COUNT) if i != 9))
     args = AppArgs(checkpoint=str(folder / "checkpoint"), keys="none", sequences=str(fasta))
@@ -681,7 +681,7 @@ def test_what_is_asked_before_the_server_has_told_of_itself_stays(new_window, si
     held = []
     other = new_window().new_page()
     for route in ("**/info", "**/v1/search"):
-        other.route(route, lambda route: held.append(route))
+        other.route(route, lambda route: held.append(route))  # noqa: PLW0108  playwright takes no built-in
     other.goto(sites["open"].url)
     other.locator("#filters summary").click()
     other.get_by_label("Length from").fill("30")
