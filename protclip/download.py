@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import hashlib
 import os
@@ -21,6 +22,7 @@ from protclip import files
 from protclip.cache import cache_folder
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
+from protclip.version import __version__
 from protclip.web import Client, IncompleteError
 
 BLOCK_BYTES = 1 << 20
@@ -92,6 +94,54 @@ def fetch_file(
     return {**state, **digests}
 
 
+def fetch_once(
+    client: Client,
+    remote: RemoteFile,
+    path: str,
+    *,
+    spare_bytes: int = 0,
+    origin: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Download a file unless it is here; ``PATH.source``, which says what it is, is written last.
+
+    Args:
+        client: of the network.
+        remote: the file.
+        path: where it is written, path or URL.
+        spare_bytes: that must stay free on the disk.
+        origin: what else is recorded.
+        overwrite: replace a finished file, or begin anew.
+        tell: gets a line with the size before the download.
+
+    Returns:
+        The record.
+
+    Raises:
+        ConfigError, DataError: as ``fetch_file``.
+    """
+    name, record_path = path.rsplit("/", 1)[-1], f"{path}.source"
+    if files.exists(record_path) and not overwrite:
+        found: dict[str, Any] = files.read_json(record_path)
+        check_unchanged(found, remote.state(), path)
+        if files.exists(path) and files.size(path) == remote.num_bytes:
+            tell(f"{name}: {remote.num_bytes:,} bytes, here already")
+            return found
+        raise DataError(f"{path}: is not the file that {record_path} tells of; --overwrite downloads it again.")
+    with Partial(path, record=record_path, overwrite=overwrite) as part:
+
+        def tell_size(done: int) -> None:
+            here = f", {done:,} of them here already" if done else ""
+            tell(f"{name}: {remote.num_bytes:,} bytes to download{here}")
+
+        fetched = fetch_file(client, remote, part, spare_bytes=spare_bytes, tell=tell_size)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record = {**(origin or {}), **fetched, "fetched": now, "software": f"protclip {__version__}"}
+        part.finish(record)
+    return record
+
+
 def check_unchanged(begun: Mapping[str, Any] | None, now: Mapping[str, Any], output: str) -> None:
     """Refuse to go on with a file that is no longer what it was when its download began.
 
@@ -116,15 +166,21 @@ class Partial(contextlib.AbstractContextManager["Partial"]):
     ``OUTPUT.part`` and ``OUTPUT.part.json`` lie beside a local output, and for a URL in the user's cache folder.
     """
 
-    def __init__(self, output: str, *, overwrite: bool) -> None:
+    def __init__(self, output: str, *, overwrite: bool, record: str | None = None) -> None:
         """Open what an earlier process left, or begin.
+
+        Args:
+            output: path or URL of the file.
+            overwrite: replace a finished one and begin anew.
+            record: path or URL of the file that says what the output is; None for ``OUTPUT.json``.
 
         Raises:
             ConfigError: if the output is finished and ``overwrite`` is not set, or another process writes it.
         """
         if files.is_folder(output):
             raise ConfigError(f"output {output} is a folder; name a file in it.")
-        for path in (output, f"{output}.json"):
+        self.record = record or f"{output}.json"
+        for path in (output, self.record):
             if files.exists(path) and not overwrite:
                 raise ConfigError(f"output {path} is there already; choose another file, or give --overwrite.")
         self.output = output
@@ -164,16 +220,16 @@ class Partial(contextlib.AbstractContextManager["Partial"]):
         files.write_json(self._state_path, state)
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Publish the file under its name, and the record beside it as ``OUTPUT.json``."""
+        """Publish the file under its name, and the record beside it."""
         self.stream.flush()
         os.fsync(self.stream.fileno())
-        files.remove(f"{self.output}.json")  # never the record of one file beside another
+        files.remove(self.record)  # never the record of one file beside another
         if files.is_url(self.output):
             files.copy(self.path, self.output)
             self.path.unlink()
         else:
             os.replace(self.path, self.output)
-        files.write_json(f"{self.output}.json", record)
+        files.write_json(self.record, record)
         files.remove(self._state_path)
 
     def discard(self) -> None:

@@ -27,6 +27,8 @@ READ_TIMEOUT_S = 60.0
 """The longest silence between two pieces of an answer."""
 REACH_S = 20.0
 """In which a server must have given any answer at all for a download to begin."""
+SOON_S = 5.0
+"""The same for what is fetched by its name where a model is needed: a machine without a network says so soon."""
 RETRIES = Retry(total=7, backoff_factor=1, backoff_max=60, retry_after_max=300)
 """Tries after the first: at once, then after 2, 4, 8 … seconds, or when the server's Retry-After says."""
 

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from protclip import files
+from protclip.checkpoints import checkpoint_folder, is_name
 from protclip.errors import ConfigError
 from protclip.index.embeddings import DTYPES, Dtype, Embeddings, read_embeddings
 from protclip.index.manifest import read_checkpoint_fingerprint, read_model_sizes
@@ -54,7 +55,7 @@ class _Workers(click.ParamType[tuple[int, int], str]):
 
 @click.command()
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-@click.option("--checkpoint", required=True, help="Folder of the model, such as runs/tiny/best.")
+@click.option("--checkpoint", required=True, help="Folder, name (such as published) or URL of the model.")
 @click.option("--output", required=True, help="Folder of embeddings to write: a path or an fsspec URL.")
 @click.option(
     "--content",
@@ -155,7 +156,8 @@ def main(
     content = resolve_content(found.kind, content)
     for line in describe_unused_columns(found.paths) if found.kind == "entries" else ():
         echo(f"embed: {line}", err=True)
-    checkpoint, folder = resolve_input(checkpoint), resolve_output(output)
+    # Workers look a name up on their own nodes.
+    checkpoint, folder = checkpoint if is_name(checkpoint) else resolve_input(checkpoint), resolve_output(output)
     previous = resolve_input(previous) if previous else None
     before = None if previous is None else _open_previous(previous, folder)
     settings = EmbedSettings(
@@ -173,10 +175,11 @@ def main(
     if form == "h5":
         require_h5()
     part_rows = part_rows or (GPU_PART_ROWS if use_gpu else PART_ROWS)
-    fingerprint = read_checkpoint_fingerprint(checkpoint, verify=True)
+    model_folder = checkpoint_folder(checkpoint)
+    fingerprint = read_checkpoint_fingerprint(model_folder, verify=True)
     if before is not None:
         _check_previous(before, fingerprint, settings)
-    sizes = read_model_sizes(checkpoint)
+    sizes = read_model_sizes(model_folder)
     if dry_run:
         _estimate(found, checkpoint, settings, part_rows, workers, sizes.projection_dim)
         return
@@ -190,7 +193,9 @@ def main(
     with files.telling_what_cannot_be_written(folder):
         work = resume_folder(folder, [*OWN_FILES], claim, overwrite=overwrite)
     connect()
-    job = EmbedJob(found, checkpoint, folder, work, settings, part_rows=part_rows, previous=previous)
+    job = EmbedJob(
+        found, checkpoint, folder, work, settings, fingerprint=fingerprint, part_rows=part_rows, previous=previous
+    )
     with files.telling_what_cannot_be_written(folder):
         manifest = job.run(workers, model_fingerprint=fingerprint, dimension=sizes.projection_dim)
     facts = _facts(manifest, longest=sizes.max_protein_tokens - 2)

@@ -43,11 +43,12 @@ class EmbedJob:
         work: str,
         settings: Any,
         *,
+        fingerprint: str,
         part_rows: int,
         previous: str | None = None,
     ) -> None:
         self.inputs, self.checkpoint, self.folder, self.work = inputs, checkpoint, folder, work
-        self.settings, self.part_rows, self.previous = settings, part_rows, previous
+        self.settings, self.fingerprint, self.part_rows, self.previous = settings, fingerprint, part_rows, previous
         self.parts_folder = files.join(work, "parts")
 
     def run(self, workers: tuple[int, int] | None, **facts: Any) -> dict[str, Any]:
@@ -112,7 +113,15 @@ class EmbedJob:
 
         run = partial(
             run_actors,
-            partial(EmbedChunk, self.checkpoint, self.folder, self.work, self.settings, previous=self.previous),
+            partial(
+                EmbedChunk,
+                self.checkpoint,
+                self.folder,
+                self.work,
+                self.settings,
+                fingerprint=self.fingerprint,
+                previous=self.previous,
+            ),
             num_actors=workers or available(self.settings.device),
             num_cpus=1.0,
             num_gpus=1.0 if self.settings.device == "cuda" else 0.0,

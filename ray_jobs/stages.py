@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import torch
 
 from protclip import files
 from protclip.embedding import ProtCLIP
-from protclip.errors import ConfigError, DataError
+from protclip.errors import CheckpointError, ConfigError, DataError
 from protclip.fields import check_number, check_types
 from protclip.index.embeddings import LONG, Dtype, read_embeddings, read_part
 from protclip.index.parts import Format, Precision, write_part, write_residues
@@ -67,10 +68,23 @@ class EmbedChunk:
     """
 
     def __init__(
-        self, checkpoint: str, output: str, work: str, settings: EmbedSettings, *, previous: str | None = None
+        self,
+        checkpoint: str,
+        output: str,
+        work: str,
+        settings: EmbedSettings,
+        *,
+        fingerprint: str | None = None,
+        previous: str | None = None,
     ) -> None:
         torch.set_num_threads(settings.threads)
         self.model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=settings.dtype)
+        if fingerprint not in (None, self.model.fingerprint):  # a name is looked up on each node
+            raise CheckpointError(
+                f"{checkpoint}: is the model {self.model.fingerprint} on the node {socket.gethostname()}, and "
+                f"{fingerprint} where the run was started; `protclip fetch-model {checkpoint} --overwrite` on that node "
+                "fetches it again."
+            )
         self.output, self.work, self.settings = output, work, settings
         self.lookup: Lookup | None = None
         if previous is not None:

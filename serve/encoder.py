@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from protclip.checkpoints import checkpoint_folder
 from protclip.data.windows import window_starts, window_weights
 from protclip.errors import CheckpointError, NotFoundError, RequestError
 from protclip.index.embeddings import Dtype
@@ -185,7 +186,9 @@ class Encoder:
         return model
 
     def _model_info(self, model: ProtCLIP) -> ModelInfo:
-        record = read_manifest(self.args.checkpoint, "checkpoint", verify=False, error=CheckpointError)
+        record = read_manifest(
+            checkpoint_folder(self.args.checkpoint), "checkpoint", verify=False, error=CheckpointError
+        )
         return ModelInfo(
             fingerprint=self.fingerprint,
             dimension=model.dimension,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from protclip import files
+from protclip.checkpoints import checkpoint_folder
 from protclip.commands.startup import quick_start
 from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
 from protclip.index.embeddings import Content, Dtype, read_embeddings
@@ -37,18 +38,19 @@ def index_here(index: str, checkpoint: str | None, asked: str, *, device: str, d
 
     Args:
         index: its folder.
-        checkpoint: of the model that made it.
+        checkpoint: of the model that made it: a folder, name or URL.
         asked: what a question is; some need no model.
         device: of the model.
         dtype: of the model; None for that of the index.
 
     Raises:
         CheckpointError, DataError: if a folder is unfinished, damaged, or something else.
-        ConfigError: if the checkpoint is needed and not given.
+        ConfigError: if the checkpoint is needed and not given, or cannot be fetched.
         IndexMismatchError: if another model made the index.
     """
     manifest = read_index_manifest(index)
     if checkpoint is not None:
+        checkpoint = checkpoint_folder(checkpoint)
         manifest.check_model(read_checkpoint_fingerprint(checkpoint), index)
     elif asked not in ASKED_WITHOUT_MODEL:
         why = "the model that made the index, to embed it"
