@@ -143,7 +143,7 @@ def fetch_checkpoint(
 
 
 def _cached_folder(checkpoint: str) -> Path:
-    readable = re.sub(r"[^\w.@-]+", "--", checkpoint.split("://")[-1]).strip("-")[-80:]
+    readable = re.sub(r"[^\w.@-]+", "--", checkpoint.rsplit("://", maxsplit=1)[-1]).strip("-")[-80:]
     distinct = f"-{hash64(checkpoint):016x}" if files.is_url(checkpoint) else ""
     return cache_folder() / "checkpoints" / f"{readable}{distinct}"
 

@@ -82,8 +82,8 @@ class EmbedChunk:
         if fingerprint not in (None, self.model.fingerprint):  # a name is looked up on each node
             raise CheckpointError(
                 f"{checkpoint}: is the model {self.model.fingerprint} on the node {socket.gethostname()}, and "
-                f"{fingerprint} where the run was started; `protclip fetch-model {checkpoint} --overwrite` on that node "
-                "fetches it again."
+                f"{fingerprint} where the run was started; fetch it there again: `protclip fetch-model {checkpoint} "
+                "--overwrite`."
             )
         self.output, self.work, self.settings = output, work, settings
         self.lookup: Lookup | None = None
