@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from urllib3.util.retry import Retry
+
 from protclip import files
 from protclip.cache import cache_folder, locked
 from protclip.checked import Sha256, checked
@@ -29,6 +31,8 @@ from protclip.manifest import FILE_NAME, FileRecord, finish_folder, path_inside,
 from protclip.web import SOON_S, Client
 
 KIND = "checkpoint"
+LITTLE_PATIENCE = Retry(total=2, backoff_factor=1, retry_after_max=10)
+"""With a server whose checkpoint is in the cache already."""
 _OWN_FILES = (
     "config.json",
     "model*.safetensors*",
@@ -116,6 +120,11 @@ def fetch_checkpoint(
         CheckpointError: if it is no checkpoint.
     """
     kind = kind_of_checkpoint(checkpoint)
+    if kind != "store" and is_offline():
+        raise ConfigError(
+            f"{checkpoint}: is neither a folder here nor in the cache, and HF_HUB_OFFLINE is set; unset it, or fetch it on "
+            "another machine."
+        )
     work = resume_folder(output, _OWN_FILES, {"fetched": checkpoint}, overwrite=overwrite)
     # What is downloaded lies on this machine until it is whole.
     staging = work if not files.is_url(work) else str(cache_folder() / "partial" / f"{hash64(work):016x}")
@@ -177,7 +186,11 @@ def _cached(checkpoint: str, kind: CheckpointKind) -> str | None:
 def _changed_at(url: str, kind: CheckpointKind, folder: str) -> bool:
     """Whether a URL holds another manifest than the cached folder; False where it cannot be asked."""
     try:
-        there = _manifest_at(url, Client()) if kind == "http" else files.read_text(files.join(url, FILE_NAME))
+        there = (
+            _manifest_at(url, Client(retries=LITTLE_PATIENCE))
+            if kind == "http"
+            else files.read_text(files.join(url, FILE_NAME))
+        )
     except Exception as error:
         if not isinstance(error, ProtclipError | OSError) and not files.is_store_error(error):
             raise
@@ -193,8 +206,6 @@ def _manifest_at(url: str, client: Client) -> str:
 
 def _fetch_http(url: str, staging: str, *, client: Client, tell: Callable[[str], None]) -> None:
     """The files that the manifest of a folder on a web server lists."""
-    if is_offline():
-        raise ConfigError(f"{url}: is not in the cache, and HF_HUB_OFFLINE is set; unset it.")
     where, text = f"{url.rstrip('/')}/{FILE_NAME}", _manifest_at(url, client)
     manifest = files.parse_json(text, where)
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:

@@ -61,9 +61,10 @@ def _download(
     from huggingface_hub import HfApi, constants, snapshot_download
 
     what = f"{name}: is no folder here, and cannot be had from the HuggingFace hub"
-    if is_offline():
-        raise ConfigError(f"{what} (HF_HUB_OFFLINE is set); unset it, or fetch it on another machine.")
-    client.reach(constants.ENDPOINT, patience_s=SOON_S)
+    try:
+        client.reach(constants.ENDPOINT, patience_s=SOON_S)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error
     with _telling(what):
         info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}

@@ -1,4 +1,4 @@
-"""The authors' checkpoint and data set are fetched from servers that behave as Zenodo and GitHub do, faults included."""
+"""The authors' checkpoint and data set, from servers that behave as Zenodo and GitHub do, faults included."""
 
 from __future__ import annotations
 
