@@ -20,6 +20,8 @@ from protclip.version import __version__
 # name → (module:command, one line of help)
 COMMANDS = {
     "fetch-uniprot": ("protclip.commands.fetch_uniprot:main", "Entries or release files from UniProt's servers."),
+    "fetch-model": ("protclip.commands.fetch_model:main", "A model to ask: the authors' own, or one of a hub."),
+    "fetch-protanno": ("protclip.commands.fetch_protanno:main", "The data set that the authors publish."),
     "curate": ("ray_jobs.curate:main", "UniProtKB files into ProtAnno pairs."),
     "pretrain": ("ray_jobs.pretrain:main", "Train the dual encoder on a folder of pairs."),
     "embed": ("ray_jobs.embed:main", "Proteins or texts into embeddings."),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from protclip.checkpoints import checkpoint_folder
 from protclip.embeddings.reading import Content, Dtype
 from protclip.errors import IndexMismatchError, NotFoundError, RequestError
 from protclip.hits import NONE_OWN, check_own, make_answers, num_wanted, own_rows
@@ -70,14 +71,17 @@ class Retriever:
 
         Args:
             indexes: paths or URLs; of proteins, of texts, or one of each.
-            checkpoint: path or URL of the model that made them; None where accessions and vectors are asked alone.
+            checkpoint: of the model that made them, as for ``ProtCLIP.from_pretrained``; None where accessions and
+                vectors are asked alone.
             device: where the model computes.
             dtype: in which it computes; None for that of the indexes.
 
         Raises:
             CheckpointError, DataError: if a folder is unfinished, damaged, or something else.
+            ConfigError: if the checkpoint cannot be fetched.
             IndexMismatchError: if they do not belong together.
         """
+        checkpoint = None if checkpoint is None else checkpoint_folder(checkpoint)
         fingerprint = None if checkpoint is None else read_checkpoint_fingerprint(checkpoint)
         manifests = [read_index_manifest(path) for path in indexes]
         if fingerprint is not None:

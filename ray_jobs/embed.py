@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from protclip.checkpoints import checkpoint_folder, is_name
 from protclip.commands.options import config_options
 from protclip.embeddings.embed import embed, estimate, input_bytes
 from protclip.embeddings.settings import EmbedConfig
@@ -42,7 +43,8 @@ def main(*, dry_run: bool, **values: Any) -> None:
     config = replace(
         config,
         inputs=tuple(map(resolve_input, config.inputs)),
-        checkpoint=resolve_input(config.checkpoint),
+        # A name is looked up on each node.
+        checkpoint=config.checkpoint if is_name(config.checkpoint) else resolve_input(config.checkpoint),
         output=resolve_output(config.output),
         previous=None if config.previous is None else resolve_input(config.previous),
     )
@@ -56,7 +58,7 @@ def main(*, dry_run: bool, **values: Any) -> None:
             echo(f"embed: {line}")
         return
     manifest = embed(config, run)
-    longest = read_model_sizes(config.checkpoint).max_protein_tokens - 2
+    longest = read_model_sizes(checkpoint_folder(config.checkpoint)).max_protein_tokens - 2
     facts = ", ".join(_facts(manifest, longest=longest))
     seconds = time.monotonic() - started
     echo(f"embed: {facts}, {manifest['settings']['dtype']}, {seconds:.1f} s → {config.output}")

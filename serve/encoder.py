@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from protclip.checkpoints import checkpoint_folder
 from protclip.data.windows import window_starts, window_weights
 from protclip.embeddings.reading import Dtype
 from protclip.errors import CheckpointError, NotFoundError, RequestError
@@ -186,7 +187,7 @@ class Encoder:
         return model
 
     def _model_info(self, model: ProtCLIP) -> ModelInfo:
-        record = read_checkpoint_record(self.args.checkpoint)
+        record = read_checkpoint_record(checkpoint_folder(self.args.checkpoint))
         quality = quality_of(record.metrics)
         return ModelInfo(
             fingerprint=self.fingerprint,

@@ -26,7 +26,7 @@ MEANINGS = {"occlusion": "drop of the cosine when masked", "segments": "weight i
 
 
 @click.command()
-@click.option("--checkpoint", required=True, help="Folder or URL of the model.")
+@click.option("--checkpoint", required=True, help="Folder, name (such as published) or URL of the model.")
 @click.option("--sequence", help="Amino acids in one-letter code.")
 @click.option("--fasta", help="FASTA file with the protein, plain or .gz, by path or URL.")
 @click.option("--accession", help="Which protein of the FASTA file; needed where it holds several.")

@@ -28,7 +28,8 @@ READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
 @click.command()
 @click.argument("index", required=False)
 @click.option(
-    "--checkpoint", help="Folder or URL of the model that made the index; --accession and --vectors need none."
+    "--checkpoint",
+    help="Folder, name or URL of the model that made the index; --accession and --vectors need none.",
 )
 @click.option(
     "--server",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from protclip import files
+from protclip.checkpoints import checkpoint_folder
 from protclip.commands.startup import quick_start
 from protclip.embeddings.reading import Content, Dtype, read_embeddings
 from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
@@ -40,19 +41,20 @@ def index_here(index: str, checkpoint: str | None, asked: str, *, device: str, d
 
     Args:
         index: its folder.
-        checkpoint: of the model that made it.
+        checkpoint: of the model that made it: a folder, name or URL.
         asked: what a question is; some need no model.
         device: of the model.
         dtype: of the model; None for that of the index.
 
     Raises:
         CheckpointError, DataError: if a folder is unfinished, damaged, or something else.
-        ConfigError: if the checkpoint is needed and not given.
+        ConfigError: if the checkpoint is needed and not given, or cannot be fetched.
         IndexMismatchError: if another model made the index.
     """
     manifest = read_index_manifest(index)
     note = None
     if checkpoint is not None:
+        checkpoint = checkpoint_folder(checkpoint)
         record = read_checkpoint_record(checkpoint)
         manifest.check_model(record.fingerprint, index)
         note = quality_note(quality_of(record.metrics))

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from protclip import files
+from protclip.checkpoints import absolute_checkpoint, checkpoint_folder
 from protclip.embeddings.chunks import chunk_stem, cut, file_chunks, pairs_chunks, part_name, parts_folder
 from protclip.embeddings.estimate import describe_work, measure_rate, take_sample
 from protclip.embeddings.inputs import Inputs, find_inputs, resolve_content
@@ -118,7 +119,7 @@ class _Job:
         config = replace(
             config,
             inputs=tuple(map(files.absolute, config.inputs)),
-            checkpoint=files.absolute(config.checkpoint),
+            checkpoint=absolute_checkpoint(config.checkpoint),
             output=files.absolute(config.output),
             previous=None if previous is None else files.absolute(previous),
         )
@@ -139,7 +140,8 @@ class _Job:
         )
         if config.format == "h5":
             require_h5()
-        fingerprint = read_checkpoint_fingerprint(config.checkpoint, verify=True)
+        model_folder = checkpoint_folder(config.checkpoint)
+        fingerprint = read_checkpoint_fingerprint(model_folder, verify=True)
         if before is not None:
             compared = asdict(settings)
             for name in ("content", "format", "deduplicate"):
@@ -150,7 +152,7 @@ class _Job:
             inputs=found,
             settings=settings,
             fingerprint=fingerprint,
-            sizes=read_model_sizes(config.checkpoint),
+            sizes=read_model_sizes(model_folder),
             part_rows=config.part_rows or (GPU_PART_ROWS if config.use_gpu else PART_ROWS),
         )
 
@@ -224,7 +226,12 @@ class _Embedding:
 
         previous = None if self.config.previous is None else (self.config.previous, self.work)
         unit = EmbedChunk(
-            self.config.checkpoint, self.folder, self.settings, previous=previous, threads=self.do.threads
+            self.config.checkpoint,
+            self.folder,
+            self.settings,
+            fingerprint=self.job.fingerprint,
+            previous=previous,
+            threads=self.do.threads,
         )
         embedding = self.job.work(unit)
         if of_pairs is None and not self.is_cut(committed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import socket
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from protclip.embeddings.previous import Lookup, previous_folder
 from protclip.embeddings.reading import LONG, read_embeddings
 from protclip.embeddings.settings import EmbedSettings
 from protclip.embeddings.writing import write_part, write_residues
+from protclip.errors import CheckpointError
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.uniprot.residues import bare_residues, count_mapped
 from protclip.units import Item, Report
@@ -43,6 +45,7 @@ class EmbedChunk:
         output: str,
         settings: EmbedSettings,
         *,
+        fingerprint: str | None = None,
         previous: tuple[str, str] | None = None,
         threads: int = 1,
     ) -> None:
@@ -52,15 +55,22 @@ class EmbedChunk:
             checkpoint: of the model.
             output: folder of the parts.
             settings: how.
+            fingerprint: of the model, which must be the same on each node; None where there is but one.
             previous: a folder of embeddings from which vectors are taken, and the work folder with its lookup.
             threads: batches that are computed at once.
         """
         self.checkpoint, self.output, self.settings = checkpoint, output, settings
-        self.previous, self.threads = previous, threads
+        self.fingerprint, self.previous, self.threads = fingerprint, previous, threads
 
     @cached_property
     def model(self) -> ProtCLIP:
         model = ProtCLIP.from_pretrained(self.checkpoint, device=self.settings.device, dtype=self.settings.dtype)
+        if self.fingerprint not in (None, model.fingerprint):  # a name is looked up on each node
+            raise CheckpointError(
+                f"{self.checkpoint}: is the model {model.fingerprint} on the node {socket.gethostname()}, and "
+                f"{self.fingerprint} where the run was started; fetch it there again: "
+                f"`protclip fetch-model {self.checkpoint} --overwrite`."
+            )
         model.batches_at_once = self.threads
         return model
 

@@ -24,7 +24,7 @@ class EmbedConfig:
     inputs: tuple[str, ...]
     """Files of proteins or texts, or one folder of pairs, as docs/embedding.md lists them: paths, globs or URLs."""
     checkpoint: str
-    """Folder of the model, such as runs/tiny/best."""
+    """Folder, name (such as published) or URL of the model."""
     output: str
     """Folder of embeddings to write: a path or an fsspec URL."""
     content: Content | None = None

@@ -39,8 +39,9 @@ def model_card(model: DualEncoder, fingerprint: str, record: Mapping[str, Any]) 
         model: its shape is described.
         fingerprint: of the model.
         record: what the checkpoint's manifest records; ``data`` (numbers of pairs, and a SHA-256 that names them),
-            ``run`` (settings), ``metrics`` and ``official`` (an imported checkpoint) are told where they are there, and
-            said to be unknown where they are not. Paths are of one machine, and left out.
+            ``run`` (settings), ``metrics``, ``official`` (an imported checkpoint) and ``source`` (where that was had
+            from) are told where they are there, and said to be unknown where they are not. Paths are of one machine,
+            and left out.
     """
     metrics = dict(_flat(record.get("metrics", {})))
     sections = {
@@ -49,7 +50,7 @@ def model_card(model: DualEncoder, fingerprint: str, record: Mapping[str, Any]) 
         "Data": _data(record),
         "Recipe": _recipe(record),
         "Metrics": _metrics(record, metrics),
-        "Licence": _LICENCE,
+        "Licence": _licence(record),
     }
     body = "\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     front = yaml.safe_dump(_front_matter(metrics), sort_keys=False, allow_unicode=True)
@@ -111,6 +112,21 @@ def _recipe(record: Mapping[str, Any]) -> str:
     if "run" not in record:
         return "Not recorded.\n"
     return f"```yaml\n{yaml.safe_dump(_without_paths(record['run']), sort_keys=False, allow_unicode=True)}```\n"
+
+
+def _licence(record: Mapping[str, Any]) -> str:
+    if "source" not in record:
+        return _LICENCE
+    source = record["source"]
+    return (
+        f"{_LICENCE}\nThe weights are those of *{source['title']}* (https://doi.org/{source['doi']}); its record "
+        f"states {licence_of(source['license'])}.\n"
+    )
+
+
+def licence_of(stated: str | None) -> str:
+    """What a record states as the licence of its files, in words."""
+    return "no licence: ask its authors" if stated is None else f"the licence {stated}"
 
 
 def _without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
