@@ -32,8 +32,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from report import Claim, write_results
 
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import METADATA, read_embeddings
+from protclip.embeddings.reading import METADATA, read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
 from protclip.index.index import Index
 from protclip.manifest import write_manifest
@@ -95,7 +95,7 @@ def measured(
     results: dict[str, Any] = {}
     started = time.process_time()
     embeddings = read_embeddings(write_embeddings(folder / "embeddings", vectors))
-    build_index(embeddings, str(folder / "index"), IndexConfig(ef_search=100, shard_rows=len(vectors)))
+    build_from(embeddings, str(folder / "index"), IndexConfig(ef_search=100, shard_rows=len(vectors)))
     ours_s = time.process_time() - started
     index = Index.load(str(folder / "index"))
     (part,) = index.segments

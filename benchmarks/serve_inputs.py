@@ -11,8 +11,8 @@ from index import clustered
 
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig
 from protclip.embedding import ProtCLIP
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import METADATA, read_embeddings
+from protclip.embeddings.reading import METADATA, read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.manifest import write_manifest
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 
@@ -68,5 +68,5 @@ def made(folder: Path, count: int, shape: dict[str, int] = TINY) -> tuple[str, s
         rows=count,
         settings={"dtype": "float32"},
     )
-    build_index(read_embeddings(str(folder / "embeddings")), str(folder / "index"), IndexConfig())
+    build_from(read_embeddings(str(folder / "embeddings")), str(folder / "index"), IndexConfig())
     return str(folder / "index"), str(folder / "model")

@@ -10,7 +10,7 @@ from protclip.version import __version__
 
 if TYPE_CHECKING:
     from protclip.embedding import ProtCLIP
-    from protclip.index.embeddings import Embeddings, read_embeddings
+    from protclip.embeddings.reading import Embeddings, read_embeddings
     from protclip.retrieval import Retriever
     from protclip.uniprot.fasta import read_proteins
 
@@ -19,10 +19,10 @@ __all__ = ["Embeddings", "ProtCLIP", "ProtclipError", "Retriever", "__version__"
 
 _MODULES = {
     "ProtCLIP": "protclip.embedding",
-    "Embeddings": "protclip.index.embeddings",
     "Retriever": "protclip.retrieval",
-    "read_embeddings": "protclip.index.embeddings",
     "read_proteins": "protclip.uniprot.fasta",
+    "Embeddings": "protclip.embeddings.reading",
+    "read_embeddings": "protclip.embeddings.reading",
 }
 
 

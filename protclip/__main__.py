@@ -20,6 +20,8 @@ from protclip.version import __version__
 # name → (module:command, one line of help)
 COMMANDS = {
     "fetch-uniprot": ("protclip.commands.fetch_uniprot:main", "Fetch entries or release files from UniProt's servers."),
+    "fetch-model": ("protclip.commands.fetch_model:main", "Fetch a model to ask: the authors' own, or one of a hub."),
+    "fetch-protanno": ("protclip.commands.fetch_protanno:main", "Fetch the data set that the authors publish."),
     "curate": ("ray_jobs.curate:main", "Turn UniProtKB files into protein-text pairs."),
     "pretrain": ("ray_jobs.pretrain:main", "Train a model on a folder of pairs."),
     "embed": ("ray_jobs.embed:main", "Embed proteins or texts."),
@@ -42,8 +44,9 @@ COMMANDS = {
     "quickstart": ("ray_jobs.quickstart:main", "Run everything once on this machine, from data to queries."),
 }
 
-ON_RAY = ("curate", "pretrain", "embed", "serve", "swap-index", "make-key", "quickstart")
-"""What needs Ray, or what comes with it, whatever it is given; ``index`` does where there are several segments."""
+ON_RAY = ("pretrain", "serve", "swap-index", "make-key", "quickstart")
+"""What needs Ray, or what comes with it, whatever it is given; ``curate`` and ``embed`` do where there is much to do,
+``index`` where there are several segments."""
 
 
 class LazyGroup(click.Group):

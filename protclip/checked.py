@@ -34,7 +34,14 @@ Sha256 = Annotated[str, re.compile("[0-9a-f]{64}")]
 Shape = TypeVar("Shape")
 
 
-def checked(shape: type[Shape], values: Any, where: str, *, error: type[ProtclipError] = DataError) -> Shape:
+def checked(
+    shape: type[Shape],
+    values: Any,
+    where: str,
+    *,
+    error: type[ProtclipError] = DataError,
+    remedy: str = "Restore the file, or make the folder again",
+) -> Shape:
     """An instance of a dataclass, or of a typed container, from what JSON gave; keys that it has not are left out.
 
     Nothing is converted: "3", 3.0 and true are no whole numbers.
@@ -44,6 +51,7 @@ def checked(shape: type[Shape], values: Any, where: str, *, error: type[Protclip
         values: JSON values.
         where: the file, for the message.
         error: the class to raise.
+        remedy: what to do, for the message.
 
     Raises:
         ProtclipError: of the given class, naming the first key that is missing or has another type or range.
@@ -51,7 +59,7 @@ def checked(shape: type[Shape], values: Any, where: str, *, error: type[Protclip
     try:
         made: Shape = _make(shape, values, "")
     except _WrongError as wrong:
-        raise error(f"{where}: {wrong}. Restore the file, or make the folder again.") from None
+        raise error(f"{where}: {wrong}. {remedy}.") from None
     return made
 
 

@@ -26,6 +26,9 @@ class DataConfig:
     lanes: int = 64
     """Virtual lanes of the stream. The number of workers must divide it, and it must divide the global batch; the
     global batches depend on it, but not on the number of workers."""
+    text_sampling: Literal["none", "properties"] = "none"
+    """What of a pair's biotext an epoch trains on. none: all of it, as in the paper. properties: some of its properties
+    in any order, others each time, so that the model learns to answer short questions too."""
 
     def __post_init__(self) -> None:
         check_types("data.", self)
@@ -183,6 +186,37 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SelectionConfig:
+    """Which epoch is the best one. ``best`` is made of it, and ``keep_checkpoints`` and ``early_stop_epochs`` go by it.
+
+    The defaults are the paper's. See docs/training.md.
+    """
+
+    metric: Literal[
+        "loss",
+        "text_to_protein_recall_at_1",
+        "text_to_protein_recall_at_10",
+        "text_to_protein_mrr",
+        "protein_to_text_recall_at_1",
+        "protein_to_text_recall_at_10",
+        "protein_to_text_mrr",
+    ] = "loss"
+    """A measure of the validation pairs. loss: the weighted sum of the objectives. The others: retrieval among all
+    validation pairs, which may still rise when the loss of a small set of pairs no longer falls."""
+    mode: Literal["min", "max"] = "min"
+    """Whether less of the metric is better, or more."""
+
+    def __post_init__(self) -> None:
+        check_types("selection.", self)
+        better = "min" if self.metric == "loss" else "max"
+        if self.mode != better:
+            raise ConfigError(
+                f"selection.mode={self.mode} would keep the worst epochs by selection.metric={self.metric}; give "
+                f"selection.mode={better}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WorkersConfig:
     """The processes that train."""
 
@@ -234,17 +268,19 @@ class PretrainConfig:
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     valid_pairs: int = 2000
     """Held-out pairs, at most, on which each epoch is measured."""
     early_stop_epochs: int | None = None
-    """Epochs in a row without a lower validation loss after which a run ends; None: it never ends before its time."""
+    """Epochs in a row without a better one, by ``selection``, after which a run ends; None: it never ends before its
+    time."""
     max_skipped_steps: int = 20
     """Steps whose gradient is not finite are left out; more of them end the run."""
     checkpoint_every_s: float = 60.0
     """Seconds between two checkpoints within an epoch, at least; what a failure costs, at most."""
     keep_checkpoints: int = 2
-    """Checkpoints of epochs that are kept, those of lowest validation loss; ``best`` is made of them. The last two are
+    """Checkpoints of epochs that are kept, the best ones by ``selection``; ``best`` is made of them. The last two are
     kept beside them."""
     max_failures: int = 3
     """Times that the workers are started again from the last checkpoint after a failure."""

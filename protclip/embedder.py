@@ -17,8 +17,8 @@ from torch import Tensor
 from protclip.data.batching import Refuse
 from protclip.data.collate import Rows
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
+from protclip.embeddings.reading import DTYPES, Dtype
 from protclip.errors import ConfigError, DataError
-from protclip.index.embeddings import DTYPES, Dtype
 from protclip.inputs import Items, LongPolicy, listed
 from protclip.model.dual_encoder import DualEncoder, Layer
 from protclip.model.encoders import Kind
@@ -74,6 +74,8 @@ class Embedder:
         self.dtype: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         self.protein_tokenizer = protein_tokenizer
         self.text_tokenizer = text_tokenizer
+        self.batches_at_once = 1
+        """Batches of a call that are computed side by side, each by as many threads as torch is set to."""
 
     def to(self, device: str | torch.device | None) -> Self:
         """Move it to a device, and return it.
@@ -312,6 +314,7 @@ class Embedder:
             convert_to=convert_to,
             layer=layer,
             normalize=normalize,
+            batches_at_once=self.batches_at_once,
         )
 
     def _check_long(self, residues: Sequence[str], long: str) -> None:

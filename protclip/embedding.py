@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
+from protclip.embeddings.reading import Dtype
 from protclip.encode import Encode
 from protclip.errors import ConfigError
 from protclip.explanation import WINDOW, has_prototypes, occlusion, segments
-from protclip.index.embeddings import Dtype
 from protclip.inputs import check_one_of
 from protclip.model.checkpoint import architecture_fields, load_checkpoint, save_checkpoint, save_encoder
 from protclip.model.dual_encoder import DualEncoder
@@ -54,20 +54,21 @@ class ProtCLIP(Encode):
         """Load a checkpoint folder.
 
         Args:
-            path: local path or fsspec URL, such as ``runs/tiny/best``; or a name on the HuggingFace hub, ``org/name``,
-                where there is no such folder. What was downloaded before is taken where the hub cannot be reached.
+            path: a folder, such as ``runs/tiny/best``; ``published``, the authors' own; a name on the HuggingFace hub,
+                ``org/name`` or ``org/name@REVISION``; or a URL. What is not a folder is fetched once, into the cache
+                (docs/checkpoints.md).
             device: where it computes, as torch names it; None is the CPU.
             dtype: of its matrix products and attention: for queries that of the index (``IndexManifest.dtype``) or
                 of the embeddings (``Embeddings.dtype``). "bfloat16" is faster on GPUs, and on processors with
                 avx512_bf16 or AMX, and slow on others; embeddings stay fp32 and turn by a cosine of 0.9999 or more.
                 The weights, and so the fingerprint, stay as they are.
-            revision: branch, tag or commit on the hub; for names on the hub alone.
+            revision: branch, tag or commit on the hub; for names on the hub alone, the same as ``@REVISION``.
 
         Raises:
-            CheckpointError: if the folder is unfinished or damaged.
-            ConfigError: for another dtype, a device that is not there, or a name that cannot be had from the hub.
+            CheckpointError: if the folder is unfinished or damaged, or the cached one is not what was fetched.
+            ConfigError: for another dtype, a device that is not there, or a name that cannot be fetched.
         """
-        from protclip.hub import checkpoint_folder
+        from protclip.checkpoints import checkpoint_folder
 
         checkpoint = load_checkpoint(checkpoint_folder(path, revision=revision))
         return cls(

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from protclip.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 WORDS = {
     int: "a whole number",
@@ -76,6 +82,42 @@ def check_number(
         limits = {"at least": at_least, "above": above, "at most": at_most, "below": below}
         allowed = " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
         raise ConfigError(f"{name}={value} must be {allowed or 'a finite number'}{hint and f'; {hint}'}.")
+
+
+def configured(config: type[Config], values: Mapping[str, Any]) -> Config:
+    """A config from values by the names of its fields, those of configs within it among them: what a command line or a
+    file gives.
+
+    Args:
+        config: a dataclass.
+        values: of some fields; the others have their defaults.
+
+    Raises:
+        ConfigError: for a name that no field has, a value that is missing, or one that is refused.
+    """
+    hints = get_type_hints(config)
+    given, waiting = dict[str, Any](), dict(values)
+    for field in fields(config):
+        if is_dataclass(hints[field.name]):
+            inner = {name: waiting.pop(name) for name in _names(hints[field.name]) if name in waiting}
+            given[field.name] = configured(hints[field.name], inner)
+        elif field.name in waiting:
+            given[field.name] = waiting.pop(field.name)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigError(f"{field.name} is missing: {WORDS.get(hints[field.name], 'a value')} is needed.")
+    if waiting:
+        raise ConfigError(f"unknown setting {next(iter(waiting))}; there are {', '.join(_names(config))}.")
+    return config(**given)
+
+
+def _names(config: type) -> list[str]:
+    """Of the fields, with those of configs within."""
+    hints = get_type_hints(config)
+    return [
+        name
+        for field in fields(config)
+        for name in (_names(hints[field.name]) if is_dataclass(hints[field.name]) else [field.name])
+    ]
 
 
 def _fits(value: Any, hint: Any) -> bool:

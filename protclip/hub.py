@@ -2,40 +2,88 @@
 
 from __future__ import annotations
 
-import re
+import fnmatch
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from protclip import files
+from protclip.checkpoints import split_name
 from protclip.errors import ConfigError
+from protclip.manifest import FILE_NAME
+from protclip.web import SOON_S, Client
 
 TIMEOUT_S = 60.0
 """The longest silence of the hub; its client would wait for ever."""
 _WAITS = ("connect", "read", "write", "pool")
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_CHECKPOINT_FILES = ["*.json", "*.safetensors", "*/*.json", "*/vocab.txt", "README.md"]
+_TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.txt"]
 
 
-def checkpoint_folder(path: str, *, revision: str | None = None) -> str:
-    """The path or URL of a checkpoint: the path itself, or the folder into which ``org/name`` was downloaded.
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE says that nothing is to be fetched."""
+    from huggingface_hub import constants
 
-    That is ``$HF_HOME/protclip/org/name/REVISION``, with files of its own: HuggingFace's cache is made of links out of
-    the folder, which are refused in a checkpoint.
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def download_checkpoint(name: str, folder: str, *, client: Client, tell: Callable[[str], None]) -> str:
+    """Download a checkpoint of ours from the hub into a local folder, and return the commit that it is of.
+
+    Args:
+        name: ``org/name`` or ``org/name@REVISION``, a branch, tag or commit; ``main`` where none is given.
+        folder: has plain files then: HuggingFace's cache is made of links out of the folder, which are refused in a
+            checkpoint. An interrupted download goes on.
+        client: of the network.
+        tell: gets a line with the size before the download.
 
     Raises:
-        ConfigError: if there is neither such a folder nor such a name, or a ``revision`` where it has no meaning.
+        ConfigError: if it cannot be had, is no checkpoint of ours, or the disk has no room.
     """
-    if not _NAME.fullmatch(path) or files.exists(path):
-        if revision is not None:
-            raise ConfigError(f"revision={revision!r}: {path} is a folder; only names on the hub have revisions.")
-        return path
-    from huggingface_hub import constants, snapshot_download
+    return _download(name, folder, _CHECKPOINT_FILES, needed=FILE_NAME, client=client, tell=tell)
 
-    patterns = ["*.json", "*.safetensors", "*/*.json", "*/vocab.txt", "README.md"]
-    with _telling(f"{path}: is no folder, and cannot be had from the HuggingFace hub"):
-        folder = files.join(constants.HF_HOME, "protclip", path, (revision or "main").replace("/", "--"))
-        return snapshot_download(path, revision=revision, allow_patterns=patterns, local_dir=folder)
+
+def download_tokenizer(name: str, folder: str, *, client: Client) -> str:
+    """Download the tokenizer of a text encoder into a local folder; otherwise as ``download_checkpoint``."""
+    return _download(name, folder, _TOKENIZER_FILES, needed="vocab.txt", client=client, tell=lambda _: None)
+
+
+def _download(
+    name: str, folder: str, patterns: list[str], *, needed: str, client: Client, tell: Callable[[str], None]
+) -> str:
+    split = split_name(name)
+    if split is None:
+        raise ConfigError(f"{name!r:.80} is neither a folder here nor a name on the HuggingFace hub (org/name).")
+    repo_id, revision = split
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    what = f"{name}: is no folder here, and cannot be had from the HuggingFace hub"
+    try:
+        client.reach(constants.ENDPOINT, patience_s=SOON_S)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error
+    with _telling(what):
+        info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    if needed not in sizes:
+        found = ", ".join(sorted(sizes)[:5])
+        raise ConfigError(f"{name}: holds no {needed}, but {found or 'nothing'}; it is not what is needed here.")
+    num_bytes = sum(sizes[file] for file in sizes if any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns))
+    tell(f"{name} on {constants.ENDPOINT}, commit {info.sha}: {num_bytes:,} bytes")
+    files.make_folder(folder)
+    if num_bytes > (free := shutil.disk_usage(folder).free + _num_bytes(folder)):
+        raise ConfigError(f"{folder}: {name} needs {num_bytes:,} bytes, but the disk has {free:,}; make room.")
+    with _telling(what):
+        snapshot_download(repo_id, revision=info.sha, allow_patterns=patterns, local_dir=folder)
+    return str(info.sha)
+
+
+def _num_bytes(folder: str) -> int:
+    """Of the files in a local folder, unfinished ones too."""
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 
 
 def upload(

@@ -50,6 +50,8 @@ class CheckpointRecord:
     """What the manifest of a checkpoint says of its model."""
 
     fingerprint: Sha256
+    metrics: Any = None
+    """What evaluation found, as whoever saved it recorded it."""
 
 
 def claim_folder(folder: str, own_files: Sequence[str], *, overwrite: bool) -> None:

@@ -5,7 +5,8 @@ Shapes: n items, S items of a batch, L tokens, H hidden width of an encoder, D w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from protclip.errors import ConfigError
 from protclip.inputs import check_count, check_one_of
 from protclip.model.dual_encoder import DualEncoder, Layer
 from protclip.model.encoders import Kind
-from protclip.model.inference import inference
+from protclip.model.inference import inference, inference_in_thread
 from protclip.model.packed import pack_rows
 
 Form = Literal["numpy", "torch"]
@@ -46,6 +47,8 @@ class Passes:
     layer: Layer = "projection"
     normalize: bool | None = None
     convert_to: Form = "numpy"
+    batches_at_once: int = 1
+    """Each in a thread of its own; what comes out is the same."""
 
     def __post_init__(self) -> None:
         check_count("tokens_per_batch", self.tokens_per_batch, unit="tokens")
@@ -148,9 +151,10 @@ class Passes:
 
     def _run(self, kind: Kind, ids: Rows, compute: Callable[[np.ndarray], None], refuse: Refuse | None) -> None:
         budget, lengths = self.tokens_per_batch or default_tokens_per_batch(self.device), [len(row) for row in ids]
+        run = map if self.batches_at_once == 1 else self._at_once
         with inference(self.device, self.dtype):
             if not self.show_progress:
-                run_batches(lengths, budget, compute, refuse=refuse)
+                run_batches(lengths, budget, compute, refuse=refuse, run=run)
                 return
             from tqdm import tqdm
 
@@ -160,7 +164,17 @@ class Passes:
                     compute(batch)
                     bar.update(len(batch))
 
-                run_batches(lengths, budget, compute_and_tell, refuse=refuse)
+                run_batches(lengths, budget, compute_and_tell, refuse=refuse, run=run)
+
+    def _at_once(self, compute: Callable[[np.ndarray], None], batches: Iterator[np.ndarray]) -> Iterator[None]:
+        def compute_here(batch: np.ndarray) -> None:
+            with inference_in_thread(self.device, self.dtype):
+                compute(batch)
+
+        # What torch keeps of the number for each thread may be the machine's.
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(self.batches_at_once, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+            yield from pool.map(compute_here, batches)
 
 
 def default_tokens_per_batch(device: torch.device) -> int:

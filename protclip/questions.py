@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
+from protclip.embeddings.reading import CONTENTS, METADATA, Content
 from protclip.errors import RequestError
-from protclip.index.embeddings import CONTENTS, METADATA, Content
 from protclip.index.filters import Filter, parse_filter
 from protclip.index.index import NOT_SHOWN
 from protclip.inputs import check_characters
@@ -85,6 +85,25 @@ class Answer:
     map: list[tuple[float, float]] | None = None
     """Of each hit its place in a picture of these hits alone, by principal components; null where none was asked for.
     Distances are Euclidean ones between unit vectors."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """What was searched of an index of which some shards cannot be reached."""
+
+    missing_shards: list[int]
+    """Numbers of those, from 0."""
+    searched_rows: int
+    """Rows that may answer in the other shards."""
+    total_rows: int
+    """In all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartialAnswer(Answer):
+    """The answer of a part of the index; its percentiles are those of the whole."""
+
+    partial: Coverage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

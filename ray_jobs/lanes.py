@@ -26,6 +26,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from protclip.data.subsets import SUBSET_COLUMNS, count_subsets, epoch_subset
+from protclip.data.text_sampling import sampled_biotexts
 from protclip.data.tokenize import TOKENIZED_COLUMNS, ProteinTokenizer, TextTokenizer, tokenize_pairs
 from protclip.errors import ConfigError
 from protclip.hashing import hash64
@@ -175,6 +176,7 @@ def tokenize_pieces(
     text: str,
     max_text_tokens: int,
     properties: bool,
+    sample_texts: bool,
 ) -> Iterator[pa.Table]:
     """Ray Data stage: pieces of row groups into tokenised rows with their lane.
 
@@ -185,13 +187,16 @@ def tokenize_pieces(
         text: the text tokenizer's JSON.
         max_text_tokens: its truncation.
         properties: tokenise each property by itself too.
+        sample_texts: show some of each biotext's properties alone.
     """
     tokenizer = _text_tokenizer(text, max_text_tokens)
     columns = (batch[name].tolist() for name in PIECE_COLUMNS)
     for path, index, num_rows, lane, start, stop in zip(*columns, strict=True):
         group = RowGroup(path=path, index=index, num_rows=num_rows)
         piece = Piece(group=group, lane=lane, start=start, stop=stop)
-        rows = tokenize_pairs(read_piece(plan, piece), protein, tokenizer, properties=properties)
+        pairs = read_piece(plan, piece)
+        shown = sampled_biotexts(pairs, seed=plan.seed, epoch=plan.epoch) if sample_texts else None
+        rows = tokenize_pairs(pairs, protein, tokenizer, properties=properties, shown=shown)
         yield rows.append_column("lane", pa.array(np.full(len(rows), piece.lane, dtype=np.int32)))
 
 
@@ -204,6 +209,7 @@ def stream(
     num_workers: int,
     first_batch: int = 0,
     properties: bool = False,
+    sample_texts: bool = False,
 ) -> Iterator[pa.Table]:
     """One worker's rows of each global batch (``TOKEN_SCHEMA``), tokenised by Ray Data ahead of the reader.
 
@@ -215,12 +221,13 @@ def stream(
         num_workers: of how many; it must divide the lanes.
         first_batch: the global batch to start with.
         properties: tokenise each property by itself too (``PROPERTY_SCHEMA``).
+        sample_texts: show some of each biotext's properties alone, other ones in each epoch (``sampled_biotexts``).
     """
     pieces = plan.pieces(rank=rank, num_workers=num_workers, first_batch=first_batch)
     if not pieces:
         return
     arguments = {"plan": plan, "protein": protein, "text": text.json, "max_text_tokens": text.max_tokens}
-    arguments["properties"] = properties
+    arguments |= {"properties": properties, "sample_texts": sample_texts}
     stage: Any = tokenize_pieces  # Ray's annotation knows no keyword arguments
     dataset = pieces_dataset(pieces).map_batches(stage, fn_kwargs=arguments, batch_size=None, num_cpus=TASK_CPUS)
     tables = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)

@@ -1,23 +1,29 @@
-"""Ray Data graphs of batch work: items in, small reports out; what is large goes from task to storage.
+"""``OnRay``: units of work as Ray Data graphs; what is large goes from unit to storage, only reports come back.
 
-An item and a report are JSON values, so that Arrow need not agree on a schema of them, and an error of ours arrives as
-itself instead of wrapped in Ray's own.
+Items and reports are JSON texts to Ray, so that Arrow need not agree on a schema of them, and an error of ours arrives
+as itself instead of wrapped in Ray's own.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cluster import environment
 from protclip import errors
-from protclip.errors import ProtclipError
+from protclip.errors import ConfigError, ProtclipError
+from protclip.extras import require
+from protclip.units import InProcess, Item, Report, Run, Unit, Work
+from ray_jobs.cluster import connect
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import ray.data
 
+SMALL_BYTES = 16 << 20
+"""Input, as it lies on the disk, that this machine's cores are done with in about the time that Ray takes to start."""
 CUT_BACKLOG_BYTES = 256 << 20
 """Pieces that wait or are worked on, for each CPU of the cluster."""
 CUT_CPUS = 0.25
@@ -25,188 +31,176 @@ CUT_CPUS = 0.25
 CUT_TASK_CPUS = 0.75
 """Logical CPUs of the work on a piece: each core has room for it beside a task that cuts."""
 
-Task = Callable[[Mapping[str, Any]], dict[str, Any]]
 
-
-def run_tasks(
-    task: Task, items: Sequence[Mapping[str, Any]], *, num_cpus: float = 1.0, memory_bytes: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """Run a function on each item, one Ray Data task each; gives the reports as they come.
+def suited_run(num_bytes: int, *, what: str) -> Run:
+    """Where units of a job are done: a small one in this process, unless a Ray is there or RAY_ADDRESS names one.
 
     Args:
-        task: the function.
-        items: one call each.
-        num_cpus: logical CPUs of each task.
-        memory_bytes: of a node's memory that each task reserves; None for none.
+        num_bytes: of the input, as it lies on the disk.
+        what: the job, for the message.
 
     Raises:
-        ProtclipError: what a task raised as one.
+        ConfigError: if Ray is needed and not installed.
+    """
+    ray = sys.modules.get("ray")
+    is_there = environment.address() is not None or (ray is not None and ray.is_initialized())
+    if num_bytes <= SMALL_BYTES and not is_there:
+        return InProcess()
+    require("ray", extra="ray", what=what)
+    return OnRay()
+
+
+class OnRay:
+    """Units on the cluster of RAY_ADDRESS, or on a Ray that is started here when there is the first to do.
+
+    Units without state are tasks, of one CPU each; those with one are actors, of one CPU each and the GPUs that the
+    work says.
     """
 
-    def run(row: Mapping[str, Any]) -> dict[str, str]:
-        return _report(task, row)
+    threads = 1
 
-    if items:
-        yield from _reports(_dataset(items).map(run, num_cpus=num_cpus, memory=memory_bytes))
+    def room(self, num_gpus: int) -> int:
+        """As many as the cluster has CPUs, or GPUs."""
+        connect()
+        return _available(num_gpus)[1]
 
+    def __call__(self, work: Work, items: Sequence[Item]) -> Iterator[Report]:
+        """Do a unit for each item, or for each that ``work.cut`` makes of them; gives the reports as they come.
 
-def run_cut(
-    cut: Callable[[Mapping[str, Any]], Iterator[tuple[Mapping[str, Any], bytes]]],
-    task: Callable[[Mapping[str, Any], bytes], dict[str, Any]],
-    items: Sequence[Mapping[str, Any]],
-) -> Iterator[dict[str, Any]]:
-    """Cut items into pieces and run a function on each piece, one Ray Data task each; gives the reports as they come.
-
-    Args:
-        cut: one task for each item; it gives pieces, each an item with bytes, while others are at work on earlier
-            ones. It waits where they fall behind.
-        task: one task for each piece.
-        items: what is cut.
-
-    Raises:
-        ProtclipError: what either raised as one.
-    """
-    import ray
-    from ray.data import ExecutionResources
-
-    def pieces(batch: Any) -> Iterator[Any]:
-        for item in batch["item"]:
-            try:
-                for piece, data in cut(json.loads(item)):
-                    yield _piece(json.dumps(piece), data)
-            except ProtclipError as error:
-                yield _piece(_error(error), b"")
-
-    def run(row: Mapping[str, Any]) -> dict[str, str]:
-        if "error" in json.loads(row["item"]):
-            return {"report": row["item"]}
-        return _report(lambda item: task(item, row["data"]), row)
-
-    if items:
+        Raises:
+            ProtclipError: what a unit or the cut raised as one.
+            ConfigError: if no node has the memory that a unit needs, or there is no GPU where one is asked for.
+        """
+        if not items:
+            return
+        connect()
         dataset = _dataset(items)
-        dataset.context.target_max_block_size = 1  # each piece is a block, and so a task, of its own
-        resources: Any = ray.cluster_resources
-        num_cpus = resources()["CPU"]
-        options = dataset.context.execution_options
-        options.resource_limits = ExecutionResources.for_limits(object_store_memory=num_cpus * CUT_BACKLOG_BYTES)
-        # Unequal shares of a CPU also keep Ray Data from running both as one task.
-        cut_pieces = dataset.map_batches(pieces, batch_size=1, num_cpus=CUT_CPUS)
-        yield from _reports(cut_pieces.map(run, num_cpus=CUT_TASK_CPUS))
-
-
-def run_actors(
-    make_task: Callable[[], Task],
-    items: Sequence[Mapping[str, Any]],
-    *,
-    num_actors: tuple[int, int],
-    num_cpus: float,
-    num_gpus: float,
-    cut: Callable[[Mapping[str, Any]], Iterator[Mapping[str, Any]]] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Run a stateful function on each item, in a pool of actors; gives the reports as they come.
-
-    Args:
-        make_task: called once in each actor, with its first item: it loads what is costly and gives the function.
-        items: one call each.
-        num_actors: the fewest and the most actors; between them the pool grows with the work that waits.
-        num_cpus: logical CPUs of each.
-        num_gpus: GPUs of each.
-        cut: gives the items of the calls, from each of ``items``, while actors are at work on earlier ones. A cut that
-            is run again, since its worker died, has to give the same.
-
-    Raises:
-        ProtclipError: what a task raised as one.
-    """
-    import ray.data
-
-    class Actor:
-        task: Task | None = None
-
-        def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
-            if "error" in json.loads(row["item"]):
-                return {"report": row["item"]}
-            return _report(self.run, row)
-
-        def run(self, item: Mapping[str, Any]) -> dict[str, Any]:
-            # Not made in __init__: an actor that fails there is started again and again.
-            if self.task is None:
-                self.task = make_task()
-            return self.task(item)
-
-    def pieces(batch: Any) -> Iterator[Any]:
-        import pyarrow as pa
-
-        for item in batch["item"]:
-            try:
-                for piece in cut(json.loads(item)):  # type: ignore[misc]
-                    yield pa.table({"item": [json.dumps(piece)]})
-            except ProtclipError as error:
-                yield pa.table({"item": [_error(error)]})
-
-    if not items:
-        return
-    dataset = _dataset(items)
-    fewest, most = num_actors
-    if cut is not None:
-        dataset.context.target_max_block_size = 1  # each piece is a block, and so a call, of its own
-        # It needs next to nothing, and would wait for ever where actors have taken all CPUs.
-        dataset = dataset.map_batches(pieces, batch_size=1, num_cpus=0)
-    else:
-        most = min(most, len(items))
-        fewest = min(fewest, most)
-    # A pool that grows wants to see calls waiting at its actors; otherwise a call waits for the first free one.
-    waiting = None if fewest < most else 1
-    pool = ray.data.ActorPoolStrategy(min_size=fewest, max_size=most, max_tasks_in_flight_per_actor=waiting)
-    actor: Any = Actor  # Ray asks for a class here, its annotation for a function
-    yield from _reports(dataset.map(actor, compute=pool, num_cpus=num_cpus, num_gpus=num_gpus))
-
-
-def progress(
-    reports: Iterable[dict[str, Any]], *, title: str, unit: str, total: int | None, count: str | None = None
-) -> Iterator[dict[str, Any]]:
-    """Pass reports on, with a bar and an ETA on a terminal.
-
-    Args:
-        reports: what ``run_tasks`` and ``run_actors`` give.
-        title: of the bar.
-        unit: what is counted.
-        total: units in all; None where that is not known.
-        count: the key under which a report has its number of finished units; None where it stands for one.
-    """
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=title, unit=unit, disable=not sys.stderr.isatty()) as bar:
-        for report in reports:
-            bar.update(1 if count is None else report[count])
+        if work.cut is not None:
+            dataset = _pieces(dataset, work)
+        if work.keeps_state:
+            done = dataset.map(_actor(work.unit), num_cpus=1.0, num_gpus=work.num_gpus, compute=_pool(work, len(items)))
+        else:
+            _check_memory(work)
+            num_cpus = 1.0 if work.cut is None else CUT_TASK_CPUS
+            done = dataset.map(_task(work.unit), num_cpus=num_cpus, memory=work.memory_bytes)
+        for row in done.iter_rows():
+            report: Report = json.loads(row["report"])
+            if "error" in report:
+                raise getattr(errors, report["type"])(report["error"])
             yield report
 
 
-def _dataset(items: Sequence[Mapping[str, Any]]) -> ray.data.Dataset:
+def largest_memory() -> float:
+    """Bytes that the node with the most has for tasks."""
+    import ray
+
+    nodes: Any = ray.nodes
+    return max(float(node["Resources"].get("memory", 0)) for node in nodes() if node["Alive"])
+
+
+def _dataset(items: Sequence[Item]) -> ray.data.Dataset:
     import ray.data
 
     return ray.data.from_items([{"item": json.dumps(item)} for item in items], override_num_blocks=len(items))
 
 
-def _piece(item: str, data: bytes) -> pa.Table:
+def _pieces(dataset: ray.data.Dataset, work: Work) -> ray.data.Dataset:
+    """What the items are cut into. It waits where the work on earlier pieces falls behind."""
+    import ray
+    from ray.data import ExecutionResources
+
+    cut = work.cut
+    assert cut is not None
+
+    def pieces(batch: Any) -> Iterator[Any]:
+        for item in batch["item"]:
+            try:
+                for piece in cut(json.loads(item)):
+                    yield _piece(piece)
+            except ProtclipError as error:
+                yield _piece(_error(error))
+
+    dataset.context.target_max_block_size = 1  # each piece is a block, and so a task, of its own
+    if work.keeps_state:
+        # It needs next to nothing, and would wait for ever where actors have taken all CPUs.
+        return dataset.map_batches(pieces, batch_size=1, num_cpus=0)
+    resources: Any = ray.cluster_resources
+    limit = resources()["CPU"] * CUT_BACKLOG_BYTES
+    dataset.context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=limit)
+    # Unequal shares of a CPU also keep Ray Data from running both as one task.
+    return dataset.map_batches(pieces, batch_size=1, num_cpus=CUT_CPUS)
+
+
+def _pool(work: Work, num_items: int) -> ray.data.ActorPoolStrategy:
+    import ray.data
+
+    fewest, most = work.workers or _available(work.num_gpus)
+    if work.cut is None:
+        most = min(most, num_items)
+        fewest = min(fewest, most)
+    # A pool that grows wants to see calls waiting at its actors; otherwise a call waits for the first free one.
+    waiting = None if fewest < most else 1
+    return ray.data.ActorPoolStrategy(min_size=fewest, max_size=most, max_tasks_in_flight_per_actor=waiting)
+
+
+def _available(num_gpus: int) -> tuple[int, int]:
+    """The fewest and the most actors: up to as many as the connected cluster has CPUs, or GPUs."""
+    import ray
+
+    resources: Any = ray.cluster_resources
+    number = int(resources().get("GPU" if num_gpus else "CPU", 0))
+    if number < 1:
+        raise ConfigError("--use-gpu: the cluster has no GPU; leave it out, or join a cluster that has (RAY_ADDRESS).")
+    return 1, number
+
+
+def _check_memory(work: Work) -> None:
+    if work.memory_bytes is not None and work.memory_bytes > (largest := largest_memory()):
+        raise ConfigError(
+            f"{work.title}: a segment needs {work.memory_bytes / 2**30:.1f} GiB, and the largest node has "
+            f"{largest / 2**30:.1f}; choose a smaller --shard-rows."
+        )
+
+
+def _task(unit: Unit) -> Any:
+    def task(row: Mapping[str, Any]) -> dict[str, str]:
+        return _report(unit, row)
+
+    return task
+
+
+def _actor(unit: Unit) -> Any:
+    class Actor:
+        """Each has a copy of the unit, which loads its state with the first item: an actor that fails while it is made
+        is started again and again."""
+
+        def __init__(self) -> None:
+            self.unit = unit
+
+        def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
+            return _report(self.unit, row)
+
+    return Actor
+
+
+def _report(unit: Unit, row: Mapping[str, Any]) -> dict[str, str]:
+    item = json.loads(row["item"])
+    if "error" in item:  # of the cut
+        return {"report": row["item"]}
+    if row.get("data") is not None:
+        item["data"] = row["data"]
+    try:
+        return {"report": json.dumps(unit(item))}
+    except ProtclipError as error:
+        return {"report": json.dumps(_error(error))}
+
+
+def _piece(item: Item) -> pa.Table:
     import pyarrow as pa
 
-    return pa.table({"item": [item], "data": pa.array([data], pa.large_binary())})
+    told = json.dumps({name: value for name, value in item.items() if not isinstance(value, bytes)})
+    return pa.table({"item": [told], "data": pa.array([item.get("data")], pa.large_binary())})
 
 
-def _error(error: ProtclipError) -> str:
-    return json.dumps({"error": str(error), "type": type(error).__name__})
-
-
-def _report(task: Task, row: Mapping[str, Any]) -> dict[str, str]:
-    try:
-        return {"report": json.dumps(task(json.loads(row["item"])))}
-    except ProtclipError as error:
-        return {"report": _error(error)}
-
-
-def _reports(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
-    for row in dataset.iter_rows():
-        report: dict[str, Any] = json.loads(row["report"])
-        if "error" in report:
-            raise getattr(errors, report["type"])(report["error"])
-        yield report
+def _error(error: ProtclipError) -> dict[str, str]:
+    return {"error": str(error), "type": type(error).__name__}

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import resources
 from typing import Any
 
@@ -58,7 +58,7 @@ def main(config: str, overrides: tuple[str, ...], *, fresh: bool, dry_run: bool)
     explained in protclip/config.py.
 
     The run's folder (run_dir) receives config.yaml, metrics.json, steps.jsonl, report.html, tensorboard/, checkpoints/
-    and, at the end, best/: the checkpoint of lowest validation loss, which embed, search and serve take.
+    and, at the end, best/: the checkpoint of the best epoch by selection.metric, which embed, search and serve take.
 
     After an interruption, give the same command again: the run goes on after its last checkpoint, with the same
     batches as an undisturbed run. The number of workers may be another one.
@@ -101,6 +101,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     from protclip.train.checks import check_pairs, check_words
     from protclip.train.estimate import estimate
     from protclip.train.report import write_report
+    from protclip.train.selection import describe
     from protclip.train.trackers import require_trackers
     from ray_jobs.lanes import LanePlan, count_drawn
     from ray_jobs.worker import TrainJob
@@ -167,7 +168,8 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     valid = summary["valid"]
     recall = valid["text_to_protein"]["recall@10"]
     echo(
-        f"{summary['steps']} steps in {summary['seconds']:.0f} s; best epoch {summary['best_epoch']}: validation loss "
+        f"{summary['steps']} steps in {summary['seconds']:.0f} s; best epoch {summary['best_epoch']}, of "
+        f"{describe(settings.selection)}: validation loss "
         f"{valid['loss']:.3f}, text to protein recall@10 {recall:.3f} "
         f"(untrained {summary['untrained']['text_to_protein']['recall@10']:.3f}, chance "
         f"{valid['chance']['recall@10']:.3f}; {valid['num_pairs']} pairs of {valid['num_proteins']} proteins and "
@@ -304,13 +306,13 @@ def _run(job: Any) -> None:
 
 
 def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
-    """Copy the checkpoint of lowest validation loss to ``best`` and write the run's summary."""
+    """Copy the checkpoint of the best epoch to ``best`` and write the run's summary."""
     from protclip.model.checkpoint import KIND
     from protclip.train import checkpoints
     from protclip.train.state import PROGRESS, TENSORS
     from ray_jobs.worker import METRICS
 
-    source, target = checkpoints.best(settings.run_dir), files.join(settings.run_dir, BEST)
+    source, target = checkpoints.best(settings.run_dir, settings.selection), files.join(settings.run_dir, BEST)
     manifest = read_manifest(source, KIND, verify=True)
     names = [name for name in manifest["files"] if name not in (TENSORS, PROGRESS)]
     for name in names:
@@ -320,6 +322,7 @@ def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     metrics = files.join(settings.run_dir, METRICS)
     history = files.read_json(metrics)["history"]
     summary = {
+        "selection": asdict(settings.selection),
         "valid": record["metrics"]["valid"],
         "untrained": history[0]["valid"],
         "best_epoch": record["metrics"]["epoch"],

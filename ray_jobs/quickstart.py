@@ -32,6 +32,8 @@ from protclip import files
 from protclip.commands.answers import TABLE_COLUMNS, format_table
 from protclip.config import load_config
 from protclip.errors import ConfigError, ProtclipError
+from protclip.evaluation.quality import quality_note, quality_of
+from protclip.index.manifest import read_checkpoint_record
 from protclip.manifest import read_manifest
 from protclip.protanno.biotext import biotext
 from protclip.protanno.shards import PROPERTIES, read_row_group, row_groups
@@ -167,6 +169,8 @@ class Run:
             metrics = files.read_json(self.path("run", "metrics.json"))
             line.append(f"{metrics['steps']:,} steps on 2 workers, submitted as a Ray job")
         _print_retrieval(metrics)
+        if (note := quality_note(quality_of(read_checkpoint_record(self._checkpoint).metrics))) is not None:
+            echo(f"      Note: {note}")
 
     def _epochs(self) -> int:
         """The config's epochs, or more where the pairs are few."""

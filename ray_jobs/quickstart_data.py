@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 
-import platformdirs
 from urllib3.util.retry import Retry
 
 from protclip import files
+from protclip.cache import cache_folder
 from protclip.uniprot.fetch import REST_URL, fetch_query
 from protclip.web import Client
 
@@ -37,7 +37,7 @@ def uniprot_sample(tell: Callable[[str], None]) -> tuple[str, str]:
     Raises:
         ProtclipError: if it is not here and cannot be had.
     """
-    path = str(platformdirs.user_cache_path("protclip") / FILE_NAME)
+    path = str(cache_folder() / FILE_NAME)
     if not files.exists(f"{path}.json"):  # written last
         client = Client(retries=RETRIES)
         client.reach(REST_URL, patience_s=REACH_S)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from protclip.train.loop import (
 from protclip.train.optim import build_optimizer, build_schedule
 from protclip.train.progress import Progress, StepLog
 from protclip.train.report import write_report
+from protclip.train.selection import cost
 from protclip.train.state import PROGRESS, TENSORS, TrainState, load_trainer, save_trainer, take_snapshot
 from protclip.train.step import StepReport, Wishes
 from protclip.train.trackers import epoch_scalars, open_trackers, step_scalars
@@ -108,7 +109,7 @@ class Worker:
         self.last_saved = self.last_look = time.monotonic()
         if self.rank == 0:
             run_dir = self.config.run_dir
-            self.writer = Writer(run_dir, keep=self.config.keep_checkpoints)
+            self.writer = Writer(run_dir, keep=self.config.keep_checkpoints, selection=self.config.selection)
             self.steps = StepLog(run_dir, first_step=self.state.step)
             self.trackers = open_trackers(self.config.trackers, run_dir, config_dict(self.config))
 
@@ -182,6 +183,7 @@ class Worker:
             num_workers=num_workers,
             first_batch=first_batch,
             properties=self.config.objectives.pda > 0,
+            sample_texts=self.config.data.text_sampling == "properties",
         )
         size = self.config.batch.global_batch_size // num_workers // self.config.batch.micro_batches
         collated = (
@@ -308,7 +310,7 @@ class Worker:
     def _end_epoch(self, train: dict[str, float]) -> None:
         state, began = self.state, time.monotonic()
         valid = self._evaluate()
-        state.note_validation(valid["loss"])
+        state.note_validation(cost(self.config.selection, valid))
         recalls = ", ".join(f"{valid[way]['recall@10']:.3f} {way}" for way in ("text_to_protein", "protein_to_text"))
         self._log(
             f"epoch {state.epoch}/{self.config.epochs} done: training loss {_spelled(train)}, validation loss "
@@ -319,8 +321,7 @@ class Worker:
         if self.rank == 0:
             with self._noticing_failures():
                 self._record(epoch=state.epoch, train=train, valid=valid)
-        losses = {"epoch": state.epoch, "train_loss": train["loss"], "valid_loss": valid["loss"]}
-        self._save({**losses, "train": train, "valid": valid})
+        self._save({"epoch": state.epoch, "train": train, "valid": valid})
         if self.rank == 0:
             with self._noticing_failures():
                 write_report(self.config.run_dir)
@@ -370,7 +371,7 @@ class Worker:
         history = files.read_json(path)["history"] if files.exists(path) else []
         history = [entry for entry in history if entry["epoch"] < values["epoch"]]
         entry = {**values, "step": self.state.step, "seconds": round(time.monotonic() - self.started, 1)}
-        files.write_json(path, {"history": [*history, entry]})
+        files.write_json(path, {"selection": asdict(self.config.selection), "history": [*history, entry]})
         self._track(epoch_scalars(entry))
 
     def _track(self, values: dict[str, float]) -> None:

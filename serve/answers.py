@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from protclip.index.embeddings import Content, Dtype
+from protclip.embeddings.reading import Content, Dtype
 from protclip.index.manifest import IndexManifest
-from protclip.questions import Answer, Hit, Protein, Row
+from protclip.questions import Answer, Coverage, Hit, PartialAnswer, Protein, Row
 from serve.settings import Limits
 
 _WITH_DOCSTRINGS = ConfigDict(use_attribute_docstrings=True)
-Row.__pydantic_config__ = Protein.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
-Hit.__pydantic_config__ = Answer.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
+for _kind in (Row, Protein, Hit, Answer, PartialAnswer, Coverage):
+    _kind.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[union-attr]
 
 Embedding = list[float] | str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Coverage:
-    """What was searched of an index of which some shards cannot be reached."""
-
-    missing_shards: list[int]
-    """Numbers of those, from 0."""
-    searched_rows: int
-    """Rows that may answer in the other shards."""
-    total_rows: int
-    """In all."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PartialAnswer(Answer):
-    """The answer of a part of the index; its percentiles are those of the whole."""
-
-    partial: Coverage
-
-
-for _kind in (Coverage, PartialAnswer):
-    _kind.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[union-attr]
 
 
 class EmbedResponse(BaseModel):
@@ -193,6 +169,15 @@ class IndexesResponse(BaseModel):
     )
 
 
+class ModelQuality(BaseModel):
+    """How often the model finds the right one of held-out proteins for its text."""
+
+    recall_at_1: float = Field(description="Share of held-out texts for which the right protein comes first.")
+    chance: float = Field(description="The same of a random order.")
+    num_pairs: int = Field(description="Held-out pairs among which it is looked for, 1,000 at most.")
+    is_weak: bool = Field(description="By the criterion of docs/checkpoints.md.")
+
+
 class ModelInfo(BaseModel):
     """The loaded model."""
 
@@ -205,6 +190,10 @@ class ModelInfo(BaseModel):
     device: str
     dtype: Dtype
     metrics: dict[str, Any] = Field(description="What evaluation found, as in the model's card; empty where unknown.")
+    quality: ModelQuality | None = Field(description="Null where it was not measured.")
+    quality_note: str | None = Field(
+        description="In words, where the model is weak or was not measured; null otherwise."
+    )
 
 
 class Policies(BaseModel):

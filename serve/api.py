@@ -9,51 +9,34 @@ from __future__ import annotations
 import base64
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, Path, Query, Response
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette._utils import get_route_path
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from protclip.inputs import LongPolicy
-from protclip.questions import Answer, Asked, Explanation, Options, Protein, Question
+from protclip.questions import Answer, PartialAnswer
 from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
 from serve.answers import (
-    Alive,
     Answers,
     ClassifyResponse,
     EmbeddingsResponse,
     EmbedResponse,
     ExplainResponse,
-    Health,
-    IndexesResponse,
-    IndexInfo,
-    Info,
-    ModelInfo,
-    ModelItem,
-    ModelsResponse,
-    NamedIndex,
-    PartialAnswer,
-    PartlyReady,
-    Policies,
     ScoreResponse,
 )
-from serve.errors import NotReadyError, install_error_handlers
+from serve.backend import Backend
+from serve.errors import install_error_handlers
 from serve.forms import AForm, Form, parse, with_limits
-from serve.metrics import Load, Metrics
-from serve.openapi import OF_ANY, OF_BODY, REQUEST_ID, body_of, build_schema, responses
+from serve.info import add_info_routes
+from serve.openapi import OF_ANY, OF_BODY, body_of, build_schema, responses
 from serve.page import add_page
 from serve.requests import (
-    MAX_NAME_LENGTH,
-    PROTEIN_MODEL,
-    TEXT_MODEL,
     ClassifyRequest,
     EmbeddingsRequest,
     EmbedRequest,
@@ -61,57 +44,7 @@ from serve.requests import (
     ScoreRequest,
     SearchRequest,
 )
-from serve.settings import DEFAULT_INDEX, Limits
-
-Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])
-
-
-class Backend(Protocol):
-    """What the routes need of a replica."""
-
-    fingerprint: str
-    """Of the model."""
-    metrics: Metrics
-
-    async def embed(self, questions: Sequence[Question], *, long: LongPolicy = "truncate") -> list[Asked]:
-        """Texts and sequences as vectors; raises RequestError for one that is too long, where that is the policy."""
-
-    async def search(
-        self, questions: Sequence[Question], options: Options, *, index: str, allow_partial: bool
-    ) -> list[Answer]:
-        """The answer to each question.
-
-        Raises NotFoundError for an index that is not served, UnavailableError where a part of it is missing and
-        partial answers are not allowed.
-        """
-
-    async def explain(
-        self,
-        text: str,
-        *,
-        sequence: str | None,
-        accession: str | None,
-        index: str,
-        window: int | None,
-        stride: int,
-    ) -> Explanation:
-        """What each residue has to do with a text; raises NotFoundError for an accession of unknown sequence."""
-
-    async def protein(self, accession: str, *, index: str) -> Protein:
-        """What an index knows of a protein, and its sequence; raises NotFoundError for one that it does not hold, or no
-        such index."""
-
-    def describe_model(self) -> ModelInfo:
-        """The model, at once."""
-
-    def describe_indexes(self) -> list[NamedIndex]:
-        """The indexes, at once; ``default`` first, where there is one."""
-
-    def refused(self) -> str | None:
-        """For what kind of error the last change of the indexes was refused, at once; None where it was not."""
-
-    def load(self) -> Load:
-        """What there is to do at this moment, at once."""
+from serve.settings import Limits
 
 
 def make_api(backend: Backend, limits: Limits, *, stuck_after_s: float, secured: bool = False) -> Api:
@@ -313,92 +246,6 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
         return vectors[: len(request.sequences)], vectors[len(request.sequences) :]
 
     return questions
-
-
-def add_info_routes(app: FastAPI, backend: Backend, limits: Limits, stuck_after_s: float) -> None:
-    """The routes that say what is there and how it is."""
-
-    def get(path: str, answer: Any, *statuses: int) -> Callable[[Endpoint], Endpoint]:
-        return app.get(path, response_model=answer, responses=responses(*statuses))
-
-    @get("/v1/models", ModelsResponse, *OF_ANY)
-    async def models() -> Response:
-        """The models that /v1/embeddings takes, in OpenAI's form."""
-        return as_json(
-            ModelsResponse(
-                data=[ModelItem(id=name, created=0, owned_by="protclip") for name in (PROTEIN_MODEL, TEXT_MODEL)]
-            )
-        )
-
-    @get("/v1/proteins/{accession}", Protein, 404, 422, *OF_ANY)
-    async def protein(
-        accession: Annotated[str, Path(max_length=MAX_NAME_LENGTH)],
-        index: Annotated[str, Query(max_length=MAX_NAME_LENGTH)] = DEFAULT_INDEX,
-    ) -> Response:
-        """What an index knows of a protein, and its sequence where the server has it."""
-        return as_json(await backend.protein(accession, index=index))
-
-    @get("/v1/indexes", IndexesResponse, *OF_ANY)
-    async def indexes() -> Response:
-        """The indexes that answer."""
-        return as_json(IndexesResponse(indexes=backend.describe_indexes(), refused=backend.refused()))
-
-    @get("/info", Info, *OF_ANY)
-    async def info() -> Response:
-        """Model, indexes, limits and policies."""
-        indexes = backend.describe_indexes()
-        return as_json(
-            Info(
-                version=__version__,
-                model=backend.describe_model(),
-                index=indexes[0],
-                indexes=[one.name for one in indexes],
-                limits=limits,
-                policies=Policies(),
-            )
-        )
-
-    @get("/health", Health)
-    async def health() -> Response:
-        """Whether the model and the indexes are loaded."""
-        indexes = backend.describe_indexes()
-        index = IndexInfo.model_validate(indexes[0], from_attributes=True)
-        names = [one.name for one in indexes]
-        return as_json(Health(model=backend.fingerprint, index=index, indexes=names, version=__version__))
-
-    @get("/health/live", Alive)
-    async def live() -> Response:
-        """Whether the replica's event loop answers."""
-        return as_json(Alive())
-
-    @get("/health/ready", PartlyReady | Alive, 503)
-    async def ready() -> Response:
-        """Whether a request would be answered: not where a batch has been computed for too long."""
-        load = backend.load()
-        if load.missing:
-            raise NotReadyError(f"there is no replica of {load.missing}.")
-        if load.batch_s > stuck_after_s:
-            raise NotReadyError(
-                f"a batch has been computed for {load.batch_s:.0f} s, and {stuck_after_s:g} s are allowed."
-            )
-        return as_json(PartlyReady(missing_shards=list(load.missing_shards)) if load.missing_shards else Alive())
-
-    @app.get(
-        "/metrics",
-        response_class=Response,
-        responses={
-            **responses(*OF_ANY),
-            200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "headers": REQUEST_ID},
-        },
-    )
-    async def metrics() -> Response:
-        """The numbers of the replica that answers, in Prometheus's form."""
-        return Response(backend.metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-
-def as_json(content: BaseModel | Protein) -> Response:
-    """An answer."""
-    return Response(to_json(content), media_type="application/json")
 
 
 def encode_vector(vector: np.ndarray, encoding_format: str) -> list[float] | str:

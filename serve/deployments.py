@@ -19,8 +19,8 @@ from typing import Any, cast
 
 from starlette.types import ASGIApp
 
+from protclip.embeddings.reading import METADATA
 from protclip.errors import ProtclipError
-from protclip.index.embeddings import METADATA
 from protclip.index.manifest import read_index_manifest
 from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Options, Protein, Question, Row
 from protclip.retrieval import Retriever

@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from protclip.checkpoints import checkpoint_folder
 from protclip.data.windows import window_starts, window_weights
+from protclip.embeddings.reading import Dtype
 from protclip.errors import CheckpointError, NotFoundError, RequestError
-from protclip.index.embeddings import Dtype
+from protclip.evaluation.quality import quality_note, quality_of
+from protclip.index.manifest import read_checkpoint_record
 from protclip.inputs import LongPolicy
-from protclip.manifest import read_manifest
 from protclip.questions import Answer, Asked, Explanation, Options, Prepared, Question
 from protclip.retrieval import Retriever
-from serve.answers import ModelInfo
+from serve.answers import ModelInfo, ModelQuality
 from serve.batching import Batcher
 from serve.calls import Call, answer
 from serve.explaining import Explainer
@@ -185,7 +187,8 @@ class Encoder:
         return model
 
     def _model_info(self, model: ProtCLIP) -> ModelInfo:
-        record = read_manifest(self.args.checkpoint, "checkpoint", verify=False, error=CheckpointError)
+        record = read_checkpoint_record(checkpoint_folder(self.args.checkpoint))
+        quality = quality_of(record.metrics)
         return ModelInfo(
             fingerprint=self.fingerprint,
             dimension=model.dimension,
@@ -195,7 +198,9 @@ class Encoder:
             scale=model.scale,
             device=str(model.device),
             dtype=cast(Dtype, str(model.dtype).removeprefix("torch.")),
-            metrics=record.get("metrics") or {},
+            metrics=record.metrics or {},
+            quality=None if quality is None else ModelQuality.model_validate(quality, from_attributes=True),
+            quality_note=quality_note(quality),
         )
 
     async def _prepare(self, questions: Sequence[Question]) -> list[Prepared]:

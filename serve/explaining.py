@@ -27,6 +27,8 @@ from serve.errors import DeadlineError, OverloadedError
 MOST, LEAST = 0.7, 0.25
 """Shares of the seconds to an answer: a lone explanation is computed for the first, so that another may wait for it;
 one that would be computed for less than the second, since others come before it, is refused."""
+ENOUGH = 0.97
+"""Of these seconds: after it nothing finer is begun, so that the answer is written in time."""
 CHUNK_S = 0.01
 """For which a chunk is computed; a single pass may take longer."""
 PATIENCE = 2.0
@@ -122,7 +124,7 @@ class Explainer:
         self._left[steps] = (TEXT_PASSES + len(steps.passes.all)) * len(steps.passes.ids_L)
         try:
             async with asyncio.timeout(left_s), self._turn:
-                return await self._compute(steps, came + in_s)
+                return await self._compute(steps, came + ENOUGH * in_s)
         except TimeoutError:
             raise DeadlineError("was not answered within its time; ask again later.") from None
         finally:
@@ -133,6 +135,7 @@ class Explainer:
         run = partial(asyncio.get_running_loop().run_in_executor, self._thread)
         text_side = await run(self._text_side, steps)
         at_once = max(1, int(CHUNK_S / self._pass_s(steps, self._computed_s)))
+        latest = end - at_once * self._pass_s(steps, self._seen_s)
         vectors: dict[int | None, np.ndarray] = {}
         done: Steps | None = None
         for factor in FACTORS:
@@ -140,7 +143,7 @@ class Explainer:
                 continue  # of a single window nothing can be read
             finer = _with_stride(steps, factor * steps.passes.stride)
             wanted = [one for one in finer.passes.all if one not in vectors]
-            while wanted and (done is None or time.monotonic() < end):
+            while wanted and (done is None or time.monotonic() < latest):
                 chunk, wanted = wanted[:at_once], wanted[at_once:]
                 vectors |= zip(chunk, await run(self._embed, steps, chunk), strict=True)
                 self._left[steps] = max(0, self._left[steps] - len(chunk) * len(steps.passes.ids_L))

@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 from serve import haproxy_config
 from serve.errors import type_of
 from serve.guard import REQUEST_ID, has_body, new_request_id
-from serve.haproxy_config import BUFFER_BYTES, NO_ROUTE
+from serve.haproxy_config import BUFFER_BYTES, NO_APPLICATION
 
 SERVER_HEADER = (b"server", b"uvicorn")
 
@@ -55,7 +55,7 @@ TRACES = (b"traceparent", b"tracestate", b"baggage")
 
 ERRORS = {
     **haproxy_config.ERRORS,
-    404: NO_ROUTE,
+    404: NO_APPLICATION,
     431: (type_of(431), f"head: has more than {MAX_HEAD_BYTES} bytes, which is the most that is taken."),
 }
 """Types and messages of errors that do not come from the application."""

@@ -20,14 +20,14 @@ from starlette.types import ASGIApp
 
 from protclip import files
 from protclip.errors import NotFoundError
+from protclip.hits import NONE_OWN, check_own, make_answers, num_wanted
 from protclip.index.filters import Filter
 from protclip.index.index import merge, rows_of
 from protclip.index.manifest import IndexManifest
 from protclip.inputs import LongPolicy
 from protclip.manifest import FILE_NAME
-from protclip.questions import Answer, Asked, Explanation, Options, Protein, Question
-from protclip.retrieval import NONE_OWN, check_own, make_answers, num_wanted
-from serve.answers import Coverage, ModelInfo, NamedIndex, PartialAnswer, describe_index
+from protclip.questions import Answer, Asked, Coverage, Explanation, Options, PartialAnswer, Protein, Question
+from serve.answers import ModelInfo, NamedIndex, describe_index
 from serve.api import make_api
 from serve.encoder import no_sequences
 from serve.errors import UnavailableError

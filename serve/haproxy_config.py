@@ -36,7 +36,8 @@ ERRORS = {
 }
 """What HAProxy says of a request. Where a head is not whole, or cannot be read, it has a page of its own for 400 and
 408 that no setting reaches (2.8)."""
-NO_ROUTE = ("NotFound", "nothing is served at this path.")
+NO_APPLICATION = ("NoApplication", "no application answers at this path, or none yet.")
+"""Of another type than the application's own 404, ``NotFound``: this one passes when the application has started."""
 REQUEST_ID = "%[var(txn.request_id)]"
 OWN_ID = "%[unique-id]"
 """Where a request is refused before the frontend's rules, which set the variable."""
@@ -78,7 +79,7 @@ def rewrite(text: str, address: str) -> str:
     text = _replace(r"^frontend http_frontend\n    bind .*$", f"frontend http_frontend\n    bind {address}", text)
     text = _after(r"^frontend http_frontend\n    bind .*\n", request_id, text)
     no_route = "backend default_backend\n    http-request return status 404"
-    text = _replace(rf"^{no_route} .*$", f"{no_route} {_answer(*NO_ROUTE, REQUEST_ID)}", text)
+    text = _replace(rf"^{no_route} .*$", f"{no_route} {_answer(*NO_APPLICATION, REQUEST_ID)}", text)
     for listens in re.findall(r"^\s*bind\s+(.*?)\s*$", text, flags=re.M):
         if listens != address and not re.fullmatch(r"127\.0\.0\.1:[^,]+", listens):
             raise ValueError(f"HAProxy would listen on {listens}, beside {address} and the loopback.")

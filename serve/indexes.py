@@ -17,8 +17,8 @@ import psutil
 from cluster.folders import locked, private_root
 from protclip import files
 from protclip.embedding import ProtCLIP
+from protclip.embeddings.reading import Dtype
 from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
-from protclip.index.embeddings import Dtype
 from protclip.index.index import Index, memory_bytes
 from protclip.index.manifest import IndexManifest, read_index_manifest
 from protclip.index.recall import probe

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("index")
-@click.option("--checkpoint", required=True, help="Folder or URL of the model that made the indexes.")
+@click.option(
+    "--checkpoint", required=True, help="Folder, name (such as published) or URL of the model that made the indexes."
+)
 @click.option(
     "--index",
     "further",
@@ -84,6 +86,7 @@ def main(
 
     def make_settings() -> tuple[AppArgs, UserConfig]:
         from protclip import files
+        from protclip.checkpoints import absolute_checkpoint
         from protclip.errors import ConfigError
         from serve.keys import NO_FILES, NO_KEYS
         from serve.settings import DEFAULT_INDEX, AppArgs, read_user_config
@@ -96,7 +99,7 @@ def main(
             indexes[name] = path
         config = read_user_config({"indexes": {name: files.absolute(path) for name, path in indexes.items()}})
         args = AppArgs(
-            checkpoint=files.absolute(checkpoint),
+            checkpoint=absolute_checkpoint(checkpoint),
             num_replicas=num_replicas,
             num_gpus=num_gpus,
             keys=NO_KEYS if keys is None else keys if keys in NO_FILES else files.absolute(keys),

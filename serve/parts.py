@@ -105,10 +105,17 @@ class Part:
                 response.cancel()
 
     async def watch(self) -> None:
-        """Look again and again."""
+        """Look again and again. When looks begin to fail that is logged, and when they succeed again."""
+        failing = False
         while True:
             try:
                 await self.look()
             except Exception:  # such as Serve's controller being away
-                logger.exception("a look at %s failed", self.name)
+                if not failing:
+                    logger.exception("looks at the replicas of %s fail; what was seen last is taken to hold", self.name)
+                failing = True
+            else:
+                if failing:
+                    logger.warning("looks at the replicas of %s succeed again", self.name)
+                failing = False
             await asyncio.sleep(LOOK_S)

@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from protclip.embeddings.reading import Content
 from protclip.errors import NotFoundError, RequestError
-from protclip.index.embeddings import Content
 from protclip.inputs import LongPolicy
 from protclip.questions import COLUMNS, Options, Question
 from serve.forms import AtMost, Form, exactly_one

@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from protclip import files
+from protclip.checkpoints import checkpoint_folder, is_name
+from protclip.embeddings.reading import Dtype
 from protclip.errors import ConfigError
-from protclip.index.embeddings import Dtype
 from protclip.index.manifest import read_checkpoint_fingerprint
 from serve.keys import NO_FILES, read_keys
 from serve.sequences import check_sequences
@@ -100,7 +101,8 @@ class AppArgs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     checkpoint: str = Field(min_length=1)
-    """Absolute path or URL of the checkpoint that made the indexes; every machine with a replica must reach it."""
+    """Absolute path, name or URL of the checkpoint that made the indexes; every machine with a replica must reach it. A
+    name is looked up on each, and must be the same model there."""
     keys: str = Field(min_length=1)
     """Who may ask: the absolute path or URL of a file of keys, ``environment`` for the variable PROTCLIP_KEYS of each
     replica, or ``none`` for everybody who reaches the server."""
@@ -193,10 +195,10 @@ def check_args(args: AppArgs, *, verify: bool = False) -> str:
         verify: compare the checksums of all files too.
 
     Raises:
-        ConfigError: for a relative path, or keys that cannot be read.
+        ConfigError: for a relative path, keys that cannot be read, or a checkpoint that cannot be fetched.
         CheckpointError, DataError: if the checkpoint is unfinished or damaged, or there are no sequences.
     """
-    paths = {"checkpoint": args.checkpoint}
+    paths = {} if is_name(args.checkpoint) else {"checkpoint": args.checkpoint}
     if args.keys not in NO_FILES:
         paths["keys"] = args.keys
     if args.request_log is not None:
@@ -207,7 +209,7 @@ def check_args(args: AppArgs, *, verify: bool = False) -> str:
     read_keys(args.keys)
     if args.sequences is not None:
         check_sequences(args.sequences)
-    return read_checkpoint_fingerprint(args.checkpoint, verify=verify)
+    return read_checkpoint_fingerprint(checkpoint_folder(args.checkpoint), verify=verify)
 
 
 def _refuse_relative(paths: Mapping[str, str]) -> None:

@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from protclip.embeddings.reading import METADATA
 from protclip.errors import DataError, ProtclipError
-from protclip.index.embeddings import METADATA
+from protclip.hits import own_rows
 from protclip.index.index import Index
 from protclip.index.manifest import read_index_manifest
 from protclip.questions import Question
-from protclip.retrieval import own_rows
 from serve.batching import Batcher, Item, Result
 from serve.calls import Call, answer
 from serve.loopback import keep_to_loopback

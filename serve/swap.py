@@ -26,11 +26,12 @@ WATCH_S = 0.2
 
 @click.command()
 @click.argument("name")
-@click.argument("index")
+@click.argument("index", required=False)
+@click.option("--remove", is_flag=True, help="Have no index under this NAME any more.")
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Of the server, where several of yours run on this machine."
 )
-def main(*, name: str, index: str, port: int | None) -> None:
+def main(*, name: str, index: str | None, remove: bool, port: int | None) -> None:
     """Have a running server answer from INDEX under this NAME, in the place of the index that has it now.
 
     No request fails: each replica in turn loads the new index beside the old one, which answers meanwhile, and so needs
@@ -39,29 +40,42 @@ def main(*, name: str, index: str, port: int | None) -> None:
 
     \b
         protclip swap-index default /data/index-2026_05
+        protclip swap-index texts --remove
+
+    With --remove, requests that are under way are answered, and those that come later find no index of this NAME.
+    `default` stays, and so does a last index.
 
     It finds the server that `protclip serve` runs on this machine, or the one on the cluster of RAY_ADDRESS.
     """
     from cluster import environment
     from cluster.connection import join_next, leave, start_or_join
     from protclip import files
+    from protclip.errors import ConfigError
     from protclip.index.manifest import read_index_manifest
     from protclip.terminal import echo
     from serve.settings import read_user_config
 
-    index = files.absolute(index)
-    read_user_config({"indexes": {name: index}})
+    if remove == (index is not None):
+        raise ConfigError("swap-index needs an INDEX that takes the place of the one with this NAME, or --remove.")
+    if index is not None:
+        index = files.absolute(index)
+        read_user_config({"indexes": {name: index}})
     if environment.address() is None:
         join_next(*find_server(port))
-    echo("checking the index", err=True)
-    read_index_manifest(index, verify=not files.is_url(index))
+    if index is not None:
+        echo("checking the index", err=True)
+        read_index_manifest(index, verify=not files.is_url(index))
     start_or_join()
     try:
         states = swap(name, index)
     finally:
         _stop_listening()
         leave()
-    echo(f"{name}: the index {states[0].fingerprints[name]} answers, in {len(states)} replicas")
+    if index is None:
+        told = f"is removed; {', '.join(states[0].fingerprints)} answer"
+    else:
+        told = f"the index {states[0].fingerprints[name]} answers"
+    echo(f"{name}: {told}, in {len(states)} replicas")
 
 
 def find_server(port: int | None) -> tuple[RayFolder, str]:
@@ -97,18 +111,19 @@ def find_server(port: int | None) -> tuple[RayFolder, str]:
     raise ConfigError(f"{problem}.")
 
 
-def swap(name: str, index: str) -> list[State]:
+def swap(name: str, index: str | None) -> list[State]:
     """Have all replicas of the application answer from an index.
 
     Args:
         name: of the index.
-        index: absolute path or URL.
+        index: absolute path or URL; None to remove the one that has this name.
 
     Returns:
         what each replica says then.
 
     Raises:
-        ConfigError: if there is no such application, or a replica refused; all answer as before then.
+        ConfigError: if there is no such application, no index that may be removed, or a replica refused; all answer as
+            before then.
     """
     from ray import serve  # noqa: F401  # it sets the level of its logs
 
@@ -116,7 +131,7 @@ def swap(name: str, index: str) -> list[State]:
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # what it says of its calls to the replicas
     before = _user_config()
-    wanted = {"indexes": {**before["indexes"], name: index}}
+    wanted = {"indexes": changed(before["indexes"], name, index)}
     if wanted == before:
         raise ConfigError(f"index {name!r} is that of {index} already; a release needs a folder of its own.")
     if problems := [problem for problem in _ask_all("check_indexes", wanted) if problem is not None]:
@@ -128,6 +143,26 @@ def swap(name: str, index: str) -> list[State]:
     _change(before)
     _await(before)
     raise ConfigError(f"refused, and all answer as before: {problem}")
+
+
+def changed(indexes: Mapping[str, str], name: str, index: str | None) -> dict[str, str]:
+    """The paths of the indexes by name, after one was put in place; without an index, after that name was removed.
+
+    Raises:
+        ConfigError: if there is none of this name to remove, or it must stay.
+    """
+    from protclip.errors import ConfigError
+    from serve.settings import DEFAULT_INDEX
+
+    if index is not None:
+        return {**indexes, name: index}
+    there = ", ".join(map(repr, indexes))
+    if name not in indexes:
+        raise ConfigError(f"index {name!r:.80}: is not served, so it cannot be removed; there are {there}.")
+    if name == DEFAULT_INDEX or len(indexes) == 1:
+        why = "it is asked where a request names none" if name == DEFAULT_INDEX else "it is the last one"
+        raise ConfigError(f"index {name!r:.80}: stays, for {why}; another can take its place. There are {there}.")
+    return {one: path for one, path in indexes.items() if one != name}
 
 
 def _application() -> Mapping[str, Any]:

@@ -18,6 +18,8 @@ def pytest_configure() -> None:
     prepare_environment()
     # As serve.front.use_front does: Serve's processes inherit it from the session's Ray.
     os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "serve.front:middlewares"
+    # Serve's controller would give up a proxy that a busy machine does not start within 15 s.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     torch.set_num_threads(1)  # for tiny tensors a second thread only waits, at the cost of a core
 
 

@@ -1,4 +1,4 @@
-"""A HuggingFace hub on this machine, as far as uploading and downloading one repository asks for it."""
+"""A HuggingFace hub on this machine, as far as uploading one repository and downloading some asks for it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ class HubServer:
     """What was uploaded, and by whom."""
 
     files: dict[str, bytes] = field(default_factory=dict)
+    """Of the repository lab/tiny."""
+    others: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Of further repositories."""
+    asked: list[str] = field(default_factory=list)
+    """Paths of the requests to read."""
     repos: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of the requests to make a repository."""
     tokens: set[str | None] = field(default_factory=set)
@@ -76,25 +81,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        if path.startswith("/api/models/lab/tiny/revision/"):
-            siblings = [{"rfilename": name} for name in self.state.files]
-            self._json({"id": "lab/tiny", "sha": COMMIT, "siblings": siblings, "private": False})
-        elif path.startswith("/api/models/lab/tiny/tree/"):
-            self._json(
-                [
-                    {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                    for name, data in self.state.files.items()
-                ]
-            )
-        elif path.startswith("/lab/tiny/resolve/"):
-            self._file(path)
-        else:
-            self._json({"error": f"unknown {path}"}, status=404)
+        self.state.asked.append(path)
+        for repo, files in {"lab/tiny": self.state.files, **self.state.others}.items():
+            if path == f"/api/models/{repo}" or path.startswith(f"/api/models/{repo}/revision/"):
+                siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
+                self._json({"id": repo, "sha": COMMIT, "siblings": siblings, "private": False})
+                return
+            if path.startswith(f"/api/models/{repo}/tree/"):
+                self._json(
+                    [
+                        {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                        for name, data in files.items()
+                    ]
+                )
+                return
+            if path.startswith(f"/{repo}/resolve/"):
+                self._file(files.get(path.split("/", 5)[5]))
+                return
+        self._json({"error": f"unknown {path}"}, status=404)
 
     do_HEAD = do_GET
 
-    def _file(self, path: str) -> None:
-        data = self.state.files.get(path.split("/", 5)[5])
+    def _file(self, data: bytes | None) -> None:
         if data is None:
             self._json({"error": "no such file"}, status=404)
             return

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from protclip.index.embeddings import METADATA
+from protclip.embeddings.reading import METADATA
 from protclip.manifest import write_manifest
 
 FINGERPRINT = "f" * 64

@@ -25,6 +25,8 @@ from cluster.processes import end_marked, mark_of, marked
 from serve.haproxy import SOCKET
 
 COMMAND = (sys.executable, "-m", "protclip")
+LOGS = {"log_level": "WARNING", "enable_access_log": False}
+"""Of Serve in tests, as ``protclip serve`` has them: what goes wrong is shown, and not each request."""
 
 
 class Running:

@@ -16,8 +16,8 @@ from index_folders import write_embeddings
 from tiny_model import random_sequences, random_texts, tiny_model
 
 from protclip import ProtCLIP
+from protclip.embeddings.reading import read_embeddings
 from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
 
 pytestmark = [pytest.mark.unit, pytest.mark.slow]
 

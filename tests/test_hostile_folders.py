@@ -20,10 +20,10 @@ from tiny_model import tiny_model
 
 from protclip.commands.stats import format_statistics
 from protclip.embedding import ProtCLIP
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import DataError, ProtclipError
 from protclip.index import manifest as index_manifest
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.index import Index
 from protclip.index.manifest import read_checkpoint_fingerprint
 from protclip.manifest import describe, path_inside, read_manifest, write_manifest
@@ -178,7 +178,7 @@ def embeddings_answers(folder: Path) -> Any:
 
 def make_index(folder: Path) -> None:
     embeddings = read_embeddings(write_embeddings(folder.parent / "embeddings", unit_vectors(40, 8)))
-    build_index(embeddings, str(folder), IndexConfig(shard_rows=20, ef_search=40))
+    build_from(embeddings, str(folder), IndexConfig(shard_rows=20, ef_search=40))
 
 
 def index_answers(folder: Path) -> Any:

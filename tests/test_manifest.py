@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import DataError
-from protclip.index.embeddings import read_embeddings
 from protclip.manifest import read_manifest, write_manifest
 from protclip.uniprot.formats import expand_inputs
 

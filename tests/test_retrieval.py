@@ -14,11 +14,11 @@ import pytest
 from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
+from protclip.embeddings.reading import METADATA, read_embeddings
 from protclip.errors import CheckpointError, IndexMismatchError, NotFoundError, RequestError
 from protclip.hashing import hash64
 from protclip.index import segment
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import METADATA, read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
 from protclip.index.filters import parse_filter
 from protclip.index.index import NOT_SHOWN, Index
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fingerprint=model.fingerprint,
         columns={"text": TEXTS},
     )
-    build_index(read_embeddings(texts), str(folder / "texts"), IndexConfig())
+    build_from(read_embeddings(texts), str(folder / "texts"), IndexConfig())
     return folder
 
 
@@ -95,7 +95,7 @@ def test_where_a_graph_answers_it_finds_nearly_all(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(segment, "GRAPH_COST", 1)
     vectors, asked = unit_vectors(3_000), unit_vectors(1_000, seed=1)
     embeddings = read_embeddings(write_embeddings(tmp_path / "embeddings", vectors))
-    build_index(embeddings, str(tmp_path / "index"), IndexConfig())
+    build_from(embeddings, str(tmp_path / "index"), IndexConfig())
     retriever = Retriever.load(str(tmp_path / "index"))
     assert retriever.indexes["protein"].segments[0].graph is not None
     questions = [Question(vector=vector) for vector in asked]
@@ -298,7 +298,7 @@ def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) 
     with pytest.raises(IndexMismatchError, match="two indexes of proteins"):
         Retriever.load(proteins, proteins)
     foreign = write_embeddings(tmp_path / "texts", unit_vectors(30, 24), content="text", fingerprint=FINGERPRINT)
-    build_index(read_embeddings(foreign), str(tmp_path / "foreign"), IndexConfig())
+    build_from(read_embeddings(foreign), str(tmp_path / "foreign"), IndexConfig())
     with pytest.raises(IndexMismatchError, match="model_fingerprint of the index of proteins"):
         Retriever.load(proteins, str(tmp_path / "foreign"))
     with pytest.raises(CheckpointError):

@@ -19,13 +19,13 @@ from protclip.config import (
     PretrainConfig,
     WorkersConfig,
 )
+from protclip.embeddings.settings import EmbedSettings
 from protclip.errors import ConfigError
 from protclip.index.build import IndexConfig
 from protclip.index.hnsw import HnswConfig
 from protclip.protanno.curation import CurationConfig
 from protclip.protanno.sampling import SamplingConfig
 from protclip.protanno.splits import SplitConfig
-from ray_jobs.stages import EmbedSettings
 from serve.settings import AppArgs, Limits, Sharding, UserConfig
 
 pytestmark = pytest.mark.unit
@@ -142,8 +142,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "draw": CHOICE,
     },
     SplitConfig: {
-        "method": [*CHOICE, "uniref50"],
-        "uniref50": ["", "clusters.tsv"],
+        "split_by": [*CHOICE, "uniref50", "uniref50=", "minhash=clusters.tsv"],
         "valid_fraction": [-0.1, 1.0, 0.95, NAN, None],
         "test_fraction": [-0.1, 1.0, 0.95, NAN, None],
     },
@@ -264,5 +263,5 @@ def test_what_may_be_switched_off_may() -> None:
     OptimizerConfig(max_grad_norm=INF)
     PretrainConfig(**GOOD[PretrainConfig], early_stop_epochs=None, max_skipped_steps=0, max_failures=0, trackers=())
     SplitConfig(valid_fraction=0.0, test_fraction=0.0)
-    SplitConfig(method="uniref50", uniref50="clusters.tsv")
+    SplitConfig(split_by="uniref50=clusters.tsv")
     EmbedSettings(dtype="float32", content="text", long=None)

@@ -17,6 +17,7 @@ from pairs_folders import row, write_pairs
 from tiny_model import random_sequences, tiny_model, write_protein_index
 
 from protclip.__main__ import COMMANDS, ON_RAY
+from protclip.protanno.synthetic import synthetic_proteome
 from protclip.uniprot.entry import Entry
 from protclip.version import __version__
 
@@ -66,6 +67,7 @@ def test_what_needs_no_ray_works_without(python: Path, folder: Path) -> None:
     entry = Entry(accession="P1", sequence="MKV", name="Some protein", reviewed=True)
     write_pairs(folder / "pairs", {"train-00000-of-00001": [row(entry)]})
     (folder / "my.fasta").write_text(">P1\nMKVLAAGIVGL\n")
+    (folder / "entries.dat").write_text("".join(synthetic_proteome(20, 2, seed=0)))
     official = official_model()
     write_official(folder / "official", official.published_tensors(), official.config(), torch.float16)
     tiny_model().text_tokenizer.save(str(folder / "bert"))
@@ -74,6 +76,9 @@ def test_what_needs_no_ray_works_without(python: Path, folder: Path) -> None:
         ["search", "index", "--checkpoint", "model", "--text", "binds ATP"],
         ["search", "index", "--checkpoint", "model", "--fasta", "my.fasta", "--output", "answers.parquet"],
         ["explain", "--checkpoint", "model", "--fasta", "my.fasta", "--accession", "P1", "--text", "binds ATP"],
+        ["curate", "entries.dat", "--dataset", "all", "--split-by", "sequence", "--output", "curated"],
+        ["embed", "my.fasta", "--checkpoint", "model", "--output", "embedded"],
+        ["embed", "curated", "--checkpoint", "model", "--content", "text", "--output", "texts"],
         ["stats", "pairs"],
         ["index", "embeddings", "--output", "again"],
         ["import-official", "official", "--output", "ours", "--text-tokenizer", "bert"],
@@ -98,14 +103,16 @@ def test_what_needs_no_ray_works_without(python: Path, folder: Path) -> None:
 
 
 def test_what_needs_ray_says_in_one_line_how_it_is_installed(python: Path, folder: Path) -> None:
+    (folder / "my.fasta").write_text(">P1\nMKVLAAGIVGL\n")
     remedy = "which is not installed; in the checkout of protclip: pip install -e '.[ray]'.\n"
     several = ["index", "embeddings", "--output", "again", "--shard-rows", "10"]
-    for words in [*([name] for name in ON_RAY), several]:
+    actors = ["embed", "my.fasta", "--checkpoint", "model", "--output", "embedded", "--workers", "2"]
+    needs = {
+        **{f"protclip {name}": [name] for name in ON_RAY},
+        "an index of several segments, or a release of several parts": several,
+        "embed --workers and --use-gpu": actors,
+    }
+    for what, words in needs.items():
         done = run(folder, python, "-m", "protclip", *words)
         assert (done.returncode, done.stdout) == (1, "")
-        what = (
-            "an index of several segments, or a release of several parts"
-            if words is several
-            else f"protclip {words[0]}"
-        )
         assert done.stderr == f"ConfigError: {what} needs the package ray, {remedy}"

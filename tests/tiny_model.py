@@ -14,9 +14,9 @@ from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConf
 from protclip.data.collate import Batch, Masking, collate
 from protclip.data.tokenize import TOKENIZED_COLUMNS, tokenize_pairs
 from protclip.embedding import ProtCLIP
+from protclip.embeddings.reading import Dtype, read_embeddings
 from protclip.hashing import hash64
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import Dtype, read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.protanno.shards import SCHEMA
 
@@ -91,5 +91,5 @@ def write_protein_index(
     embeddings = write_embeddings(
         folder / "embeddings", vectors, fingerprint=model.fingerprint, columns=columns, settings=settings
     )
-    build_index(read_embeddings(embeddings), str(folder / "index"), config or IndexConfig())
+    build_from(read_embeddings(embeddings), str(folder / "index"), config or IndexConfig())
     return str(folder / "index")

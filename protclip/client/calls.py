@@ -24,7 +24,7 @@ from protclip.client.steps import Servers, Steps, TooMuchAtOnceError, ask
 from protclip.errors import IndexMismatchError, ProtclipError, RequestError, ServerError
 from protclip.index.filters import Filter
 from protclip.inputs import Items, LongPolicy, check_characters, check_one_of, check_pairs, check_texts, listed
-from protclip.questions import DEFAULTS, Answer, Explanation, Options, Protein, Question
+from protclip.questions import DEFAULTS, Answer, Coverage, Explanation, Options, PartialAnswer, Protein, Question
 from protclip.retrieval import softmax
 from protclip.uniprot.residues import checked_sequences
 
@@ -35,12 +35,18 @@ Read = Callable[[Mapping[str, Any]], None]
 _PLACE = re.compile(r"\b(queries|proteins|texts|sequences)\[(\d+)\]")
 _EXPLANATION_FIELDS = [field.name for field in dataclasses.fields(Explanation)]
 _ANSWER_FIELDS = [field.name for field in dataclasses.fields(Answer)]
+_COVERAGE_FIELDS = [field.name for field in dataclasses.fields(Coverage)]
 
 
 def search_all(
-    servers: Servers, questions: Sequence[Question], options: Options = DEFAULTS, index: str | None = None
+    servers: Servers,
+    questions: Sequence[Question],
+    options: Options = DEFAULTS,
+    index: str | None = None,
+    *,
+    allow_partial: bool = False,
 ) -> Steps[list[Answer]]:
-    """As ``Retriever.search_all``, in the server's index of that name."""
+    """As ``Retriever.search_all``, in the server's index of that name, or in what can be reached of it."""
     if options.content is not None:
         raise RequestError(f"content={options.content!r}: an index of a server is chosen by its name, with index.")
     answers: list[Answer] = []
@@ -53,12 +59,19 @@ def search_all(
             known = {name: one[name] for name in _ANSWER_FIELDS if name in one}
             if known.get("map") is not None:
                 known["map"] = [(x, y) for x, y in known["map"]]
-            answers.append(Answer(**known))
+            partial = one.get("partial")
+            answers.append(
+                Answer(**known)
+                if partial is None
+                else PartialAnswer(**known, partial=Coverage(**{name: partial[name] for name in _COVERAGE_FIELDS}))
+            )
             if (answers[-1].model, answers[-1].index) != (answers[0].model, answers[0].index):
                 raise _changed(servers)
 
     queries = [_query(one) for one in questions]
     rest = _settings(options) | ({} if index is None else {"index": index})
+    if allow_partial:
+        rest["allow_partial"] = True
     num_answers = options.offset + options.k
     yield from _in_parts(servers, "/v1/search", queries, body, read, rest=rest, num_answers=num_answers)
     return answers

@@ -55,19 +55,29 @@ class Client(Connection):
     def _http(self) -> httpx2.Client:
         return httpx2.Client(headers=self.headers, mounts=NO_PROXY)
 
-    def search(self, *, index: str | None = None, **question_and_options: Any) -> Answer:
+    def search(self, *, index: str | None = None, allow_partial: bool = False, **question_and_options: Any) -> Answer:
         """The answer to one question, with the arguments of ``Retriever.search``: ``search(text="binds ATP", k=5)``.
 
-        ``index`` is the name of one of the server's indexes, here and below; None for ``default``.
+        Args:
+            index: name of one of the server's indexes, here and below; None for ``default``.
+            allow_partial: where shards of the index cannot be reached, take a ``PartialAnswer`` from the others, whose
+                ``partial`` says what is missing. Else the server is asked again, for ``patience_s``.
+            question_and_options: as of ``Question`` and ``Options``.
         """
         question, options = _one_question(**question_and_options)
-        return self._run(calls.search_all(self.servers, [question], options, index))[0]
+        steps = calls.search_all(self.servers, [question], options, index, allow_partial=allow_partial)
+        return self._run(steps)[0]
 
     def search_all(
-        self, questions: Sequence[Question], options: Options = DEFAULTS, *, index: str | None = None
+        self,
+        questions: Sequence[Question],
+        options: Options = DEFAULTS,
+        *,
+        index: str | None = None,
+        allow_partial: bool = False,
     ) -> list[Answer]:
-        """The answers to several questions, any number of them."""
-        return self._run(calls.search_all(self.servers, questions, options, index))
+        """The answers to several questions, any number of them; ``allow_partial`` as of ``search``."""
+        return self._run(calls.search_all(self.servers, questions, options, index, allow_partial=allow_partial))
 
     def embed_proteins(self, sequences: Items, *, long: LongPolicy = "truncate") -> NDArray[np.float32]:
         """Embeddings of sequences, (n, D) of unit length, any number of them; of a single str (D,).
@@ -165,16 +175,24 @@ class AsyncClient(Connection):
     def _http(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(headers=self.headers, mounts=NO_PROXY)
 
-    async def search(self, *, index: str | None = None, **question_and_options: Any) -> Answer:
+    async def search(
+        self, *, index: str | None = None, allow_partial: bool = False, **question_and_options: Any
+    ) -> Answer:
         """As ``Client.search``."""
         question, options = _one_question(**question_and_options)
-        return (await self._run(calls.search_all(self.servers, [question], options, index)))[0]
+        steps = calls.search_all(self.servers, [question], options, index, allow_partial=allow_partial)
+        return (await self._run(steps))[0]
 
     async def search_all(
-        self, questions: Sequence[Question], options: Options = DEFAULTS, *, index: str | None = None
+        self,
+        questions: Sequence[Question],
+        options: Options = DEFAULTS,
+        *,
+        index: str | None = None,
+        allow_partial: bool = False,
     ) -> list[Answer]:
         """As ``Client.search_all``."""
-        return await self._run(calls.search_all(self.servers, questions, options, index))
+        return await self._run(calls.search_all(self.servers, questions, options, index, allow_partial=allow_partial))
 
     async def embed_proteins(self, sequences: Items, *, long: LongPolicy = "truncate") -> NDArray[np.float32]:
         """As ``Client.embed_proteins``."""

@@ -39,8 +39,8 @@ TRY_AGAIN = (408, 429, 502, 503, 504)
 """Statuses that pass: what is asked only reads, so it may be asked twice."""
 SAME_CLASS = {kind.__name__: kind for kind in (RequestError, NotFoundError, PayloadTooLargeError)}
 """Errors of a question: of the same class from a server as from Python."""
-NO_ROUTE = "NotFound"
-"""The server's type where nothing is served at a path: at those that are asked here, while it starts."""
+NO_APPLICATION = "NoApplication"
+"""The server's type of a 404 that is not the application's, which may still start."""
 TOO_SLOW = "DeadlineError"
 """The server's type of a request that it did not compute in its time."""
 KEY_VARIABLE = "PROTCLIP_KEY"
@@ -162,8 +162,14 @@ def _read(outcome: Outcome, address: str, path: str) -> tuple[Any, ProtclipError
         except ValueError:
             return None, ServerError(f"{address}{path}: answers no JSON; is it a ProtCLIP server?"), None
     told = _error_answer(outcome, address)
-    passes = told.status in TRY_AGAIN or told.type == NO_ROUTE
-    return None, _error_of(told, path), _retry_after(outcome) if passes else None
+    return None, _error_of(told, path), _retry_after(outcome) if _passes(told) else None
+
+
+def _passes(told: ErrorAnswer) -> bool:
+    """Whether the same request may be answered another time."""
+    if told.status == HTTPStatus.NOT_FOUND:  # the application's own does not pass; a proxy's does, when there is one
+        return told.type == NO_APPLICATION or not told.message
+    return told.status in TRY_AGAIN
 
 
 def _error_answer(response: httpx2.Response, address: str) -> ErrorAnswer:

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip import files
+from protclip.embeddings.reading import METADATA, Content
 from protclip.errors import ConfigError
-from protclip.index.embeddings import METADATA, Content
 from protclip.questions import COLUMNS, Answer, Hit
 from protclip.terminal import json_text, printable
 
@@ -124,9 +124,9 @@ def _write_json(answers: Iterable[Answer], stream: IO[bytes], alone: bool) -> No
     records = [asdict(answer) for answer in answers]
     body: Mapping[str, Any] = records[0]
     if not alone:
-        own = ("query", "truncated", "hits")
+        own = ("query", "truncated", "hits", "partial")
         shared = {name: value for name, value in records[0].items() if name not in own}
-        body = {**shared, "queries": [{name: record[name] for name in own} for record in records]}
+        body = {**shared, "queries": [{name: record[name] for name in own if name in record} for record in records]}
     stream.write(json_text(body, indent=2).encode() + b"\n")
 
 

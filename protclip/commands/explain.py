@@ -8,8 +8,8 @@ import click
 import numpy as np
 
 from protclip.commands.startup import quick_start
+from protclip.embeddings.reading import DTYPES, Dtype
 from protclip.errors import ConfigError, DataError
-from protclip.index.embeddings import DTYPES, Dtype
 from protclip.plots import check_plot, residue_figure, save
 from protclip.questions import Question
 from protclip.retrieval import Retriever
@@ -26,7 +26,7 @@ MEANINGS = {"occlusion": "drop of the cosine when masked", "segments": "weight i
 
 
 @click.command()
-@click.option("--checkpoint", required=True, help="Folder or URL of the model.")
+@click.option("--checkpoint", required=True, help="Folder, name (such as published) or URL of the model.")
 @click.option("--sequence", help="Amino acids in one-letter code.")
 @click.option("--fasta", help="FASTA file with the protein, plain or .gz, by path or URL.")
 @click.option("--accession", help="Which protein of the FASTA file; needed if it holds several.")

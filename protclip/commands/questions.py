@@ -11,8 +11,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from protclip import files
+from protclip.embeddings.reading import Embeddings, read_embeddings
 from protclip.errors import DataError, RequestError
-from protclip.index.embeddings import Embeddings, read_embeddings
 from protclip.index.vector_files import format_of, load_npy, read_rows
 from protclip.questions import Question
 from protclip.uniprot.entry import is_utf8, not_utf8

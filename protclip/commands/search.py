@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import IO
 
@@ -12,10 +12,10 @@ import click
 
 from protclip.commands.answers import choose_writer, open_output
 from protclip.commands.questions import one_question, questions_of_file, read_fasta, read_texts, read_vectors
-from protclip.commands.sources import check_vectors, index_here, index_of_server
+from protclip.commands.sources import Source, check_vectors, index_here, index_of_server
+from protclip.embeddings.reading import DTYPES, Dtype
 from protclip.errors import ConfigError
-from protclip.index.embeddings import DTYPES, Dtype
-from protclip.questions import COLUMNS, Answer, Options, Question
+from protclip.questions import COLUMNS, Answer, Coverage, Options, PartialAnswer, Question
 from protclip.terminal import echo
 from protclip.uniprot.residues import looks_like_a_sequence
 
@@ -28,7 +28,8 @@ READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
 @click.command()
 @click.argument("index", required=False)
 @click.option(
-    "--checkpoint", help="Folder or URL of the model that made the index; --accession and --vectors need none."
+    "--checkpoint",
+    help="Folder, name or URL of the model that made the index; --accession and --vectors need none.",
 )
 @click.option(
     "--server",
@@ -51,6 +52,11 @@ READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
 @click.option("--min-score", type=float, help="Leave out answers with a lower cosine.")
 @click.option("--exclude-self", is_flag=True, help="Leave out rows of the question's accession, sequence or text.")
 @click.option("--exact", is_flag=True, help="Compare with every vector, whatever the index's size.")
+@click.option(
+    "--allow-partial",
+    is_flag=True,
+    help="Where a --server has its index in shards and some cannot be reached, take what the others find, and say so.",
+)
 @click.option("--columns", help=f"What is shown beside score and accession, with commas: {', '.join(COLUMNS)}.")
 @click.option(
     "--output", help="File or URL for the answers: .parquet, .tsv, .csv, .json or .jsonl; - is TSV on standard output."
@@ -75,6 +81,7 @@ def main(
     min_score: float | None,
     exclude_self: bool,
     exact: bool,
+    allow_partial: bool,
     columns: str | None,
     output: str | None,
     as_json: bool,
@@ -109,13 +116,7 @@ def main(
         exclude_self=exclude_self,
         columns=None if columns is None else list(dict.fromkeys(map(str.strip, columns.split(",")))),
     )
-    if servers:
-        local = {"--checkpoint": checkpoint, "--device": device, "--dtype": dtype}
-        source = index_of_server(servers, index, not_taken=[name for name, value in local.items() if value is not None])
-    elif index is None:
-        raise ConfigError("search needs an INDEX, or a --server that has one.")
-    else:
-        source = index_here(index, checkpoint, asked, device=device or "cpu", dtype=dtype)
+    source = _source(index, checkpoint, servers, asked, allow_partial=allow_partial, device=device, dtype=dtype)
     if vectors is not None:
         check_vectors(vectors, source, exclude_self)
     if text is not None and looks_like_a_sequence(text.strip()):
@@ -133,6 +134,7 @@ def main(
     search_all = source.load()
 
     cut: list[str] = []
+    partial: list[Coverage] = []
     num_hits = 0
 
     def answers() -> Iterator[Answer]:
@@ -142,6 +144,8 @@ def main(
             for answer in search_all(batch, options):
                 if answer.truncated:
                     cut.append(answer.query or asked)
+                if isinstance(answer, PartialAnswer):
+                    partial.append(answer.partial)
                 num_hits += len(answer.hits)
                 yield answer
 
@@ -151,9 +155,49 @@ def main(
         echo(f"search: {questions.nucleotides.warning(f'--{asked}' if alone else value)}", err=True)
     if not num_hits:
         echo(f"search: nothing answers: no row passes {_narrowing(options)}.", err=True)
+    if partial:
+        echo(
+            f"search: warning: {'the answer is' if alone else f'{len(partial):,} answers are'} partial: "
+            f"{_missing(partial)}",
+            err=True,
+        )
     if cut:
         which = "" if alone else f" ({len(cut):,} of them, the first is {cut[0]!r:.80})"
         echo(f"search: warning: a question is longer than the model sees, and was cut at the end{which}.", err=True)
+    if source.note:
+        echo(f"search: note: {source.note}.", err=True)
+
+
+def _source(
+    index: str | None,
+    checkpoint: str | None,
+    servers: Sequence[str],
+    asked: str,
+    *,
+    allow_partial: bool,
+    device: str | None,
+    dtype: Dtype | None,
+) -> Source:
+    """What is asked, by the options."""
+    if servers:
+        local = {"--checkpoint": checkpoint, "--device": device, "--dtype": dtype}
+        not_taken = [name for name, value in local.items() if value is not None]
+        return index_of_server(servers, index, allow_partial=allow_partial, not_taken=not_taken)
+    if allow_partial:
+        raise ConfigError("--allow-partial: is for a --server; an index on this machine is whole. Leave it out.")
+    if index is None:
+        raise ConfigError("search needs an INDEX, or a --server that has one.")
+    return index_here(index, checkpoint, asked, device=device or "cpu", dtype=dtype)
+
+
+def _missing(partial: Sequence[Coverage]) -> str:
+    """What was not searched for at least one of the answers."""
+    shards = ", ".join(map(str, sorted({shard for one in partial for shard in one.missing_shards})))
+    least = min(partial, key=lambda one: one.searched_rows)
+    return (
+        f"the index's shards {shards} cannot be reached, and {least.searched_rows:,} of its {least.total_rows:,} rows "
+        "were searched."
+    )
 
 
 def _narrowing(options: Options) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from protclip import files
+from protclip.checkpoints import checkpoint_folder
 from protclip.commands.startup import quick_start
+from protclip.embeddings.reading import Content, Dtype, read_embeddings
 from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
-from protclip.index.embeddings import Content, Dtype, read_embeddings
-from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.evaluation.quality import quality_note, quality_of
+from protclip.index.manifest import read_checkpoint_record, read_index_manifest
 from protclip.index.vector_files import format_of
 from protclip.questions import Answer, Options, Question
 from protclip.retrieval import Retriever
@@ -30,6 +32,8 @@ class Source:
     content: Content
     load: Callable[[], SearchAll]
     """Makes it ready."""
+    note: str | None = None
+    """On the quality of the model, where users should know of it."""
 
 
 def index_here(index: str, checkpoint: str | None, asked: str, *, device: str, dtype: Dtype | None) -> Source:
@@ -37,19 +41,23 @@ def index_here(index: str, checkpoint: str | None, asked: str, *, device: str, d
 
     Args:
         index: its folder.
-        checkpoint: of the model that made it.
+        checkpoint: of the model that made it: a folder, name or URL.
         asked: what a question is; some need no model.
         device: of the model.
         dtype: of the model; None for that of the index.
 
     Raises:
         CheckpointError, DataError: if a folder is unfinished, damaged, or something else.
-        ConfigError: if the checkpoint is needed and not given.
+        ConfigError: if the checkpoint is needed and not given, or cannot be fetched.
         IndexMismatchError: if another model made the index.
     """
     manifest = read_index_manifest(index)
+    note = None
     if checkpoint is not None:
-        manifest.check_model(read_checkpoint_fingerprint(checkpoint), index)
+        checkpoint = checkpoint_folder(checkpoint)
+        record = read_checkpoint_record(checkpoint)
+        manifest.check_model(record.fingerprint, index)
+        note = quality_note(quality_of(record.metrics))
     elif asked not in ASKED_WITHOUT_MODEL:
         why = "the model that made the index, to embed it"
         if manifest.external_model is not None:
@@ -62,15 +70,18 @@ def index_here(index: str, checkpoint: str | None, asked: str, *, device: str, d
         with quick_start():
             return Retriever.load(index, checkpoint=needed, device=device, dtype=dtype).search_all
 
-    return Source(name=index, model=manifest.model_fingerprint, content=manifest.content, load=load)
+    return Source(name=index, model=manifest.model_fingerprint, content=manifest.content, load=load, note=note)
 
 
-def index_of_server(addresses: Sequence[str], name: str | None, *, not_taken: Sequence[str]) -> Source:
+def index_of_server(
+    addresses: Sequence[str], name: str | None, *, allow_partial: bool, not_taken: Sequence[str]
+) -> Source:
     """An index of a server.
 
     Args:
         addresses: of the server, or of several that have the same indexes.
         name: of the index; None for ``default``.
+        allow_partial: whether shards may be missing.
         not_taken: options that were given, and are for an index on this machine.
 
     Raises:
@@ -95,12 +106,13 @@ def index_of_server(addresses: Sequence[str], name: str | None, *, not_taken: Se
     index = indexes[wanted]
 
     def search_all(questions: Sequence[Question], options: Options) -> list[Answer]:
-        answers = client.search_all(questions, options, index=wanted)
+        answers = client.search_all(questions, options, index=wanted, allow_partial=allow_partial)
         if any(answer.index != index["fingerprint"] for answer in answers):
             raise IndexMismatchError(f"{addresses[0]}: went over to another index meanwhile; search again.")
         return answers
 
-    return Source(name=wanted, model=index["model"], content=index["content"], load=lambda: search_all)
+    note = client.info()["model"].get("quality_note")
+    return Source(name=wanted, model=index["model"], content=index["content"], load=lambda: search_all, note=note)
 
 
 def check_vectors(path: str, source: Source, exclude_self: bool) -> None:

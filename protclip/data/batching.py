@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -43,7 +43,12 @@ def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[np
 
 
 def run_batches(
-    lengths: Sequence[int], max_tokens: int, compute: Callable[[np.ndarray], None], *, refuse: Refuse | None = None
+    lengths: Sequence[int],
+    max_tokens: int,
+    compute: Callable[[np.ndarray], None],
+    *,
+    refuse: Refuse | None = None,
+    run: Callable[[Callable[[np.ndarray], None], Iterator[np.ndarray]], Iterable[None]] = map,
 ) -> None:
     """Call a function on the indices of each batch; a batch that does not fit into memory is halved and tried again.
 
@@ -52,23 +57,29 @@ def run_batches(
         max_tokens: likewise.
         compute: what is done with a batch.
         refuse: called with a single item that does not fit.
+        run: calls a function on each batch, as ``map`` does, or several at once.
 
     Raises:
         DataError: for such an item where ``refuse`` is None.
     """
-    waiting = list(token_budget_batches(lengths, max_tokens))[::-1]
-    while waiting:
-        batch = waiting.pop()
-        if (problem := _out_of_memory(compute, batch)) is None:
-            continue
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            waiting += [batch[middle:], batch[:middle]]
-            continue
-        message = f"{lengths[batch[0]]:,} tokens do not fit into memory ({problem})"
-        if refuse is None:
-            raise DataError(f"item {batch[0] + 1} of {len(lengths)}: {message}; use a device with more, or cut it.")
-        refuse(int(batch[0]), message)
+
+    def whole(batch: np.ndarray) -> None:
+        waiting = [batch]
+        while waiting:
+            batch = waiting.pop()
+            if (problem := _out_of_memory(compute, batch)) is None:
+                continue
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                waiting += [batch[middle:], batch[:middle]]
+                continue
+            message = f"{lengths[batch[0]]:,} tokens do not fit into memory ({problem})"
+            if refuse is None:
+                raise DataError(f"item {batch[0] + 1} of {len(lengths)}: {message}; use a device with more, or cut it.")
+            refuse(int(batch[0]), message)
+
+    for _ in run(whole, token_budget_batches(lengths, max_tokens)):
+        pass
 
 
 def _out_of_memory(compute: Callable[[np.ndarray], None], batch: np.ndarray) -> str | None:

@@ -1,7 +1,7 @@
 """Ragged token ids into padded tensors, and the masks of the objectives.
 
 Shapes: B pairs, L tokens of the longest item of the batch, Q masked residues of the protein that has most,
-P properties that are present in the batch, K = 4 properties of a pair.
+P properties that are present in the batch, K = 4 properties of a pair, I identities of a pair.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from protclip.config import ObjectivesConfig
 from protclip.data.masking import places, residue_mask, segment_mask, stream_keys
+from protclip.data.tokenize import SHOWN_HASH
 from protclip.hashing import hash64
 from protclip.protanno.shards import PROPERTIES
 
@@ -80,8 +81,9 @@ class Batch(_Tensors):
     """True at tokens, False at padding."""
     text_ids_BL: Tensor
     text_mask_BL: Tensor
-    identity_B2: Tensor
-    """Hashes of the sequence and of the biotext: pairs that share either are no negatives of each other."""
+    identity_BI: Tensor
+    """Hashes of the sequence, of the biotext, and of what is shown of it where that is sampled: pairs that share any of
+    them are no negatives of each other."""
     counts_3: Tensor
     """Masked residues of BSR, pairs that PDA aligns (where it is on), masked residues of MLM."""
     masked_ids_XL: Tensor | None = None
@@ -94,7 +96,7 @@ class Batch(_Tensors):
     @property
     def num_pairs(self) -> int:
         """Pairs in the batch."""
-        return len(self.identity_B2)
+        return len(self.identity_BI)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +141,7 @@ def collate(pairs: pa.Table, *, protein_pad_id: int, text_pad_id: int, masking: 
         protein_mask_BL=protein_mask_BL,
         text_ids_BL=text_ids_BL,
         text_mask_BL=text_mask_BL,
-        identity_B2=identity(pairs),
+        identity_BI=identity(pairs),
         counts_3=torch.tensor([_num_masked(bsr), _num_aligned(properties, masking), _num_masked(mlm)]),
         masked_ids_XL=masked_ids_XL,
         mlm=mlm,
@@ -149,8 +151,9 @@ def collate(pairs: pa.Table, *, protein_pad_id: int, text_pad_id: int, masking: 
 
 
 def identity(pairs: pa.Table) -> Tensor:
-    """Hashes of the sequence and the biotext of each pair, (B, 2) int64."""
-    columns = [pairs.column(name).to_numpy().view(np.int64) for name in ("sequence_hash", "text_hash")]
+    """Hashes of the sequence, the biotext and, where it is sampled, the shown text of each pair, (B, I) int64."""
+    names = [name for name in ("sequence_hash", "text_hash", SHOWN_HASH) if name in pairs.column_names]
+    columns = [pairs.column(name).to_numpy().view(np.int64) for name in names]
     return torch.from_numpy(np.stack(columns, axis=1))
 
 

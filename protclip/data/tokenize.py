@@ -62,6 +62,9 @@ TOKEN_SCHEMA = pa.schema(
 PROPERTY_SCHEMA = TOKEN_SCHEMA.append(pa.field("property_ids", pa.list_(pa.list_(pa.int32()))))
 """The same with the token ids of each of the four properties, null where absent: for PDA alone."""
 
+SHOWN_HASH = "shown_hash"
+"""Another column, of the text that ``text_ids`` are of, where that is not the biotext."""
+
 
 class ProteinTokenizer:
     """``<cls> residues <eos>`` over a vocabulary of single letters, truncated at the C-terminus.
@@ -326,7 +329,12 @@ def text_hashes(texts: Iterable[str]) -> pa.Array:
 
 
 def tokenize_pairs(
-    pairs: pa.Table, protein: ProteinTokenizer, text: TextTokenizer, *, properties: bool = False
+    pairs: pa.Table,
+    protein: ProteinTokenizer,
+    text: TextTokenizer,
+    *,
+    properties: bool = False,
+    shown: Sequence[str] | None = None,
 ) -> pa.Table:
     """Rows of the pairs' schema into rows of ``TOKEN_SCHEMA``, in the same order.
 
@@ -335,6 +343,7 @@ def tokenize_pairs(
         protein: the protein tokenizer.
         text: the text tokenizer.
         properties: tokenise each property by itself too (``PROPERTY_SCHEMA``).
+        shown: what the text encoder sees of each row in place of its biotext; adds the column SHOWN_HASH.
     """
     texts = biotexts(pairs)
     accessions = pairs.column("accession")
@@ -342,13 +351,15 @@ def tokenize_pairs(
         accessions,
         pa.array([hash64(accession) for accession in accessions.to_pylist()], pa.uint64()),
         protein.encode_column(pairs.column("sequence")),
-        text.encode_column(texts),
+        text.encode_column(texts if shown is None else shown),
         pairs.column("sequence_hash"),
         text_hashes(texts),
     ]
-    if not properties:
-        return pa.table(columns, schema=TOKEN_SCHEMA)
-    return pa.table([*columns, _property_ids(pairs, text)], schema=PROPERTY_SCHEMA)
+    if properties:
+        tokens = pa.table([*columns, _property_ids(pairs, text)], schema=PROPERTY_SCHEMA)
+    else:
+        tokens = pa.table(columns, schema=TOKEN_SCHEMA)
+    return tokens if shown is None else tokens.append_column(SHOWN_HASH, text_hashes(shown))
 
 
 def _property_ids(pairs: pa.Table, text: TextTokenizer) -> pa.Array:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from protclip.errors import DataError
+from protclip.evaluation.quality import AMONG_FIRST, MAX_PAIRS
 from protclip.losses.global_contrast import global_contrast
 
 CUTOFFS = (1, 5, 10)
@@ -74,7 +75,8 @@ def validation_metrics(
 ) -> dict[str, Any]:
     """The global contrast (``gc``) over batches of the given size, in order, and the retrieval over all pairs.
 
-    Beside the recall stand what it is of, pairs, distinct proteins and distinct texts, and ``chance``.
+    Beside the recall stand what it is of, pairs, distinct proteins and distinct texts, and ``chance``. Where there are
+    more than MAX_PAIRS, ``among_1000`` is the retrieval among the first of them, by which models compare.
 
     Args:
         identity_N2: hashes of sequence and biotext.
@@ -92,8 +94,14 @@ def validation_metrics(
         ).item()
         for i in starts
     ]
+    metrics = {"gc": float(np.mean(losses)), **_retrieval(protein_ND, text_ND, identity_N2)}
+    if len(protein_ND) > MAX_PAIRS:
+        metrics[AMONG_FIRST] = _retrieval(protein_ND[:MAX_PAIRS], text_ND[:MAX_PAIRS], identity_N2[:MAX_PAIRS])
+    return metrics
+
+
+def _retrieval(protein_ND: Tensor, text_ND: Tensor, identity_N2: Tensor) -> dict[str, Any]:
     return {
-        "gc": float(np.mean(losses)),
         "num_pairs": len(protein_ND),
         "num_proteins": _num_distinct(identity_N2[:, 0]),
         "num_texts": _num_distinct(identity_N2[:, 1]),

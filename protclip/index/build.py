@@ -20,19 +20,20 @@ from typing import Any
 import pyarrow as pa
 
 from protclip import files
+from protclip.embeddings.reading import Embeddings, read_embeddings, refuse_duplicates
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
 from protclip.index import recall, releases
+from protclip.index.arrays import read_arrays
 from protclip.index.building import build_segment, measure_segment, sample_segment
-from protclip.index.embeddings import Embeddings, refuse_duplicates
-from protclip.index.external import QUARANTINE_FILE, VectorFile, convert
+from protclip.index.external import QUARANTINE_FILE, VectorFile, convert, open_vectors
 from protclip.index.hnsw import SPACE, HnswConfig, graph_bytes
 from protclip.index.manifest import IndexManifest, SegmentRecord, write_index_manifest
 from protclip.index.queries import background_of, check_queries, sample_queries
 from protclip.index.segment import ROW_BYTES
-from protclip.index.units import Item, Run, in_turn, read_arrays, run_units
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder
 from protclip.parquet import open_parquet, valid
+from protclip.units import InProcess, Item, Report, Run, Work, run_units
 from protclip.version import __version__
 
 OWN_FILES = ("segment-*.hnsw", "segment-*.parquet", QUARANTINE_FILE)
@@ -47,11 +48,11 @@ class IndexConfig:
     shard_rows: int = 1_000_000
     """Rows of a segment at most; segments are built side by side, each by one thread."""
     recall: float = 0.99
-    """At 10, of each kind of queries: the smallest ef_search that reaches it is chosen."""
+    """At 10, of each kind of queries: the smallest ef_search that reaches it is used."""
     ef_search: int | None = None
-    """Instead of a recall: candidates kept while searching."""
+    """Candidates kept while searching, instead of a recall."""
     max_stale: float = 0.2
-    """Of a release: beyond this share of rows that are dead, or in segments of changes, all is built anew."""
+    """With a previous index: beyond this share of rows that are dead, or in segments of changes, all is built anew."""
 
     def __post_init__(self) -> None:
         check_types("index.", self)
@@ -61,7 +62,69 @@ class IndexConfig:
         check_number("index.max_stale", self.max_stale, at_least=0, at_most=1)
 
 
-def build_index(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildConfig:
+    """Embeddings into a searchable index."""
+
+    embeddings: str
+    """A folder that embed wrote, or a file of vectors that another tool made: a path or URL."""
+    output: str
+    """Folder or URL of the index."""
+    model: str | None = None
+    """EMBEDDINGS is a file of vectors that another tool made, under this name: HDF5 with a dataset a protein, as
+    UniProt's per-protein.h5, parquet, or .npy."""
+    ids: str | None = None
+    """With --model and .npy: the ids of its rows, one a line."""
+    max_bad_fraction: float = 0.1
+    """With --model: stop if a larger share of the rows is unusable."""
+    previous: str | None = None
+    """Index of an earlier release: what did not change since is taken from it."""
+    queries: tuple[str, ...] = ()
+    """Folder of embeddings of questions, of texts for instance: the recall is measured with them as well, and what they
+    score is the background of their kind. Once for each kind."""
+    index: IndexConfig = field(default_factory=IndexConfig)
+    """How it is built."""
+    overwrite: bool = False
+    """Replace an index that is there."""
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        check_number("max_bad_fraction", self.max_bad_fraction, at_least=0, at_most=1)
+        if self.model is None and self.ids is not None:
+            raise ConfigError(
+                f"--ids {self.ids}: belongs to a .npy file of another tool's vectors; name its model by --model."
+            )
+
+
+def build_index(config: BuildConfig, run: Run | None = None) -> IndexManifest:
+    """Build an index; a run that was killed goes on where it was.
+
+    Args:
+        config: over what, how, and where it goes.
+        run: where segments are built; None for this process.
+
+    Raises:
+        ConfigError, DataError, IndexMismatchError: as ``build_from``, ``read_embeddings`` and ``open_vectors``.
+    """
+    vectors: Embeddings | VectorFile
+    if config.model is None:
+        vectors = read_embeddings(config.embeddings)
+    else:
+        vectors = open_vectors(
+            config.embeddings, config.model, ids=config.ids, max_bad_fraction=config.max_bad_fraction
+        )
+    return build_from(
+        vectors,
+        config.output,
+        config.index,
+        previous=config.previous,
+        queries=list(map(read_embeddings, config.queries)),
+        overwrite=config.overwrite,
+        run=run,
+    )
+
+
+def build_from(
     embeddings: Embeddings | VectorFile,
     folder: str,
     config: IndexConfig,
@@ -69,7 +132,7 @@ def build_index(
     previous: str | None = None,
     queries: Sequence[Embeddings] = (),
     overwrite: bool = False,
-    run: Run = in_turn,
+    run: Run | None = None,
 ) -> IndexManifest:
     """Build, save and prove an index; a run that was killed goes on where it was.
 
@@ -81,7 +144,7 @@ def build_index(
         queries: embeddings of questions, one folder a kind: recall is measured with them too, beside vectors of the
             index, and they are the background of their kind.
         overwrite: replace an index that is there.
-        run: how units of work are run.
+        run: where units of work are done; None for this process.
 
     Raises:
         ConfigError: if it cannot be written there, the previous index was built with other settings, or two folders of
@@ -109,7 +172,9 @@ def build_index(
         quarantined: dict[str, int] = {}
         if isinstance(embeddings, VectorFile):
             embeddings, quarantined = convert(embeddings, folder, work)
-        manifest, described = _Build(embeddings, folder, work, config, run).run(previous, before, queries)
+        manifest, described = _Build(embeddings, folder, work, config, run or InProcess(threads=1)).run(
+            previous, before, queries
+        )
         manifest = write_index_manifest(folder, dataclasses.replace(manifest, quarantined=quarantined), described)
         finish_folder(folder)
     return manifest
@@ -193,6 +258,11 @@ class _Build:
         part_rows: list[int] = files.read_json(path)["part_rows"]
         return part_rows
 
+    def run_units(self, title: str, unit: Any, items: Sequence[Item]) -> list[Report]:
+        """The reports of units that hold a segment."""
+        work = Work(title=title, unit=unit, memory_bytes=self.memory_bytes)
+        return run_units(work, items, files.join(self.work, title), self._run)
+
     def build(self, part_rows: Sequence[int], match: releases.Match | None) -> list[dict[str, Any]]:
         """The new segments: of all rows, or of those that a release added or changed."""
         whole = match is None or match.compacted
@@ -219,7 +289,7 @@ class _Build:
             graph_config=self.config.graph,
             efs=self.efs,
         )
-        return run_units(unit, items, self.work, "building", self.memory_bytes, self._run)
+        return self.run_units("building", unit, items)
 
     def measure(self, segments: Sequence[Item], given: Sequence[str]) -> list[dict[str, recall.Scores]]:
         """For each segment the scores of each kind of queries."""
@@ -239,9 +309,9 @@ class _Build:
             "efs": self.efs,
         }
         unit = partial(sample_segment, seed=self.config.graph.seed, **common)
-        run_units(unit, sampled, self.work, "sampling", self.memory_bytes, self._run)
+        self.run_units("sampling", unit, sampled)
         unit = partial(measure_segment, names=[segment["name"] for segment in segments], given=given, **common)
-        run_units(unit, sampled, self.work, "measuring", self.memory_bytes, self._run)
+        self.run_units("measuring", unit, sampled)
         kinds = ["inside", "outside", *given]
         return [
             {

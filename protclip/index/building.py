@@ -19,13 +19,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from protclip import files
+from protclip.embeddings.reading import Embeddings
 from protclip.index import recall, releases
-from protclip.index.embeddings import Embeddings
+from protclip.index.arrays import read_arrays, write_arrays
 from protclip.index.hnsw import HnswConfig, check_unit_vectors, insert, save_graph, start_graph
 from protclip.index.queries import queries_path
 from protclip.index.segment import Segment, graph_file, rows_file, vector_hashes, write_rows
-from protclip.index.units import Item, read_arrays, write_arrays
 from protclip.manifest import describe
+from protclip.units import Item
 
 
 def build_segment(

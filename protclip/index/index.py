@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from protclip import files
+from protclip.embeddings.reading import METADATA
 from protclip.errors import DataError, IndexMismatchError, RequestError
-from protclip.index.embeddings import METADATA
 from protclip.index.filters import Filter, parse_filter
 from protclip.index.hnsw import check_unit_vectors, graph_bytes
 from protclip.index.manifest import IndexManifest, SegmentRecord, read_index_manifest

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from protclip import files
 from protclip.checked import Count, Sha256, Size, checked
+from protclip.embeddings.reading import Dtype
 from protclip.errors import CheckpointError, DataError, IndexMismatchError
 from protclip.index.background import check_background, percentiles
-from protclip.index.embeddings import Dtype
 from protclip.index.hnsw import SPACE
 from protclip.index.segment import graph_file, rows_file
 from protclip.manifest import FILE_NAME, CheckpointRecord, path_inside, read_manifest, write_manifest
@@ -193,15 +193,19 @@ def read_index_manifest(folder: str, *, verify: bool = False, names: Collection[
     return manifest
 
 
-def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
-    """The fingerprint of a checkpoint's model, without loading the model; ``verify`` compares checksums too.
+def read_checkpoint_record(folder: str, *, verify: bool = False) -> CheckpointRecord:
+    """What a checkpoint's manifest says of its model, without loading the model; ``verify`` compares checksums too.
 
     Raises:
         CheckpointError: if the folder is unfinished or not a checkpoint.
     """
     manifest = read_manifest(folder, "checkpoint", verify=verify, error=CheckpointError)
-    where = files.join(folder, FILE_NAME)
-    return checked(CheckpointRecord, manifest, where, error=CheckpointError).fingerprint
+    return checked(CheckpointRecord, manifest, files.join(folder, FILE_NAME), error=CheckpointError)
+
+
+def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
+    """The fingerprint of a checkpoint's model, likewise."""
+    return read_checkpoint_record(folder, verify=verify).fingerprint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protclip import files
+from protclip.embeddings.reading import CONTENTS, Embeddings
 from protclip.errors import ConfigError, IndexMismatchError
 from protclip.index import recall
+from protclip.index.arrays import write_arrays
 from protclip.index.background import best_scores
-from protclip.index.embeddings import CONTENTS, Embeddings
 from protclip.index.external import VectorFile
 from protclip.index.hnsw import check_unit_vectors
-from protclip.index.units import write_arrays
 
 
 def check_queries(queries: Sequence[Embeddings], embeddings: Embeddings | VectorFile) -> None:

@@ -22,14 +22,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from protclip import files
+from protclip.embeddings.reading import METADATA, Embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError
-from protclip.index.embeddings import METADATA, Embeddings
+from protclip.index.arrays import read_arrays, write_arrays
 from protclip.index.external import VectorFile
 from protclip.index.hnsw import HnswConfig
 from protclip.index.manifest import KIND, IndexManifest, read_index_manifest
 from protclip.index.segment import graph_file, read_rows, rows_file, vector_hashes, write_rows
-from protclip.index.units import Item, Run, read_arrays, run_units, write_arrays
 from protclip.manifest import describe, read_manifest
+from protclip.units import Item, Run, Work, run_units
 
 MATCH_FILE = "match.npz"
 PART_BYTES = 1 << 30
@@ -94,7 +95,7 @@ def match(previous: str, before: IndexManifest, embeddings: Embeddings, work: st
     """Find out what changed. Accessions and hashes of both releases are held in memory: some 60 bytes a row."""
     items = [{"unit": f"{i:06d}", "part": name} for i, name in enumerate(embeddings.part_names)]
     unit = partial(_read_part, embeddings=embeddings, work=work)
-    run_units(unit, items, work, "comparing", PART_BYTES, run)
+    run_units(Work(title="comparing", unit=unit, memory_bytes=PART_BYTES), items, files.join(work, "comparing"), run)
     columns = ["accession", "vector_hash", "live"]
     olds = [read_rows(files.join(previous, rows_file(segment.name)), columns) for segment in before.segments]
     news = [read_rows(_part_path(work, item["unit"]), columns[:2]) for item in items]
@@ -153,7 +154,8 @@ def carry(
         if (source[start:stop] >= 0).any()
     ]
     unit = partial(_carry, previous=previous, part_rows=part_rows, folder=folder, work=work)
-    return run_units(unit, items, work, "taking over", PART_BYTES, run)
+    taking_over = Work(title="taking over", unit=unit, memory_bytes=PART_BYTES)
+    return run_units(taking_over, items, files.join(work, "taking over"), run)
 
 
 def _part_path(work: str, unit: str) -> str:

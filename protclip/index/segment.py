@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from protclip import files
+from protclip.embeddings.reading import METADATA
 from protclip.errors import DataError
-from protclip.index.embeddings import METADATA
 from protclip.index.exact import exact_search
 from protclip.index.hnsw import check_unit_vectors, load_graph, search_graph, stored_vectors
 from protclip.parquet import open_parquet, valid, with_column

@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from protclip import files
+from protclip.embeddings.reading import METADATA, check_npy
+from protclip.embeddings.writing import h5_floats, require_h5
 from protclip.errors import ConfigError, DataError
 from protclip.foreign import HEAD_BYTES
-from protclip.index.embeddings import METADATA, check_npy
-from protclip.index.parts import h5_floats, require_h5
 from protclip.parquet import open_parquet, valid
 from protclip.terminal import printable
 from protclip.uniprot.streams import open_stream, read_lines

@@ -54,7 +54,7 @@ def contrast(outputs: Sequence[Outputs], batches: Sequence[Batch], *, group: Pro
         torch.cat([output.protein_BD for output in outputs]),
         torch.cat([output.text_BD for output in outputs]),
         outputs[0].logit_scale,
-        torch.cat([batch.identity_B2 for batch in batches]),
+        torch.cat([batch.identity_BI for batch in batches]),
         group=group,
     )
 
@@ -113,7 +113,7 @@ def counted_terms(
     elif alignments:
         loss = segment_alignment_between_proteins(
             alignments,
-            torch.cat([batch.identity_B2[:, 0] for batch in batches]),
+            torch.cat([batch.identity_BI[:, 0] for batch in batches]),
             threshold=objectives.threshold,
             window=objectives.segment_window,
             mean_count=num_aligned,

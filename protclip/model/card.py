@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from protclip.evaluation.quality import NOT_MEASURED, quality_of
 from protclip.version import __version__
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ def model_card(model: DualEncoder, fingerprint: str, record: Mapping[str, Any]) 
         model: its shape is described.
         fingerprint: of the model.
         record: what the checkpoint's manifest records; ``data`` (numbers of pairs, and a SHA-256 that names them),
-            ``run`` (settings), ``metrics`` and ``official`` (an imported checkpoint) are told where they are there, and
-            said to be unknown where they are not. Paths are of one machine, and left out.
+            ``run`` (settings), ``metrics``, ``official`` (an imported checkpoint) and ``source`` (where that was had
+            from) are told where they are there, and said to be unknown where they are not. Paths are of one machine,
+            and left out.
     """
     metrics = dict(_flat(record.get("metrics", {})))
     sections = {
@@ -47,8 +49,8 @@ def model_card(model: DualEncoder, fingerprint: str, record: Mapping[str, Any]) 
         "Model": _model(model, fingerprint),
         "Data": _data(record),
         "Recipe": _recipe(record),
-        "Metrics": _metrics(metrics),
-        "Licence": _LICENCE,
+        "Metrics": _metrics(record, metrics),
+        "Licence": _licence(record),
     }
     body = "\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     front = yaml.safe_dump(_front_matter(metrics), sort_keys=False, allow_unicode=True)
@@ -112,6 +114,21 @@ def _recipe(record: Mapping[str, Any]) -> str:
     return f"```yaml\n{yaml.safe_dump(_without_paths(record['run']), sort_keys=False, allow_unicode=True)}```\n"
 
 
+def _licence(record: Mapping[str, Any]) -> str:
+    if "source" not in record:
+        return _LICENCE
+    source = record["source"]
+    return (
+        f"{_LICENCE}\nThe weights are those of *{source['title']}* (https://doi.org/{source['doi']}); its record "
+        f"states {licence_of(source['license'])}.\n"
+    )
+
+
+def licence_of(stated: str | None) -> str:
+    """What a record states as the licence of its files, in words."""
+    return "no licence: ask its authors" if stated is None else f"the licence {stated}"
+
+
 def _without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without places of one machine; a folder of published weights by its last name alone."""
     kept: dict[str, Any] = {}
@@ -126,13 +143,12 @@ def _without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _metrics(metrics: Mapping[str, float]) -> str:
+def _metrics(record: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
     if not metrics:
         return "Not recorded.\n"
-    return (
-        "\n".join(["| metric | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in metrics.items())])
-        + "\n"
-    )
+    quality = str(quality_of(record["metrics"]) or NOT_MEASURED)
+    rows = ["| metric | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in metrics.items())]
+    return "\n".join([f"{quality[0].upper()}{quality[1:]}.\n", *rows]) + "\n"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

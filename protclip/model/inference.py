@@ -32,11 +32,18 @@ def inference(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     instructions for it sum in one order, whatever the batch and the number of threads. oneDNN's substitute for them
     does not; torch's own kernels do, and are as fast.
     """
-    is_bf16 = dtype == torch.bfloat16
     kernels: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if is_bf16 and device.type == "cpu" and not has_fast_bfloat16():
+    if dtype == torch.bfloat16 and device.type == "cpu" and not has_fast_bfloat16():
         kernels = _without_onednn()
-    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bf16), kernels:
+    with inference_in_thread(device, dtype), kernels:
+        yield
+
+
+@contextlib.contextmanager
+def inference_in_thread(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """What of ``inference`` holds for one thread alone, and is to be set in each that helps the one within it."""
+    is_bf16 = dtype == torch.bfloat16
+    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bf16):
         yield
 
 

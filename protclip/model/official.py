@@ -66,8 +66,41 @@ class _Layers:
     num_hidden_layers: Count
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BesideWeights:
+    """What a published checkpoint is made of beside its weights, after all was checked that can be without them."""
+
+    config_text: str
+    config: dict[str, Any]
+    architecture: Architecture
+    proteins: ProteinTokenizer
+    texts: TextTokenizer
+
+
+def read_beside_weights(
+    folder: str, *, protein_tokenizer: str | None = None, text_tokenizer: str | None = None
+) -> BesideWeights:
+    """The published config.json, and tokenizers that fit it; the arguments and errors of ``import_official``."""
+    path = files.join(folder, CONFIG)
+    config_text = _read_text(path)
+    config = _read_config(path, config_text)
+    architecture = read_official_architecture(config, folder)
+    return BesideWeights(
+        config_text=config_text,
+        config=config,
+        architecture=architecture,
+        proteins=_protein_tokenizer(protein_tokenizer, architecture),
+        texts=_text_tokenizer(text_tokenizer or folder, architecture, given=text_tokenizer is not None),
+    )
+
+
 def import_official(
-    folder: str, output: str, *, protein_tokenizer: str | None = None, text_tokenizer: str | None = None
+    folder: str,
+    output: str,
+    *,
+    protein_tokenizer: str | None = None,
+    text_tokenizer: str | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Make a checkpoint folder from a published one.
 
@@ -76,6 +109,7 @@ def import_official(
         output: the checkpoint folder to write.
         protein_tokenizer: a folder with vocab.txt; ESM-2's alphabet where None.
         text_tokenizer: a folder with tokenizer.json or vocab.txt; the published folder itself where None.
+        source: where it was had from, as the new checkpoint's manifest and card tell; None where that is not known.
 
     Returns:
         What the new checkpoint's manifest records as ``official``: num_tensors, num_elements, dtypes, mapped, beside.
@@ -84,11 +118,8 @@ def import_official(
         CheckpointError: if the folder is incomplete, damaged or of another kind.
         ConfigError: if a tokenizer is needed or does not fit the encoder.
     """
-    config_text = _read_text(files.join(folder, CONFIG))
-    config = _read_config(files.join(folder, CONFIG), config_text)
-    architecture = read_official_architecture(config, folder)
-    proteins = _protein_tokenizer(protein_tokenizer, architecture)
-    texts = _text_tokenizer(text_tokenizer or folder, architecture, given=text_tokenizer is not None)
+    known = read_beside_weights(folder, protein_tokenizer=protein_tokenizer, text_tokenizer=text_tokenizer)
+    config, architecture = known.config, known.architecture
     weights = files.join(folder, WEIGHTS)
     with open_tensors(weights) as reader:
         header = read_header(weights).decode()
@@ -107,8 +138,9 @@ def import_official(
         "beside": plan.beside,
     }
     files.remove(files.join(output, FILE_NAME))  # what stood there before is unfinished from here on
-    write_tensors(files.join(output, EXTRAS), kept, {"config": config_text, "header": header})
-    save_checkpoint(output, model, proteins, texts, extra_files=(EXTRAS,), official=record)
+    write_tensors(files.join(output, EXTRAS), kept, {"config": known.config_text, "header": header})
+    facts: dict[str, Any] = {"official": record, **({} if source is None else {"source": dict(source)})}
+    save_checkpoint(output, model, known.proteins, known.texts, extra_files=(EXTRAS,), **facts)
     return record
 
 

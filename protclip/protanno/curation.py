@@ -58,10 +58,10 @@ class CurationConfig:
     """Of the sampling, the order and the splits."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     deduplicate: bool = False
-    """Of several rows with one sequence keep the one that is described best."""
+    """Of entries with one sequence keep the one described best."""
     split: SplitConfig = field(default_factory=SplitConfig)
     shard_mb: float = 256
-    """Text that a shard has, in millions of characters, at most and on average; a task holds a few times as much."""
+    """Text that a shard has, in millions of characters, at most and on average; a unit holds a few times as much."""
     row_group_rows: int = 512
     """Rows of a parquet row group, the unit that the training stream reads."""
 
@@ -196,7 +196,9 @@ def sampling_groups(counts: Mapping[str, int]) -> dict[Group, int]:
 
 def settings(config: CurationConfig) -> dict[str, Any]:
     """The configuration as JSON values, for the manifest."""
-    return asdict(config)
+    split = asdict(config.split)
+    del split["split_by"]
+    return {**asdict(config), "split": {"method": config.split.method, "uniref50": config.split.uniref50, **split}}
 
 
 def _row(entry: Entry, probability: float, seed: int) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from protclip.errors import ConfigError
 from protclip.fields import check_number, check_types
 from protclip.hashing import uniform
 from protclip.protanno.shards import PROPERTIES
@@ -28,18 +29,20 @@ class SamplingConfig:
     """Which unreviewed entries are kept; reviewed ones, and those that do not say, always are."""
 
     dataset: Dataset = "D"
-    """``S`` keeps none of them, ``D`` draws by p, ``all`` keeps every one. The other fields say how D draws."""
+    """S: reviewed entries (ProtAnno-S). D: also unreviewed ones, each kept by chance with p = R^a / C^b; R is the share
+    of the four properties that are present, C the existence level (ProtAnno-D). all: every entry. Entries that do not
+    say whether they are reviewed are kept."""
     coverage_exponent: float = 0.5
-    """The paper's a."""
+    """a of dataset D."""
     existence_exponent: float = 3.0
-    """The paper's b."""
+    """b of dataset D."""
     min_coverage: float = 0.75
-    """Entries with a smaller R are not candidates."""
+    """Smallest R in dataset D."""
     max_existence: int = 3
-    """Entries with a larger C are not candidates."""
+    """Largest C in dataset D."""
     draw: Literal["once", "each-epoch"] = "once"
-    """``once``: at curation. ``each-epoch``: all candidates for training are kept with their p, and each epoch of a
-    training draws its own."""
+    """Of dataset D. once: the pairs are the drawn entries. each-epoch: they are all candidates, and each epoch of a
+    training draws its own; validation and test pairs are drawn once."""
 
     def __post_init__(self) -> None:
         check_types("", self)
@@ -47,6 +50,9 @@ class SamplingConfig:
         check_number("existence_exponent", self.existence_exponent, at_least=0)
         check_number("min_coverage", self.min_coverage, at_least=0, at_most=1)
         check_number("max_existence", self.max_existence, at_least=1, at_most=5)
+        for how in fields(self)[1:]:
+            if self.dataset != "D" and getattr(self, how.name) != how.default:
+                raise ConfigError(f"{how.name} is of dataset D, not of {self.dataset}; leave one out.")
 
 
 class Group(NamedTuple):

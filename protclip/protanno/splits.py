@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -70,9 +70,10 @@ _CHECKED_ROWS = 1000
 class SplitConfig:
     """How rows are split."""
 
-    method: Method = "minhash"
-    uniref50: str | None = None
-    """The file that names clusters, for the method of this name."""
+    split_by: str = "minhash"
+    """What keeps relatives in one split. minhash: shared k-mers. uniref50=FILE: the clusters of a TSV of accession and
+    cluster, or of UniProt's idmapping.dat or idmapping_selected.tab. mmseqs: that program, at 50 % identity. sequence:
+    only equal sequences, for trials."""
     valid_fraction: float = 0.05
     """Share of the rows that training is measured on."""
     test_fraction: float = 0.05
@@ -80,11 +81,9 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         check_types("", self)
-        if (self.method == "uniref50") != (self.uniref50 is not None):
-            raise ConfigError(
-                f"method={self.method!r} and uniref50={self.uniref50!r} do not go together: the file of "
-                "clusters is of the method 'uniref50', which needs one."
-            )
+        method, _, path = self.split_by.partition("=")
+        if method not in PARAMETERS or bool(path) != (method == "uniref50"):
+            raise ConfigError(f"split_by={self.split_by!r} is none of minhash, uniref50=FILE, mmseqs and sequence.")
         check_number("valid_fraction", self.valid_fraction, at_least=0, below=1)
         check_number("test_fraction", self.test_fraction, at_least=0, below=1)
         if self.valid_fraction + self.test_fraction >= 1:
@@ -92,6 +91,16 @@ class SplitConfig:
                 f"valid_fraction={self.valid_fraction} and test_fraction={self.test_fraction} leave nothing to "
                 "train on; their sum must be below 1."
             )
+
+    @property
+    def method(self) -> Method:
+        """What keeps relatives in one split."""
+        return cast(Method, self.split_by.partition("=")[0])
+
+    @property
+    def uniref50(self) -> str | None:
+        """The file that names clusters, for the method of this name."""
+        return self.split_by.partition("=")[2] or None
 
 
 @dataclass(kw_only=True, slots=True)

@@ -6,15 +6,16 @@ that was cut off at any moment costs the time since the checkpoint before it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from protclip import files
+from protclip.config import SelectionConfig
 from protclip.errors import CheckpointError, ProtclipError
 from protclip.manifest import read_manifest
 from protclip.model.checkpoint import KIND
+from protclip.train.selection import best_first, cost, describe
 
 FOLDER = "checkpoints"
 NUM_NEWEST = 2
@@ -45,29 +46,29 @@ def newest(run_dir: str, *, tell: Callable[[str], None]) -> str | None:
     return None
 
 
-def best(run_dir: str) -> str:
-    """The checkpoint of the epoch of lowest validation loss.
+def best(run_dir: str, selection: SelectionConfig) -> str:
+    """The checkpoint of the best epoch, of equal ones the earliest.
 
     Raises:
-        CheckpointError: if no epoch's checkpoint is there, or none has a finite loss.
+        CheckpointError: if no epoch's checkpoint is there, or none has a finite measure.
     """
-    losses = _losses(committed(run_dir))
-    if not losses:
+    costs = _costs(committed(run_dir), selection)
+    if not costs:
         raise CheckpointError(f"{run_dir}: holds no checkpoint of a finished epoch; run the same command again.")
-    if not (scored := _by_loss(losses)):
+    if not (ordered := best_first(costs)):
         raise CheckpointError(
-            f"{run_dir}: no epoch has a finite validation loss, so none is the best; look at the validation pairs, or "
-            "lower optimizer.learning_rate and start over with --fresh."
+            f"{run_dir}: no epoch has a finite validation measure, so none has the {describe(selection)}; look at the "
+            "validation pairs, or lower optimizer.learning_rate and start over with --fresh."
         )
-    return scored[0]
+    return ordered[0]
 
 
 class Writer:
     """Writes checkpoints one after the other, and removes those that are not kept."""
 
-    def __init__(self, run_dir: str, *, keep: int) -> None:
-        """``keep`` is the number of epochs of lowest validation loss whose checkpoints stay."""
-        self.run_dir, self.keep = run_dir, keep
+    def __init__(self, run_dir: str, *, keep: int, selection: SelectionConfig) -> None:
+        """``keep`` is the number of epochs, the best ones by ``selection``, whose checkpoints stay."""
+        self.run_dir, self.keep, self.selection = run_dir, keep, selection
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         finished = {path.rsplit("/", 1)[-1] for path in committed(run_dir)}
@@ -124,19 +125,13 @@ class Writer:
 
     def _prune(self) -> None:
         paths = committed(self.run_dir)
-        for path in set(paths) - set(paths[-NUM_NEWEST:]) - set(_by_loss(_losses(paths))[: self.keep]):
+        kept = {*paths[-NUM_NEWEST:], *best_first(_costs(paths, self.selection))[: self.keep]}
+        for path in set(paths) - kept:
             files.remove(files.join(path, "manifest.json"))  # first, so that half a folder is no checkpoint
             files.remove(path)
 
 
-def _losses(paths: list[str]) -> dict[str, float]:
-    """The validation losses of those that are of epochs."""
-    losses = {
-        path: files.read_json(files.join(path, "manifest.json")).get("metrics", {}).get("valid_loss") for path in paths
-    }
-    return {path: loss for path, loss in losses.items() if loss is not None}
-
-
-def _by_loss(losses: Mapping[str, float]) -> list[str]:
-    """The checkpoints whose loss is finite, the lowest first, then the earliest; NaN compares with nothing."""
-    return sorted((path for path in losses if math.isfinite(losses[path])), key=lambda path: (losses[path], path))
+def _costs(paths: list[str], selection: SelectionConfig) -> dict[str, float]:
+    """Of those that are of epochs, oldest first."""
+    metrics = {path: files.read_json(files.join(path, "manifest.json")).get("metrics", {}) for path in paths}
+    return {path: cost(selection, of["valid"]) for path, of in metrics.items() if "valid" in of}

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import html
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
 from protclip import files
+from protclip.config import SelectionConfig
 from protclip.evaluation.retrieval import CUTOFFS
 from protclip.train import curves
+from protclip.train.selection import best_first, cost, describe
 
 REPORT, CONFIG, METRICS, STEPS = "report.html", "config.yaml", "metrics.json", "steps.jsonl"
 TERMS = {"loss": "weighted sum", "gc": "GC", "bsr": "BSR", "pda": "PDA", "mlm": "MLM"}
@@ -120,6 +121,7 @@ def _summary(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> s
     if trained:
         best = _best(metrics)
         facts["Best epoch"] = f"{best['epoch']}{'' if finished else ' so far'}"
+        facts["Selected by"] = describe(_selection(metrics))
         facts["Validation loss"] = f"{best['valid']['loss']:.4f} of {_measured_on(best['valid'])}"
     steps = max([last["step"], *(row["step"] for row in rows[-1:])])
     facts["Steps"] = f"{steps:,}"
@@ -133,13 +135,19 @@ def _summary(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> s
 
 
 def _best(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The epoch that ``best`` is made of, or so far the one of lowest validation loss; NaN counts as the highest."""
+    """The epoch that ``best`` is made of, or would be so far; the first one where none has a finite measure."""
     history: list[dict[str, Any]] = metrics["history"]
     if "best_epoch" in metrics:
         return {"epoch": metrics["best_epoch"], "valid": metrics["valid"]}
-    losses = {entry["epoch"]: entry["valid"]["loss"] for entry in history if entry["epoch"] > 0}
-    best = min(losses, key=lambda epoch: math.inf if math.isnan(losses[epoch]) else losses[epoch])
-    return next(entry for entry in history if entry["epoch"] == best)
+    trained = {entry["epoch"]: entry for entry in history if entry["epoch"] > 0}
+    selection = _selection(metrics)
+    ordered = best_first({epoch: cost(selection, entry["valid"]) for epoch, entry in trained.items()})
+    return trained[ordered[0] if ordered else min(trained)]
+
+
+def _selection(metrics: Mapping[str, Any]) -> SelectionConfig:
+    """What epochs are selected by; runs of earlier versions do not say it, and went by loss."""
+    return SelectionConfig(**metrics.get("selection", {}))
 
 
 def _retrieval(metrics: Mapping[str, Any]) -> str:

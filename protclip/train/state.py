@@ -52,15 +52,15 @@ class TrainState:
     num_summed: int = 0
     """Those steps, skipped ones left out."""
     skipped: list[SkippedStep] = field(default_factory=list)
-    best_loss: float = float("inf")
-    """Lowest validation loss of an epoch so far."""
+    best_cost: float = float("inf")
+    """Lowest cost of an epoch so far, of what it was selected by."""
     best_epoch: int = 0
     """The epoch that had it, from 1; 0 before the first."""
 
-    def note_validation(self, loss: float) -> None:
-        """Remember the epoch that ended if it is the best one."""
-        if loss < self.best_loss:
-            self.best_loss, self.best_epoch = loss, self.epoch
+    def note_validation(self, cost: float) -> None:
+        """Remember the epoch that ended if it is the best one, by ``selection.cost``."""
+        if cost < self.best_cost:
+            self.best_cost, self.best_epoch = cost, self.epoch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +93,7 @@ def take_snapshot(state: TrainState, *, keep: bool = True) -> Snapshot:
         "sums": dict(state.sums),
         "num_summed": state.num_summed,
         "skipped": [{name: getattr(one, name) for name in one.__slots__} for one in state.skipped],
-        "best": {"loss": state.best_loss, "epoch": state.best_epoch} if state.best_epoch else None,
+        "best": {"cost": state.best_cost, "epoch": state.best_epoch} if state.best_epoch else None,
         "optimizer": {"param_groups": optimizer["param_groups"], "values": values},
     }
     return Snapshot(weights=weights, optimizer=tensors, progress=progress)
@@ -129,7 +129,8 @@ def load_trainer(folder: str, state: TrainState) -> None:
         state.sums, state.num_summed = Counter(progress["sums"]), progress["num_summed"]
         state.skipped = [SkippedStep(**fields) for fields in progress["skipped"]]
         if best := progress["best"]:
-            state.best_loss, state.best_epoch = best["loss"], best["epoch"]
+            # Runs of earlier versions selected by loss alone, and called it so.
+            state.best_cost, state.best_epoch = best["cost" if "cost" in best else "loss"], best["epoch"]
     except (IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{folder}: the trainer's state does not fit this run ({error}).") from error
 

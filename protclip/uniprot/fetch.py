@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import datetime
 import gzip
-import hashlib
 import re
-import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +20,10 @@ from xml.etree import ElementTree
 import requests
 
 from protclip import files
+from protclip.download import Partial, RemoteFile, fetch_file, progress_bar
 from protclip.errors import ConfigError, DataError
 from protclip.version import __version__
-from protclip.web import BLOCK_BYTES, Client, IncompleteError, Partial, download
+from protclip.web import Client, IncompleteError
 
 REST_URL = "https://rest.uniprot.org"
 RELEASE_URL = "https://ftp.uniprot.org/pub/databases/uniprot/current_release/knowledgebase/complete"
@@ -114,7 +112,7 @@ def fetch_query(
             _check_same_answer(state, page, output)
             if bar is None:
                 tell(f"{_wanted(state):,} entries of UniProt {page.release} to fetch{_already(state['entries'])}")
-                bar = _bar(total=_wanted(state), initial=state["entries"], unit="entry")
+                bar = progress_bar(total=_wanted(state), initial=state["entries"], unit="entry")
             entries = page.entries[: _wanted(state) - state["entries"]]
             head = b"" if state["bytes"] else page.head
             part.cut(state["bytes"])
@@ -173,30 +171,16 @@ def fetch_release_file(
     """
     listing = f"{base_url}/RELEASE.metalink"
     release, size, md5 = _listed(client.get(listing, lambda response: response.content), name, listing)
-    url = f"{base_url}/{name}"
-    state = {"url": url, "release": release, "bytes": size, "md5": md5}
+    remote = RemoteFile(url=f"{base_url}/{name}", num_bytes=size, checksum=f"md5:{md5}", listed_in="RELEASE.metalink")
     with Partial(output, overwrite=overwrite) as part:
-        if part.state is None:
-            part.cut(0)
-            part.commit(state)
-        elif part.state["url"] != url:
-            raise ConfigError(f"output {output} was begun with {part.state['url']}; --overwrite begins anew.")
-        elif part.state != state:
-            raise _changed_release(output, part.state["release"], release)
-        done = part.stream.tell()
-        tell(f"{name} of UniProt {release}: {size:,} bytes to download{_already(done)}")
-        if size - done > (free := shutil.disk_usage(part.path.parent).free):
-            raise ConfigError(f"{part.path}: needs {size - done:,} bytes more, but the disk has {free:,}; make room.")
-        with _bar(total=size, initial=done, unit="B", unit_scale=True) as bar:
-            download(client, url, part, size, advance=bar.update)
-        digests = _digests(part, size)
-        if digests["md5"] != md5:
-            part.discard()
-            raise DataError(
-                f"{url}: the download has MD5 {digests['md5']}, but RELEASE.metalink says {md5}. It was "
-                "removed; download it again."
-            )
-        record = {**state, **digests, **_provenance(now)}
+        record = fetch_file(
+            client,
+            remote,
+            part,
+            facts={"release": release},
+            tell=lambda done: tell(f"{name} of UniProt {release}: {size:,} bytes to download{_already(done)}"),
+        )
+        record |= _provenance(now)
         part.finish(record)
     return record
 
@@ -311,26 +295,9 @@ def _listed(metalink: bytes, name: str, source: str) -> tuple[str, int, str]:
     return release, int(size), md5.strip().lower()
 
 
-def _digests(part: Partial, size: int) -> dict[str, str]:
-    digests = {"md5": hashlib.md5(usedforsecurity=False), "sha256": hashlib.sha256()}
-    part.stream.flush()
-    with part.path.open("rb") as stream, _bar(total=size, initial=0, unit="B", unit_scale=True, desc="checking") as bar:
-        while block := stream.read(BLOCK_BYTES):
-            for digest in digests.values():
-                digest.update(block)
-            bar.update(len(block))
-    return {name: digest.hexdigest() for name, digest in digests.items()}
-
-
 def _provenance(now: datetime.datetime) -> dict[str, str]:
     return {
         "fetched": now.astimezone(datetime.UTC).isoformat(timespec="seconds"),
         "license": "CC BY 4.0, The UniProt Consortium",
         "software": f"protclip {__version__}",
     }
-
-
-def _bar(**options: Any) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(disable=not sys.stderr.isatty(), **options)

@@ -1,7 +1,13 @@
 // Requests to the server that this page came from: keys, overload, errors.
 
+import { keep, kept } from "./store.js";
+
 const KEY = "protclip-key";
 const MAX_TRIES = 6;
+
+/** The key that the user gave; where the browser keeps nothing, it is here alone. */
+let given = null;
+const keyNow = () => kept("sessionStorage", KEY) ?? given;
 
 /** An answer that is an error, or none. */
 export class ServerError extends Error {
@@ -20,11 +26,11 @@ export class ServerError extends Error {
 export async function ask(route, { body, signal, askForKey, onWait = () => {} } = {}) {
   for (let tries = 1; ; tries++) {
     const { answer, text } = await send(route, body, signal);
-    if (answer.ok) return JSON.parse(text);
+    if (answer.ok) return objectOf(text);
     const error = errorOf(answer, text);
     if (answer.status === 401 && askForKey) {
-      const known = sessionStorage.getItem(KEY) !== null;
-      sessionStorage.setItem(KEY, await askForKey(known ? "The server does not know this key." : ""));
+      given = await askForKey(keyNow() === null ? "" : "The server does not know this key.");
+      keep("sessionStorage", KEY, given);
     } else if ((answer.status === 429 || answer.status === 503) && tries < MAX_TRIES) {
       await wait(Number(answer.headers.get("Retry-After")) || 1, signal, (left) => onWait(left, error.message));
     } else {
@@ -35,7 +41,7 @@ export async function ask(route, { body, signal, askForKey, onWait = () => {} } 
 
 async function send(route, body, signal) {
   const headers = {};
-  const key = sessionStorage.getItem(KEY);
+  const key = keyNow();
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body) headers["Content-Type"] = "application/json";
   try {
@@ -51,6 +57,16 @@ async function send(route, body, signal) {
     if (error.name === "AbortError") throw error;
     throw new ServerError("The server does not answer. It may have been stopped, or the network is down.");
   }
+}
+
+function objectOf(text) {
+  try {
+    const object = JSON.parse(text);
+    if (object instanceof Object) return object;
+  } catch {
+    // As where it is something else.
+  }
+  throw new ServerError("The answer is none of a ProtCLIP server. It was cut off, or something between answers in its place.");
 }
 
 function errorOf(answer, text) {

@@ -1,16 +1,16 @@
 // The page: what is asked, how it stands, and what came of it.
 
-import { ask } from "./api.js";
+import { ask, ServerError } from "./api.js";
 import { make, page } from "./dom.js";
 import { exportAs, provenance } from "./export.js";
 import { emptyForm, fillForm, fillQuestion, readForm } from "./form.js";
 import { closeRecent, startHeader } from "./header.js";
-import { readLink, remember, writeLink } from "./link.js";
+import { isAsked, readLink, remember, writeLink } from "./link.js";
 import { HitMap } from "./map.js";
 import { describeQuality } from "./quality.js";
 import { fieldsOf } from "./question.js";
 import { residuesPanel } from "./residues.js";
-import { askForKey, errorElement, mayPass, showState } from "./states.js";
+import { askForKey, errorElement, mayPass, partialElement, showState } from "./states.js";
 import { Table } from "./table.js";
 
 const EXAMPLES = [
@@ -45,7 +45,7 @@ const map = new HitMap({
 // --- a search ---
 
 /**
- * Ask. `way` says how the address changes when the answer, or an error, has come: "push", "replace", or "keep".
+ * Ask. `way` says how the address changes when the answer, or an error, has come: "push" or "replace".
  *
  * Until then, and where it is cancelled, everything stays as it was.
  */
@@ -64,20 +64,24 @@ async function search(wanted, way = "push") {
   [asked, answers] = [wanted, found];
   writeAddress(way);
   page.start.hidden = true;
+  try {
+    if (!failure) showAnswers();
+  } catch (error) {
+    failure = new ServerError(`The answer has another form than this page knows. Load the page again. (${error.message})`);
+  }
   page.results.hidden = failure !== null;
   if (failure) {
-    showState(errorElement(failure, mayPass(failure) && (() => search(wanted, "keep"))));
+    showState(errorElement(failure, mayPass(failure) && (() => search(wanted, "replace"))));
   } else {
     showState();
     remember(asked);
-    showAnswers();
     // Another release of the index may answer since.
     if (indexes.every(({ fingerprint }) => fingerprint !== answers[0].index)) learn();
   }
 }
 
 async function answersTo(wanted, signal) {
-  const body = { ...fieldsOf(wanted), k: wanted.rows, offset: wanted.offset, map: true };
+  const body = { ...fieldsOf(wanted), k: wanted.rows, offset: wanted.offset, map: true, allow_partial: true };
   if (wanted.filter) body.filter = wanted.filter;
   if (wanted.index) body.index = wanted.index;
   if (wanted.excludeSelf) body.exclude_self = true;
@@ -105,9 +109,10 @@ function cancelSearch() {
 }
 
 function writeAddress(way) {
-  if (way === "keep") return;
   const address = writeLink(asked) ?? location.pathname + location.search;
-  history[way === "push" ? "pushState" : "replaceState"](asked, "", address);
+  // What is asked twice is gone back from once.
+  const again = JSON.stringify(history.state) === JSON.stringify(asked);
+  history[way === "push" && !again ? "pushState" : "replaceState"](asked, "", address);
   document.title = `${asked.question.trim().slice(0, 60)} · ProtCLIP`;
 }
 
@@ -116,7 +121,7 @@ function showAnswers() {
   page.questions.hidden = answers.length < 2;
   page.answer.replaceChildren(...answers.map((answer, i) =>
     make("option", { value: i }, `${i + 1} of ${answers.length}: ${answer.query ?? "unnamed"}`)));
-  asked.answer = Math.min(asked.answer, answers.length - 1);
+  asked.answer = Math.max(0, Math.min(asked.answer, answers.length - 1));
   page.answer.value = String(asked.answer);
   showAnswer();
 }
@@ -129,6 +134,7 @@ function showAnswer() {
   table.show(answer);
   map.show(answer);
   showCount(answer);
+  page.partial.replaceChildren(...answer.partial ? [partialElement(answer.partial, () => search({ ...asked }, "keep"))] : []);
   const notes = [
     answer.truncated && "The question is longer than the model sees; its end was cut off.",
     hits.length === 0 && asked.filter && "Nothing that the filter lets pass.",
@@ -143,8 +149,8 @@ function showAnswer() {
   if (opened) table.open(opened);
 }
 
-function showCount({ hits, content, index }) {
-  const count = indexes.find(({ fingerprint }) => fingerprint === index)?.count;
+function showCount({ hits, content, index, partial }) {
+  const count = partial?.searched_rows ?? indexes.find(({ fingerprint }) => fingerprint === index)?.count;
   const all = asked.filter ? " under the filter" : count ? ` of ${count.toLocaleString("en")} ${content}s` : "";
   page.count.textContent = hits.length > 0
     ? `Ranks ${hits[0].rank}–${hits.at(-1).rank}${all}`
@@ -172,6 +178,7 @@ page.answer.addEventListener("change", () => {
 function openHit(hit, cell) {
   panel?.stop();
   panel = null;
+  if (!asked) return; // the start is shown, and a row of what was there before is closed
   asked.hit = hit?.accession ?? null;
   writeAddress("replace");
   if (!hit) return;
@@ -238,10 +245,12 @@ function showStart() {
 }
 
 /** Show what the address says. */
-function goTo(given) {
+function goTo(state) {
+  const given = isAsked(state) ? state : readLink(location.hash);
   if (given) {
     fillForm(given);
-    search({ ...given }, "keep");
+    showQuality();
+    search({ ...given }, "replace");
   } else {
     showStart();
   }
@@ -254,13 +263,15 @@ page.ask.addEventListener("submit", (event) => {
 });
 startHeader((old) => {
   fillForm(old);
+  showQuality();
   search({ ...old });
 });
-addEventListener("popstate", (event) => goTo(event.state ?? readLink(location.hash)));
+addEventListener("popstate", (event) => goTo(event.state));
 page.home.addEventListener("click", (event) => {
   event.preventDefault();
   if (asked) history.pushState(null, "", location.pathname + location.search);
   emptyForm();
+  showQuality();
   showStart();
   page.question.focus();
 });
@@ -295,6 +306,7 @@ async function learn() {
 }
 
 function showQuality() {
+  if (!info) return;
   const index = indexes.find(({ name }) => name === page.index.value) ?? info.index;
   page.quality.textContent = describeQuality({ model: info.model, index });
 }
@@ -307,8 +319,8 @@ page.examples.append(...EXAMPLES.map((text) => make("li", {}, make("button", {
     search(readForm());
   },
 }, text))));
-const linked = history.state ?? readLink(location.hash);
+const linked = isAsked(history.state) || readLink(location.hash) !== null;
 if (!linked) page.question.focus();
 await learn();
 // Unless the user was quicker.
-if (linked && !asked && !running) goTo(linked);
+if (linked && !asked && !running) goTo(history.state);

@@ -8,6 +8,8 @@ const LINE = 60;
 const AT_ONCE = 4;
 /** Of accessions without a sequence, so many are named. */
 const SHOWN = 5;
+/** Characters of a question in the line of a FASTA record. */
+const LONGEST_IN_LINE = 200;
 
 /** What was asked, as it stands in every file. */
 export function provenance(asked, answers, { version, link, date }) {
@@ -21,6 +23,7 @@ export function provenance(asked, answers, { version, link, date }) {
     offset: asked.offset,
     model: answers[0].model,
     index: answers[0].index,
+    partial: answers[0].partial ?? null,
     version,
     date: date.toISOString(),
     link,
@@ -60,7 +63,7 @@ function toTsv(about, answers) {
  * Few programs read comments in FASTA, so each record's own line says what was asked.
  */
 async function toFasta(about, answers, request) {
-  const hits = new Map(answers.flatMap((answer) => answer.hits).map((hit) => [hit.accession, hit]));
+  const hits = new Map(answers.flatMap(({ hits: some, query }) => some.map((hit) => [hit.accession, { ...hit, query }])));
   const waiting = [...hits.keys()];
   const sequences = new Map();
   const fetchSome = async () => {
@@ -71,16 +74,18 @@ async function toFasta(about, answers, request) {
   };
   await Promise.all(Array.from({ length: AT_ONCE }, fetchSome));
   const source = [
-    `question=${JSON.stringify(inLine(about.question))}`,
+    `question=${JSON.stringify(shortened(inLine(about.question)))}`,
     about.filter && `filter=${JSON.stringify(about.filter)}`,
     `model=${about.model} index=${about.index} date=${about.date}`,
+    about.partial && `partial=${about.partial.searched_rows}/${about.partial.total_rows}`,
   ].filter(Boolean).join(" ");
   const records = [];
   for (const [accession, hit] of hits) {
     const sequence = sequences.get(accession);
     if (!sequence) continue;
     const named = [hit.name, hit.organism && `OS=${hit.organism}`, hit.organism_id && `OX=${hit.organism_id}`, hit.gene?.[0] && `GN=${hit.gene[0]}`];
-    const line = [accession, ...named.filter(Boolean).map(inLine), `rank=${hit.rank} score=${hit.score.toFixed(4)}`, source].join(" ");
+    const line = [accession, ...named.filter(Boolean).map(inLine), ...(hit.query === null ? [] : [`query=${JSON.stringify(inLine(hit.query))}`]),
+      `rank=${hit.rank} score=${hit.score.toFixed(4)}`, source].join(" ");
     records.push(`>${line}\n${sequence.replace(new RegExp(`.{1,${LINE}}`, "g"), "$&\n")}`);
   }
   return { text: records.join(""), missing: [...hits.keys()].filter((accession) => !sequences.get(accession)) };
@@ -93,9 +98,13 @@ function save(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
 
-const inLine = (text) => text.replace(/\s+/g, " ").trim();
+const inLine = (text) => text.replace(/[\s\x00-\x1f\x7f-\x9f]+/g, " ").trim();
 
+const shortened = (text) => (text.length > LONGEST_IN_LINE ? `${text.slice(0, LONGEST_IN_LINE)}…` : text);
+
+/** A value as `protclip search` writes it: quoted where it holds a quote, or a reader would take the next cells to it. */
 function cell(value) {
   if (value === null || value === undefined) return "";
-  return inLine(Array.isArray(value) ? value.join("; ") : String(value));
+  const text = inLine(Array.isArray(value) ? value.join("; ") : String(value));
+  return text.includes('"') ? `"${text.replaceAll('"', '""')}"` : text;
 }

@@ -14,7 +14,7 @@ export function readFilter(text) {
   const fields = { rest: "" };
   const rest = [];
   // Where there is an 'or', parentheses or quotes, it cannot be cut at each 'and'.
-  const clauses = /[()"']|\bor\b/i.test(trimmed) ? [trimmed] : trimmed.split(/\s+and\s+/i).filter(Boolean);
+  const clauses = /[()"']|\bor\b/i.test(trimmed) ? [trimmed] : trimmed.replace(/\s+/g, " ").split(/ and /i).filter(Boolean);
   for (const clause of clauses) {
     const found = CLAUSES.find(([name, form]) => !(name in fields) && form.test(clause));
     if (found) fields[found[0]] = found[1].exec(clause)[1];

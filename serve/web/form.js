@@ -43,8 +43,9 @@ export function fillForm(given) {
     page.amount.append(make("option", {}, String(given.rows)));
   }
   page.amount.value = String(given.rows);
-  // The first is the one that is asked where none is named.
-  page.index.value = given.index ?? page.index.options[0]?.value;
+  // The first is the one that is asked where none is named, or none of this name is here.
+  page.index.value = given.index ?? "";
+  if (page.index.selectedIndex < 0 && page.index.options.length > 0) page.index.selectedIndex = 0;
   questionChanged();
   filterChanged();
 }

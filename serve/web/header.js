@@ -2,6 +2,7 @@
 
 import { make, page } from "./dom.js";
 import { forget, recent } from "./link.js";
+import { keep } from "./store.js";
 
 const THEMES = { system: "Auto", light: "Light", dark: "Dark" };
 
@@ -36,9 +37,10 @@ function showRecent(onRecent) {
   );
 }
 
-function setTheme(theme) {
+function setTheme(given) {
+  const theme = Object.hasOwn(THEMES, given) ? given : "system";
   document.documentElement.dataset.theme = theme;
   page.theme.replaceChildren(make("span", { "aria-hidden": "true" }, "◐ "), THEMES[theme]);
   page.theme.setAttribute("aria-label", `Colours: ${THEMES[theme]}`);
-  localStorage.setItem("protclip-theme", theme);
+  keep("localStorage", "protclip-theme", theme);
 }

@@ -1,6 +1,7 @@
 // What is asked as the fragment of the address, which the browser keeps to itself, and the list of recent questions.
 
 import { KINDS, kindOf } from "./question.js";
+import { keep, kept } from "./store.js";
 
 export const DEFAULT_ROWS = 25;
 /** Characters of a fragment: programs that pass links on cut longer ones. */
@@ -48,10 +49,16 @@ export function writeLink(asked) {
   return fragment.length > LONGEST ? null : fragment;
 }
 
+/** Whether the browser kept this as what was asked; another version of the page may have kept something else. */
+export function isAsked(given) {
+  const [texts, numbers] = [[given?.question, given?.filter], [given?.rows, given?.offset, given?.answer]];
+  return KINDS.includes(given?.kind) && texts.every((text) => typeof text === "string") && numbers.every(Number.isInteger);
+}
+
 /** Recent questions, the last first. */
 export function recent() {
   try {
-    return JSON.parse(localStorage.getItem(RECENT)) ?? [];
+    return JSON.parse(kept("localStorage", RECENT)).filter(isAsked);
   } catch {
     return [];
   }
@@ -60,16 +67,12 @@ export function recent() {
 /** Put a question at the beginning of them, once. */
 export function remember(asked) {
   if (asked.question.length > LONGEST_RECENT) return;
-  const kept = { ...asked, offset: 0, answer: 0, hit: null, about: null };
-  const same = (other) => other.question === kept.question && other.filter === kept.filter && other.kind === kept.kind;
-  const list = [kept, ...recent().filter((other) => !same(other))].slice(0, MOST_RECENT);
-  try {
-    localStorage.setItem(RECENT, JSON.stringify(list));
-  } catch {
-    // The browser keeps nothing, or no more: the list is a convenience.
-  }
+  const first = { ...asked, offset: 0, answer: 0, hit: null, about: null };
+  const same = (other) => other.question === first.question && other.filter === first.filter && other.kind === first.kind;
+  const list = [first, ...recent().filter((other) => !same(other))].slice(0, MOST_RECENT);
+  keep("localStorage", RECENT, JSON.stringify(list));
 }
 
 export function forget() {
-  localStorage.removeItem(RECENT);
+  keep("localStorage", RECENT, null);
 }

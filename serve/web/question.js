@@ -4,7 +4,7 @@ export const KINDS = ["text", "accession", "sequence", "fasta"];
 
 // https://www.uniprot.org/help/accession_numbers, with the number of an isoform.
 const ACCESSION = /^([OPQ][0-9][A-Z0-9]{3}[0-9]|[A-NR-Z][0-9]([A-Z][A-Z0-9]{2}[0-9]){1,2})(-\d+)?$/i;
-const LETTERS = /^[A-Za-z\s]*[A-Za-z]\s*\*?\s*$/;
+const LETTERS = /^[A-Za-z][A-Za-z\s]*\*?$/;
 // A word of English is letters of amino acids too, but no word is as long, and no line of words is of such long ones.
 const LONGEST_WORD = 25;
 const LONG_WORD = 8;

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from protclip.client import Client, calls
 from protclip.client.steps import Send, Servers, Steps, Wait, ask
 from protclip.errors import ConfigError, IndexMismatchError, ServerError
-from protclip.questions import Options, Question
+from protclip.questions import Coverage, Options, PartialAnswer, Question
 
 pytestmark = pytest.mark.unit
 ONE, TWO = "http://one:8000", "http://two:8000"
@@ -90,7 +90,13 @@ LOST = httpx2.RemoteProtocolError("Server disconnected")
 
 @pytest.mark.parametrize(
     "outcome",
-    [LOST, httpx2.ReadTimeout(""), *map(error, (408, 429, 502, 503, 504)), error(404, "NotFound")],
+    [
+        LOST,
+        httpx2.ReadTimeout(""),
+        *map(error, (408, 429, 502, 503, 504)),
+        error(404, "NoApplication"),
+        httpx2.Response(404, text="Path '/info' not found."),
+    ],
 )
 def test_what_passes_is_asked_again_after_waits_that_grow(outcome):
     world = World(in_turn(*[outcome] * 8, fine(a=1)))
@@ -102,13 +108,14 @@ def test_what_passes_is_asked_again_after_waits_that_grow(outcome):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 415, 422, 431, 500, 301])
-def test_what_does_not_pass_is_not_asked_again(status):
-    world = World(in_turn(error(status, "SomeError")))
+@pytest.mark.parametrize("kind", ["SomeError", "NotFound"])
+def test_what_does_not_pass_is_not_asked_again(status, kind):
+    world = World(in_turn(error(status, kind)))
     with pytest.raises((ServerError, ConfigError), match=r"said why\..*request abc") as raised:
         world.take(ask(world.servers(), "GET", "/info"))
     answer = raised.value.answer
     assert answer is not None
-    assert (answer.address, answer.status, answer.type, answer.request_id) == (ONE, status, "SomeError", "abc")
+    assert (answer.address, answer.status, answer.type, answer.request_id) == (ONE, status, kind, "abc")
 
 
 def test_retry_after_is_waited_for_as_seconds_or_until_a_date():
@@ -172,7 +179,7 @@ def test_a_certificate_that_is_refused_is_not_asked_again():
 def test_an_answer_of_something_else_is_told():
     for response, message in (
         (httpx2.Response(200, text="<html>"), r"answers no JSON; is it a ProtCLIP server\?"),
-        (httpx2.Response(404, text="<html>"), "answers 404 Not Found, which is not of a ProtCLIP server's form"),
+        (httpx2.Response(403, text="<html>"), "answers 403 Forbidden, which is not of a ProtCLIP server's form"),
     ):
         with pytest.raises(ServerError, match=message):
             World(in_turn(response)).take(ask(World(in_turn()).servers(), "GET", "/info"))
@@ -228,6 +235,19 @@ def test_questions_have_no_more_answers_in_a_request_than_it_may_have():
         questions = [Question(text="a")] * 10
         assert len(World(answer).take(calls.search_all(World(answer).servers(), questions, options))) == 10
         assert sizes == expected
+
+
+def test_an_answer_of_a_part_of_the_index_is_taken_where_that_is_allowed_and_says_so():
+    partial = {"missing_shards": [1], "searched_rows": 30, "total_rows": 60}
+    one = {"model": "m", "index": "i", "content": "protein", "query": None, "truncated": False, "hits": []}
+    for allow_partial in (True, False):
+        world = World(in_turn(fine(**one, partial={**partial, "new": 1}) if allow_partial else fine(**one)))
+        steps = calls.search_all(world.servers(), [Question(text="a")], allow_partial=allow_partial)
+        (answer,) = world.take(steps)
+        assert json.loads(world.sent[0].body or b"").get("allow_partial", False) is allow_partial
+        assert isinstance(answer, PartialAnswer) is allow_partial
+        if isinstance(answer, PartialAnswer):
+            assert answer.partial == Coverage(**partial)
 
 
 def test_what_is_too_slow_for_a_request_is_asked_in_halves():

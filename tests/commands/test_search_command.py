@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +22,9 @@ from tiny_model import random_sequences, random_texts, tiny_model, write_protein
 from protclip.commands import search
 from protclip.commands.answers import answer_schema
 from protclip.commands.search import main
+from protclip.embeddings.reading import DTYPES, read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import DTYPES, read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
 
 pytestmark = pytest.mark.unit
@@ -34,8 +35,14 @@ SEQUENCES = random_sequences(40)
 def folders(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("search")
     model = tiny_model(dtype=request.param)
-    model.save_pretrained(str(folder / "checkpoint"))
+    model.save_pretrained(str(folder / "checkpoint"), metrics=measured(0.5))
     return model, write_protein_index(folder, model, SEQUENCES), str(folder / "checkpoint")
+
+
+def measured(recall: float) -> dict[str, Any]:
+    """Metrics of a model with that recall@1."""
+    chance = {"recall@1": 0.001}
+    return {"valid": {"num_pairs": 1000, "text_to_protein": {"recall@1": recall}, "chance": chance}}
 
 
 def ask(folders, *arguments: str) -> Result:
@@ -68,6 +75,24 @@ def test_a_text_finds_what_exact_search_finds(folders):
     assert [hit["accession"] for hit in answer["hits"]] == [f"P{row:05d}" for row in rows[0]]
     assert [hit["score"] for hit in answer["hits"]] == pytest.approx(scores[0].tolist(), abs=1e-5)
     assert answer["model"] == model.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("metrics", "note"),
+    [
+        (measured(0.05), "a weak model, for trials: the right protein comes first for 5.0% of 1,000 held-out texts"),
+        (None, "how well this model finds was not measured."),
+    ],
+)
+def test_a_weak_model_is_told_of_beside_the_answers_and_not_in_them(folders, tmp_path, metrics, note):
+    model, index, good = folders
+    model.save_pretrained(str(tmp_path), **({} if metrics is None else {"metrics": metrics}))
+    for form in ([], ["--json"], ["--output", "-"]):
+        question = ["--text", "kinase", *form]
+        told, silent = ask((model, index, str(tmp_path)), *question), ask((model, index, good), *question)
+        assert told.stdout == silent.stdout
+        assert note in told.stderr and len(told.stderr.splitlines()) == 1
+        assert silent.stderr == ""
 
 
 def test_another_models_index_is_refused_with_both_fingerprints(folders, tmp_path):
@@ -291,7 +316,7 @@ def test_answers_of_an_index_of_texts_show_the_texts(folders, tmp_path):
         columns={"text": texts},
         settings=settings,
     )
-    build_index(read_embeddings(embeddings), str(tmp_path / "texts"), IndexConfig())
+    build_from(read_embeddings(embeddings), str(tmp_path / "texts"), IndexConfig())
     arguments = [str(tmp_path / "texts"), "--checkpoint", checkpoint, "--sequence", SEQUENCES[0], "-k", "2"]
     lines = CliRunner().invoke(main, arguments).stdout.splitlines()
     hits = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)["hits"]

@@ -13,12 +13,12 @@ import pytest
 from index_folders import unit_vectors, write_embeddings
 from tiny_model import random_sequences, tiny_model, write_protein_index
 
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError
 from protclip.index import manifest as manifest_module
 from protclip.index import recall
 from protclip.index.background import percentiles
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.index import Index
 from protclip.index.manifest import IndexManifest, read_index_manifest, write_index_manifest
 from protclip.uniprot.entry import Entry
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.unit
 
 def build(folder: Path, vectors: np.ndarray, shard_rows: int = 10_000, **how: Any) -> IndexManifest:
     embeddings = read_embeddings(write_embeddings(folder.with_name(f"{folder.name}-e"), vectors))
-    return build_index(embeddings, str(folder), IndexConfig(shard_rows=shard_rows, ef_search=20, max_stale=1.0), **how)
+    return build_from(embeddings, str(folder), IndexConfig(shard_rows=shard_rows, ef_search=20, max_stale=1.0), **how)
 
 
 def best_of_others(vectors: np.ndarray) -> list[float]:
@@ -76,8 +76,8 @@ def test_a_release_has_the_background_of_an_index_built_anew(tmp_path):
     names = [f"P{i:05d}" for i in range(20, 230)]
     embeddings = read_embeddings(write_embeddings(tmp_path / "e1", second, accessions=names))
     config = IndexConfig(shard_rows=90, ef_search=20, max_stale=1.0)
-    release = build_index(embeddings, str(tmp_path / "i1"), config, previous=str(tmp_path / "i0"))
-    anew = build_index(embeddings, str(tmp_path / "new"), config)
+    release = build_from(embeddings, str(tmp_path / "i1"), config, previous=str(tmp_path / "i0"))
+    anew = build_from(embeddings, str(tmp_path / "new"), config)
     assert len(release.segments) == 4 and release.background == anew.background
     assert len(release.background["protein"]) == 210
 
@@ -103,7 +103,7 @@ def test_given_questions_are_the_background_of_their_kind_and_stand_in_for_rows_
         expected = np.sort((asked.vectors @ vectors.T).max(axis=1))
         np.testing.assert_allclose(both.background[kind], expected, atol=2e-6)
     assert set(both.recall) == {"inside", "outside", "text", "protein"}
-    swapped = build_index(
+    swapped = build_from(
         read_embeddings(str(tmp_path / "both-e")), str(tmp_path / "swapped"),
         IndexConfig(shard_rows=60, ef_search=20, max_stale=1.0), queries=[proteins, texts],
     )  # fmt: skip

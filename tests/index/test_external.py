@@ -17,10 +17,10 @@ from click.testing import CliRunner
 from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 
 from protclip import files
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError
 from protclip.index import vector_files
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.external import open_vectors
 from protclip.index.index import Index
 from protclip.index.manifest import IndexManifest
@@ -64,7 +64,7 @@ def write_npy(path: Path, vectors: np.ndarray) -> tuple[str, str]:
 
 def build(folder: Path, path: str, model: str = "prott5", **how: Any) -> IndexManifest:
     previous = how.pop("previous", None)
-    return build_index(open_vectors(path, model, **how), str(folder), CONFIG, previous=previous)
+    return build_from(open_vectors(path, model, **how), str(folder), CONFIG, previous=previous)
 
 
 def bad_rows(folder: Path) -> list[tuple[int, str | None, str]]:
@@ -299,7 +299,7 @@ def test_the_next_release_of_the_same_tool_follows_and_of_another_is_refused(tmp
         build(tmp_path / "i2", second, "esm2", previous=str(tmp_path / "i0"))
     ours = read_embeddings(write_embeddings(tmp_path / "e", vectors))
     with pytest.raises(IndexMismatchError, match=rf"its model is external:prott5, that of .* is {FINGERPRINT}"):
-        build_index(ours, str(tmp_path / "i3"), CONFIG, previous=str(tmp_path / "i0"))
+        build_from(ours, str(tmp_path / "i3"), CONFIG, previous=str(tmp_path / "i0"))
 
 
 def test_a_checkpoint_of_ours_cannot_ask_another_tools_index(tmp_path):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from protclip.embeddings.reading import METADATA
 from protclip.errors import RequestError
-from protclip.index.embeddings import METADATA
 from protclip.index.filters import OPERATORS, parse_filter
 
 pytestmark = pytest.mark.unit

@@ -5,12 +5,13 @@ import pytest
 from click.testing import CliRunner, Result
 from index_folders import unit_vectors, write_embeddings
 
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.external import open_vectors
 from protclip.index.index import Index
 from ray_jobs import index as job
+from ray_jobs import pipelines
 from ray_jobs.index import main
 
 
@@ -31,7 +32,7 @@ def test_segments_built_on_ray_are_those_built_here_and_the_next_release_follows
     assert "random text questions (30): the best answer scores 0." in result.output
     assert "160 protein vectors of dimension 16, segments: 3, ef_search" in result.output
     config = IndexConfig(shard_rows=60, recall=0.9)
-    build_index(read_embeddings(embeddings), str(tmp_path / "here"), config, queries=[read_embeddings(texts)])
+    build_from(read_embeddings(embeddings), str(tmp_path / "here"), config, queries=[read_embeddings(texts)])
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("i", "here"))
     assert one == two and len(one) == 7
 
@@ -54,7 +55,7 @@ def test_another_tools_vectors_are_indexed_on_ray_as_here(tmp_path):
     options = ("--ids", ids, "--shard-rows", 40, "--ef-search", 20)
     result = run(path, "--model", "esm2", "--output", tmp_path / "i", *options)
     assert result.exit_code == 0, result.exception
-    build_index(open_vectors(path, "esm2", ids=ids), str(tmp_path / "here"), IndexConfig(shard_rows=40, ef_search=20))
+    build_from(open_vectors(path, "esm2", ids=ids), str(tmp_path / "here"), IndexConfig(shard_rows=40, ef_search=20))
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("i", "here"))
     assert one == two and len(one) == 7
 
@@ -65,7 +66,7 @@ def test_what_cannot_be_built_on_ray_is_one_clear_error(tmp_path, monkeypatch):
     embeddings = write_embeddings(tmp_path / "e", np.full((3, 16), np.nan, np.float32))
     result = run(embeddings, "--output", tmp_path / "i", "--shard-rows", 2)
     assert isinstance(result.exception, DataError) and "row 0" in str(result.exception)
-    monkeypatch.setattr(job, "_largest_memory", lambda: 1 << 20)
+    monkeypatch.setattr(pipelines, "largest_memory", lambda: 1 << 20)
     embeddings = write_embeddings(tmp_path / "e2", unit_vectors(9))
     result = run(embeddings, "--output", tmp_path / "j", "--shard-rows", 5)
     assert isinstance(result.exception, ConfigError) and "--shard-rows" in str(result.exception)
@@ -76,7 +77,7 @@ def test_a_single_segment_needs_no_ray_unless_it_is_large(tmp_path, monkeypatch)
     def connect():
         raise ConfigError("Ray was asked for")
 
-    monkeypatch.setattr(job, "connect", connect)
+    monkeypatch.setattr(pipelines, "connect", connect)
     embeddings = write_embeddings(tmp_path / "e", unit_vectors(9))
     result = run(embeddings, "--output", tmp_path / "i")
     assert result.exit_code == 0, result.output

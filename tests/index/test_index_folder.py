@@ -11,10 +11,10 @@ import pytest
 from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 
 from protclip import files
+from protclip.embeddings.reading import DTYPES, read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError, RequestError
 from protclip.index import building, hnsw, recall, segment
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import DTYPES, read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig
@@ -36,7 +36,7 @@ def always_graphs(monkeypatch):
 def make(tmp_path: Path, vectors: np.ndarray, name: str = "index", *, shard_rows: int = 10_000, **graph: int) -> str:
     folder = str(tmp_path / name)
     embeddings = read_embeddings(write_embeddings(tmp_path / f"embeddings-{name}", vectors))
-    build_index(embeddings, folder, IndexConfig(graph=HnswConfig(**graph), shard_rows=shard_rows, ef_search=128))
+    build_from(embeddings, folder, IndexConfig(graph=HnswConfig(**graph), shard_rows=shard_rows, ef_search=128))
     return folder
 
 
@@ -72,9 +72,9 @@ def test_a_small_segment_is_answered_exactly_and_needs_no_graph(tmp_path):
 
 def test_the_recorded_recall_is_low_where_the_graph_is_poor(tmp_path):
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(2000, 32)))
-    build_index(embeddings, str(tmp_path / "good"), IndexConfig(ef_search=128))
+    build_from(embeddings, str(tmp_path / "good"), IndexConfig(ef_search=128))
     poor = IndexConfig(graph=HnswConfig(m=2, ef_construction=2), ef_search=1)
-    build_index(embeddings, str(tmp_path / "poor"), poor)
+    build_from(embeddings, str(tmp_path / "poor"), poor)
     good, bad = (Index.load(str(tmp_path / name)).manifest for name in ("good", "poor"))
     assert good.recall["inside"]["queries"] == 1000 and good.recall["outside"]["queries"] == 200
     assert good.recall_at_10 is not None and good.recall_at_10 > 0.97
@@ -89,21 +89,21 @@ def test_the_smallest_ef_that_reaches_the_wanted_recall_is_chosen(tmp_path, monk
     chosen = {}
     for wanted in (0.8, 0.99, 1.0):
         folder = str(tmp_path / str(wanted))
-        chosen[wanted] = build_index(embeddings, folder, IndexConfig(recall=wanted, graph=HnswConfig(m=6)))
+        chosen[wanted] = build_from(embeddings, folder, IndexConfig(recall=wanted, graph=HnswConfig(m=6)))
         assert chosen[wanted].recall_at_10 is not None and chosen[wanted].recall_at_10 >= wanted
     given = IndexConfig(ef_search=chosen[0.99].ef_search, graph=HnswConfig(m=6))
-    assert build_index(embeddings, str(tmp_path / "given"), given).recall == chosen[0.99].recall
+    assert build_from(embeddings, str(tmp_path / "given"), given).recall == chosen[0.99].recall
     assert chosen[0.8].ef_search < chosen[0.99].ef_search < chosen[1.0].ef_search
 
 
 def test_given_queries_are_measured_as_a_kind_of_their_own(tmp_path):
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(600)))
     texts = read_embeddings(write_embeddings(tmp_path / "t", unit_vectors(80, seed=4), content="text"))
-    manifest = build_index(embeddings, str(tmp_path / "i"), IndexConfig(shard_rows=250), queries=[texts])
+    manifest = build_from(embeddings, str(tmp_path / "i"), IndexConfig(shard_rows=250), queries=[texts])
     assert manifest.recall["text"]["queries"] == 80 and set(manifest.recall) == {"inside", "outside", "text"}
     other = read_embeddings(write_embeddings(tmp_path / "o", unit_vectors(80), fingerprint="a" * 64))
     with pytest.raises(IndexMismatchError, match="model"):
-        build_index(embeddings, str(tmp_path / "j"), IndexConfig(), queries=[other])
+        build_from(embeddings, str(tmp_path / "j"), IndexConfig(), queries=[other])
 
 
 def test_a_row_answers_with_its_own_columns(tmp_path):
@@ -156,14 +156,14 @@ def test_the_same_embeddings_in_other_parts_give_the_same_files(tmp_path):
     folders = []
     for name, parts in (("one", 1), ("two", 7)):
         embeddings = read_embeddings(write_embeddings(tmp_path / f"e-{name}", unit_vectors(500), parts=parts))
-        build_index(embeddings, str(tmp_path / name), IndexConfig(shard_rows=180))
+        build_from(embeddings, str(tmp_path / name), IndexConfig(shard_rows=180))
         folders.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert folders[0] == folders[1] and len(folders[0]) == 7
 
 
 def test_an_index_passes_through_a_url(tmp_path):
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(50)))
-    build_index(embeddings, "memory://bucket/index", IndexConfig())
+    build_from(embeddings, "memory://bucket/index", IndexConfig())
     assert Index.load("memory://bucket/index").hits(unit_vectors(1)[0], 1)[0]["accession"] == "P00000"
 
 
@@ -174,7 +174,7 @@ class Killed(BaseException):
 def test_a_run_that_was_killed_at_any_write_goes_on_to_the_same_files(tmp_path, monkeypatch):
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(120), parts=3))
     config = IndexConfig(shard_rows=50, ef_search=20)
-    build_index(embeddings, str(tmp_path / "whole"), config)
+    build_from(embeddings, str(tmp_path / "whole"), config)
     builds = []
     monkeypatch.setattr(building, "start_graph", lambda *a, real=building.start_graph: (builds.append(1), real(*a))[1])
     writes, kills = 0, 0
@@ -193,7 +193,7 @@ def test_a_run_that_was_killed_at_any_write_goes_on_to_the_same_files(tmp_path, 
     monkeypatch.setattr(files, "atomic_write", killed)
     for _ in range(50):
         try:
-            build_index(embeddings, str(tmp_path / "killed"), config)
+            build_from(embeddings, str(tmp_path / "killed"), config)
             break
         except Killed:
             if Path(tmp_path / "killed" / "manifest.json").exists():
@@ -295,13 +295,13 @@ def test_an_index_has_the_dtype_of_its_embeddings_and_takes_no_other_beside_it(t
         for dtype in DTYPES
     }
     for dtype, embeddings in folders.items():
-        assert build_index(embeddings, str(tmp_path / f"i-{dtype}"), IndexConfig()).dtype == dtype
+        assert build_from(embeddings, str(tmp_path / f"i-{dtype}"), IndexConfig()).dtype == dtype
         assert Index.load(str(tmp_path / f"i-{dtype}")).manifest.dtype == dtype
     mixed = (folders["bfloat16"], str(tmp_path / "mixed"), IndexConfig())
     with pytest.raises(IndexMismatchError, match=r"its dtype is float32, that of the embeddings .* is bfloat16"):
-        build_index(*mixed, previous=str(tmp_path / "i-float32"))
+        build_from(*mixed, previous=str(tmp_path / "i-float32"))
     with pytest.raises(IndexMismatchError, match=r"their dtype is float32, that of .* is bfloat16"):
-        build_index(*mixed, queries=[folders["float32"]])
+        build_from(*mixed, queries=[folders["float32"]])
     assert read_embeddings(write_embeddings(tmp_path / "unsaid", unit_vectors(2))).dtype == "float32"
     with pytest.raises(DataError, match="its dtype is 'float16'; allowed are float32, bfloat16"):
         read_embeddings(write_embeddings(tmp_path / "half", unit_vectors(2), settings={"dtype": "float16"}))
@@ -323,13 +323,13 @@ def test_an_index_is_replaced_only_when_asked_and_nothing_else_ever(tmp_path):
     embeddings_folder = write_embeddings(tmp_path / "e", unit_vectors(20))
     embeddings = read_embeddings(embeddings_folder)
     folder = str(tmp_path / "index")
-    build_index(embeddings, folder, IndexConfig())
+    build_from(embeddings, folder, IndexConfig())
     with pytest.raises(ConfigError, match="--overwrite"):
-        build_index(embeddings, folder, IndexConfig())
-    build_index(embeddings, folder, IndexConfig(graph=HnswConfig(seed=1)), overwrite=True)
+        build_from(embeddings, folder, IndexConfig())
+    build_from(embeddings, folder, IndexConfig(graph=HnswConfig(seed=1)), overwrite=True)
     assert Index.load(folder).manifest.seed == 1
     with pytest.raises(ConfigError, match="holds other files"):
-        build_index(embeddings, embeddings_folder, IndexConfig(), overwrite=True)
+        build_from(embeddings, embeddings_folder, IndexConfig(), overwrite=True)
 
 
 def test_a_write_that_hnswlib_loses_is_noticed_and_leaves_no_index(tmp_path, monkeypatch):
@@ -342,7 +342,7 @@ def test_a_write_that_hnswlib_loses_is_noticed_and_leaves_no_index(tmp_path, mon
 
     monkeypatch.setattr(building, "writable_copy", nowhere)
     with pytest.raises(ConfigError, match="0 of"):
-        build_index(embeddings, str(folder), IndexConfig())
+        build_from(embeddings, str(folder), IndexConfig())
     assert not (folder / "manifest.json").exists() and not list(folder.glob("*.hnsw*"))
 
 
@@ -370,7 +370,7 @@ def test_an_output_below_a_file_is_a_clear_error(tmp_path):
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(20)))
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
-        build_index(embeddings, str(tmp_path / "file" / "index"), IndexConfig())
+        build_from(embeddings, str(tmp_path / "file" / "index"), IndexConfig())
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3.0])
@@ -387,7 +387,7 @@ def test_an_accession_that_comes_twice_is_refused(tmp_path):
     with pytest.raises(DataError, match="'A' comes 2 times"):
         _ = read_embeddings(folder).vectors
     with pytest.raises(DataError, match="'A' comes 2 times"):
-        build_index(read_embeddings(folder), str(tmp_path / "i"), IndexConfig())
+        build_from(read_embeddings(folder), str(tmp_path / "i"), IndexConfig())
 
 
 def test_embeddings_of_several_parts_are_read_in_order(tmp_path):

@@ -13,8 +13,8 @@ from kills import COMMAND, finish_despite_kills, is_finished, names_below
 from s3_server import place, s3  # noqa: F401
 
 from protclip import files
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.embeddings.reading import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.index import Index
 
 NUM_SEGMENTS = 6
@@ -35,7 +35,7 @@ def check(tmp_path: Path, there: str, *, rows: int, moments: Sequence[int], vict
         seed=seed,
         is_done=lambda: is_finished(folder),
     )
-    build_index(read_embeddings(embeddings), calm, config)
+    build_from(read_embeddings(embeddings), calm, config)
     one, two = ({name: files.sha256(files.join(at, name)) for name in names_below(at)} for at in (folder, calm))
     assert one == two and len(one) == 2 * NUM_SEGMENTS + 1
     assert len(Index.load(folder)) == rows

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ProtclipError
 from protclip.index import manifest as manifest_module
 from protclip.index import recall, segment
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.filters import parse_filter
 from protclip.index.index import Index
 
@@ -43,12 +43,12 @@ def folders(tmp_path, monkeypatch):
     ):
         vectors = unit_vectors(60, dimension, seed=seed)
         embeddings = read_embeddings(write_embeddings(tmp_path / f"e-{name}", vectors, fingerprint=fingerprint))
-        build_index(embeddings, str(tmp_path / name), config)
+        build_from(embeddings, str(tmp_path / name), config)
         made[name] = tmp_path / name
     release = np.concatenate([unit_vectors(60, 12)[2:], unit_vectors(3, 12, seed=3)])
     names = [f"P{i:05d}" for i in range(2, 63)]
     embeddings = read_embeddings(write_embeddings(tmp_path / "e2", release, accessions=names))
-    build_index(embeddings, str(tmp_path / "good"), config, previous=str(made["first"]))
+    build_from(embeddings, str(tmp_path / "good"), config, previous=str(made["first"]))
     made["good"] = tmp_path / "good"
     return made
 

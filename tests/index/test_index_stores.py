@@ -17,9 +17,9 @@ from tiny_model import random_sequences, tiny_model, write_protein_index
 
 from protclip import files
 from protclip.commands.search import main as search
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.index import Index
 
 CONFIG = IndexConfig(shard_rows=150, ef_search=40)
@@ -47,14 +47,14 @@ def test_a_full_disk_is_one_clear_error_and_with_room_the_run_goes_on(tmpfs, emb
     for room in (8, 100, 190, 250, 330):  # kB: for nothing, for the first graph, nearly for all
         subprocess.run(["mount", "-o", f"remount,size={room}k", str(tmpfs)], check=True)
         with pytest.raises(ConfigError, match=r"cannot be written|bytes were written"):
-            build_index(embeddings, str(tmpfs / "i"), CONFIG)
+            build_from(embeddings, str(tmpfs / "i"), CONFIG)
         assert not (tmpfs / "i" / "manifest.json").exists()
         with pytest.raises(DataError):
             Index.load(str(tmpfs / "i"))
         assert not list((tmpfs / "i").glob("*.tmp"))
     subprocess.run(["mount", "-o", "remount,size=2m", str(tmpfs)], check=True)
-    build_index(embeddings, str(tmpfs / "i"), CONFIG)
-    build_index(embeddings, str(tmp_path / "whole"), CONFIG)
+    build_from(embeddings, str(tmpfs / "i"), CONFIG)
+    build_from(embeddings, str(tmp_path / "whole"), CONFIG)
     one, two = (
         {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (tmpfs / "i", tmp_path / "whole")
     )
@@ -65,14 +65,14 @@ def test_a_full_disk_is_one_clear_error_and_with_room_the_run_goes_on(tmpfs, emb
 def test_a_read_only_disk_is_one_clear_error(tmpfs, embeddings):
     subprocess.run(["mount", "-o", "remount,ro", str(tmpfs)], check=True)
     with pytest.raises(ConfigError, match="cannot be written"):
-        build_index(embeddings, str(tmpfs / "i"), CONFIG)
+        build_from(embeddings, str(tmpfs / "i"), CONFIG)
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("output", ["/dev/full", "/dev/full/index", "/proc/index"])
 def test_what_is_no_folder_is_one_clear_error(embeddings, output):
     with pytest.raises(ConfigError, match="cannot be written"):
-        build_index(embeddings, output, CONFIG)
+        build_from(embeddings, output, CONFIG)
 
 
 def upload(folder: Path, url: str) -> str:
@@ -87,14 +87,14 @@ def test_an_index_is_built_released_and_searched_on_s3(s3, tmp_path):  # noqa: F
     write_protein_index(tmp_path, model, sequences)
     url = upload(tmp_path / "embeddings", f"{s3}/embeddings")
     config = IndexConfig(shard_rows=40, ef_search=40)
-    first = build_index(read_embeddings(url), f"{s3}/index", config)
+    first = build_from(read_embeddings(url), f"{s3}/index", config)
     assert len(first.segments) == 2
-    assert build_index(read_embeddings(str(tmp_path / "embeddings")), str(tmp_path / "local"), config) == first
+    assert build_from(read_embeddings(str(tmp_path / "embeddings")), str(tmp_path / "local"), config) == first
 
     vectors = model.embed_proteins([*sequences[2:], *random_sequences(2, seed=3)])
     names = [f"P{i:05d}" for i in range(2, 62)]
     write_embeddings(tmp_path / "e2", vectors, accessions=names, fingerprint=model.fingerprint)
-    second = build_index(
+    second = build_from(
         read_embeddings(upload(tmp_path / "e2", f"{s3}/e2")), f"{s3}/index2", config, previous=f"{s3}/index"
     )
     assert second.release == {"added": 2, "changed": 0, "removed": 2, "redescribed": 58, "compacted": False}
@@ -112,7 +112,7 @@ def test_an_index_is_built_released_and_searched_on_s3(s3, tmp_path):  # noqa: F
 
 def test_a_damaged_or_unfinished_index_on_s3_is_refused(s3, embeddings):  # noqa: F811
     url = f"{s3}/damaged"
-    build_index(embeddings, url, CONFIG)
+    build_from(embeddings, url, CONFIG)
     with fsspec.open(f"{url}/segment-00001.hnsw") as stream:
         content = bytearray(stream.read())
     content[len(content) // 2] ^= 1
@@ -134,7 +134,7 @@ def test_an_error_while_writing_leaves_nothing_behind(s3):  # noqa: F811
 
 def test_a_missing_bucket_is_one_clear_error_and_is_not_made(s3, embeddings):  # noqa: F811
     with pytest.raises(ConfigError, match="no-such-bucket"):
-        build_index(embeddings, "s3://no-such-bucket/index", CONFIG)
+        build_from(embeddings, "s3://no-such-bucket/index", CONFIG)
     with pytest.raises(DataError, match="is missing"):
         Index.load("s3://no-such-bucket/index")
     with pytest.raises(DataError, match="is missing"):

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from index_folders import unit_vectors
 
+from protclip.embeddings.reading import METADATA
 from protclip.index import recall, segment
-from protclip.index.embeddings import METADATA
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig, insert, start_graph
 from protclip.index.recall import Scores, choose, joined, measure, merged

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from index_folders import unit_vectors, write_embeddings
 
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError
 from protclip.index import recall, segment
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig
 from protclip.index.index import Index
@@ -75,7 +75,7 @@ class Releases:
 
 def build(folder: Path, embeddings: str, config: IndexConfig = CONFIG, previous: Path | None = None) -> IndexManifest:
     before = None if previous is None else str(previous)
-    return build_index(read_embeddings(embeddings), str(folder), config, previous=before)
+    return build_from(read_embeddings(embeddings), str(folder), config, previous=before)
 
 
 def answers(folder: Path, k: int = 20, **how: object) -> list[list[tuple[object, ...]]]:

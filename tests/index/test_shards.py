@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from index_folders import unit_vectors, write_embeddings
 
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.index import Index
 from protclip.index.manifest import IndexManifest, read_index_manifest
 from protclip.index.shards import split_segments
@@ -24,7 +24,7 @@ def index(tmp_path_factory) -> str:
     """75 rows in 5 segments."""
     folder = tmp_path_factory.mktemp("index")
     embeddings = write_embeddings(folder / "embeddings", unit_vectors(75))
-    build_index(read_embeddings(embeddings), str(folder / "index"), IndexConfig(shard_rows=15))
+    build_from(read_embeddings(embeddings), str(folder / "index"), IndexConfig(shard_rows=15))
     return str(folder / "index")
 
 

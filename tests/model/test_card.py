@@ -23,7 +23,8 @@ def card(folder: Path, **record: Any) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def test_card_tells_data_recipe_and_metrics_that_the_manifest_records(tmp_path: Path) -> None:
-    metrics = {"epoch": 3, "valid": {"loss": 1.25, "text_to_protein": {"recall@10": 0.875}}}
+    found = {"text_to_protein": {"recall@1": 0.25, "recall@10": 0.875}, "chance": {"recall@1": 0.0125}}
+    metrics = {"epoch": 3, "valid": {"loss": 1.25, "num_pairs": 80, **found}}
     run = {"data": {"pairs": "/data/pairs", "lanes": 64}, "optimizer": {"learning_rate": 1e-5}}
     data = {"train_pairs": 1200, "valid_pairs": 80, "sha256": "c0ffee"}
     front, sections = card(tmp_path, metrics=metrics, run=run, data=data)
@@ -32,6 +33,7 @@ def test_card_tells_data_recipe_and_metrics_that_the_manifest_records(tmp_path: 
     recipe = yaml.safe_load(sections["Recipe"].split("```")[1].removeprefix("yaml"))
     assert recipe == {"data": {"lanes": 64}, "optimizer": {"learning_rate": 1e-5}}
     assert "| valid.text_to_protein.recall@10 | 0.875 |" in sections["Metrics"]
+    assert sections["Metrics"].lstrip().startswith("The right protein comes first for 25.0% of 80 held-out texts")
     (result,) = front["model-index"][0]["results"]
     assert {"type": "recall@10", "name": "text_to_protein.recall@10", "value": 0.875} in result["metrics"]
     assert front["license"] == "apache-2.0" and front["library_name"] == "protclip"

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.unit
 KEEP_ALL = CurationConfig(
     seed=5,
     sampling=SamplingConfig(dataset="all"),
-    split=SplitConfig(method="sequence", valid_fraction=0.2),
+    split=SplitConfig(split_by="sequence", valid_fraction=0.2),
     row_group_rows=16,
 )
 ENTRIES = list(synthetic_proteome(120, 6, seed=1))
@@ -92,7 +92,7 @@ def all_rows(run: Curated) -> list[dict[str, Any]]:
 def test_files_do_not_depend_on_inputs_or_order_and_rows_not_on_shards(
     tmp_path: Path, method: Literal["sequence", "minhash"]
 ) -> None:
-    config = replace(KEEP_ALL, split=SplitConfig(method=method, valid_fraction=0.2, test_fraction=0.1))
+    config = replace(KEEP_ALL, split=SplitConfig(split_by=method, valid_fraction=0.2, test_fraction=0.1))
     one = curate(tmp_path / "one", ["".join(ENTRIES)], config)
     shuffled = random.Random(0).sample(ENTRIES, len(ENTRIES))
     thirds = ["".join(shuffled[i::3]) for i in range(3)]

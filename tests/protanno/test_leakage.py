@@ -50,7 +50,7 @@ def test_the_default_split_leaks_less_than_half_as_much_as_a_random_one(
     tmp_path: Path, real_sequences: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     report, codes = split(tmp_path, real_sequences, test_fraction=0.1)
-    _, by_chance = split(tmp_path, real_sequences, test_fraction=0.1, method="sequence")
+    _, by_chance = split(tmp_path, real_sequences, test_fraction=0.1, split_by="sequence")
     tests = {name: np.flatnonzero(np.array(found) == TEST) for name, found in (("ours", codes), ("random", by_chance))}
     found = relatives(tmp_path, real_sequences, sorted({*tests["ours"].tolist(), *tests["random"].tolist()}))
     leaks = {}
@@ -67,7 +67,7 @@ def test_mmseqs_finds_families(tmp_path: Path) -> None:
     if shutil.which("mmseqs") is None:
         pytest.skip("the program mmseqs is not installed (apt install mmseqs2)")
     report, codes = split(
-        tmp_path, families(20, 4, length=200, identity=0.9, seed=0), shards=3, method="mmseqs", valid_fraction=0.2
+        tmp_path, families(20, 4, length=200, identity=0.9, seed=0), shards=3, split_by="mmseqs", valid_fraction=0.2
     )
     assert (report.num_clusters, report.largest_cluster) == (20, 4)
     assert all(len(set(codes[i : i + 4])) == 1 for i in range(0, len(codes), 4))

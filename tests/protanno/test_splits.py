@@ -118,10 +118,10 @@ def test_far_relations_make_no_cluster_of_everything(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("method", ["minhash", "sequence"])
 def test_splits_are_of_the_set_of_sequences_and_the_seed(tmp_path: Path, method: str) -> None:
     sequences = families(60, 4, length=200, identity=0.92, seed=0)
-    report, codes = split(tmp_path, sequences, method=method, valid_fraction=0.1, test_fraction=0.2)
+    report, codes = split(tmp_path, sequences, split_by=method, valid_fraction=0.1, test_fraction=0.2)
     order = random.Random(1).sample(range(len(sequences)), len(sequences))
     again, shuffled = split(
-        tmp_path, [sequences[i] for i in order], shards=3, method=method, valid_fraction=0.1, test_fraction=0.2
+        tmp_path, [sequences[i] for i in order], shards=3, split_by=method, valid_fraction=0.1, test_fraction=0.2
     )
     assert again == report
     assert [codes[i] for i in order] == shuffled
@@ -158,7 +158,7 @@ def test_uniref50_clusters_are_the_files_and_who_is_not_listed_is_alone(
     text = ("\n".join(lines) + "\n").encode()
     (tmp_path / "clusters.tsv").write_bytes(gzip.compress(text) if packed else text)
     splits.check_clusters(str(tmp_path / "clusters.tsv"))
-    config = {"method": "uniref50", "uniref50": str(tmp_path / "clusters.tsv"), "valid_fraction": 0.2}
+    config = {"split_by": f"uniref50={tmp_path}/clusters.tsv", "valid_fraction": 0.2}
     report, codes = split(tmp_path, sequences, **config)
     assert (report.num_clusters, report.largest_cluster, report.num_unlisted) == (12, 5, 4)
     assert all(len(set(codes[i : i + 4])) == 1 for i in range(0, 36, 4))
@@ -178,7 +178,7 @@ def test_a_file_of_clusters_that_names_no_row_is_an_error(tmp_path: Path) -> Non
     (tmp_path / "clusters.tsv").write_text("A0A000\tUniRef50_1\n")
     sequences = families(4, 1, length=50, identity=1, seed=0)
     with pytest.raises(DataError, match=r"clusters\.tsv: names none of the 4 accessions"):
-        split(tmp_path, sequences, method="uniref50", uniref50=str(tmp_path / "clusters.tsv"))
+        split(tmp_path, sequences, split_by=f"uniref50={tmp_path}/clusters.tsv")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_file_of_clusters_that_names_no_row_is_an_error(tmp_path: Path) -> Non
 def test_who_has_no_cluster_in_the_file_is_alone_however_the_file_is_written(tmp_path: Path, text: str) -> None:
     sequences = families(6, 1, length=50, identity=1, seed=0)
     (tmp_path / "clusters.tsv").write_bytes(text.encode("utf-16"))
-    config = {"method": "uniref50", "uniref50": str(tmp_path / "clusters.tsv")}
+    config = {"split_by": f"uniref50={tmp_path}/clusters.tsv"}
     report, _ = split(tmp_path, sequences, accessions=[f"Q{i}" for i in range(6)], **config)
     assert (report.num_clusters, report.largest_cluster, report.num_unlisted) == (5, 2, 4)
 

@@ -15,13 +15,13 @@ import pytest
 import requests
 from index_folders import unit_vectors, write_embeddings
 from ports import free_port
-from running import Load, wait_until
+from running import LOGS, Load, wait_until
 from sharded import num_up, replicas
 from tiny_model import WORDS, random_sequences, tiny_model
 
 from benchmarks.report import Claim, write_results
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.embeddings.reading import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.questions import COLUMNS
 from serve.settings import AppArgs, Sharding
 
@@ -55,7 +55,7 @@ def args(tmp_path_factory: pytest.TempPathFactory) -> AppArgs:
     embeddings = write_embeddings(
         folder / "embeddings", vectors, fingerprint=model.fingerprint, settings={"dtype": "float32"}
     )
-    build_index(read_embeddings(embeddings), str(folder / "index"), IndexConfig(shard_rows=ROWS))
+    build_from(read_embeddings(embeddings), str(folder / "index"), IndexConfig(shard_rows=ROWS))
     return AppArgs(
         checkpoint=str(folder / "checkpoint"),
         keys="none",
@@ -74,10 +74,10 @@ def urls(ray_cluster: None, args: AppArgs) -> Iterator[tuple[str, str]]:  # noqa
 
     assert args.sharding is not None
     port = free_port()
-    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), logging_config=LOGS)
     whole = application(args.model_copy(update={"num_replicas": 1}), {"default": args.sharding.index})
     for name, its in (("whole", whole), ("sharded", build_app(args))):
-        serve.run(its, name=name, route_prefix=f"/{name}")
+        serve.run(its, name=name, route_prefix=f"/{name}", logging_config=LOGS)
     yield f"http://127.0.0.1:{port}/whole", f"http://127.0.0.1:{port}/sharded"
     serve.shutdown()
 

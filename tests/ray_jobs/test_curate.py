@@ -18,11 +18,11 @@ from click.testing import CliRunner, Result
 from protclip.errors import ConfigError, DataError
 from protclip.manifest import claim_folder, read_manifest, resume_folder
 from protclip.protanno import blocks
-from protclip.protanno.curation import CurationConfig
+from protclip.protanno.curate import OWN_FILES, CurateConfig, claim
 from protclip.protanno.shards import SPLITS, row_groups
 from protclip.protanno.synthetic import synthetic_proteome
 from ray_jobs import cluster, pipelines
-from ray_jobs.curate import OWN_FILES, claim, main
+from ray_jobs.curate import main
 
 ENTRIES = list(synthetic_proteome(90, 6, seed=1))
 
@@ -255,16 +255,17 @@ def test_a_finished_folder_loses_what_a_killed_run_left_and_nothing_else(tmp_pat
 @pytest.mark.unit
 def test_a_changed_input_is_another_claim(tmp_path: Path) -> None:
     path = write(tmp_path / "one.dat", ENTRIES[:1])
-    before = claim([str(path)], CurationConfig())
-    assert claim([str(path)], CurationConfig()) == before
+    config = CurateConfig(inputs=(str(path),), output=str(tmp_path / "pairs"))
+    before = claim(config)
+    assert claim(config) == before
     os.utime(path, ns=(0, 0))
-    assert claim([str(path)], CurationConfig()) != before
+    assert claim(config) != before
 
 
 @pytest.mark.unit
 def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "one.dat", ENTRIES[:1])
-    with pytest.raises(ConfigError, match=r"--min-coverage is of --dataset D, not of S"):
+    with pytest.raises(ConfigError, match=r"min_coverage is of dataset D, not of S"):
         run(path, "--output", tmp_path / "pairs", "--dataset", "S", "--min-coverage", 0.5)
     with pytest.raises(ConfigError, match="leave nothing to train on"):
         run(path, "--output", tmp_path / "pairs", "--valid-fraction", 0.5, "--test-fraction", 0.5)
@@ -279,7 +280,8 @@ def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"{option.replace('-', '.')}=nan must be"):
             run(path, "--output", tmp_path / "pairs", f"--{option}", "nan")
     for method in ("uniref50", "uniref50=", "minhash=x", "chance"):
-        assert "is none of" in run(path, "--output", tmp_path / "pairs", "--split-by", method).output
+        with pytest.raises(ConfigError, match=f"split_by='{method}' is none of"):
+            run(path, "--output", tmp_path / "pairs", "--split-by", method)
     assert not (tmp_path / "pairs").exists()
 
 

@@ -19,12 +19,15 @@ from tiny_model import random_sequences, tiny_model
 import protclip
 from protclip import files
 from protclip.__main__ import cli
+from protclip.embeddings.chunks import cut, file_chunks, parts_folder
+from protclip.embeddings.inputs import find_inputs, read_rows
+from protclip.embeddings.parts import EmbedChunk
+from protclip.embeddings.reading import DTYPES, Dtype
+from protclip.embeddings.repeats import copy_repeats
+from protclip.embeddings.settings import EmbedSettings
 from protclip.errors import ConfigError, DataError
-from protclip.index.embeddings import DTYPES, Dtype
 from protclip.manifest import read_manifest
-from ray_jobs.embed_chunks import cut, file_chunks, record_path
-from ray_jobs.embed_inputs import find_inputs, read_rows
-from ray_jobs.stages import EmbedChunk, EmbedSettings, copy_repeats
+from protclip.units import Reporting, report_path
 
 TITIN = "MTTQAPTFTQ" * 4000
 
@@ -52,7 +55,7 @@ def cut_files(path: Path, work: Path, *, deduplicate: bool = False, part_rows: i
     """The items of a file that was cut, those of repeats behind the others."""
     inputs = find_inputs([str(path)], id_column=None, value_column=None)
     settings = {"content": "protein", "part_rows": part_rows, "deduplicate": deduplicate}
-    given = list(cut([], inputs=inputs, work=str(work), **settings))  # type: ignore[arg-type]
+    given = list(cut({}, done=(), inputs=inputs, work=str(work), **settings))  # type: ignore[arg-type]
     items = file_chunks(str(work))
     assert items is not None
     assert given[:-1] == [item for item in items if not item["repeats"]]
@@ -114,10 +117,15 @@ def test_deduplicated_parts_hold_each_row_with_the_vector_of_its_first(tmp_path:
     fasta = "".join(f">A{i}\n{sequences[number]}\n" for i, number in enumerate(order))
     (tmp_path / "some.fasta").write_text(fasta)
     items = cut_files(tmp_path / "some.fasta", tmp_path / "work", deduplicate=True)
-    assert [(item["number"], item["repeats"]) for item in items] == [(0, False), (1, False), (2, False), (3, True)]
+    assert [(item["unit"], item["repeats"]) for item in items] == [
+        ("00000", False),
+        ("00001", False),
+        ("00002", False),
+        ("00003", True),
+    ]
     settings = EmbedSettings(dtype="float32", deduplicate=True)
     folders = {"output": str(tmp_path / "out"), "work": str(tmp_path / "work")}
-    embed = EmbedChunk(model, *folders.values(), settings)
+    embed = Reporting(EmbedChunk(model, folders["output"], settings), parts_folder(folders["work"]))
     records = [embed(item) for item in items[:3]] + [copy_repeats(items[3], **folders, settings=settings)]
     assert [record["rows"] for record in records] == [4, 4, 2, 4]
     table = pq.read_table(sorted((tmp_path / "out").glob("part-*.parquet")))
@@ -140,9 +148,11 @@ def test_a_chunk_of_repeats_of_refused_rows_alone_leaves_no_part(tmp_path: Path,
     settings = EmbedSettings(dtype="float32", deduplicate=True, long=long, content=content)
     folders = {"output": str(tmp_path / "out"), "work": str(tmp_path / "work")}
     if content == "protein":
-        EmbedChunk(model, *folders.values(), settings)(items[0])
+        Reporting(EmbedChunk(model, folders["output"], settings), parts_folder(folders["work"]))(items[0])
     else:
-        files.write_json(record_path(folders["work"], 0), {"files": {}})  # of a part of which no row was embedded
+        files.write_json(
+            report_path(parts_folder(folders["work"]), "00000"), {"files": {}}
+        )  # of a part of which no row was embedded
     record = copy_repeats(items[1], **folders, settings=settings)
     assert (record["read"], record["rows"], record["files"], record["long"]) == (2, 0, {}, 0)
     assert [entry["accession"] for entry in record["refused"]] == ["A2", "A3"]
@@ -168,8 +178,8 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
 
     # The folder as a run leaves it that was killed when all was cut, and parts 0, 1 and 3 were committed.
     job = _started(arguments, output)
-    items = list(cut([], **job))
-    embed = EmbedChunk(model, str(output), job["work"], EmbedSettings(dtype=dtype))
+    items = list(cut({}, done=(), **job))
+    embed = Reporting(EmbedChunk(model, str(output), EmbedSettings(dtype=dtype)), parts_folder(job["work"]))
     for number in (0, 1, 3):
         embed(items[number])
     before = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
@@ -196,7 +206,7 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
 
 def _started(arguments: list[str], output: Path) -> dict[str, Any]:
     """Claim the folder as the command does; gives the arguments of its cut."""
-    from ray_jobs import embed_job
+    from protclip.embeddings import embed as stage
 
     found: dict[str, Any] = {}
 
@@ -204,11 +214,13 @@ def _started(arguments: list[str], output: Path) -> dict[str, Any]:
         pass
 
     def stop(self: Any, *_: Any, **__: Any) -> None:
-        found.update(inputs=self.inputs, content="protein", part_rows=self.part_rows, work=self.work, deduplicate=False)
+        found.update(
+            inputs=self.inputs, content="protein", part_rows=self.job.part_rows, work=self.work, deduplicate=False
+        )
         raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed_job.EmbedJob, "run", stop)
+        patch.setattr(stage._Embedding, "run", stop)
         with pytest.raises(StoppedError):
             run(*arguments, str(output))
     return found

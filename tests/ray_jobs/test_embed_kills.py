@@ -14,7 +14,7 @@ from s3_server import place, s3  # noqa: F401
 from tiny_model import random_sequences, tiny_model
 
 from protclip import files
-from protclip.index.embeddings import read_embeddings
+from protclip.embeddings.reading import read_embeddings
 from protclip.manifest import read_manifest
 from ray_jobs.embed import main
 

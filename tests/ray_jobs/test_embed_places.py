@@ -12,8 +12,8 @@ from kills import COMMAND, ROOT
 from s3_server import s3  # noqa: F401
 from tiny_model import random_sequences, tiny_model
 
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError
-from protclip.index.embeddings import read_embeddings
 from protclip.manifest import read_manifest
 from ray_jobs.embed import main
 

@@ -16,8 +16,10 @@ from older_folders import without_genes
 from pairs_folders import row, write_pairs
 
 from protclip.data.tokenize import biotexts
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import METADATA, read_embeddings
+from protclip.embeddings.chunks import CHUNK_SCHEMA, pairs_chunks, read_chunk
+from protclip.embeddings.inputs import find_inputs, read_rows
+from protclip.embeddings.reading import METADATA, read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.filters import parse_filter
 from protclip.index.index import Index
 from protclip.manifest import read_manifest
@@ -29,8 +31,6 @@ from protclip.protanno.shards import read_row_group, row_groups
 from protclip.protanno.statistics import pairs_statistics
 from protclip.uniprot.crc64 import crc64
 from protclip.uniprot.entry import BadEntry, Entry
-from ray_jobs.embed_chunks import CHUNK_SCHEMA, pairs_chunks, read_chunk
-from ray_jobs.embed_inputs import find_inputs, read_rows
 
 pytestmark = pytest.mark.unit
 
@@ -184,7 +184,7 @@ def test_embeddings_and_indexes_of_earlier_versions_are_read_and_their_next_rele
 
     config = IndexConfig(shard_rows=25)
     for name, embeddings in (("from-old", old), ("from-new", new), ("written-old", new)):
-        build_index(embeddings, str(tmp_path / name), config)
+        build_from(embeddings, str(tmp_path / name), config)
     written_old = without_genes(tmp_path / "written-old", "index")
     asked = parse_filter("gene = gP00007")
     for folder in (str(tmp_path / "from-old"), written_old):
@@ -194,7 +194,7 @@ def test_embeddings_and_indexes_of_earlier_versions_are_read_and_their_next_rele
         assert index.hits(vectors[7], 3, where=asked) == []
         assert len(index.hits(vectors[7], 60, where=parse_filter("not gene = gP00007"))) == 0
         # The vectors are the same, so that nothing is built; what is known of the rows is the new release's.
-        build_index(new, f"{folder}-next", config, previous=folder)
+        build_from(new, f"{folder}-next", config, previous=folder)
         release = read_manifest(f"{folder}-next", "index")["release"]
         assert (release["added"], release["changed"], release["redescribed"]) == (0, 0, 54)
         (hit,) = Index.load(f"{folder}-next").hits(vectors[7], 3, where=asked)
@@ -204,5 +204,5 @@ def test_embeddings_and_indexes_of_earlier_versions_are_read_and_their_next_rele
             == (tmp_path / "from-new/segment-00000.parquet").read_bytes()
         )
     # And the other way: a release whose embeddings know no genes.
-    build_index(old, str(tmp_path / "back"), config, previous=str(tmp_path / "from-new"))
+    build_from(old, str(tmp_path / "back"), config, previous=str(tmp_path / "from-new"))
     assert Index.load(str(tmp_path / "back")).hits(vectors[7], 1)[0]["gene"] is None

@@ -16,15 +16,23 @@ from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import ConfigError
 from protclip.hashing import hash64
 from protclip.protanno.shards import SCHEMA, RowGroup
-from ray_jobs.lanes import LanePlan, count_drawn, read_piece, stream, worker_batches
+from ray_jobs.lanes import (
+    PIECE_COLUMNS,
+    LanePlan,
+    count_drawn,
+    read_piece,
+    stream,
+    tokenize_pieces,
+    worker_batches,
+)
 
 WORKERS = (1, 2, 4)
 PROBABILITIES = (1.0, 0.5, 0.1)
 """Of rows 0, 1, 2 and so on in turn; they matter where each epoch draws its rows."""
 
 
-def write_shards(folder: Path, sizes: list[int], row_group_rows: int) -> tuple[RowGroup, ...]:
-    """Shards of so many rows, with accessions A00000, A00001, …"""
+def write_shards(folder: Path, sizes: list[int], row_group_rows: int, **properties: str) -> tuple[RowGroup, ...]:
+    """Shards of so many rows, with accessions A00000, A00001, …, names and the given properties."""
     groups: list[RowGroup] = []
     number = 0
     for i, size in enumerate(sizes):
@@ -35,6 +43,7 @@ def write_shards(folder: Path, sizes: list[int], row_group_rows: int) -> tuple[R
                 "accession": f"A{number:05d}",
                 "sequence": sequence,
                 "name": f"Protein {number}",
+                **properties,
                 "ec": [],
                 "sequence_hash": hash64(sequence),
                 "probability": PROBABILITIES[number % 3],
@@ -154,6 +163,35 @@ def test_a_row_group_larger_than_a_lane_is_dealt_to_several(tmp_path: Path) -> N
 def test_fewer_rows_than_a_batch_are_refused(plan: LanePlan) -> None:
     with pytest.raises(ConfigError, match=r"883 rows, fewer than batch.global_batch_size=1024"):
         replace(plan, global_batch_size=1024)
+
+
+@pytest.mark.unit
+def test_a_resumed_stream_shows_the_texts_of_the_undisturbed_one(tmp_path: Path) -> None:
+    groups = write_shards(
+        tmp_path, [64], row_group_rows=10, function="FUNCTION: Binds.", similarity="SIMILARITY: To it."
+    )
+    plan = LanePlan(groups=groups, seed=3, epoch=1, num_lanes=4, global_batch_size=8)
+    text = TextTokenizer.train(["protein name function binds similarity to it 0 1"], vocabulary_size=90, max_tokens=32)
+
+    def shown(first_batch: int, **of_plan: int) -> dict[str, list[int]]:
+        pieces = plan.pieces(rank=0, num_workers=1, first_batch=first_batch)
+        rows = [(p.group.path, p.group.index, p.group.num_rows, p.lane, p.start, p.stop) for p in pieces]
+        tables = tokenize_pieces(
+            {name: np.array(values) for name, values in zip(PIECE_COLUMNS, zip(*rows, strict=True), strict=True)},
+            plan=replace(plan, **of_plan),
+            protein=ProteinTokenizer(),
+            text=text.json,
+            max_text_tokens=32,
+            properties=False,
+            sample_texts=True,
+        )
+        return {one["accession"]: one["text_ids"] for table in tables for one in table.to_pylist()}
+
+    whole, tail = shown(0), shown(3)
+    assert len(whole) == 64 and len({len(ids) for ids in whole.values()}) > 2
+    assert 0 < len(tail) < 64
+    assert {accession: whole[accession] for accession in tail} == tail
+    assert shown(0, epoch=2) != whole != shown(0, seed=4)
 
 
 @pytest.mark.ray

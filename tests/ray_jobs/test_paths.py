@@ -12,6 +12,7 @@ from index_folders import unit_vectors, write_embeddings
 
 from protclip.__main__ import cli
 from protclip.errors import ConfigError
+from protclip.index.build import BuildConfig
 from ray_jobs import cluster
 from ray_jobs import index as index_job
 
@@ -75,8 +76,8 @@ def test_index_tells_its_workers_absolute_paths(tmp_path: Path, monkeypatch: pyt
     class SeenError(Exception):
         pass
 
-    def build(embeddings: Any, output: str, config: Any, **options: Any) -> None:  # noqa: ARG001
-        found.extend([embeddings.folder, output, options["previous"], *(one.folder for one in options["queries"])])
+    def build(config: BuildConfig, _: Any) -> None:
+        found.extend([config.embeddings, config.output, config.previous, *config.queries])
         raise SeenError
 
     monkeypatch.setattr(index_job, "build_index", build)

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from tiny_model import tiny_model
 
 from protclip.__main__ import cli
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError
-from protclip.index.embeddings import read_embeddings
 from protclip.manifest import read_manifest
 from protclip.protanno.synthetic import synthetic_proteome
 

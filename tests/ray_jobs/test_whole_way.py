@@ -17,8 +17,8 @@ from tiny_model import tiny_model
 
 from protclip import ProtCLIP
 from protclip.__main__ import cli
+from protclip.embeddings.reading import DTYPES, Dtype, read_embeddings
 from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
-from protclip.index.embeddings import DTYPES, Dtype, read_embeddings
 from protclip.manifest import read_manifest
 from protclip.protanno.shards import SPLITS, read_row_group, row_groups
 
@@ -29,6 +29,7 @@ SMALL = [
     "batch.global_batch_size=16",
     "data.lanes=4",
     "epochs=2",
+    "selection={metric: loss, mode: min}",
     "objectives={mlm: 0.3, bsr: 0.7, pda: 1.0, num_prototypes: 16}",
     "model.projection_dim=32",
     "model.protein.config.hidden_size=16",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import requests
 from ports import free_port
+from running import LOGS
 from tiny_model import random_sequences, tiny_model, write_protein_index
 
 from protclip.embedding import ProtCLIP
@@ -62,8 +64,14 @@ def server(ray_cluster: None, folders: Folders) -> Iterator[Server]:  # noqa: AR
     from serve.app import application
 
     port = free_port()
-    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
-    serve.run(application(folders.args, {"default": folders.index}), name="protclip-test", route_prefix="/")
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # of this process
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), logging_config=LOGS)
+    serve.run(
+        application(folders.args, {"default": folders.index}),
+        name="protclip-test",
+        route_prefix="/",
+        logging_config=LOGS,
+    )
     yield Server(**vars(folders), url=f"http://127.0.0.1:{port}")
     serve.shutdown()
 
@@ -77,5 +85,7 @@ def bfloat16_server(server: Server, tmp_path_factory: pytest.TempPathFactory) ->
 
     model = tiny_model(dtype="bfloat16")
     index = write_protein_index(tmp_path_factory.mktemp("bfloat16"), model, server.sequences)
-    serve.run(application(server.args, {"default": index}), name="bfloat16", route_prefix="/bfloat16")
+    serve.run(
+        application(server.args, {"default": index}), name="bfloat16", route_prefix="/bfloat16", logging_config=LOGS
+    )
     return Server(model=model, sequences=server.sequences, index=index, args=server.args, url=f"{server.url}/bfloat16")

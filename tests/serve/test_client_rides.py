@@ -17,7 +17,7 @@ from running import wait_until
 from tiny_model import random_texts
 
 from protclip.client import AsyncClient, Client
-from protclip.errors import ConfigError
+from protclip.errors import ConfigError, ServerError
 from serve.keys import new_key
 
 pytestmark = pytest.mark.serve
@@ -54,6 +54,15 @@ def test_a_key_is_given_or_taken_from_the_environment(replica, monkeypatch):
         assert client.info()["limits"]["max_items"] == 8
         with pytest.raises(ConfigError, match="this key is not known here"):
             other.info()
+
+
+def test_a_path_that_the_application_does_not_have_fails_at_once(replica, caplog):
+    with (
+        Client(f"{replica.url}/wrong", key=FREE[0]) as client,
+        pytest.raises(ServerError, match=r"/wrong/health: 404 NotFound: Not Found \(request [0-9a-f]{32}\)"),
+    ):
+        client.health()
+    assert caplog.records == []  # each wait would be one
 
 
 def test_retry_after_is_honoured(replica, log):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 from raw_http import RawAnswer, exchange, head, read_answer
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from serve import front
 from serve.front import BUFFER_BYTES, MAX_HEAD_BYTES, clean
@@ -232,3 +232,35 @@ def test_a_change_to_a_websocket_is_answered_like_another_request(port):
         head("GET", "/", Connection="Upgrade", Upgrade="websocket", Sec_WebSocket_Version=13, Sec_WebSocket_Key="YQ=="),
     )
     assert answer.status == 200
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 5])
+def test_before_each_further_part_of_a_large_body_there_is_a_pause(monkeypatch, num_parts):
+    """What happens, in its order, and not how long it takes."""
+    seen: list[Any] = []
+    parts = [bytes([i]) * BUFFER_BYTES for i in range(num_parts)]
+    coming = [{"type": "http.request", "body": part, "more_body": part is not parts[-1]} for part in parts]
+    coming.append({"type": "http.disconnect"})
+    sleep = asyncio.sleep
+
+    async def pause(seconds: float) -> None:
+        seen.append(seconds)
+        await sleep(0)
+
+    async def receive() -> Message:
+        return coming.pop(0)
+
+    async def inner(_scope: Scope, receive: Receive, _send: Send) -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            seen.append(message["body"])
+
+    async def send(_: Message) -> None:
+        raise AssertionError("nothing is answered")
+
+    monkeypatch.setattr("asyncio.sleep", pause)
+    scope = {"type": "http", "path": "/", "headers": [(b"transfer-encoding", b"chunked")]}
+    asyncio.run(front.Front(inner)(scope, receive, send))
+    expected = [parts[0]]
+    for part in parts[1:]:
+        expected += front.PAUSE_S, part
+    assert seen == expected and front.PAUSE_S > 0

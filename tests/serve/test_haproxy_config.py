@@ -132,7 +132,7 @@ def test_its_own_errors_have_our_form_and_their_status(port):
     answer = exchange(port, head("GET", "/v1/x", X_Request_Id='"}evil'))
     assert answer.status == 503 and len(answer.error["request_id"]) == 32
     answer = exchange(port, head("GET", "/nothing"))
-    assert answer.status == 404 and answer.error["type"] == "NotFound"
+    assert answer.status == 404 and answer.error["type"] == "NoApplication"
 
 
 @pytest.mark.parametrize("given", ['good,"}evil', '"}evil,good', "a,b", "a b", "a" * 129, ""])

@@ -16,9 +16,9 @@ from releases import damage, make_too_large
 from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
 from cluster.folders import locked, private_root
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError, NotFoundError
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from protclip.index.index import Index, memory_bytes
 from protclip.index.manifest import read_index_manifest
 from protclip.index.recall import probe
@@ -43,7 +43,7 @@ def named(folders, tmp_path_factory) -> dict[str, str]:
         columns={"text": texts},
         settings={"dtype": "float32"},
     )
-    build_index(read_embeddings(embeddings), str(folder / "texts" / "index"), IndexConfig())
+    build_from(read_embeddings(embeddings), str(folder / "texts" / "index"), IndexConfig())
     other = write_protein_index(folder, folders.model, random_sequences(50, seed=5))
     return {"default": folders.index, "other": other, "texts": str(folder / "texts" / "index")}
 
@@ -242,7 +242,7 @@ def test_a_graph_that_finds_less_than_its_manifest_says_is_found_out(tmp_path, m
     for seed in (0, 1):
         vectors = np.random.default_rng(seed).standard_normal((600, 16)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        build_index(
+        build_from(
             read_embeddings(write_embeddings(tmp_path / f"e{seed}", vectors)), str(tmp_path / f"i{seed}"), IndexConfig()
         )
         loaded.append(Index.load(str(tmp_path / f"i{seed}")))

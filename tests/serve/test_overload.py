@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from running import LOGS
 from tiny_model import random_sequences
 
 pytestmark = pytest.mark.serve
@@ -21,7 +22,9 @@ def test_overload_is_answered_by_200_and_503_and_leaves_nothing_behind(server: A
 
     # A batch is two of these proteins, and one request of eight may wait beside another.
     args = server.args.model_copy(update={"tokens_per_batch": 150, "max_waiting_tokens": 1_200})
-    serve.run(application(args, {"default": server.index}), name="overloaded", route_prefix="/overloaded")
+    serve.run(
+        application(args, {"default": server.index}), name="overloaded", route_prefix="/overloaded", logging_config=LOGS
+    )
     sequences = [sequence[:60].ljust(60, "A") for sequence in random_sequences(8)]
     wanted = server.model.embed_proteins(sequences)
     session = requests.Session()

@@ -23,13 +23,13 @@ import pytest
 import requests
 import uvicorn
 from index_folders import write_embeddings
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 from ports import free_port
 from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
 from protclip.config import ObjectivesConfig
-from protclip.index.build import IndexConfig, build_index
-from protclip.index.embeddings import read_embeddings
+from protclip.embeddings.reading import read_embeddings
+from protclip.index.build import IndexConfig, build_from
 from serve.api import make_api
 from serve.deployments import Replica
 from serve.guard import guard
@@ -93,7 +93,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]
         columns={"text": texts},
         settings={"dtype": "float32"},
     )
-    build_index(read_embeddings(str(folder / "texts")), str(folder / "index-of-texts"), IndexConfig())
+    build_from(read_embeddings(str(folder / "texts")), str(folder / "index-of-texts"), IndexConfig())
     fasta = folder / "sequences.fasta"
     fasta.write_text("".join(f">P{i:05d}\n{sequences[i]}\n" for i in range(COUNT) if i != 9))
     args = AppArgs(checkpoint=str(folder / "checkpoint"), keys="none", sequences=str(fasta))
@@ -477,6 +477,146 @@ def download(page: Page, name: str) -> str:
     return Path(waiting.value.path()).read_text()
 
 
+def test_what_another_version_kept_in_the_browser_harms_nothing(new_window, sites):
+    asked = {"question": "old", "kind": "text", "filter": "", "rows": 10, "offset": 0, "answer": 0}
+    for kept, shown in (("{}", 1), ('"text"', 1), (json.dumps([None, 7, {"question": "older"}, asked]), 2)):
+        window = new_window()
+        page = window.new_page()
+        page.goto(sites["open"].url)
+        page.evaluate("kept => localStorage.setItem('protclip-recent', kept)", kept)
+        page.evaluate("localStorage.setItem('protclip-theme', 'sepia'); history.replaceState({question: 7}, '')")
+        page.reload()
+        expect(page.get_by_role("button", name="Colours")).to_have_text("◐ Auto")
+        ask(page, QUESTION)
+        expect(page.locator("#count")).to_contain_text("Ranks 1–25")
+        page.get_by_text("Recent", exact=True).click()
+        expect(page.locator("#recent button:not(.clear)")).to_have_count(shown)
+
+
+@pytest.mark.parametrize("how", ["get() { throw new DOMException('denied', 'SecurityError'); }", "value: FULL"])
+def test_a_browser_that_keeps_nothing_is_enough(new_window, sites, how):
+    window = new_window()
+    full = "{getItem: () => null, removeItem() {}, setItem() { throw new DOMException('', 'QuotaExceededError'); }}"
+    for area in ("localStorage", "sessionStorage"):
+        window.add_init_script(f"Object.defineProperty(window, '{area}', {{{how.replace('FULL', full)}}})")
+    page = window.new_page()
+    page.goto(sites["keyed"].url)
+    page.get_by_label("Key", exact=True).fill(sites["keyed"].keys["quick"])
+    page.keyboard.press("Enter")
+    expect(page.locator("#quality")).to_contain_text("Index of 60 proteins")
+    ask(page, QUESTION)
+    expect(page.locator("#count")).to_contain_text("Ranks 1–25")
+    page.get_by_role("button", name="Colours").click()
+    page.get_by_text("Recent", exact=True).click()
+    expect(page.locator("#recent")).to_contain_text("Nothing asked yet")
+
+
+def test_what_no_head_of_a_request_can_carry_is_not_taken_for_a_key(new_window, sites):
+    page = new_window().new_page()
+    page.goto(sites["keyed"].url)
+    key = page.get_by_label("Key", exact=True)
+    for typed in ("ключ", "two words", "  "):
+        key.fill(typed)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_contain_text("ASCII characters alone")
+    key.fill(sites["keyed"].keys["quick"])
+    page.keyboard.press("Enter")
+    expect(page.locator("#quality")).to_contain_text("Index of 60 proteins")
+
+
+HIT = {"rank": 1, "score": 0.5, "percentile": 9.0, "accession": "P00001", "name": "n", "organism": None, "length": 3}
+HIT |= {"organism_id": None, "reviewed": None, "ec": None, "gene": None, "text": None}
+ANSWER = {"model": "m", "index": "i", "content": "protein", "query": None, "truncated": False, "map": None}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("null", "none of a ProtCLIP server"),
+        ("<html>", "none of a ProtCLIP server"),
+        (json.dumps(ANSWER | {"hits": [HIT]})[:-9], "none of a ProtCLIP server"),
+        ("{}", "another form"),
+        ('{"answers": []}', "another form"),
+        (json.dumps(ANSWER | {"hits": [HIT | {"score": None}]}), "another form"),
+        (json.dumps({name: ANSWER[name] for name in ANSWER if name != "map"} | {"hits": [HIT] * 3}), "another form"),
+    ],
+)
+def test_an_answer_that_is_none_is_told(page, body, told):
+    page.route("**/v1/search", lambda route: route.fulfill(body=body, content_type="application/json"))
+    page.get_by_label("Function, accession, sequence or FASTA").fill(QUESTION)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text(told)
+    expect(page.locator("#results")).to_be_hidden()
+    page.unroute("**/v1/search")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#rows tr")).to_have_count(25)
+
+
+def test_long_runs_of_spaces_are_read_at_once(page):
+    read = """async (spaces) => {
+      const {kindOf} = await import('./web/question.js');
+      const {readFilter} = await import('./web/filter.js');
+      return [kindOf(`a${spaces}!`), kindOf(`MKTAYIAKQR${spaces}QISFVKSHFS *`), readFilter(`a${spaces}b`).rest];
+    }"""
+    page.set_default_timeout(0)
+    assert page.evaluate(read, " " * 1_000_000) == ["text", "sequence", "a b"]
+
+
+def test_what_is_said_of_the_index_is_of_the_one_that_is_asked(page, new_window, sites):
+    ask(page, QUESTION)
+    page.get_by_label("Index").select_option("texts")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("#count")).to_contain_text("of 12 texts")
+    page.go_back()
+    expect(page.locator("#count")).to_contain_text("of 60 proteins")
+    expect(page.locator("#quality")).to_contain_text("Index of 60 proteins")
+    other = new_window().new_page()
+    other.goto(f"{sites['open'].url}/#q=kinase&index=texts")
+    expect(other.locator("#count")).to_contain_text("of 12 texts")
+    expect(other.locator("#quality")).to_contain_text("Index of 12 texts")
+    assert other.title() == "kinase · ProtCLIP"
+    other.goto(f"{sites['open'].url}/#q=kinase&index=nowhere")
+    expect(other.get_by_role("alert")).to_contain_text("'nowhere': is not served")
+    assert other.get_by_label("Index").input_value() == "default"
+
+
+def test_back_is_one_step_for_what_was_asked_twice_and_esc_at_the_start_is_none(page):
+    ask(page, QUESTION)
+    before = page.evaluate("history.length")
+    with page.expect_response("**/v1/search"):
+        page.keyboard.press("Enter")
+    expect(page.locator("#results")).not_to_have_attribute("aria-busy", "true")
+    assert page.evaluate("history.length") == before
+    page.locator("#rows .open").first.click()
+    expect(page.locator("#rows .panel")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#start")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    ask(page, QUESTION)
+
+
+def test_files_keep_their_rows_whatever_names_hold(page):
+    names = ['"half quoted', 'a "b" c', "tab\there\nline", "=1+2", "\x00\x1b[31m", "\u202eleft"]
+    hits = [HIT | {"rank": i, "accession": f"P{i:05d}", "name": name} for i, name in enumerate(names, 1)]
+    answers = [ANSWER | {"query": query, "hits": hits} for query in ("one", 'two "2"')]
+    page.route("**/v1/search", lambda route: route.fulfill(json={"answers": answers}))
+    ask(page, "".join(f">s{i}\n{'MKTAYIAKQR' * 5}\n" for i in range(20)))
+    lines = [line for line in download(page, "TSV").split("\n") if not line.startswith("# ")]
+    rows = list(csv.DictReader(lines, delimiter="\t"))
+    assert [row["name"] for row in rows[: len(names)]] == [
+        '"half quoted',
+        'a "b" c',
+        "tab here line",
+        "=1+2",
+        "[31m",
+        "\u202eleft",
+    ]
+    assert [row["query"] for row in rows] == ["one"] * len(names) + ['two "2"'] * len(names)
+    heads = [line for line in download(page, "FASTA").split("\n") if line.startswith(">")]
+    assert len(heads) == len(names) and all('query="two \\"2\\""' in head and len(head) < 700 for head in heads)
+
+
 def test_files_have_the_hits_and_say_what_was_asked(page, sites):
     ask(page, QUESTION)
     page.locator("#filters summary").click()
@@ -507,11 +647,41 @@ def test_files_have_the_hits_and_say_what_was_asked(page, sites):
     assert rows[0]["organism_id"] == "9606" and {row["ec"] for row in rows} == {"", "2.7.11.1; 3.6.1.3"}
 
 
+def test_an_answer_of_a_part_of_the_index_says_what_is_missing(page, sites, shot):
+    """As a gateway answers (test_sharded.py); here the whole index's answer is made into one."""
+    site, partial = sites["open"], {"missing_shards": [1, 4], "searched_rows": 1030, "total_rows": 2060}
+
+    def without_shards(route: Route) -> None:
+        assert route.request.post_data_json["allow_partial"] is True
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "partial": partial})
+
+    page.route("**/v1/search", without_shards)
+    ask(page, QUESTION)
+    lacking = page.locator("#partial")
+    expect(lacking).to_contain_text("Shards 1, 4 of the index cannot be reached now: 1,030 of 2,060 rows were searched")
+    expect(page.locator("#count")).to_contain_text("Ranks 1–25 of 1,030 proteins")
+    shot(page, "partial")
+    written = json.loads(download(page, "JSON"))
+    assert written["asked"]["partial"] == written["answers"][0]["partial"] == partial
+    said = dict(line[2:].split(": ", 1) for line in download(page, "TSV").splitlines() if line.startswith("# "))
+    assert json.loads(said["partial"]) == partial
+    assert all(" partial=1030/2060" in line for line in download(page, "FASTA").splitlines() if line[0] == ">")
+    if AXE.exists():
+        check_accessible(page)
+    page.unroute("**/v1/search")
+    page.get_by_role("button", name="Ask again").click()
+    expect(lacking).to_be_empty()
+    expect(page.locator("#count")).to_contain_text("of 60 proteins")
+    assert accessions(page) == [hit["accession"] for hit in site.search(text=QUESTION, k=25)["hits"]]
+    assert json.loads(download(page, "JSON"))["asked"]["partial"] is None
+
+
 def test_what_is_asked_before_the_server_has_told_of_itself_stays(new_window, sites):
     held = []
     other = new_window().new_page()
     for route in ("**/info", "**/v1/search"):
-        other.route(route, lambda route: held.append(route))
+        other.route(route, lambda route: held.append(route))  # noqa: PLW0108  playwright takes no built-in
     other.goto(sites["open"].url)
     other.locator("#filters summary").click()
     other.get_by_label("Length from").fill("30")
@@ -647,6 +817,17 @@ def test_the_page_fits_a_phone_and_the_dark(new_window, sites, shot):
     assert page.evaluate(ground) == light
     theme.click()
     assert page.evaluate(ground) == dark
+
+
+def test_words_of_any_length_fit_the_window(page, shot):
+    word = "W" * 300
+    hits = [HIT | {"rank": i, "accession": f"contig_{word[:80]}", "name": word, "ec": [word]} for i in range(1, 26)]
+    page.route("**/v1/search", lambda route: route.fulfill(json=ANSWER | {"hits": hits, "map": [[0, 0]] * 25}))
+    ask(page, QUESTION)
+    for width in (1440, 1000, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        shot(page, f"long-words-{width}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason=f"no {AXE}: npm install --no-save axe-core")

@@ -71,6 +71,8 @@ def test_what_is_for_this_machine_is_refused(server):
     result = ask("--server", server.url, "--text", "a", "--device", "cuda", "--dtype", "bfloat16")
     assert isinstance(result.exception, ConfigError)
     assert "--device, --dtype: is for an index on this machine" in str(result.exception)
+    whole = ask(server.index, "--text", "a", "--allow-partial").exception
+    assert isinstance(whole, ConfigError) and "--allow-partial: is for a --server" in str(whole)
     assert "needs an INDEX, or a --server" in str(ask("--text", "a").exception)
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from running import Load, wait_until
+from click.testing import CliRunner
+from running import LOGS, Load, wait_until
 from sharded import num_up, replicas
 from tiny_model import write_protein_index
 
+from protclip.client import AsyncClient, Client
+from protclip.commands.search import main as search
+from protclip.errors import ServerError
 from protclip.index.build import IndexConfig
+from protclip.questions import Answer, Coverage
 from serve.settings import Sharding
 
 pytestmark = pytest.mark.serve
@@ -30,7 +38,7 @@ def sharded(server, tmp_path_factory) -> Any:
     folder = tmp_path_factory.mktemp("sharded")
     index = write_protein_index(folder, server.model, server.sequences, config=IndexConfig(shard_rows=15))
     args = server.args.model_copy(update={"sharding": Sharding(index=index, num_shards=2, num_replicas=2)})
-    serve.run(build_app(args), name="sharded", route_prefix="/sharded")
+    serve.run(build_app(args), name="sharded", route_prefix="/sharded", logging_config=LOGS)
     yield type(server)(
         model=server.model, sequences=server.sequences, index=index, args=args, url=f"{server.url}/sharded"
     )
@@ -78,6 +86,29 @@ def test_a_dead_replica_fails_no_request(sharded):
     assert load.failed == []
 
 
+def check_partial_answers_of_the_client(sharded: Any, found: dict[str, Any]) -> None:
+    """Of the clients and the command; ``found`` is the first answer to SEARCH without its ``partial``."""
+    partial = Coverage(missing_shards=[1], searched_rows=30, total_rows=60)
+    options = {"k": 25, "exclude_self": True}
+
+    async def ask_too() -> Answer:
+        async with AsyncClient(sharded.url) as client:
+            return await client.search(text="binds ATP", allow_partial=True, **options)
+
+    with Client(sharded.url) as client:
+        answers = [client.search(text="binds ATP", allow_partial=True, **options), asyncio.run(ask_too())]
+    with Client(sharded.url, patience_s=0.1) as client, pytest.raises(ServerError, match="UnavailableError"):
+        client.search(text="binds ATP", **options)
+    assert [{**asdict(answer), "partial": None} for answer in answers] == [{**found, "partial": None}] * 2
+    assert [answer.partial for answer in answers] == [partial] * 2
+
+    command = ["--server", sharded.url, "--text", "binds ATP", "-k", "25", "--exclude-self", "--allow-partial"]
+    result = CliRunner().invoke(search, [*command, "--json"])
+    assert json.loads(result.stdout) == {**found, "partial": asdict(partial)}
+    warning = "the answer is partial: the index's shards 1 cannot be reached, and 30 of its 60 rows were searched."
+    assert f"search: warning: {warning}" in result.stderr
+
+
 def test_without_a_shard_answers_are_those_of_the_others_or_refused(sharded):
     whole = sharded.post("/v1/search", SEARCH).json()["answers"]
     graph = Path(sharded.index) / "segment-00003.hnsw"
@@ -100,6 +131,7 @@ def test_without_a_shard_answers_are_those_of_the_others_or_refused(sharded):
         assert 5 < len(mine) < len(one["hits"]) == 25
         assert {**one, "hits": []} == {**all_of_it, "hits": []}
 
+    check_partial_answers_of_the_client(sharded, found[0])
     answers = [sharded.post("/v1/search", {"accession": f"P{i:05d}", "allow_partial": True}) for i in range(60)]
     assert sorted({answer.status_code for answer in answers}) == [200, 503]
     ready = requests.get(f"{sharded.url}/health/ready", timeout=60)

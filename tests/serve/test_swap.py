@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 import requests
+from click.testing import CliRunner
 from releases import damage, make_too_large, write_release
-from running import wait_until
+from running import LOGS, wait_until
 from tiny_model import tiny_model
 
 from cluster.folders import make_folder
 from protclip.errors import ConfigError
 from protclip.index.manifest import read_index_manifest
 from serve.server import APP_NAME, SERVER_FILE
-from serve.swap import find_server, swap
+from serve.swap import changed, find_server, main, swap
 
 PREFIX = "/swapped"
 
@@ -32,6 +33,7 @@ def deployed(server: Any) -> Iterator[str]:
     application = {
         "name": APP_NAME,
         "route_prefix": PREFIX,
+        "logging_config": LOGS,
         "import_path": "serve.app:build_app",
         "args": {**server.args.model_dump(mode="json"), "num_replicas": 2},
         "deployments": [{"name": "Replica", "user_config": {"indexes": {"default": server.index}}}],
@@ -70,6 +72,15 @@ def test_in_the_deployment_of_a_config_file_all_replicas_change_or_none(deployed
     assert search(deployed, "other") == search(server.url, "default")
     assert {hit["name"] for hit in search(deployed, "default")} <= {f"next {i}" for i in range(40)}
 
+    swap("far", f"file://{good}")  # a URL, which the replicas read through fsspec
+    assert search(deployed, "far") == search(deployed, "default")
+    states = swap("far", None)
+    assert len(states) == 2 and {tuple(one.paths) for one in states} == {("default", "other")}
+    refused = requests.post(f"{deployed}/v1/search", json={"text": "a", "index": "far"}, timeout=60)
+    assert refused.status_code == 404 and "there are 'default', 'other'" in refused.json()["error"]["message"]
+    with pytest.raises(ConfigError, match="index 'far': is not served"):
+        swap("far", None)
+
     for path, reason in (
         (damage(good, tmp_path / "damaged"), "SHA-256"),
         (write_release(tmp_path, tiny_model(seed=1), "foreign"), "was made by the model"),
@@ -89,6 +100,26 @@ def search(url: str, index: str) -> Any:
     answer = requests.post(f"{url}/v1/search", json={"text": "kinase", "index": index, "k": 5}, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()["hits"]
+
+
+@pytest.mark.unit
+def test_a_name_is_removed_unless_it_must_stay():
+    there = {"default": "/a", "texts": "/b"}
+    assert changed(there, "texts", None) == {"default": "/a"} and changed(there, "new", "/c") == {**there, "new": "/c"}
+    for indexes, name, message in (
+        (there, "default", r"'default': stays, for it is asked where a request names none; .* 'default', 'texts'\."),
+        ({"texts": "/b"}, "texts", "'texts': stays, for it is the last one"),
+        (there, "text", "'text': is not served, so it cannot be removed; there are 'default', 'texts'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            changed(indexes, name, None)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("arguments", [["default"], ["default", "/data/index", "--remove"]])
+def test_either_an_index_is_given_or_one_is_removed(arguments):
+    error = CliRunner().invoke(main, arguments).exception
+    assert isinstance(error, ConfigError) and "needs an INDEX" in str(error)
 
 
 @pytest.mark.unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
@@ -24,7 +25,7 @@ from protclip.model.build import build_architecture, build_model
 from protclip.model.tensors import write_tensors
 from protclip.train.loop import NothingToLearnError, Part, StoppedError, TooManySkippedError, fit
 from protclip.train.optim import build_optimizer, build_schedule, set_learning_rate
-from protclip.train.state import TrainState, load_trainer, save_trainer, take_snapshot
+from protclip.train.state import PROGRESS, TrainState, load_trainer, save_trainer, take_snapshot
 from protclip.train.step import StepReport, Wishes, _backward
 
 pytestmark = pytest.mark.unit
@@ -228,7 +229,20 @@ def test_a_run_without_improvement_ends_early() -> None:
     state = new_state()
     losses = iter([3.0, 2.0, 2.5, 2.0, 1.0])
     train(state, epochs=9, early_stop_epochs=2, end_epoch=lambda _: state.note_validation(next(losses)), parts=one_part)
-    assert (state.epoch, state.best_epoch, state.best_loss) == (4, 2, 2.0)
+    assert (state.epoch, state.best_epoch, state.best_cost) == (4, 2, 2.0)
+
+
+@pytest.mark.parametrize("name", ["cost", "loss"])  # the latter as earlier versions wrote it
+def test_a_run_that_goes_on_knows_its_best_epoch(tmp_path: Path, name: str) -> None:
+    state, costs = new_state(), iter([-0.3, -0.4, -0.4])
+    train(state, end_epoch=lambda _: state.note_validation(next(costs)), parts=one_part)
+    save(tmp_path, state)
+    progress = json.loads((tmp_path / PROGRESS).read_text())
+    assert progress["best"] == {"cost": -0.4, "epoch": 2}
+    (tmp_path / PROGRESS).write_text(json.dumps({**progress, "best": {name: -0.4, "epoch": 2}}))
+    again = new_state()
+    load_trainer(str(tmp_path), again)
+    assert (again.best_cost, again.best_epoch) == (-0.4, 2)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

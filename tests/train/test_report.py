@@ -123,7 +123,19 @@ def test_an_unfinished_run_has_a_report_at_every_moment(tmp_path: Path) -> None:
     page = Page(read(str(tmp_path)))
     assert facts(page)["State"] == "unfinished, 3 epochs done"
     assert facts(page)["Best epoch"] == "3 so far"
+    assert facts(page)["Selected by"] == "lowest validation loss"
     assert facts(page)["Time"] == "31:01"
+
+
+def test_the_best_epoch_is_that_of_the_runs_own_measure(tmp_path: Path) -> None:
+    write_fake_run(str(tmp_path), epochs=8, finished=False)  # the loss is lowest at epoch 6, and recall rises
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    selection = {"metric": "text_to_protein_recall_at_10", "mode": "max"}
+    (tmp_path / "metrics.json").write_text(json.dumps({**metrics, "selection": selection}))
+    write_report(str(tmp_path))
+    found = facts(Page(read(str(tmp_path))))
+    assert found["Best epoch"] == "8 so far"
+    assert found["Selected by"] == "highest validation text to protein recall@10"
 
 
 def test_a_run_on_a_url_has_its_report_there() -> None:

@@ -24,14 +24,15 @@ from click.testing import CliRunner, Result
 from uniprot_server import XML_HEAD, XML_TAIL, UniProtServer, metalink, page_body, serving
 from urllib3.util.retry import Retry
 
-from protclip import web
+from protclip import download, web
 from protclip.commands.fetch_uniprot import main
+from protclip.download import Partial
 from protclip.errors import ConfigError, DataError
 from protclip.protanno.synthetic import synthetic_proteome
 from protclip.uniprot import fetch
 from protclip.uniprot.fetch import fetch_query, fetch_release_file
 from protclip.uniprot.formats import open_entries
-from protclip.web import Client, Partial
+from protclip.web import Client
 
 pytestmark = pytest.mark.unit
 
@@ -316,7 +317,7 @@ def test_a_new_release_in_the_middle_of_a_file_is_refused(server: UniProtServer,
     with pytest.raises(DataError):
         release_file(server, tmp_path / "s.dat.gz")
     server.release, server.files["uniprot_sprot.dat.gz"] = "2026_04", DATA[::-1]
-    with pytest.raises(DataError, match=r"begun with UniProt 2026_03.* at 2026_04 now.*--overwrite"):
+    with pytest.raises(DataError, match=r"begun with .*release 2026_03.* at .*release 2026_04 now.*--overwrite"):
         release_file(server, tmp_path / "s.dat.gz")
     assert release_file(server, tmp_path / "s.dat.gz", overwrite=True)["release"] == "2026_04"
     assert (tmp_path / "s.dat.gz").read_bytes() == DATA[::-1]
@@ -327,7 +328,7 @@ def test_an_unknown_file_and_a_full_disk_are_said_before_the_download(
 ) -> None:
     with pytest.raises(ConfigError, match=r"lists no file 'x'; it has uniprot_sprot\.dat\.gz"):
         fetch_release_file("x", str(tmp_path / "x"), client=client(), now=NOW, base_url=server.url)
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(ConfigError, match="needs 300,000 bytes more, but the disk has 10"):
         release_file(server, tmp_path / "s.dat.gz")
     server.metalink = "<html>"

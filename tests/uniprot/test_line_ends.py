@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from protclip.commands.explain import read_protein
+from protclip.embeddings.inputs import find_inputs, read_rows
 from protclip.errors import DataError
 from protclip.protanno import blocks
 from protclip.protanno.blocks import cut_blocks, read_block
@@ -19,7 +20,6 @@ from protclip.protanno.synthetic import synthetic_proteome
 from protclip.uniprot import streams
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.formats import open_batches, open_entries
-from ray_jobs.embed_inputs import find_inputs, read_rows
 
 pytestmark = pytest.mark.unit
 

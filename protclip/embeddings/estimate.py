@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from protclip import files
+from protclip.embeddings.chunks import pairs_chunks, read_chunk
+from protclip.embeddings.inputs import Inputs, read_rows
+from protclip.embeddings.reading import Content
+from protclip.embeddings.settings import EmbedSettings
 from protclip.errors import DataError
 from protclip.parquet import open_parquet
 from protclip.uniprot.entry import BadEntry
-from ray_jobs.embed_chunks import pairs_chunks, read_chunk
-from ray_jobs.embed_inputs import Content, Inputs, read_rows
+from protclip.units import Item, Report
 
 SAMPLE_BYTES = 8 << 20
 """Of each file that has to be read to know what is in it, as it lies on the disk."""
@@ -70,36 +73,31 @@ def take_sample(inputs: Inputs, content: Content) -> Sample:
     return _checked(Sample(values=values, num_rows=round(count), is_exact=is_exact), inputs)
 
 
-class MeasureRate:
-    """One call of an actor: embeds ``values`` for a while; the report has its ``residues_per_s``."""
+def measure_rate(item: Item, *, checkpoint: str, settings: EmbedSettings, threads: int) -> Report:
+    """A unit that embeds ``values`` for a while; the report has its ``residues_per_s``."""
+    from protclip.embedding import ProtCLIP
+    from protclip.embeddings.parts import torch_threads
 
-    def __init__(self, checkpoint: str, settings: Any) -> None:
-        import torch
+    model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=settings.dtype)
+    model.batches_at_once = threads
 
-        from protclip.embedding import ProtCLIP
+    def embed(values: list[str]) -> None:
+        if settings.content == "text":
+            model.embed_texts(values)
+        else:
+            long: Any = "truncate" if settings.long == "error" else settings.long
+            model.embed_proteins(values, long=long)
 
-        torch.set_num_threads(settings.threads)
-        self.model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=settings.dtype)
-        self.settings = settings
-
-    def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        values = item["values"]
-        self._embed(values[:4])
-        done = 0
+    values, done = item["values"], 0
+    with torch_threads(settings.threads):
+        embed(values[:4])
         started = time.monotonic()
         for start in range(0, len(values), _MEASURE_ROWS):
-            self._embed(values[start : start + _MEASURE_ROWS])
+            embed(values[start : start + _MEASURE_ROWS])
             done += sum(map(len, values[start : start + _MEASURE_ROWS]))
             if time.monotonic() - started > MEASURE_S:
                 break
-        return {"residues_per_s": done / (time.monotonic() - started)}
-
-    def _embed(self, values: list[str]) -> None:
-        if self.settings.content == "text":
-            self.model.embed_texts(values)
-        else:
-            long: Any = "truncate" if self.settings.long == "error" else self.settings.long
-            self.model.embed_proteins(values, long=long)
+    return {"residues_per_s": done / (time.monotonic() - started)}
 
 
 def describe_work(

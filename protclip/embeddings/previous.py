@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from protclip import files
+from protclip.embeddings.reading import Embeddings
 from protclip.errors import ConfigError
 from protclip.hashing import hash64
-from protclip.index.embeddings import Embeddings
 from protclip.manifest import differences
 
 KEYS_FILE, PLACES_FILE = "keys.npy", "places.npy"
@@ -44,6 +44,11 @@ def check_reusable(previous: Embeddings, fingerprint: str, content: str, setting
             f"--previous {previous.folder} was made otherwise ({'; '.join(found)}); its vectors cannot stand beside "
             "new ones. Embed in the same way, or leave --previous out and embed everything."
         )
+
+
+def previous_folder(work: str) -> str:
+    """Where the lookup is in the work folder."""
+    return files.join(work, "previous")
 
 
 def write_lookup(previous: Embeddings, folder: str) -> None:

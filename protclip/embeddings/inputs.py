@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from protclip import files
+from protclip.embeddings.reading import Content
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
 from protclip.manifest import FILE_NAME, WORK_FOLDER, read_manifest, what_is_there
@@ -31,7 +32,6 @@ from protclip.uniprot.sniffing import sniff
 from protclip.uniprot.streams import open_stream, read_lines
 
 Kind = Literal["pairs", "fasta", "entries", "parquet", "lines"]
-Content = Literal["protein", "text"]
 
 _ENDINGS: dict[str, Kind] = {
     **dict.fromkeys(READERS, "entries"),
@@ -110,7 +110,7 @@ def resolve_content(kind: Kind, asked: Content | None) -> Content:
 
 
 def read_rows(inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
-    """The rows of all inputs in their order, as embed_chunks.CHUNK_SCHEMA has them, and what cannot be read.
+    """The rows of all inputs in their order, as chunks.CHUNK_SCHEMA has them, and what cannot be read.
 
     Raises:
         DataError: if an input cannot be read to its end.
@@ -180,7 +180,7 @@ def _refuse_sequences(path: str) -> None:
 
 
 def _read_pairs(folder: str, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
-    from ray_jobs.embed_chunks import pairs_chunks, read_chunk
+    from protclip.embeddings.chunks import pairs_chunks, read_chunk
 
     for item in pairs_chunks(folder, _READ_ROWS):
         yield from read_chunk(item, content).to_pylist()

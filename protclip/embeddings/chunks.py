@@ -10,7 +10,7 @@ into chunks of their own, whose parts come behind and are copied from the others
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -23,13 +23,14 @@ import pyarrow.parquet as pq
 from protclip import files
 from protclip.data.seen import DistinctKeys
 from protclip.data.tokenize import biotexts
-from protclip.index.embeddings import METADATA
+from protclip.embeddings.inputs import Inputs, read_rows
+from protclip.embeddings.reading import METADATA, Content
 from protclip.parquet import with_column
 from protclip.protanno import shards
 from protclip.protanno.shards import RowGroup, read_metadata, read_row_group
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.uniprot.residues import Nucleotides, looks_like_nucleotides
-from ray_jobs.embed_inputs import Content, Inputs, read_rows
+from protclip.units import Item
 
 CHUNK_SCHEMA = pa.schema(
     [
@@ -78,19 +79,31 @@ def chunk_stem(work: str, number: int) -> str:
     return files.join(work, "cut", f"{number:05d}")
 
 
-def record_path(work: str, number: int) -> str:
-    """Where the record of a part is."""
-    return files.join(work, "parts", f"{number:05d}.json")
+def parts_folder(work: str) -> str:
+    """Where the reports of the parts are."""
+    return files.join(work, "parts")
+
+
+def part_name(number: int) -> str:
+    """The name of the unit that makes a part."""
+    return f"{number:05d}"
 
 
 def cut(
-    done: Sequence[int], *, inputs: Inputs, content: Content, part_rows: int, work: str, deduplicate: bool
-) -> Iterator[dict[str, Any]]:
+    _: Item,
+    *,
+    done: Collection[str],
+    inputs: Inputs,
+    content: Content,
+    part_rows: int,
+    work: str,
+    deduplicate: bool,
+) -> Iterator[Item]:
     """Cut the inputs into chunk files; gives the item of each but repeats, and at last the number of rows as ``total``.
 
     Args:
-        done: the numbers of chunks that are embedded; they are passed over. Not what the folder says now: a task that
-            is run again has to give the same items.
+        done: the names of parts that are embedded; their chunks are passed over. Not what the folder says now: a cut
+            that is called again has to give the same items.
         inputs: what is read.
         content: what is embedded of them.
         part_rows: of a chunk.
@@ -100,12 +113,11 @@ def cut(
     Raises:
         DataError: if an input cannot be read to its end.
     """
-    passed_over = set(done)
     value = ("sequence" if content == "protein" else "text") if deduplicate else None
     num_chunks = num_repeats = num_rows = 0
     for rows, bad, is_repeats in _chunks(read_rows(inputs, content), part_rows, value):
         stem = (_repeats_stem if is_repeats else chunk_stem)(work, num_repeats if is_repeats else num_chunks)
-        if is_repeats or num_chunks not in passed_over:
+        if is_repeats or part_name(num_chunks) not in done:
             with files.telling_what_cannot_be_written(work):
                 _write_chunk(stem, rows, bad)
             if rows and not is_repeats:
@@ -168,7 +180,7 @@ def row_numbers(groups: Sequence[RowGroup]) -> np.ndarray:
 
 def _pairs_chunk(groups: Sequence[shards.RowGroup], number: int) -> dict[str, Any]:
     return {
-        "number": number,
+        "unit": part_name(number),
         "path": groups[0].path,
         "row_groups": [group.index for group in groups],
         "pairs": True,
@@ -177,7 +189,15 @@ def _pairs_chunk(groups: Sequence[shards.RowGroup], number: int) -> dict[str, An
 
 
 def _file_chunk(stem: str, number: int, *, repeats: bool = False) -> dict[str, Any]:
-    return {"number": number, "path": f"{stem}.parquet", "row_groups": [0], "pairs": False, "repeats": repeats}
+    path = f"{stem}.parquet"
+    return {
+        "unit": part_name(number),
+        "path": path,
+        "spent": path,
+        "row_groups": [0],
+        "pairs": False,
+        "repeats": repeats,
+    }
 
 
 def _repeats_stem(work: str, number: int) -> str:

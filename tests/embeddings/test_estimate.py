@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tiny_model import random_sequences
 
+from protclip.embeddings import estimate
+from protclip.embeddings.estimate import Sample, describe_work, take_sample
+from protclip.embeddings.inputs import find_inputs
 from protclip.errors import DataError
-from ray_jobs import embed_estimate
-from ray_jobs.embed_estimate import Sample, describe_work, take_sample
-from ray_jobs.embed_inputs import find_inputs
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +27,7 @@ def test_the_rows_of_a_large_file_are_estimated_from_its_start(tmp_path: Path, m
         stream.writelines(f">A{i}\n{sequence}\n" for i, sequence in enumerate(sequences))
     whole = sample_of(path)
     assert (whole.num_rows, whole.is_exact, whole.values) == (3000, True, sequences)
-    monkeypatch.setattr(embed_estimate, "SAMPLE_BYTES", path.stat().st_size // 3)
+    monkeypatch.setattr(estimate, "SAMPLE_BYTES", path.stat().st_size // 3)
     part = sample_of(path)
     assert not part.is_exact
     assert part.values == sequences[: len(part.values)]

@@ -244,7 +244,7 @@ def check_npy(path: str) -> None:
 
 
 def _read_h5(path: str, accessions: pa.ChunkedArray, dimension: int | None) -> NDArray[np.float32]:
-    from protclip.index.parts import h5_arrays
+    from protclip.embeddings.writing import h5_arrays
 
     try:
         arrays = list(h5_arrays(path, accessions.to_pylist(), dimension))

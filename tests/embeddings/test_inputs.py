@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from protclip.embeddings.chunks import CHUNK_SCHEMA
+from protclip.embeddings.inputs import find_inputs, read_rows, resolve_content
 from protclip.errors import ConfigError, DataError
 from protclip.manifest import write_manifest
 from protclip.uniprot.entry import BadEntry
-from ray_jobs.embed_chunks import CHUNK_SCHEMA
-from ray_jobs.embed_inputs import find_inputs, read_rows, resolve_content
 
 pytestmark = pytest.mark.unit
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip import files
+from protclip.embeddings.reading import LONG, METADATA
 from protclip.extras import require
-from protclip.index.embeddings import LONG, METADATA
 from protclip.manifest import describe
 
 Format = Literal["parquet", "h5", "npy"]

@@ -1,4 +1,4 @@
-"""What actors do, without actors."""
+"""The unit of embed: a chunk becomes a part."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import torch
 from tiny_model import RESIDUES, tiny_model
 
 from protclip.embedding import ProtCLIP
+from protclip.embeddings.parts import EmbedChunk
+from protclip.embeddings.reading import DTYPES, METADATA, Dtype, read_embeddings
+from protclip.embeddings.settings import EmbedSettings
 from protclip.errors import DataError
-from protclip.index.embeddings import DTYPES, METADATA, Dtype, read_embeddings
 from protclip.manifest import write_manifest
 from protclip.model.dual_encoder import DualEncoder
 from protclip.model.packed import Packing
 from protclip.protanno.shards import SCHEMA
-from ray_jobs.stages import EmbedChunk, EmbedSettings
 
 pytestmark = pytest.mark.unit
 
@@ -49,11 +50,9 @@ def embed(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The record and the rows of the part."""
     folder = Path(pairs).parent
-    stage = EmbedChunk(str(folder / "model"), str(folder), str(folder / "work"), EmbedSettings(dtype=dtype, **settings))
-    item = {"path": pairs, "row_groups": row_groups, "number": 7, "pairs": True}
-    record = stage(item)
-    assert record == json.loads((folder / "work" / "parts" / "00007.json").read_text())
-    assert stage(item) == record  # an actor that gets it again
+    unit = EmbedChunk(str(folder / "model"), str(folder), EmbedSettings(dtype=dtype, **settings))
+    record = unit({"path": pairs, "row_groups": row_groups, "unit": "00007", "pairs": True})
+    assert record == json.loads(json.dumps(record))
     part = folder / "part-00007.parquet"
     assert list(record["files"]) == ([part.name] if part.exists() else [])
     return record, pq.read_table(part).to_pylist() if part.exists() else []
@@ -154,13 +153,12 @@ def test_every_format_gives_the_same_vectors(
 ) -> None:
     if form == "h5":
         pytest.importorskip("h5py", reason="h5py is not installed")
-    stage = EmbedChunk(
+    unit = EmbedChunk(
         str(tmp_path / "model"),
         str(tmp_path / "out"),
-        str(tmp_path / "work"),
         EmbedSettings(dtype="float32", format=form, precision=precision, residues=True),
     )
-    record = stage({"path": pairs[0], "row_groups": [0, 1, 2], "number": 0, "pairs": True})
+    record = unit({"path": pairs[0], "row_groups": [0, 1, 2], "unit": "00000", "pairs": True})
     facts = {"content": "protein", "dimension": 24, "model_fingerprint": "f", "rows": 8}
     write_manifest(str(tmp_path / "out"), "embeddings", [], described=record["files"], **facts)
     found = read_embeddings(str(tmp_path / "out"))
@@ -187,6 +185,5 @@ def test_every_format_gives_the_same_vectors(
         stored = [np.array(row, dtype=np.float16) for row in table["residues"].to_pylist()]
     assert all(np.abs(a.astype(np.float32) - b).max() <= 2e-3 for a, b in zip(stored, residues, strict=True))
     before = {name: entry["sha256"] for name, entry in record["files"].items()}
-    (tmp_path / "work" / "parts" / "00000.json").unlink()
-    again = stage({"path": pairs[0], "row_groups": [0, 1, 2], "number": 0, "pairs": True})
+    again = unit({"path": pairs[0], "row_groups": [0, 1, 2], "unit": "00000", "pairs": True})
     assert {name: entry["sha256"] for name, entry in again["files"].items()} == before

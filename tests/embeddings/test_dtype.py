@@ -11,11 +11,10 @@ from index_folders import unit_vectors, write_embeddings
 from tiny_model import tiny_model
 
 from protclip.__main__ import cli
+from protclip.embeddings import embed
 from protclip.errors import ConfigError
 from protclip.manifest import read_claim
 from protclip.model import inference
-from ray_jobs import embed
-from ray_jobs.embed_job import EmbedJob
 
 pytestmark = pytest.mark.unit
 
@@ -33,8 +32,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def kill(*_: Any, **__: Any) -> None:
         raise KilledError
 
-    monkeypatch.setattr(embed, "connect", lambda: None)
-    monkeypatch.setattr(EmbedJob, "run", kill)
+    monkeypatch.setattr(embed._Embedding, "run", kill)
 
     def run(*options: str, fast: bool, output: str = "out") -> str:
         monkeypatch.setattr(inference, "has_fast_bfloat16", lambda: fast)

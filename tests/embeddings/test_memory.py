@@ -13,9 +13,10 @@ from tiny_model import RESIDUES, WORDS
 
 from protclip.config import EncoderConfig, ModelConfig
 from protclip.embedding import ProtCLIP
+from protclip.embeddings.parts import EmbedChunk
+from protclip.embeddings.settings import EmbedSettings
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.protanno.shards import SCHEMA
-from ray_jobs.stages import EmbedChunk, EmbedSettings
 
 PARTS, PART_ROWS = 100, 64
 
@@ -46,10 +47,10 @@ def test_what_a_worker_holds_after_a_part_is_the_same_after_a_hundred(tmp_path: 
     ]
     path = str(tmp_path / "train-00000-of-00001.parquet")
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, row_group_size=PART_ROWS)
-    worker = EmbedChunk(str(tmp_path / "model"), str(tmp_path), str(tmp_path / "work"), EmbedSettings(dtype="float32"))
+    worker = EmbedChunk(str(tmp_path / "model"), str(tmp_path), EmbedSettings(dtype="float32"))
     held = []
     for number in range(PARTS):
-        worker({"path": path, "row_groups": [number], "number": number, "pairs": True})
+        worker({"path": path, "row_groups": [number], "unit": f"{number:05d}", "pairs": True})
         held.append(psutil.Process().memory_info().rss / 1e6)
     print(f"MB after parts 10, 20 … {PARTS}: {', '.join(f'{size:.0f}' for size in held[9::10])}")
     assert held[-1] < 1.1 * held[9]

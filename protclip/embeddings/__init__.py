@@ -1,0 +1,1 @@
+"""Folders of embeddings: what is embedded, by whom, how they are written, taken over, and read."""

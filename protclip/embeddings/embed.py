@@ -1,0 +1,391 @@
+"""The stage ``embed``: proteins or texts into a folder of embeddings.
+
+One part of the output is one unit of work; a run that was interrupted goes on with those that have no report. The
+manifest comes last.
+
+WORK/cut/00000.parquet …     chunks of the input, until their parts are committed; not of pairs
+WORK/cut/00000.jsonl …       what could not be read among them
+WORK/cut/repeats-00000.parquet …    rows that repeat the value of an earlier one
+WORK/cut.json                once the input was cut to its end
+WORK/previous/               where to find which row in the previous embeddings
+WORK/parts/00000.json …      the report of each committed part
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from protclip import files
+from protclip.checkpoints import absolute_checkpoint, checkpoint_folder
+from protclip.embeddings.chunks import chunk_stem, cut, file_chunks, pairs_chunks, part_name, parts_folder
+from protclip.embeddings.estimate import describe_work, measure_rate, take_sample
+from protclip.embeddings.inputs import Inputs, find_inputs, resolve_content
+from protclip.embeddings.previous import KEYS_FILE, check_reusable, previous_folder, write_lookup
+from protclip.embeddings.progress import show_progress
+from protclip.embeddings.reading import DTYPES, KIND, Dtype, Embeddings, read_embeddings
+from protclip.embeddings.settings import GPU_PART_ROWS, PART_ROWS, EmbedConfig, EmbedSettings
+from protclip.embeddings.writing import require_h5
+from protclip.errors import ConfigError, DataError
+from protclip.index.manifest import ModelSizes, read_checkpoint_fingerprint, read_model_sizes
+from protclip.manifest import FILE_NAME, finish_folder, read_claim, read_manifest, resume_folder, write_manifest
+from protclip.protanno import shards
+from protclip.terminal import echo
+from protclip.uniprot.formats import describe_unused_columns
+from protclip.uniprot.residues import Nucleotides
+from protclip.units import InProcess, Item, Report, Run, Work, do_units, finished_units, report_path
+from protclip.version import __version__
+
+QUARANTINE_FILE = "quarantine.jsonl"
+OWN_FILES = ("part-*.parquet", "part-*.npy", "part-*.h5", "residues-*.parquet", "residues-*.h5", QUARANTINE_FILE)
+
+
+def embed(config: EmbedConfig, run: Run | None = None) -> dict[str, Any]:
+    """Make a folder of embeddings; a run that was killed goes on where it was.
+
+    Args:
+        config: what is embedded, how, and where it goes.
+        run: where parts are made; None for this process.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ConfigError: for settings that do not go together, or an output that cannot be written.
+        DataError: if the input cannot be read to its end, or holds nothing that can be embedded.
+    """
+    job = _Job.prepared(config)
+    with files.telling_what_cannot_be_written(job.config.output):
+        work = resume_folder(job.config.output, OWN_FILES, job.claim(), overwrite=config.overwrite)
+        return _Embedding(job, work, run or InProcess()).run()
+
+
+def estimate(config: EmbedConfig, run: Run | None = None) -> Iterator[str]:
+    """Lines that say how much there is to do and how long it takes, by a sample; nothing is written.
+
+    Raises:
+        ConfigError, DataError: as ``embed``.
+    """
+    job, run = _Job.prepared(config), run or InProcess()
+    sample = take_sample(job.inputs, job.settings.content)
+    measure = partial(measure_rate, checkpoint=job.config.checkpoint, settings=job.settings, threads=run.threads)
+    work = replace(job.work(measure), title="measuring", workers=(1, 1))
+    (report,) = run(work, [{"values": sample.values}])
+    return describe_work(
+        sample,
+        report["residues_per_s"],
+        part_rows=job.part_rows,
+        workers=(config.num_workers or (1, run.room(work.num_gpus)))[1],
+        dimension=job.sizes.projection_dim,
+        precision=job.settings.precision,
+        content=job.settings.content,
+    )
+
+
+def input_bytes(config: EmbedConfig) -> int:
+    """Of what is embedded, as it lies on the disk.
+
+    Raises:
+        ConfigError, DataError: if it is not there, or of no kind that can be embedded.
+    """
+    found = find_inputs(config.inputs, id_column=config.id_column, value_column=config.column)
+    if found.kind == "pairs":
+        (folder,) = found.paths
+        return sum(int(record["bytes"]) for record in read_manifest(folder, shards.KIND)["files"].values())
+    return sum(files.in_threads(files.size, found.paths))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """What is to be done, when all that can be refused before is known to be good."""
+
+    config: EmbedConfig
+    """With absolute paths."""
+    inputs: Inputs
+    settings: EmbedSettings
+    fingerprint: str
+    """Of the model."""
+    sizes: ModelSizes
+    part_rows: int
+
+    @classmethod
+    def prepared(cls, config: EmbedConfig) -> _Job:
+        """Look at the inputs, the model and the previous embeddings."""
+        previous = config.previous
+        config = replace(
+            config,
+            inputs=tuple(map(files.absolute, config.inputs)),
+            checkpoint=absolute_checkpoint(config.checkpoint),
+            output=files.absolute(config.output),
+            previous=None if previous is None else files.absolute(previous),
+        )
+        found = find_inputs(config.inputs, id_column=config.id_column, value_column=config.column)
+        content = resolve_content(found.kind, config.content)
+        for line in describe_unused_columns(found.paths) if found.kind == "entries" else ():
+            echo(f"embed: {line}", err=True)
+        before = None if config.previous is None else _open_previous(config.previous, config.output)
+        settings = EmbedSettings(
+            content=content,
+            long=_long(content, config.long, config.residues),
+            device="cuda" if config.use_gpu else "cpu",
+            dtype=config.dtype or _default_dtype(config, before),
+            format=config.format,
+            precision=config.precision,
+            deduplicate=config.deduplicate,
+            residues=config.residues,
+        )
+        if config.format == "h5":
+            require_h5()
+        model_folder = checkpoint_folder(config.checkpoint)
+        fingerprint = read_checkpoint_fingerprint(model_folder, verify=True)
+        if before is not None:
+            compared = asdict(settings)
+            for name in ("content", "format", "deduplicate"):
+                del compared[name]
+            check_reusable(before, fingerprint, content, compared)
+        return cls(
+            config=config,
+            inputs=found,
+            settings=settings,
+            fingerprint=fingerprint,
+            sizes=read_model_sizes(model_folder),
+            part_rows=config.part_rows or (GPU_PART_ROWS if config.use_gpu else PART_ROWS),
+        )
+
+    def claim(self) -> dict[str, Any]:
+        """All that decides on the outcome."""
+        previous = self.config.previous
+        return {
+            "software": __version__,
+            "model_fingerprint": self.fingerprint,
+            "inputs": self.inputs.identity(),
+            "settings": {**asdict(self.settings), "part_rows": self.part_rows},
+            "previous": {previous: files.identity(files.join(previous, FILE_NAME))} if previous else None,
+        }
+
+    def work(self, unit: Any) -> Work:
+        """The work of a unit that holds the model."""
+        workers = self.config.num_workers
+        return Work(title="embedding", unit=unit, keeps_state=True, workers=workers, num_gpus=int(self.config.use_gpu))
+
+
+class _Embedding:
+    """One run, and what it leaves in the work folder."""
+
+    def __init__(self, job: _Job, work: str, run: Run) -> None:
+        self.job, self.config, self.inputs, self.settings = job, job.config, job.inputs, job.settings
+        self.folder, self.work, self.do, self.parts = job.config.output, work, run, parts_folder(work)
+
+    def run(self) -> dict[str, Any]:
+        """Embed what is not yet embedded, and commit the folder; gives the manifest."""
+        committed = self.committed()
+        if self.config.previous is not None:
+            self.prepare_previous(self.config.previous)
+        chunks = None
+        if self.inputs.kind == "pairs" and not self.settings.deduplicate:
+            chunks = pairs_chunks(self.inputs.paths[0], self.job.part_rows)
+        for _ in show_progress(self.embed(chunks, committed), [*committed.values()], chunks=chunks):
+            pass
+        return self.commit(self.records([chunk["unit"] for chunk in self.chunks(chunks)]))
+
+    def records(self, names: Iterable[str]) -> list[Report]:
+        """The reports of parts, in order, each with the number of refused rows in the place of the rows."""
+        return files.in_threads(lambda name: _small(files.read_json(report_path(self.parts, name))), names)
+
+    def committed(self) -> dict[str, Report]:
+        """The reports of the parts that are there, by name."""
+        there, names = set(files.list_folder(self.folder)), sorted(finished_units(self.parts))
+        found = {}
+        for name, record in zip(names, self.records(names), strict=True):
+            if set(record["files"]) <= there:
+                found[name] = record
+            else:  # somebody removed a file
+                files.remove(report_path(self.parts, name))
+        return found
+
+    def prepare_previous(self, previous: str) -> None:
+        """Write the lookup of the previous embeddings, where an earlier run did not."""
+        folder = previous_folder(self.work)
+        if KEYS_FILE not in files.list_folder(folder):
+            lookup = partial(_write_lookup, previous=previous, folder=folder)
+            for _ in self.do(Work(title="previous", unit=lookup), [{}]):
+                pass
+
+    def chunks(self, of_pairs: Sequence[Item] | None) -> Sequence[Item]:
+        """The items of all parts, once the inputs are cut."""
+        return of_pairs if of_pairs is not None else file_chunks(self.work) or []
+
+    def embed(self, of_pairs: Sequence[Item] | None, committed: Mapping[str, Report]) -> Iterator[Report]:
+        """The reports of all parts that are not yet committed."""
+        from protclip.embeddings.parts import EmbedChunk
+        from protclip.embeddings.repeats import copy_repeats
+
+        previous = None if self.config.previous is None else (self.config.previous, self.work)
+        unit = EmbedChunk(
+            self.config.checkpoint,
+            self.folder,
+            self.settings,
+            fingerprint=self.job.fingerprint,
+            previous=previous,
+            threads=self.do.threads,
+        )
+        embedding = self.job.work(unit)
+        if of_pairs is None and not self.is_cut(committed):
+            cut_inputs = partial(
+                cut,
+                done=frozenset(committed),
+                inputs=self.inputs,
+                content=self.settings.content,
+                part_rows=self.job.part_rows,
+                work=self.work,
+                deduplicate=self.settings.deduplicate,
+            )
+            yield from do_units(replace(embedding, cut=cut_inputs), [{}], self.parts, self.do)
+        chunks = self.chunks(of_pairs)
+        yield from do_units(embedding, [chunk for chunk in chunks if not chunk.get("repeats")], self.parts, self.do)
+        # They are copied from the parts of all others.
+        copy = partial(copy_repeats, output=self.folder, work=self.work, settings=self.settings)
+        repeats = [chunk for chunk in chunks if chunk.get("repeats")]
+        yield from do_units(Work(title="copying", unit=copy), repeats, self.parts, self.do)
+
+    def is_cut(self, committed: Mapping[str, Report]) -> bool:
+        """Whether all chunks that are not embedded lie in the work folder: then the input is not read again."""
+        there = set(files.list_folder(files.join(self.work, "cut")))
+        chunks = file_chunks(self.work)
+        return chunks is not None and all(
+            chunk["unit"] in committed or chunk["path"].rsplit("/", 1)[-1] in there for chunk in chunks
+        )
+
+    def commit(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Write the quarantine and the manifest, and remove the work folder."""
+        reasons = self.gather_quarantine(records)
+        num_rows = sum(record["rows"] for record in records)
+        source = self.inputs.paths[0] if len(self.inputs.paths) == 1 else list(self.inputs.paths)
+        if not num_rows:
+            detail = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(reasons.items()))
+            where = files.join(self.folder, QUARANTINE_FILE)
+            said = f"; all {reasons.total():,} are bad ({detail}), each is listed in {where}" if reasons else ""
+            raise DataError(f"{source}: holds nothing that can be embedded{said}.")
+        nucleotides = _nucleotides(records)
+        for path, found in nucleotides.items():
+            echo(f"embed: {found.warning(path)}", err=True)
+        num_long, long = sum(record["long"] for record in records), self.settings.long
+        manifest = write_manifest(
+            self.folder,
+            KIND,
+            [QUARANTINE_FILE] if reasons else [],
+            described={name: entry for record in records for name, entry in record["files"].items()},
+            content=self.settings.content,
+            rows=num_rows,
+            quarantined=reasons.total(),
+            source=source,
+            settings={name: value for name, value in asdict(self.settings).items() if name != "content"},
+            counts={
+                "truncated": num_long if long == "truncate" else 0,
+                "window_mean": num_long if long == "window-mean" else 0,
+                "mapped_letters": dict(_total(record["mapped"] for record in records)),
+                "quarantined_by_reason": dict(sorted(reasons.items())),
+                **({"nucleotides": sum(found.number for found in nucleotides.values())} if nucleotides else {}),
+                **self.reused(records),
+            },
+            model_fingerprint=self.job.fingerprint,
+            dimension=self.job.sizes.projection_dim,
+        )
+        finish_folder(self.folder)
+        return manifest
+
+    def reused(self, records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Rows by where their vectors are from, and rows of the previous embeddings that are gone or changed."""
+        if self.config.previous is None:
+            return {}
+        num_reused = sum(record["reused"] for record in records)
+        num_before = read_manifest(self.config.previous, KIND)["rows"]
+        num_rows = sum(record["rows"] for record in records)
+        return {"reused": num_reused, "computed": num_rows - num_reused, "dropped": num_before - num_reused}
+
+    def gather_quarantine(self, records: Sequence[Mapping[str, Any]]) -> Counter[str]:
+        """Write what could not be used, in the order of the input; counts it by reason."""
+        unread = set(files.list_folder(files.join(self.work, "cut")))
+        reasons: Counter[str] = Counter()
+        path = files.join(self.folder, QUARANTINE_FILE)
+        with files.atomic_write(path) as target:
+            for number in range(len(records) + 1):  # one more: of what stands behind the last row
+                if f"{number:05d}.jsonl" in unread:
+                    with files.open_read(f"{chunk_stem(self.work, number)}.jsonl") as source:
+                        for line in source:
+                            reasons[json.loads(line)["reason"]] += 1
+                            target.write(line)
+                if number < len(records) and records[number]["refused"]:
+                    for refused in files.read_json(report_path(self.parts, part_name(number)))["refused"]:
+                        reasons[refused["reason"]] += 1
+                        target.write(json.dumps(refused, sort_keys=True).encode() + b"\n")
+        if not reasons:
+            files.remove(path)
+        return reasons
+
+
+def _write_lookup(_: Item, *, previous: str, folder: str) -> Report:
+    write_lookup(read_embeddings(previous, verify=True), folder)
+    return {}
+
+
+def _small(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what the refused rows are: the driver keeps those of all parts."""
+    return {**record, "refused": len(record["refused"])}
+
+
+def _nucleotides(records: Iterable[Mapping[str, Any]]) -> dict[str, Nucleotides]:
+    """What looks like DNA or RNA, by source."""
+    total: dict[str, Nucleotides] = {}
+    for record in records:
+        for source, found in record.get("nucleotides", {}).items():
+            total.setdefault(source, Nucleotides()).add(found["first"], found["number"])
+    return total
+
+
+def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """Sums by key, without zeros."""
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return Counter(dict(sorted((+total).items())))
+
+
+def _long(content: str, asked: Any, residues: bool) -> Any:
+    """The policy for long proteins, None for texts.
+
+    Raises:
+        ConfigError: if one is asked for texts, or residues of what has none.
+    """
+    if content == "text" and asked is not None:
+        raise ConfigError(f"--long {asked} is for proteins, and texts are embedded; leave it out.")
+    if residues and (content == "text" or asked == "window-mean"):
+        what = "texts have none" if content == "text" else "means over windows have none"
+        raise ConfigError(f"--residues: {what}; leave it out.")
+    return None if content == "text" else asked or "truncate"
+
+
+def _open_previous(previous: str, folder: str) -> Embeddings:
+    if previous == folder:
+        raise ConfigError(f"--previous {previous} is the output itself; give the new embeddings a folder of their own.")
+    return read_embeddings(previous, verify=False)
+
+
+def _default_dtype(config: EmbedConfig, previous: Embeddings | None) -> Dtype:
+    """In which dtype the model computes where nobody says: as the vectors that are there, else as is fast here.
+
+    On a processor without instructions for bfloat16 it takes several times as long as float32.
+    """
+    claim = None if config.overwrite else read_claim(config.output)
+    claimed = claim.get("settings") if isinstance(claim, dict) else None  # of what other command there may be
+    if isinstance(claimed, dict) and claimed.get("dtype") in DTYPES:
+        return claimed["dtype"]  # type: ignore[no-any-return]
+    if previous is not None:
+        return previous.dtype
+    from protclip.model.inference import has_fast_bfloat16
+
+    return "bfloat16" if config.use_gpu or has_fast_bfloat16() else "float32"

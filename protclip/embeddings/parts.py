@@ -1,0 +1,203 @@
+"""The unit of ``embed``: the rows of one chunk are embedded and written as one part."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import socket
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from protclip import files
+from protclip.embedding import ProtCLIP
+from protclip.embeddings.chunks import count_nucleotides, place_of, read_chunk
+from protclip.embeddings.previous import Lookup, previous_folder
+from protclip.embeddings.reading import LONG, read_embeddings
+from protclip.embeddings.settings import EmbedSettings
+from protclip.embeddings.writing import write_part, write_residues
+from protclip.errors import CheckpointError
+from protclip.uniprot.entry import BadEntry, RefusedError
+from protclip.uniprot.residues import bare_residues, count_mapped
+from protclip.units import Item, Report
+
+TOO_LONG = "longer than the model sees"
+"""The reason by which such proteins are quarantined where that is asked for."""
+
+
+class EmbedChunk:
+    """Embeds the rows of one chunk and writes them as one part; the model is loaded with the first.
+
+    An item has the name of the part (``unit``), the chunk's file (``path``) and row groups, and whether they are
+    ``pairs``. The report: rows ``read`` and embedded (``rows``), ``residues`` or characters of the latter, how many
+    are longer than the model sees (``long``), mapped letters by kind, the ``files`` with their checksums, and the
+    ``refused`` rows. Where no row was embedded there are no files.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        output: str,
+        settings: EmbedSettings,
+        *,
+        fingerprint: str | None = None,
+        previous: tuple[str, str] | None = None,
+        threads: int = 1,
+    ) -> None:
+        """Without loading anything.
+
+        Args:
+            checkpoint: of the model.
+            output: folder of the parts.
+            settings: how.
+            fingerprint: of the model, which must be the same on each node; None where there is but one.
+            previous: a folder of embeddings from which vectors are taken, and the work folder with its lookup.
+            threads: batches that are computed at once.
+        """
+        self.checkpoint, self.output, self.settings = checkpoint, output, settings
+        self.fingerprint, self.previous, self.threads = fingerprint, previous, threads
+
+    @cached_property
+    def model(self) -> ProtCLIP:
+        model = ProtCLIP.from_pretrained(self.checkpoint, device=self.settings.device, dtype=self.settings.dtype)
+        if self.fingerprint not in (None, model.fingerprint):  # a name is looked up on each node
+            raise CheckpointError(
+                f"{self.checkpoint}: is the model {model.fingerprint} on the node {socket.gethostname()}, and "
+                f"{self.fingerprint} where the run was started; fetch it there again: "
+                f"`protclip fetch-model {self.checkpoint} --overwrite`."
+            )
+        model.batches_at_once = self.threads
+        return model
+
+    @cached_property
+    def lookup(self) -> Lookup | None:
+        if self.previous is None:
+            return None
+        folder, work = self.previous
+        return Lookup(read_embeddings(folder, verify=False), previous_folder(work))
+
+    def __call__(self, item: Item) -> Report:
+        rows = read_chunk(item, self.settings.content)
+        number = int(item["unit"])
+        record: Report = {"number": number, "read": len(rows)}
+        with torch_threads(self.settings.threads):
+            rows, refused = self._without_refused(rows)
+            vectors_ND, residues, unfit, record["reused"] = self._embedded_or_reused(rows)
+        if unfit:
+            refused += [(i, unfit[i].at(**place_of(rows, i))) for i in sorted(unfit)]
+            kept = np.array([i not in unfit for i in range(len(rows))])
+            rows, vectors_ND = rows.filter(pa.array(kept)), vectors_ND[kept]
+            residues = [residues[i] for i in np.flatnonzero(kept)] if residues else []
+        record |= self._counts(rows) | {"refused": [entry.record() for _, entry in refused], "files": {}}
+        with files.telling_what_cannot_be_written(self.output):
+            if len(rows):
+                record["files"] = self._write(number, rows, vectors_ND, residues)
+        _return_free_memory()
+        return record
+
+    def _without_refused(self, rows: pa.Table) -> tuple[pa.Table, list[tuple[int, BadEntry]]]:
+        """The rows that can be embedded, with the column LONG; and why the others cannot."""
+        settings, refusals = self.settings, dict[int, RefusedError]()
+        long = pa.nulls(len(rows), LONG.type)
+        if settings.content == "protein":
+            longest = self.model.max_protein_tokens - 2
+            lengths = [len(bare_residues(sequence)) for sequence in rows.column("sequence").to_pylist()]
+            long = pa.array([settings.long if length > longest else None for length in lengths], LONG.type)
+            allowed = f"at most {longest} residues, or --long truncate, or --long window-mean"
+            if settings.long == "error":
+                refusals = {
+                    i: RefusedError(TOO_LONG, f"{length} residues", allowed)
+                    for i, length in enumerate(lengths)
+                    if length > longest
+                }
+        if settings.format == "h5":
+            for i, accession in enumerate(rows.column("accession").to_pylist()):
+                if "/" in accession or accession == ".":
+                    refusals[i] = RefusedError("no name of an HDF5 dataset", accession, "accessions without /")
+        kept = np.array([i not in refusals for i in range(len(rows))], dtype=bool)
+        refused = [(i, refusals[i].at(**place_of(rows, i))) for i in sorted(refusals)]
+        return rows.append_column(LONG, long).filter(pa.array(kept)), refused
+
+    def _embedded_or_reused(self, rows: pa.Table) -> tuple[np.ndarray, list[np.ndarray], dict[int, RefusedError], int]:
+        """What ``_embedded`` gives, with vectors of the previous folder for the rows it has; and how many these are."""
+        if self.lookup is None:
+            return *self._embedded(rows), 0
+        found, vectors_ND = self.lookup.find(rows)
+        new = np.flatnonzero(~found)
+        vectors_ND[new], _, unfit = self._embedded(rows.take(new))
+        return vectors_ND, [], {int(new[i]): refusal for i, refusal in unfit.items()}, int(found.sum())
+
+    def _embedded(self, rows: pa.Table) -> tuple[np.ndarray, list[np.ndarray], dict[int, RefusedError]]:
+        """Vectors (N, D), the residues' own where they are asked for, and why a row has none."""
+        settings = self.settings
+        # What is there more than once is computed once.
+        values = rows.column("sequence" if settings.content == "protein" else "text").combine_chunks()
+        encoded = values.dictionary_encode()
+        distinct, place_N = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+        problems: dict[int, RefusedError] = {}
+        residues: list[np.ndarray] = []
+
+        def refuse(i: int, why: str) -> None:
+            problems[i] = RefusedError("does not fit into memory", why, "what a device can hold")
+
+        if settings.content == "text":
+            vectors_UD = self.model.embed_texts(distinct, refuse=refuse)
+        elif settings.residues:
+            assert settings.long in ("truncate", "error")
+            vectors_UD, residues = self.model.embed_with_residues(distinct, long=settings.long, refuse=refuse)
+        else:
+            assert settings.long is not None
+            vectors_UD = self.model.embed_proteins(distinct, long=settings.long, refuse=refuse)
+        for i in np.flatnonzero(~np.isfinite(vectors_UD).all(axis=1)).tolist():
+            problems.setdefault(i, RefusedError("embedding is not finite", "NaN or infinity", "numbers"))
+        unfit = {i: problems[place] for i, place in enumerate(place_N.tolist()) if place in problems}
+        return vectors_UD[place_N], [residues[place] for place in place_N] if residues else [], unfit
+
+    def _counts(self, rows: pa.Table) -> dict[str, Any]:
+        if self.settings.content == "text":
+            num_tokens = pc.sum(pc.utf8_length(rows.column("text"))).as_py()
+            return {"rows": len(rows), "residues": num_tokens or 0, "long": 0, "mapped": {}, "nucleotides": {}}
+        sequences = rows.column("sequence").to_pylist()
+        seen = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+        if self.settings.long != "window-mean":
+            seen = np.minimum(seen, self.model.max_protein_tokens - 2)
+        return {
+            "rows": len(rows),
+            "residues": int(seen.sum()),
+            "long": len(rows) - rows.column(LONG.name).null_count,
+            "mapped": count_mapped(sequences),
+            "nucleotides": count_nucleotides(rows),
+        }
+
+    def _write(
+        self, number: int, rows: pa.Table, vectors_ND: np.ndarray, residues: Sequence[np.ndarray]
+    ) -> dict[str, dict[str, Any]]:
+        form = self.settings.format
+        written = write_part(self.output, number, rows, vectors_ND, form=form, precision=self.settings.precision)
+        if self.settings.residues:
+            accessions = rows.column("accession").to_pylist()
+            written |= write_residues(self.output, number, accessions, residues, form=form)
+        return written
+
+
+@contextlib.contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """So many for each of torch's operations, and what there was before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _return_free_memory() -> None:
+    """Give the system what is free in glibc's heap: tensors of ever other sizes leave holes in it, and a worker that
+    needs 0.5 GB would hold 1.7 GB after 500 batches (tests/embeddings/test_memory.py)."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

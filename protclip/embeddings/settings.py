@@ -1,0 +1,118 @@
+"""What the stage ``embed`` is asked for (``EmbedConfig``), and what decides on the bytes (``EmbedSettings``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from protclip.embeddings.reading import Content, Dtype
+from protclip.embeddings.writing import Format, Precision
+from protclip.errors import ConfigError
+from protclip.fields import check_number, check_types
+from protclip.inputs import LongPolicy
+
+PART_ROWS = 4096
+"""Rows of a part where CPUs embed: the unit of work, and the window that is sorted by length."""
+GPU_PART_ROWS = 32_768
+"""The same on GPUs: about a minute of work for ESM-2 650M, and 67 MB of 512 float32 a row."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedConfig:
+    """Proteins or texts into a folder of embeddings."""
+
+    inputs: tuple[str, ...]
+    """Files of proteins or texts, or one folder of pairs, as docs/embedding.md lists them: paths, globs or URLs."""
+    checkpoint: str
+    """Folder, name (such as published) or URL of the model."""
+    output: str
+    """Folder of embeddings to write: a path or an fsspec URL."""
+    content: Content | None = None
+    """What of pairs, UniProt files or parquet files is embedded. Default: protein."""
+    id_column: str | None = None
+    """Of parquet files, the key of a row. Default: accession, or id."""
+    column: str | None = None
+    """Of parquet files, what is embedded. Default: sequence, or text."""
+    long: LongPolicy | None = None
+    """Proteins longer than the model sees: cut at the C-terminus, quarantined, or embedded as the mean over overlapping
+    windows. Default: truncate."""
+    residues: bool = False
+    """Also write the vectors of all residues, as float16."""
+    format: Format = "parquet"
+    """Where the vectors are: in the parquet files, or beside them, in HDF5 with a dataset per accession, or in numpy's
+    format, which can be memory-mapped."""
+    precision: Precision = "float32"
+    """Of the stored vectors."""
+    dtype: Dtype | None = None
+    """Of the model's matrix products, on all workers; the index and its queries follow it. Default: that of the run
+    that is resumed, or of --previous; else bfloat16 on GPUs and where this machine's processor has instructions for
+    it."""
+    deduplicate: bool = False
+    """Compute identical sequences, or texts, once over the whole input, not only within a part; rows that repeat one
+    come last."""
+    part_rows: int | None = None
+    """Rows of a part. Default: 4096; with --use-gpu 32768."""
+    previous: str | None = None
+    """Embeddings of the release before, by the same model and settings: a row whose accession and sequence, or text, it
+    has takes its vector from there."""
+    workers: int | str | None = None
+    """On Ray: actors; a range such as 1-8 lets their number follow the work. Default: 1 to one for each CPU, or GPU, of
+    the cluster."""
+    use_gpu: bool = False
+    """Give each actor a GPU."""
+    overwrite: bool = False
+    """Replace a finished folder, or start an unfinished one again."""
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        check_number("part_rows", self.part_rows, at_least=1)
+        if self.residues and (self.content == "text" or self.long == "window-mean"):
+            what = "texts have none" if self.content == "text" else "means over windows have none"
+            raise ConfigError(f"--residues: {what}; leave it out.")
+        if self.residues and self.previous is not None:
+            raise ConfigError("--previous has no residues to take over; leave --residues or --previous out.")
+        if self.deduplicate and (self.residues or self.previous is not None):
+            other = "residues" if self.residues else "previous"
+            raise ConfigError(f"--deduplicate does not go with --{other}; leave one out.")
+        _ = self.num_workers
+
+    @property
+    def num_workers(self) -> tuple[int, int] | None:
+        """The fewest and the most actors; None for as many as there is room for."""
+        if self.workers is None:
+            return None
+        fewest, _, most = str(self.workers).partition("-")
+        try:
+            found = int(fewest), int(most or fewest)
+        except ValueError:
+            found = 0, 0
+        if not 1 <= found[0] <= found[1]:
+            raise ConfigError(f"workers={self.workers!r} is neither a number of workers nor a range such as 1-8.")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedSettings:
+    """What decides on the bytes of a part, beside its rows and the model; all fields are JSON values."""
+
+    dtype: Dtype
+    """Of the model's matrix products and attention: decided once, for all workers."""
+    content: Content = "protein"
+    long: LongPolicy | None = "truncate"
+    """None where texts are embedded."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 1
+    """Of torch for one batch: sums depend on it in their last bits."""
+    format: Format = "parquet"
+    precision: Precision = "float32"
+    """Of stored vectors."""
+    deduplicate: bool = False
+    """Whether rows of one value are computed once over all parts; within a part they are always."""
+    residues: bool = False
+    """Also the residues' own vectors."""
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        check_number("threads", self.threads, at_least=1)
+        if (self.content == "text") != (self.long is None):
+            raise ConfigError(f"long={self.long!r} is for proteins, content={self.content!r} is embedded.")
