@@ -14,7 +14,7 @@ from serve.settings import Limits
 
 _WITH_DOCSTRINGS = ConfigDict(use_attribute_docstrings=True)
 for _kind in (Row, Protein, Hit, Answer, PartialAnswer, Coverage):
-    _kind.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[attr-defined]
+    _kind.__pydantic_config__ = _WITH_DOCSTRINGS  # type: ignore[union-attr]
 
 Embedding = list[float] | str
 
