@@ -167,7 +167,7 @@ def _read(outcome: Outcome, address: str, path: str) -> tuple[Any, ProtclipError
 
 def _passes(told: ErrorAnswer) -> bool:
     """Whether the same request may be answered another time."""
-    if told.status == HTTPStatus.NOT_FOUND:  # the application's own does not pass; a proxy's does, when there is one
+    if told.status == HTTPStatus.NOT_FOUND:  # the application's own stays; a proxy's may pass
         return told.type == NO_APPLICATION or not told.message
     return told.status in TRY_AGAIN
 
