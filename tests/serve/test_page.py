@@ -806,6 +806,11 @@ def test_the_page_fits_a_phone_and_the_dark(new_window, sites, shot):
     ask(page, QUESTION)
     shot(page, "phone-dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_text("Recent", exact=True).click()
+    shot(page, "phone-recent")
+    box = page.locator("#recent").bounding_box()
+    assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390
+    page.keyboard.press("Escape")
     ground = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(ground)
     theme = page.get_by_role("button", name="Colours")
