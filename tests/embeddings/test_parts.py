@@ -17,7 +17,7 @@ from tiny_model import RESIDUES, tiny_model
 from protclip.embedding import ProtCLIP
 from protclip.embeddings.parts import EmbedChunk
 from protclip.embeddings.reading import DTYPES, METADATA, Dtype, read_embeddings
-from protclip.embeddings.settings import EmbedSettings
+from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import DataError
 from protclip.manifest import write_manifest
 from protclip.model.dual_encoder import DualEncoder
@@ -28,6 +28,12 @@ pytestmark = pytest.mark.unit
 
 LONGEST = 62  # residues that the tiny model sees
 LENGTHS = [5, 63, 62, 90, 7, 64, 200, 9]
+
+
+def config_of(model: str, output: object, *, dtype: Dtype = "float32", **fields: Any) -> EmbedConfig:
+    """As ``embed`` has it when nothing is left open."""
+    fields = {"content": "protein", "long": "truncate"} | fields
+    return EmbedConfig(inputs=("some",), checkpoint=model, output=str(output), dtype=dtype, **fields)
 
 
 @pytest.fixture
@@ -50,7 +56,8 @@ def embed(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The record and the rows of the part."""
     folder = Path(pairs).parent
-    unit = EmbedChunk(str(folder / "model"), str(folder), EmbedSettings(dtype=dtype, **settings))
+    config = config_of(str(folder / "model"), folder, dtype=dtype, **settings)
+    unit = EmbedChunk(config, str(folder / "work"))
     record = unit({"path": pairs, "row_groups": row_groups, "unit": "00007", "pairs": True})
     assert record == json.loads(json.dumps(record))
     part = folder / "part-00007.parquet"
@@ -153,11 +160,8 @@ def test_every_format_gives_the_same_vectors(
 ) -> None:
     if form == "h5":
         pytest.importorskip("h5py", reason="h5py is not installed")
-    unit = EmbedChunk(
-        str(tmp_path / "model"),
-        str(tmp_path / "out"),
-        EmbedSettings(dtype="float32", format=form, precision=precision, residues=True),
-    )
+    config = config_of(str(tmp_path / "model"), tmp_path / "out", format=form, precision=precision, residues=True)
+    unit = EmbedChunk(config, str(tmp_path / "work"))
     record = unit({"path": pairs[0], "row_groups": [0, 1, 2], "unit": "00000", "pairs": True})
     facts = {"content": "protein", "dimension": 24, "model_fingerprint": "f", "rows": 8}
     write_manifest(str(tmp_path / "out"), "embeddings", [], described=record["files"], **facts)
