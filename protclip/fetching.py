@@ -122,8 +122,8 @@ def fetch_checkpoint(
     kind = kind_of_checkpoint(checkpoint)
     if kind != "store" and is_offline():
         raise ConfigError(
-            f"{checkpoint}: is neither a folder here nor in the cache, and HF_HUB_OFFLINE is set; unset it, or fetch it on "
-            "another machine."
+            f"{checkpoint}: is neither a folder here nor in the cache, and HF_HUB_OFFLINE is set; unset it or fetch it "
+            "on another machine."
         )
     work = resume_folder(output, _OWN_FILES, {"fetched": checkpoint}, overwrite=overwrite)
     # What is downloaded lies on this machine until it is whole.

@@ -15,7 +15,7 @@ import torch
 from tiny_model import RESIDUES, tiny_model
 
 from protclip.embedding import ProtCLIP
-from protclip.errors import DataError
+from protclip.errors import CheckpointError, DataError
 from protclip.index.embeddings import DTYPES, METADATA, Dtype, read_embeddings
 from protclip.manifest import write_manifest
 from protclip.model.dual_encoder import DualEncoder
@@ -145,6 +145,19 @@ def test_what_does_not_fit_into_memory_is_refused_by_its_place(
         (i + 1, f"A{i}") for i in (1, 2, 3, 5, 6)
     ]
     assert {entry["reason"] for entry in record["refused"]} == {"does not fit into memory"}
+
+
+def test_another_model_under_the_same_name_is_refused_on_its_node(
+    pairs: tuple[str, dict[str, str]],  # noqa: ARG001
+    tmp_path: Path,
+) -> None:
+    folders = str(tmp_path / "model"), str(tmp_path / "out"), str(tmp_path / "work")
+    settings = EmbedSettings(dtype="float32")
+    EmbedChunk(*folders, settings, fingerprint=tiny_model().fingerprint)
+    with pytest.raises(
+        CheckpointError, match=f"is the model {tiny_model().fingerprint} on the node .*, and {'0' * 64}"
+    ):
+        EmbedChunk(*folders, settings, fingerprint="0" * 64)
 
 
 @pytest.mark.parametrize("form", ["parquet", "npy", "h5"])
