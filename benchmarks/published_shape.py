@@ -3,7 +3,7 @@
     python benchmarks/published_shape.py            ESM-2 650M and PubMedBERT; some 10 GB of disk and 8 GB of memory
     python benchmarks/published_shape.py --quick    shapes of ESM-2 8M and a small BERT; within a minute
 
-Random weights in the published format and shape, in fp16. Each step is a process of its own, on all cores of this machine:
+Random weights in the published format and shape, in fp16. Each step is a process of its own, on all cores:
 
     import    ``protclip import-official``, which ``fetch-model published`` does after the download
     embed     ``ProtCLIP.from_pretrained``, then proteins with lengths as UniProt's are, in float32
@@ -103,7 +103,7 @@ def main() -> None:
         Claim(claim=f"published_{shape}_search_memory", value=steps["search again"]["memory_mb"], unit="MB"),
     ]
     lines = [
-        f"{shape}: model.safetensors {file_bytes / 1e9:.2f} GB in fp16, the checkpoint {checkpoint_bytes / 1e9:.2f} GB. "
+        f"{shape}: model.safetensors {file_bytes / 1e9:.2f} GB in fp16, checkpoint {checkpoint_bytes / 1e9:.2f} GB. "
         f"Loaded in {embedded['load_s']:.1f} s; {count} proteins of {embedded['residues']:,} residues in "
         f"{embedded['embed_s']:.1f} s on {embedded['threads']} threads.",
         "",
