@@ -18,7 +18,7 @@ from protclip.embedding import ProtCLIP
 from protclip.embeddings.parts import EmbedChunk
 from protclip.embeddings.reading import DTYPES, METADATA, Dtype, read_embeddings
 from protclip.embeddings.settings import EmbedConfig
-from protclip.errors import DataError
+from protclip.errors import CheckpointError, DataError
 from protclip.manifest import write_manifest
 from protclip.model.dual_encoder import DualEncoder
 from protclip.model.packed import Packing
@@ -151,6 +151,17 @@ def test_what_does_not_fit_into_memory_is_refused_by_its_place(
         (i + 1, f"A{i}") for i in (1, 2, 3, 5, 6)
     ]
     assert {entry["reason"] for entry in record["refused"]} == {"does not fit into memory"}
+
+
+def test_another_model_under_the_same_name_is_refused_on_its_node(
+    pairs: tuple[str, dict[str, str]],  # noqa: ARG001
+    tmp_path: Path,
+) -> None:
+    config = config_of(str(tmp_path / "model"), tmp_path, dtype="float32")
+    fingerprint = tiny_model().fingerprint
+    assert EmbedChunk(config, str(tmp_path), fingerprint=fingerprint).model.fingerprint == fingerprint
+    with pytest.raises(CheckpointError, match=f"is the model {fingerprint} on the node .*, and {'0' * 64}"):
+        _ = EmbedChunk(config, str(tmp_path), fingerprint="0" * 64).model
 
 
 @pytest.mark.parametrize("form", ["parquet", "npy", "h5"])
