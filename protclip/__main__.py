@@ -19,26 +19,29 @@ from protclip.version import __version__
 
 # name → (module:command, one line of help)
 COMMANDS = {
-    "fetch-uniprot": ("protclip.commands.fetch_uniprot:main", "Entries or release files from UniProt's servers."),
-    "fetch-model": ("protclip.commands.fetch_model:main", "A model to ask: the authors' own, or one of a hub."),
-    "fetch-protanno": ("protclip.commands.fetch_protanno:main", "The data set that the authors publish."),
-    "curate": ("ray_jobs.curate:main", "UniProtKB files into ProtAnno pairs."),
-    "pretrain": ("ray_jobs.pretrain:main", "Train the dual encoder on a folder of pairs."),
-    "embed": ("ray_jobs.embed:main", "Proteins or texts into embeddings."),
-    "index": ("ray_jobs.index:main", "Embeddings into a searchable HNSW index."),
-    "stats": ("protclip.commands.stats:main", "What a folder of pairs is made of, beside the published sets."),
-    "search": ("protclip.commands.search:main", "Ask an index with a text or a sequence."),
-    "explain": ("protclip.commands.explain:main", "Which residues of a protein a text speaks of."),
+    "fetch-uniprot": ("protclip.commands.fetch_uniprot:main", "Fetch entries or release files from UniProt's servers."),
+    "fetch-model": ("protclip.commands.fetch_model:main", "Fetch a model to ask: the authors' own, or one of a hub."),
+    "fetch-protanno": ("protclip.commands.fetch_protanno:main", "Fetch the data set that the authors publish."),
+    "curate": ("ray_jobs.curate:main", "Turn UniProtKB files into protein-text pairs."),
+    "pretrain": ("ray_jobs.pretrain:main", "Train a model on a folder of pairs."),
+    "embed": ("ray_jobs.embed:main", "Embed proteins or texts."),
+    "index": ("ray_jobs.index:main", "Build a searchable index of embeddings."),
+    "stats": ("protclip.commands.stats:main", "Describe a folder of pairs, beside the published data sets."),
+    "search": ("protclip.commands.search:main", "Search an index by text, sequence or accession."),
+    "explain": ("protclip.commands.explain:main", "Show which residues of a protein match a text."),
     "serve": ("serve.main:main", "Serve embedding and search over HTTP on this machine."),
-    "swap-index": ("serve.swap:main", "Another index for a running server, without a failed request."),
-    "make-key": ("serve.make_key:main", "A key for a client of a server."),
-    "import-official": ("protclip.commands.import_official:main", "The authors' published checkpoint into ours."),
+    "swap-index": ("serve.swap:main", "Replace the index of a running server, without a failed request."),
+    "make-key": ("serve.make_key:main", "Make a key for a client of a server."),
+    "import-official": (
+        "protclip.commands.import_official:main",
+        "Convert the authors' published checkpoint into ours.",
+    ),
     "export-official": (
         "protclip.commands.export_official:main",
-        "An imported checkpoint back into the authors' format.",
+        "Convert an imported checkpoint back into the authors' format.",
     ),
     "synthesize": ("protclip.commands.synthesize:main", "Write a synthetic proteome, for trials without data."),
-    "quickstart": ("ray_jobs.quickstart:main", "Run the whole way once on this machine."),
+    "quickstart": ("ray_jobs.quickstart:main", "Run everything once on this machine, from data to queries."),
 }
 
 ON_RAY = ("pretrain", "serve", "swap-index", "make-key", "quickstart")
@@ -70,7 +73,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="protclip")
 def cli() -> None:
-    """ProtCLIP: pretraining of protein and text encoders, embedding and retrieval, on Ray."""
+    """ProtCLIP: find proteins by description and by sequence, and train the models for it."""
 
 
 def main() -> None:

@@ -20,15 +20,14 @@ from ray_jobs.pipelines import suited_run
 @click.command()
 @config_options(CurateConfig, argument="inputs", metavar="INPUT...")
 def main(**values: Any) -> None:
-    """UniProtKB files into ProtAnno pairs.
+    """Turn UniProtKB files into protein-text pairs.
 
     INPUT is a UniProtKB flat file (.dat), XML (.xml) or JSON of the REST service (.json, .jsonl), a table with the
     columns of the website's exports (.tsv, .csv), a FASTA file with UniProt headers, or ProtAnno's published JSON lines
-    (.jsonl), plain or gzip: a path, a quoted glob or an fsspec URL. Its content decides where that is certain, else its
-    ending.
-    Unusable rows are listed in quarantine.jsonl, with the reason.
+    (.jsonl), plain or gzip: a path, a quoted glob or an fsspec URL. Its content decides the format where that
+    is certain, otherwise its ending. Unusable rows are listed in quarantine.jsonl, with the reason.
 
-    A run that was interrupted goes on where it was when the same command is given again.
+    After an interruption, give the same command again, and it goes on where it was.
     """
     start = time.monotonic()
     config = with_paths(configured(CurateConfig, values), resolve_input, resolve_output)

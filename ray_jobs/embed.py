@@ -22,17 +22,17 @@ from ray_jobs.pipelines import OnRay, suited_run
 
 @click.command()
 @config_options(EmbedConfig, argument="inputs", metavar="INPUT...")
-@click.option("--dry-run", is_flag=True, help="Say how much there is to do, and how long it takes; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print how much there is to do and how long it takes; write nothing.")
 def main(*, dry_run: bool, **values: Any) -> None:
-    """Proteins or texts into L2-normalised embeddings, as parquet keyed by accession.
+    """Embed proteins or texts: vectors of unit length, as parquet keyed by accession.
 
     INPUT is a folder of pairs; or FASTA files with headers of any kind (.fasta, .fa, .faa), UniProtKB files (.dat,
-    .xml, .json, .tsv, .csv), parquet files or a folder of them, or text files with a text a line (.txt), keyed line-1,
-    line-2 and so on. Files are plain or gzip: paths, quoted globs or fsspec URLs; their content decides where that is
-    certain. Unusable rows are listed in quarantine.jsonl, with the reason. A row's column "long" says how a protein
-    longer than the model sees was read.
+    .xml, .json, .tsv, .csv), parquet files or a folder of them, or text files with one text a line (.txt), keyed
+    line-1, line-2 and so on. Files are plain or gzip: paths, quoted globs or fsspec URLs; their content decides the
+    format where that is certain. Unusable rows are listed in quarantine.jsonl, with the reason. The column "long" says
+    how a protein longer than the model sees was read.
 
-    A run that was interrupted goes on where it was when the same command is given again.
+    After an interruption, give the same command again, and it goes on where it was.
 
     \b
         protclip embed my.fasta --checkpoint runs/tiny/best --output my-embeddings

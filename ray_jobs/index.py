@@ -37,7 +37,7 @@ def main(**values: Any) -> None:
         protclip index per-protein.h5 --model prott5 --output prott5-index
 
     Rows of another tool's vectors that cannot be used are listed in quarantine.jsonl, with the reason.
-    A run that was interrupted goes on where it was when the same command is given again.
+    After an interruption, give the same command again, and it goes on where it was.
     """
     start = time.monotonic()
     config = configured(BuildConfig, values)

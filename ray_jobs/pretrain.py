@@ -48,20 +48,20 @@ TOKENIZER_TEXTS = 50_000
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Check settings, paths and every byte of the pairs, say what the run would take, and end.",
+    help="Check settings, paths and every byte of the pairs, and print what a run would take.",
 )
 def main(config: str, overrides: tuple[str, ...], *, fresh: bool, dry_run: bool) -> None:
-    """Pretrain the dual encoder as CONFIG says.
+    """Train a model with the settings in CONFIG.
 
-    CONFIG is a YAML file, or the name of a ready one such as tiny_cpu. KEY=VALUE overrides one setting, such as
+    CONFIG is a YAML file, or the name of a ready configuration such as tiny_cpu. KEY=VALUE overrides a setting, such as
     workers.num=8 or data.pairs=/data/pairs. All settings with their defaults are printed at the start; each is
     explained in protclip/config.py.
 
     The run's folder (run_dir) receives config.yaml, metrics.json, steps.jsonl, report.html, tensorboard/, checkpoints/
     and, at the end, best/: the checkpoint of the best epoch by selection.metric, which embed, search and serve take.
 
-    The same command run again goes on where the run was: after the last step of the last finished checkpoint, with the
-    same batches as if nothing had happened, with as many workers as it is given now.
+    After an interruption, give the same command again: the run goes on after its last checkpoint, with the same
+    batches as an undisturbed run. The number of workers may be another one.
 
     As a job on a running cluster, from the repository's root:
 

@@ -69,7 +69,7 @@ _PROGRESS = re.compile(r"(epoch \d|[\d,]+ (training pairs|steps) )")
     "--data",
     metavar=f"FILE|{SYNTHETIC}",
     help="A file that curate reads, or a synthetic proteome. Default: 2,000 proteins of UniProt, downloaded once; "
-    "synthetic ones where they cannot be had.",
+    "synthetic ones if they cannot be downloaded.",
 )
 @click.option(
     "--output", default="quickstart", show_default=True, help="Folder for everything; an earlier run is wiped."
@@ -77,7 +77,7 @@ _PROGRESS = re.compile(r"(epoch \d|[\d,]+ (training pairs|steps) )")
 @click.option("--keep", is_flag=True, help="Leave the server and its Ray running.")
 @click.option("--stop", is_flag=True, help="Only end what an earlier --keep left running in the folder.")
 def main(*, data: str | None, output: str, keep: bool, stop: bool) -> None:
-    """Curate, pretrain, embed, index, serve and query, once, on this machine."""
+    """Run everything once on this machine: curate, pretrain, embed, index, serve and query."""
     output = files.absolute(output)
     if stop:
         stopped = stop_head(files.join(output, "ray"))

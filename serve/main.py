@@ -36,20 +36,22 @@ if TYPE_CHECKING:
     default=0.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="GPUs that each copy reserves, or a share of one; with any the model computes there.",
+    help="GPUs that each copy reserves, or a share of one; above 0, the model computes on it.",
 )
 @click.option(
     "--keys",
     help="File of the keys that clients must give (`protclip make-key` makes them), or 'environment' for the variable "
-    "PROTCLIP_KEYS. Beyond the loopback there must be keys.  [default: none]",
+    "PROTCLIP_KEYS. Required for a --host outside the loopback.  [default: none]",
 )
 @click.option(
     "--sequences",
-    help="Where the sequences of the index's proteins are, to explain them by accession: FASTA or files of UniProtKB, "
-    "plain or .gz, by path, glob or URL, or a folder of pairs. Each copy holds them in memory.",
+    help="The sequences of the index's proteins, to explain them by accession: FASTA or files of UniProtKB, plain or "
+    ".gz, by path, glob or URL, or a folder of pairs. Each copy holds them in memory.",
 )
-@click.option("--allowed-host", multiple=True, help="A further name that a Host header may have on the loopback.")
-@click.option("--cors-origin", multiple=True, help="An origin whose pages may ask, such as https://lab.example.org.")
+@click.option("--allowed-host", multiple=True, help="Another name to accept in Host headers on the loopback.")
+@click.option(
+    "--cors-origin", multiple=True, help="An origin whose pages may send requests, such as https://lab.example.org."
+)
 @click.option("--request-log", help="File to which a line of JSON is appended for each request.")
 def main(
     *,
@@ -73,10 +75,10 @@ def main(
     \b
         protclip serve my-index --checkpoint runs/tiny/best --port 8000
 
-    `protclip swap-index` puts another index in the place of one while it answers.
+    The page / is for searching in a browser, and /docs has all routes with forms to try them: search, embed, score,
+    classify, explain and others. `protclip swap-index` replaces an index while the server answers.
 
-    Its page /docs has all routes, with forms to try them: search, embed, score, classify, explain and others. Ctrl-C or
-    SIGTERM ends it after what is under way was answered; a second one ends it at once.
+    Ctrl-C or SIGTERM ends the server after it has answered the requests under way; a second one ends it at once.
     """
     from serve.signals import Signals
 

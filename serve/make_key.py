@@ -10,11 +10,13 @@ from serve.keys import new_key
 
 @click.command()
 @click.argument("name")
-@click.option("--rate", type=float, help="Requests a second that it may send to each replica.  [default: any number]")
+@click.option(
+    "--rate", type=float, help="Requests a second that the client may send to each replica.  [default: any number]"
+)
 def main(*, name: str, rate: float | None) -> None:
-    """Make a key for NAME, which `protclip serve --keys FILE` takes.
+    """Make a key for the client NAME of a server with `protclip serve --keys FILE`.
 
-    The key is shown once, on the error output, and kept nowhere. The output is its line for the file, with its hash:
+    The key is printed once, on standard error, and stored nowhere. Standard output is the line for FILE, with its hash:
 
     \b
         protclip make-key alice --rate 10 >> keys.txt

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from protclip.version import __version__
 from serve import haproxy_config
 from serve.answers import ErrorResponse, Policies
 from serve.forms import Form
@@ -161,7 +162,7 @@ ANSWERS: Mapping[str, Any] = {
     },
     "/v1/indexes": {"indexes": [_NAMED_INDEX], "refused": None},
     "/info": {
-        "version": "0.2.0",
+        "version": __version__,
         "model": {
             "fingerprint": _HEX,
             "dimension": 512,
@@ -180,7 +181,7 @@ ANSWERS: Mapping[str, Any] = {
         "limits": Limits().model_dump(),
         "policies": Policies().model_dump(),
     },
-    "/health": {"status": "ok", "model": _HEX, "index": _INDEX, "indexes": ["default"], "version": "0.2.0"},
+    "/health": {"status": "ok", "model": _HEX, "index": _INDEX, "indexes": ["default"], "version": __version__},
     "/health/live": {"status": "ok"},
     "/health/ready": {"status": "ok"},
 }

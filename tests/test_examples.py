@@ -16,8 +16,7 @@ from index_folders import write_embeddings
 from tiny_model import random_sequences, random_texts, tiny_model
 
 from protclip import ProtCLIP
-from protclip.embeddings.reading import read_embeddings
-from protclip.index.build import IndexConfig, build_index
+from protclip.index.build import BuildConfig, build_index
 
 pytestmark = [pytest.mark.unit, pytest.mark.slow]
 
@@ -81,7 +80,7 @@ def test_annotate_sequences_gives_the_nearest_texts_and_says_where_there_are_non
     texts = write_embeddings(folder / "texts", vectors, content="text", **settings)
     asked = model.embed_proteins(SEQUENCES)
     proteins = write_embeddings(folder / "proteins", asked, fingerprint=fingerprint, settings={"dtype": "float32"})
-    build_index(read_embeddings(texts), str(folder / "text-index"), IndexConfig(), queries=[read_embeddings(proteins)])
+    build_index(BuildConfig(embeddings=texts, output=str(folder / "text-index"), queries=(proteins,)))
 
     said = run("annotate_sequences.py", folder, "--count", "1", "--min-percentile", "60")
     table = rows(folder / "annotation.tsv")

@@ -72,3 +72,8 @@ def test_everything_installed_for_development_is_pinned_as_installed() -> None:
 def test_the_versions_agree() -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
     assert metadata.version("protclip") == __version__
+    found = re.search(r"^## \[([^]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert found is not None and found[1] == __version__
+    for name in ("cluster/Dockerfile", "cluster/README.md", "docs/serving.md"):
+        shown = re.findall(r'registry\.example\.com/protclip:([\w.]+)|"version":"([\w.]+)"', (ROOT / name).read_text())
+        assert {"".join(groups) for groups in shown} == {__version__}, name

@@ -29,7 +29,7 @@ MEANINGS = {"occlusion": "drop of the cosine when masked", "segments": "weight i
 @click.option("--checkpoint", required=True, help="Folder, name (such as published) or URL of the model.")
 @click.option("--sequence", help="Amino acids in one-letter code.")
 @click.option("--fasta", help="FASTA file with the protein, plain or .gz, by path or URL.")
-@click.option("--accession", help="Which protein of the FASTA file; needed where it holds several.")
+@click.option("--accession", help="Which protein of the FASTA file; needed if it holds several.")
 @click.option("--text", required=True, help="A description, such as 'FUNCTION: Hydrolyses ATP.'")
 @click.option("--window", type=int, help="Residues that occlusion masks together, an odd number. Default: 11.")
 @click.option("--stride", default=1, show_default=True, help="Residues between windows: 5 is five times as fast.")
@@ -51,7 +51,7 @@ def main(
     device: str,
     dtype: Dtype | None,
 ) -> None:
-    """Show which residues of a protein make it match a text, as the model sees it.
+    """Show which residues of a protein make it match a text, according to the model.
 
     Occlusion masks a window of residues and measures by how much the cosine of protein and text drops. Segments are the
     weights of the residues in PDA's dynamic segment; a model trained without PDA has none. The table has the stretches

@@ -25,7 +25,7 @@ from protclip.terminal import echo
 def main(
     *, folder: str, output: str, protein_tokenizer: str | None, text_tokenizer: str | None, overwrite: bool
 ) -> None:
-    """Make a checkpoint of the one that the authors publish.
+    """Convert the checkpoint that the authors publish into one of ours.
 
     DIR holds config.json (model_type FST) and model.safetensors. Every tensor is used, or listed with the reason why
     not; the full list is in the checkpoint's manifest.json. export-official writes the same files back.

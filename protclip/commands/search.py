@@ -40,14 +40,16 @@ READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
 )
 @click.option("--text", help="A description, such as 'FUNCTION: Hydrolyses ATP.'")
 @click.option("--sequence", help="Amino acids in one-letter code.")
-@click.option("--accession", help="A row of the index, by its own vector.")
+@click.option("--accession", help="A row of the index; its vector is the question.")
 @click.option("--fasta", help="A file of sequences, plain or gzip, a path, URL or pipe: each is a question.")
 @click.option("--texts", help="A file of texts, likewise, one a line.")
 @click.option("--vectors", help="A folder that embed wrote, or vectors by the model of the index: HDF5, parquet, .npy.")
 @click.option("-k", default=10, show_default=True, help="Answers wanted.")
-@click.option("--offset", default=0, show_default=True, help="Answers left out at the beginning: the next page.")
-@click.option("--filter", "where", help="Which rows may answer, such as 'organism_id=9606 and (reviewed or ec=3.6)'.")
-@click.option("--min-score", type=float, help="Cosine below which nothing is an answer.")
+@click.option("--offset", default=0, show_default=True, help="Answers to skip: the next page.")
+@click.option(
+    "--filter", "where", help="Search only rows that match, such as 'organism_id=9606 and (reviewed or ec=3.6)'."
+)
+@click.option("--min-score", type=float, help="Leave out answers with a lower cosine.")
 @click.option("--exclude-self", is_flag=True, help="Leave out rows of the question's accession, sequence or text.")
 @click.option("--exact", is_flag=True, help="Compare with every vector, whatever the index's size.")
 @click.option(
@@ -56,7 +58,9 @@ READERS = {"fasta": read_fasta, "texts": read_texts, "vectors": read_vectors}
     help="Where a --server has its index in shards and some cannot be reached, take what the others find, and say so.",
 )
 @click.option("--columns", help=f"What is shown beside score and accession, with commas: {', '.join(COLUMNS)}.")
-@click.option("--output", help="File or URL for the answers: .parquet, .tsv, .csv, .json or .jsonl; - is TSV here.")
+@click.option(
+    "--output", help="File or URL for the answers: .parquet, .tsv, .csv, .json or .jsonl; - is TSV on standard output."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @click.option("--device", help="Where the model computes, such as cuda.  [default: cpu]")
 @click.option("--dtype", type=click.Choice(DTYPES), help="In which it computes. Default: that of the index.")
@@ -84,7 +88,7 @@ def main(
     device: str | None,
     dtype: Dtype | None,
 ) -> None:
-    """Find what in the INDEX lies nearest to a text, a sequence or an accession, or to each of a file, by cosine.
+    """Find what is nearest in the INDEX, by cosine, to a text, a sequence or an accession, or to each of a file.
 
     \b
         protclip search my-index --checkpoint runs/tiny/best --text "FUNCTION: Involved in oxygen transport."

@@ -23,11 +23,11 @@ MEASURES = {"residues": "residues of the sequence", "text_characters": "characte
 @click.option("--plot", help="Draw shares and distributions: a .png, .svg or .pdf file to write.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with everything instead of the tables.")
 def main(*, pairs: str, plot: str | None, as_json: bool) -> None:
-    """Describe the folder PAIRS that curate made: path or fsspec URL.
+    """Describe the folder PAIRS that curate made, a path or fsspec URL.
 
-    The shares of entries by property coverage R (how many of the four properties an entry has) and by confidence C (the
-    level of protein existence) stand beside those published of ProtAnno-S and ProtAnno-D, of which the latter are of
-    the set before sampling. Then lengths, properties, organisms, and what curation left out and why.
+    First come the shares of entries by property coverage R (how many of the four properties an entry has) and by
+    confidence C (the level of protein existence), beside those published for ProtAnno-S and, before sampling,
+    ProtAnno-D. Then lengths, properties, organisms, and what curation left out and why.
 
     \b
         protclip stats quickstart/pairs --plot pairs.png

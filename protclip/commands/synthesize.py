@@ -20,7 +20,7 @@ from protclip.terminal import echo
 def main(output: str, entries: int, families: int, seed: int) -> None:
     """Write a synthetic proteome in UniProtKB's flat-file format, for trials without data.
 
-    Families of proteins share motifs, and their texts tell of them; nothing in it is real.
+    Families of proteins share motifs, and their texts mention them; nothing in it is real.
     """
     if not output.endswith((".dat", ".dat.gz")):
         raise ConfigError(f"output {output!r}: the file's name must end in .dat or .dat.gz.")

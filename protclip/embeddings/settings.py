@@ -31,35 +31,35 @@ class EmbedConfig:
     output: str
     """Folder of embeddings to write: a path or an fsspec URL."""
     content: Content | None = None
-    """What of pairs, UniProt files or parquet files is embedded. Default: protein."""
+    """What to embed from pairs, UniProt files or parquet files. Default: protein."""
     id_column: str | None = None
-    """Of parquet files, the key of a row. Default: accession, or id."""
+    """For parquet files: the column with the key. Default: accession, or id."""
     column: str | None = None
-    """Of parquet files, what is embedded. Default: sequence, or text."""
+    """For parquet files: the column to embed. Default: sequence, or text."""
     long: LongPolicy | None = None
     """Proteins longer than the model sees: cut at the C-terminus, quarantined, or embedded as the mean over overlapping
     windows. Default: truncate."""
     residues: bool = False
     """Also write the vectors of all residues, as float16."""
     format: Format = "parquet"
-    """Where the vectors are: in the parquet files, or beside them, in HDF5 with a dataset per accession, or in numpy's
-    format, which can be memory-mapped."""
+    """Where to put the vectors: in the parquet files, or beside them as HDF5 with a dataset per accession, or in
+    numpy's format, which can be memory-mapped."""
     precision: Precision = "float32"
-    """Of the stored vectors."""
+    """Number format of the stored vectors."""
     dtype: Dtype | None = None
-    """Of the model's matrix products, on all workers; the index and its queries follow it. Default: that of the run
-    that is resumed, or of --previous; else bfloat16 on GPUs and where this machine's processor has instructions for
-    it."""
+    """Number format of the model's matrix products, on all workers; the index and its queries use it too. Default: that
+    of the run that is resumed, or of --previous; otherwise bfloat16 on GPUs and where this machine's processor has
+    instructions for it, else float32."""
     deduplicate: bool = False
-    """Compute identical sequences, or texts, once over the whole input, not only within a part; rows that repeat one
+    """Compute identical sequences, or texts, once in the whole input, not only once in a part; rows that repeat one
     come last."""
     part_rows: int | None = None
     """Rows of a part. Default: 4096; with --use-gpu 32768."""
     previous: str | None = None
-    """Embeddings of the release before, by the same model and settings: a row whose accession and sequence, or text, it
-    has takes its vector from there."""
+    """Embeddings of the previous release, by the same model and settings: rows with the same accession and sequence, or
+    text, take their vectors from there."""
     workers: int | str | None = None
-    """On Ray: actors; a range such as 1-8 lets their number follow the work. Default: 1 to one for each CPU, or GPU, of
+    """Number of actors on Ray; a range such as 1-8 lets it follow the work. Default: 1 to one for each CPU, or GPU, of
     the cluster."""
     use_gpu: bool = False
     """Give each actor a GPU."""

@@ -46,13 +46,13 @@ class IndexConfig:
 
     graph: HnswConfig = field(default_factory=HnswConfig)
     shard_rows: int = 1_000_000
-    """Rows of a segment at most; segments are built side by side, each by one thread."""
+    """Largest number of rows of a segment; segments are built side by side, each by one thread."""
     recall: float = 0.99
-    """At 10, of each kind of queries: the smallest ef_search that reaches it is used."""
+    """Recall at 10 to reach with each kind of queries: the smallest ef_search that does is chosen."""
     ef_search: int | None = None
-    """Candidates kept while searching, instead of a recall."""
+    """Candidates kept while searching; instead of a recall."""
     max_stale: float = 0.2
-    """With a previous index: beyond this share of rows that are dead, or in segments of changes, all is built anew."""
+    """With a previous index: build all anew if more than this share of rows is dead or in segments of changes."""
 
     def __post_init__(self) -> None:
         check_types("index.", self)
@@ -71,21 +71,21 @@ class BuildConfig:
     output: str
     """Folder or URL of the index."""
     model: str | None = None
-    """EMBEDDINGS is a file of vectors that another tool made, under this name: HDF5 with a dataset a protein, as
+    """Name of another tool's model, whose vectors are in the file EMBEDDINGS: HDF5 with a dataset per protein, such as
     UniProt's per-protein.h5, parquet, or .npy."""
     ids: str | None = None
     """With --model and .npy: the ids of its rows, one a line."""
     max_bad_fraction: float = 0.1
     """With --model: stop if a larger share of the rows is unusable."""
     previous: str | None = None
-    """Index of an earlier release: what did not change since is taken from it."""
+    """Index of an earlier release, from which everything that has not changed is taken."""
     queries: tuple[str, ...] = ()
-    """Folder of embeddings of questions, of texts for instance: the recall is measured with them as well, and what they
-    score is the background of their kind. Once for each kind."""
+    """Folder of embeddings of questions, such as texts. They are used to measure the recall, and percentiles for their
+    kind of question. Once for each kind."""
     index: IndexConfig = field(default_factory=IndexConfig)
     """How it is built."""
     overwrite: bool = False
-    """Replace an index that is there."""
+    """Replace an existing index."""
 
     def __post_init__(self) -> None:
         check_types("", self)

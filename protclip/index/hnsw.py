@@ -39,7 +39,7 @@ class HnswConfig:
     ef_construction: int = 200
     """Candidates kept while inserting: the build's time is proportional to it."""
     seed: int = 0
-    """Of the levels and of the recall samples; with one thread, the same vectors give the same graph."""
+    """Seed of the graph's levels and of the recall samples; with one thread, the same vectors give the same graph."""
 
     def __post_init__(self) -> None:
         check_types("index.", self)

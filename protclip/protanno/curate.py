@@ -42,7 +42,7 @@ OWN_FILES = (*(f"{split}-*.parquet" for split in SPLITS), QUARANTINE_FILE, CHANG
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurateConfig:
-    """UniProtKB files into ProtAnno pairs."""
+    """Turn UniProtKB files into protein-text pairs."""
 
     inputs: tuple[str, ...]
     """UniProtKB files in any of the formats of docs/data.md: paths, globs or fsspec URLs."""
@@ -55,7 +55,7 @@ class CurateConfig:
     max_textless_fraction: float = 0.1
     """Stop if a larger share of the pairs has no text: no name, function, location or similarity."""
     previous: str | None = None
-    """The pairs of the release before: changes.parquet then says which entries were added, changed or removed."""
+    """The pairs of the previous release: changes.parquet then lists added, changed and removed entries."""
     overwrite: bool = False
     """Replace a finished folder of pairs, or start an unfinished one again."""
 

@@ -55,13 +55,13 @@ class CurationConfig:
     """What decides on the rows of a folder of pairs."""
 
     seed: int = 0
-    """Of the sampling, the order and the splits."""
+    """Seed of the sampling, the order and the splits."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     deduplicate: bool = False
-    """Of entries with one sequence keep the one described best."""
+    """Keep one entry for each sequence: the best described one."""
     split: SplitConfig = field(default_factory=SplitConfig)
     shard_mb: float = 256
-    """Text that a shard has, in millions of characters, at most and on average; a unit holds a few times as much."""
+    """Text of a shard, in millions of characters, at most and on average; a unit holds a few times as much."""
     row_group_rows: int = 512
     """Rows of a parquet row group, the unit that the training stream reads."""
 

@@ -29,20 +29,20 @@ class SamplingConfig:
     """Which unreviewed entries are kept; reviewed ones, and those that do not say, always are."""
 
     dataset: Dataset = "D"
-    """S: reviewed entries (ProtAnno-S). D: also unreviewed ones, each kept by chance with p = R^a / C^b; R is the share
-    of the four properties that are present, C the existence level (ProtAnno-D). all: every entry. Entries that do not
-    say whether they are reviewed are kept."""
+    """S: reviewed entries (ProtAnno-S). D: also unreviewed entries, each kept with probability R^a / C^b, where R is
+    the share of the four properties that it has and C its existence level (ProtAnno-D). all: every entry. Entries that
+    do not say whether they are reviewed are kept."""
     coverage_exponent: float = 0.5
-    """a of dataset D."""
+    """The exponent a of dataset D."""
     existence_exponent: float = 3.0
-    """b of dataset D."""
+    """The exponent b of dataset D."""
     min_coverage: float = 0.75
     """Smallest R in dataset D."""
     max_existence: int = 3
     """Largest C in dataset D."""
     draw: Literal["once", "each-epoch"] = "once"
-    """Of dataset D. once: the pairs are the drawn entries. each-epoch: they are all candidates, and each epoch of a
-    training draws its own; validation and test pairs are drawn once."""
+    """For dataset D. once: draw the entries now. each-epoch: keep all candidates, and let each epoch of a training draw
+    its own; validation and test pairs are drawn once."""
 
     def __post_init__(self) -> None:
         check_types("", self)

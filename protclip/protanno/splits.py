@@ -71,13 +71,13 @@ class SplitConfig:
     """How rows are split."""
 
     split_by: str = "minhash"
-    """What keeps relatives in one split. minhash: shared k-mers. uniref50=FILE: the clusters of a TSV of accession and
-    cluster, or of UniProt's idmapping.dat or idmapping_selected.tab. mmseqs: that program, at 50 % identity. sequence:
-    only equal sequences, for trials."""
+    """How to find related proteins, which stay in one split. minhash: shared k-mers. uniref50=FILE: the clusters of a
+    TSV of accession and cluster, or of UniProt's idmapping.dat or idmapping_selected.tab. mmseqs: the program MMseqs2,
+    at 50 % identity. sequence: only equal sequences, for trials."""
     valid_fraction: float = 0.05
-    """Share of the rows that training is measured on."""
+    """Share of the rows for valid, on which training is measured."""
     test_fraction: float = 0.05
-    """Share of the rows that training never sees."""
+    """Share of the rows for test, which training never sees."""
 
     def __post_init__(self) -> None:
         check_types("", self)
