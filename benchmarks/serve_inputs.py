@@ -47,6 +47,11 @@ def made(folder: Path, count: int, shape: dict[str, int] = TINY) -> tuple[str, s
     network = build_model(config, build_architecture(config, tokenizer, GC_ALONE), seed=0)
     model = ProtCLIP(network, build_protein_tokenizer(config), tokenizer)
     model.save_pretrained(str(folder / "model"))
+    return index_of(folder, count, model.fingerprint), str(folder / "model")
+
+
+def index_of(folder: Path, count: int, fingerprint: str) -> str:
+    """An index of clustered vectors that a model of this fingerprint is said to have made."""
     vectors, _ = clustered(count, 1)
     columns = {field.name: pa.nulls(count, field.type) for field in METADATA}
     columns["accession"] = pa.array([f"A{i:07d}" for i in range(count)])
@@ -63,10 +68,10 @@ def made(folder: Path, count: int, shape: dict[str, int] = TINY) -> tuple[str, s
         "embeddings",
         ["part-00000.parquet"],
         content="protein",
-        model_fingerprint=model.fingerprint,
+        model_fingerprint=fingerprint,
         dimension=vectors.shape[1],
         rows=count,
         settings={"dtype": "float32"},
     )
     build_from(read_embeddings(str(folder / "embeddings")), str(folder / "index"), IndexConfig())
-    return str(folder / "index"), str(folder / "model")
+    return str(folder / "index")

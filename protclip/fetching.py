@@ -3,6 +3,7 @@
     CACHE/checkpoints/NAME/          the checkpoint folder
     CACHE/checkpoints/NAME.json      written last: what was fetched, and its fingerprint
     CACHE/checkpoints/NAME.lock      held by the process that fetches
+    CACHE/checkpoints/.NAME.new/     while NAME is there and fetched anew
 
 From then on no network is needed. A name stays what it was when it was fetched; a URL is asked for its manifest, and
 fetched again where that has changed.
@@ -10,6 +11,7 @@ fetched again where that has changed.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,11 +89,14 @@ def fetch_into_cache(
         if not overwrite and (cached := _cached(checkpoint, kind)) is not None:
             return cached
         record = folder.with_name(f"{folder.name}.json")
-        if overwrite or record.exists():
-            files.remove(str(record))
+        # What is there stays in use until its successor is whole.
+        target = folder.with_name(f".{folder.name}.new") if record.exists() else folder
+        if overwrite or not (target / FILE_NAME).exists():
+            fetch_checkpoint(checkpoint, str(target), publication=publication, overwrite=overwrite, tell=tell)
+        if target != folder:
+            record.unlink()
             files.remove(str(folder))
-        if not files.exists(str(folder / FILE_NAME)):
-            fetch_checkpoint(checkpoint, str(folder), publication=publication, tell=tell)
+            target.rename(folder)
         fingerprint = read_checkpoint_fingerprint(str(folder))
         files.write_json(str(record), {"name": checkpoint, "fingerprint": fingerprint})
     return str(folder)
@@ -122,9 +127,24 @@ def fetch_checkpoint(
     kind = kind_of_checkpoint(checkpoint)
     if kind != "store" and is_offline():
         raise ConfigError(
-            f"{checkpoint}: is neither a folder here nor in the cache, and HF_HUB_OFFLINE is set; unset it, or fetch it on "
-            "another machine."
+            f"{checkpoint}: is neither a folder here nor in the cache, and HF_HUB_OFFLINE is set; unset it or fetch it "
+            "on another machine."
         )
+    with contextlib.ExitStack() as stack:
+        if kind != "store":  # of a store, it may be the reading that fails
+            stack.enter_context(files.telling_what_cannot_be_written(output))
+        _fetch(checkpoint, kind, output, publication or Publication(), overwrite=overwrite, tell=tell)
+
+
+def _fetch(
+    checkpoint: str,
+    kind: CheckpointKind,
+    output: str,
+    publication: Publication,
+    *,
+    overwrite: bool,
+    tell: Callable[[str], None],
+) -> None:
     work = resume_folder(output, _OWN_FILES, {"fetched": checkpoint}, overwrite=overwrite)
     # What is downloaded lies on this machine until it is whole.
     staging = work if not files.is_url(work) else str(cache_folder() / "partial" / f"{hash64(work):016x}")
@@ -133,14 +153,13 @@ def fetch_checkpoint(
     if kind == "published":
         from protclip.published import fetch_published
 
-        places = publication or Publication()
         fetch_published(
             output,
             staging,
             client=client,
-            api_url=places.api_url,
-            config_url=places.config_url,
-            text_tokenizer=places.text_tokenizer,
+            api_url=publication.api_url,
+            config_url=publication.config_url,
+            text_tokenizer=publication.text_tokenizer,
             tell=tell,
         )
     else:

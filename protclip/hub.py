@@ -43,16 +43,18 @@ def download_checkpoint(name: str, folder: str, *, client: Client, tell: Callabl
     Raises:
         ConfigError: if it cannot be had, is no checkpoint of ours, or the disk has no room.
     """
-    return _download(name, folder, _CHECKPOINT_FILES, needed=FILE_NAME, client=client, tell=tell)
+    return _download(name, folder, _CHECKPOINT_FILES, needed=(FILE_NAME,), client=client, tell=tell)
 
 
 def download_tokenizer(name: str, folder: str, *, client: Client) -> str:
     """Download the tokenizer of a text encoder into a local folder; otherwise as ``download_checkpoint``."""
-    return _download(name, folder, _TOKENIZER_FILES, needed="vocab.txt", client=client, tell=lambda _: None)
+    return _download(
+        name, folder, _TOKENIZER_FILES, needed=("tokenizer.json", "vocab.txt"), client=client, tell=lambda _: None
+    )
 
 
 def _download(
-    name: str, folder: str, patterns: list[str], *, needed: str, client: Client, tell: Callable[[str], None]
+    name: str, folder: str, patterns: list[str], *, needed: tuple[str, ...], client: Client, tell: Callable[[str], None]
 ) -> str:
     split = split_name(name)
     if split is None:
@@ -68,9 +70,9 @@ def _download(
     with _telling(what):
         info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    if needed not in sizes:
-        found = ", ".join(sorted(sizes)[:5])
-        raise ConfigError(f"{name}: holds no {needed}, but {found or 'nothing'}; it is not what is needed here.")
+    if not any(file in sizes for file in needed):
+        found = ", ".join(sorted(sizes)[:5]) or "nothing"
+        raise ConfigError(f"{name}: holds no {' or '.join(needed)}, but {found}; it is not what is needed here.")
     num_bytes = sum(sizes[file] for file in sizes if any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns))
     tell(f"{name} on {constants.ENDPOINT}, commit {info.sha}: {num_bytes:,} bytes")
     files.make_folder(folder)

@@ -120,15 +120,15 @@ def fetch_protanno(
     total = sum(remote.num_bytes for remote in remotes.values())
     tell(f"{len(remotes):,} files, {total:,} bytes: {', '.join(remotes)}")
     paths = {name: files.join(folder, name) for name in remotes}
-    left = total
+    missing = {name: remote.num_bytes for name, remote in remotes.items() if not files.exists(f"{paths[name]}.source")}
     for name, remote in remotes.items():
-        left -= remote.num_bytes
+        missing.pop(name, None)
         fetch_once(
             client,
             remote,
             paths[name],
             # Those that follow need room on the same disk.
-            spare_bytes=0 if files.is_url(folder) else left,
+            spare_bytes=0 if files.is_url(folder) else sum(missing.values()),
             origin=record.origin(),
             overwrite=overwrite,
             tell=tell,

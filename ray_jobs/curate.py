@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -11,7 +10,7 @@ import click
 from protclip import files
 from protclip.commands.options import config_options
 from protclip.fields import configured
-from protclip.protanno.curate import CurateConfig, curate, with_absolute_paths
+from protclip.protanno.curate import CurateConfig, curate, with_paths
 from protclip.protanno.shards import SPLITS
 from protclip.terminal import echo
 from ray_jobs.cluster import resolve_input, resolve_output
@@ -31,18 +30,8 @@ def main(**values: Any) -> None:
     After an interruption, give the same command again, and it goes on where it was.
     """
     start = time.monotonic()
-    config = configured(CurateConfig, values)
-    split, previous = config.curation.split, config.previous
-    if split.uniref50 is not None:
-        split = replace(split, split_by=f"uniref50={resolve_input(split.uniref50)}")
-    config = replace(
-        config,
-        inputs=tuple(map(resolve_input, config.inputs)),
-        output=resolve_output(config.output),
-        curation=replace(config.curation, split=split),
-        previous=None if previous is None else resolve_input(previous),
-    )
-    num_bytes = sum(map(files.size, with_absolute_paths(config).inputs))
+    config = with_paths(configured(CurateConfig, values), resolve_input, resolve_output)
+    num_bytes = sum(map(files.size, config.inputs))
     manifest = curate(config, suited_run(num_bytes, what="curate of large files"))
     counts = manifest["counts"]
     rows = ", ".join(f"{manifest['splits'][split]:,} {split}" for split in SPLITS)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import click
 
-from protclip.checkpoints import checkpoint_folder, is_name
+from protclip.checkpoints import checkpoint_folder
 from protclip.commands.options import config_options
-from protclip.embeddings.embed import embed, estimate, input_bytes
+from protclip.embeddings.embed import embed, estimate, input_bytes, with_paths
 from protclip.embeddings.settings import EmbedConfig
 from protclip.extras import require
 from protclip.fields import configured
@@ -39,15 +38,7 @@ def main(*, dry_run: bool, **values: Any) -> None:
         protclip embed my.fasta --checkpoint runs/tiny/best --output my-embeddings
     """
     started = time.monotonic()
-    config = configured(EmbedConfig, values)
-    config = replace(
-        config,
-        inputs=tuple(map(resolve_input, config.inputs)),
-        # A name is looked up on each node.
-        checkpoint=config.checkpoint if is_name(config.checkpoint) else resolve_input(config.checkpoint),
-        output=resolve_output(config.output),
-        previous=None if config.previous is None else resolve_input(config.previous),
-    )
+    config = with_paths(configured(EmbedConfig, values), resolve_input, resolve_output)
     if config.workers is not None or config.use_gpu:
         require("ray", extra="ray", what="embed --workers and --use-gpu")
         run: Any = OnRay()

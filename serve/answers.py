@@ -175,7 +175,7 @@ class ModelQuality(BaseModel):
     recall_at_1: float = Field(description="Share of held-out texts for which the right protein comes first.")
     chance: float = Field(description="The same of a random order.")
     num_pairs: int = Field(description="Held-out pairs among which it is looked for, 1,000 at most.")
-    is_weak: bool = Field(description="By the criterion of docs/checkpoints.md.")
+    is_weak: bool = Field(description="By the criterion of docs/training.md.")
 
 
 class ModelInfo(BaseModel):

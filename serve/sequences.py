@@ -22,7 +22,7 @@ class Sequences:
     """Sequences by accession, in a byte a residue and some 35 a protein."""
 
     def __init__(self, records: Iterable[tuple[str, str]]) -> None:
-        """Of an accession that comes again, the first sequence counts.
+        """All that are given, of one release or several.
 
         Args:
             records: accession and sequence of each protein.
@@ -42,7 +42,7 @@ class Sequences:
         return len(self._key_N)
 
     def find(self, accession: str, sequence_hash: int | None) -> str:
-        """The sequence of an accession.
+        """The sequence of an accession: of several, the one from which the index was made, or else the first.
 
         Args:
             accession: of the protein.
@@ -52,16 +52,19 @@ class Sequences:
             NotFoundError: where it is not there, or is of another release than the index.
         """
         name, key = accession.encode("utf-8", "surrogatepass"), hash(accession)
+        is_there = False
         for place in self._place_N[slice(*(np.searchsorted(self._key_N, key, side) for side in ("left", "right")))]:
             found, _, letters = self._text[self._start_N1[place] : self._start_N1[place + 1]].partition(b"\n")
             if found == name:
+                is_there = True
                 sequence = letters.decode()
-                if sequence_hash not in (None, hash64(sequence)):
-                    raise NotFoundError(
-                        f"accession {accession!r:.80}: the server's sequences have another one than the index was made "
-                        "from, of another release; give 'sequence' instead."
-                    )
-                return sequence
+                if sequence_hash in (None, hash64(sequence)):
+                    return sequence
+        if is_there:
+            raise NotFoundError(
+                f"accession {accession!r:.80}: the server's sequences have another one than the index was made from, "
+                "of another release; give 'sequence' instead."
+            )
         raise NotFoundError(f"accession {accession!r:.80}: the server's sequences lack it; give 'sequence' instead.")
 
 

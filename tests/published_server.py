@@ -1,4 +1,4 @@
-"""Zenodo's API, the authors' repository and a plain web server, on this machine, with the faults that real ones have."""
+"""Zenodo's API, the authors' repository and a plain web server, on this machine, with the faults of real ones."""
 
 from __future__ import annotations
 

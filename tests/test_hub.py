@@ -99,7 +99,7 @@ def test_folders_are_taken_before_names_and_have_no_revisions(tmp_path: Path, mo
     assert absolute_checkpoint("lab/tiny") == str(tmp_path / "lab/tiny")
     assert isinstance(ProtCLIP.from_pretrained("lab/tiny"), ProtCLIP)
     for name in ("lab/tiny", "lab/other@v1", "published"):
-        with pytest.raises(ConfigError, match="revision='main': .* is no name on the hub"):
+        with pytest.raises(ConfigError, match=r"revision='main': .* is no name on the hub"):
             ProtCLIP.from_pretrained(name, revision="main")
 
 

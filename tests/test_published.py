@@ -268,6 +268,10 @@ def test_a_cache_that_was_altered_is_refused(server: PublishedServer, official: 
         ProtCLIP.from_pretrained("published")
     assert fetch(server, official, "--overwrite").exit_code == 0
     assert ProtCLIP.from_pretrained("published").fingerprint == fingerprint
+    # Fetched anew in vain, it stays as it was.
+    server.faults = ["drop", "503", "503", "503"]
+    assert isinstance(fetch(server, official, "--overwrite").exception, DataError)
+    assert ProtCLIP.from_pretrained("published").fingerprint == fingerprint
 
 
 def test_a_process_killed_before_its_record_was_written_is_gone_on_with(

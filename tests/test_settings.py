@@ -19,10 +19,11 @@ from protclip.config import (
     PretrainConfig,
     WorkersConfig,
 )
-from protclip.embeddings.settings import EmbedSettings
+from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError
-from protclip.index.build import IndexConfig
+from protclip.index.build import BuildConfig, IndexConfig
 from protclip.index.hnsw import HnswConfig
+from protclip.protanno.curate import CurateConfig
 from protclip.protanno.curation import CurationConfig
 from protclip.protanno.sampling import SamplingConfig
 from protclip.protanno.splits import SplitConfig
@@ -58,7 +59,9 @@ GOOD: dict[type, dict[str, Any]] = {
     SplitConfig: {},
     IndexConfig: {},
     HnswConfig: {},
-    EmbedSettings: {"dtype": "float32"},
+    CurateConfig: {"inputs": ("a.dat",), "output": "pairs"},
+    EmbedConfig: {"inputs": ("a.fasta",), "checkpoint": "model", "output": "embeddings"},
+    BuildConfig: {"embeddings": "embeddings", "output": "index"},
     AppArgs: {"checkpoint": "/checkpoint", "keys": "none"},
     UserConfig: {"indexes": {"default": "/index"}},
     Sharding: {"index": "/index", "num_shards": 2},
@@ -154,16 +157,44 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "max_stale": [-0.1, 1.1, NAN, None],
     },
     HnswConfig: {"m": [*COUNT, 1, 257], "ef_construction": [*COUNT, 100_001], "seed": [-1, 2**63, 1.5, None]},
-    EmbedSettings: {
-        "content": CHOICE,
-        "long": ["nonsense", None],
-        "device": CHOICE,
-        "dtype": CHOICE,
-        "threads": COUNT,
+    CurateConfig: {
+        "inputs": [None, "a.dat", ("",)],
+        "output": PATH,
+        "curation": [None, {}],
+        "max_bad_fraction": [-0.1, 1.1, NAN, None],
+        "max_textless_fraction": [-0.1, 1.1, NAN, None],
+        "previous": ["", 3],
+        "overwrite": SWITCH,
+    },
+    EmbedConfig: {
+        "inputs": [None, "a.fasta", ("",)],
+        "checkpoint": PATH,
+        "output": PATH,
+        "content": ["nonsense", "", 1],
+        "id_column": ["", 1],
+        "column": ["", 1],
+        "long": ["nonsense", "", 1],
+        "residues": SWITCH,
         "format": CHOICE,
         "precision": CHOICE,
+        "dtype": ["nonsense", "", 1],
         "deduplicate": SWITCH,
-        "residues": SWITCH,
+        "part_rows": [0, -1, 1.5, "8"],
+        "previous": ["", 3],
+        "workers": [0, -1, 1.5, "", "0-2", "3-2", "many"],
+        "use_gpu": SWITCH,
+        "overwrite": SWITCH,
+    },
+    BuildConfig: {
+        "embeddings": PATH,
+        "output": PATH,
+        "model": ["", 1],
+        "ids": ["", 1, "ids.txt"],
+        "max_bad_fraction": [-0.1, 1.1, NAN, None],
+        "previous": ["", 3],
+        "queries": [None, "texts", ("",)],
+        "index": [None, {}],
+        "overwrite": SWITCH,
     },
     AppArgs: {
         "checkpoint": ["", None],
@@ -251,7 +282,11 @@ def test_every_field_has_values_that_it_refuses(kind: Any) -> None:
         (SplitConfig, {"valid_fraction": 0.7, "test_fraction": 0.7}, "leave nothing to train on"),
         (PretrainConfig, {"run_dir": "s3://bucket/run", "log_rows": True}, "log_rows=True .*s3://bucket/run"),
         (WorkersConfig, {"num": 2, "min": 1, "resources": {"CPU": 0.5}}, "workers.min=1 .* whole numbers"),
-        (EmbedSettings, {"content": "text"}, "long='truncate' is for proteins"),
+        (EmbedConfig, {"content": "text", "long": "error"}, "--long error is for proteins"),
+        (EmbedConfig, {"deduplicate": True, "residues": True}, "--deduplicate does not go with --residues"),
+        (EmbedConfig, {"residues": True, "long": "window-mean"}, "--residues: means over windows have none"),
+        (EmbedConfig, {"residues": True, "previous": "old"}, "--previous has no residues"),
+        (SamplingConfig, {"dataset": "S", "draw": "each-epoch"}, "draw is of dataset D, not of S"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(kind: type, values: dict[str, Any], message: str) -> None:
@@ -264,4 +299,4 @@ def test_what_may_be_switched_off_may() -> None:
     PretrainConfig(**GOOD[PretrainConfig], early_stop_epochs=None, max_skipped_steps=0, max_failures=0, trackers=())
     SplitConfig(valid_fraction=0.0, test_fraction=0.0)
     SplitConfig(split_by="uniref50=clusters.tsv")
-    EmbedSettings(dtype="float32", content="text", long=None)
+    EmbedConfig(**GOOD[EmbedConfig], workers=2, part_rows=1)

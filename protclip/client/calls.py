@@ -30,8 +30,10 @@ from protclip.uniprot.residues import checked_sequences
 
 Kind = Literal["proteins", "texts"]
 Body = Callable[[Sequence[Any]], dict[str, Any]]
-Read = Callable[[Mapping[str, Any]], None]
+Read = Callable[[Mapping[str, Any]], int]
 
+_BODY_LIMITS = ("max_body_bytes", "max_body_values", "max_body_fields")
+_LIMITS = (*_BODY_LIMITS, "max_items", "max_k")
 _PLACE = re.compile(r"\b(queries|proteins|texts|sequences)\[(\d+)\]")
 _EXPLANATION_FIELDS = [field.name for field in dataclasses.fields(Explanation)]
 _ANSWER_FIELDS = [field.name for field in dataclasses.fields(Answer)]
@@ -54,8 +56,9 @@ def search_all(
     def body(part: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return part[0] if len(part) == 1 else {"queries": part}
 
-    def read(found: Mapping[str, Any]) -> None:
-        for one in found.get("answers", [found]):
+    def read(found: Mapping[str, Any]) -> int:
+        given = found.get("answers", [found])
+        for one in given:
             known = {name: one[name] for name in _ANSWER_FIELDS if name in one}
             if known.get("map") is not None:
                 known["map"] = [(x, y) for x, y in known["map"]]
@@ -67,6 +70,7 @@ def search_all(
             )
             if (answers[-1].model, answers[-1].index) != (answers[0].model, answers[0].index):
                 raise _changed(servers)
+        return len(given)
 
     queries = [_query(one) for one in questions]
     rest = _settings(options) | ({} if index is None else {"index": index})
@@ -92,11 +96,12 @@ def score(servers: Servers, sequences: Sequence[str], texts: Sequence[str]) -> S
     def body(part: Sequence[tuple[str, str]]) -> dict[str, Any]:
         return {"sequences": [sequence for sequence, _ in part], "texts": [text for _, text in part]}
 
-    def read(found: Mapping[str, Any]) -> None:
+    def read(found: Mapping[str, Any]) -> int:
         models.add(found["model"])
-        scores.extend(found["scores"])
+        scores.extend(map(float, found["scores"]))
         if len(models) > 1:
             raise _changed(servers)
+        return len(found["scores"])
 
     yield from _in_parts(servers, "/v1/score", pairs, body, read)
     return np.array(scores, np.float32)
@@ -111,10 +116,10 @@ def classify(servers: Servers, sequences: Sequence[str], texts: Sequence[str]) -
         raise RequestError("no text is given; one or more are needed.")
     protein_ND, *models = yield from _embed(servers, "proteins", sequences, "truncate")
     text_TD, *others = yield from _embed(servers, "texts", texts, "truncate")
-    about = (yield from get(servers, "/info"))["model"]
-    if {*models, *others} != {about["fingerprint"]}:
+    fingerprint, scale = yield from _info(servers, "model", "fingerprint", "scale")
+    if {*models, *others} != {fingerprint}:
         raise _changed(servers)
-    return softmax(about["scale"] * (np.atleast_2d(protein_ND) @ np.atleast_2d(text_TD).T))
+    return softmax(scale * (np.atleast_2d(protein_ND) @ np.atleast_2d(text_TD).T))
 
 
 def explain(
@@ -145,9 +150,25 @@ def protein(servers: Servers, accession: str, index: str | None) -> Steps[Protei
     return cast(Protein, (yield from get(servers, f"/v1/proteins/{quote(accession, safe='')}{query}")))
 
 
+def indexes(servers: Servers) -> Steps[list[dict[str, Any]]]:
+    """The server's indexes."""
+    path = "/v1/indexes"
+    found = yield from get(servers, path)
+    with _reading(servers, path):
+        return cast(list[dict[str, Any]], found["indexes"])
+
+
 def get(servers: Servers, path: str) -> Steps[dict[str, Any]]:
     """What a route says that is asked nothing."""
     return cast(dict[str, Any], (yield from ask(servers, "GET", path)))
+
+
+def _info(servers: Servers, about: str, *names: str) -> Steps[list[Any]]:
+    """Some of what the server says of itself."""
+    path = "/info"
+    found = yield from get(servers, path)
+    with _reading(servers, path):
+        return [found[about][name] for name in names]
 
 
 def _embed(servers: Servers, kind: Kind, items: Items, long: LongPolicy) -> Steps[tuple[NDArray[np.float32], str]]:
@@ -155,19 +176,20 @@ def _embed(servers: Servers, kind: Kind, items: Items, long: LongPolicy) -> Step
     check_one_of("long", long, ("truncate", "error", "window-mean") if kind == "proteins" else ("truncate", "error"))
     given, single = _checked(kind, items)
     if not given:
-        about = (yield from get(servers, "/info"))["model"]
-        return np.empty((0, about["dimension"]), np.float32), about["fingerprint"]
+        dimension, fingerprint = yield from _info(servers, "model", "dimension", "fingerprint")
+        return np.empty((0, dimension), np.float32), fingerprint
     vectors: list[NDArray[np.float32]] = []
     models = set()
 
     def body(part: Sequence[str]) -> dict[str, Any]:
         return {kind: part}
 
-    def read(found: Mapping[str, Any]) -> None:
+    def read(found: Mapping[str, Any]) -> int:
         models.add(found["model"])
         vectors.extend(np.frombuffer(base64.b64decode(one), "<f4") for one in found["embeddings"])
         if len(models) > 1:
             raise _changed(servers)
+        return len(found["embeddings"])
 
     yield from _in_parts(servers, "/v1/embed", given, body, read, rest={"encoding_format": "base64", "long": long})
     vectors_ND = np.stack(vectors).astype(np.float32, copy=False)
@@ -229,13 +251,13 @@ def _in_parts(
         path: of the route.
         items: in JSON's types.
         body: of a request for some of them.
-        read: takes what was answered.
+        read: takes what was answered, and says to how many items.
         rest: of each body.
         num_answers: to each item, of which a request may have ``max_k``.
     """
     rest = rest or {}
     if len(items) > 1 and servers.limits is None:
-        servers.limits = (yield from get(servers, "/info"))["limits"]
+        servers.limits = dict(zip(_LIMITS, (yield from _info(servers, "limits", *_LIMITS)), strict=True))
     limits = servers.limits or {"max_items": 1}
     at_most = limits["max_items"]
     if len(items) > 1 and num_answers:
@@ -248,7 +270,8 @@ def _in_parts(
         try:
             found = yield from ask(servers, "POST", path, {**body(part), **rest}, divisible=len(part) > 1)
             with _reading(servers, path):
-                read(found)
+                if (num_read := read(found)) != len(part):
+                    raise ValueError(f"{num_read} for {len(part)}")
         except TooMuchAtOnceError:
             at_most = len(part) // 2  # for the others too
             continue
@@ -274,7 +297,7 @@ def _num_fitting(items: Sequence[Any], rest: Mapping[str, Any], limits: Mapping[
     for count, item in enumerate([rest, *items]):
         text = json.dumps(item, ensure_ascii=False)
         sums += len(text.encode()) + 10, text.count(",") + 3, text.count(":") + 3
-        if (sums > [limits[name] for name in ("max_body_bytes", "max_body_values", "max_body_fields")]).any():
+        if (sums > [limits[name] for name in _BODY_LIMITS]).any():
             return max(1, count - 1)
     return len(items)
 

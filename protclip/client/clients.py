@@ -53,7 +53,8 @@ class Client(Connection):
 
     @cached_property
     def _http(self) -> httpx2.Client:
-        return httpx2.Client(headers=self.headers, mounts=NO_PROXY)
+        with self.environment():
+            return httpx2.Client(headers=self.headers, mounts=NO_PROXY)
 
     def search(self, *, index: str | None = None, allow_partial: bool = False, **question_and_options: Any) -> Answer:
         """The answer to one question, with the arguments of ``Retriever.search``: ``search(text="binds ATP", k=5)``.
@@ -127,8 +128,7 @@ class Client(Connection):
 
     def indexes(self) -> list[dict[str, Any]]:
         """The indexes that answer."""
-        found: list[dict[str, Any]] = self._run(calls.get(self.servers, "/v1/indexes"))["indexes"]
-        return found
+        return self._run(calls.indexes(self.servers))
 
     def info(self) -> dict[str, Any]:
         """Version, model, indexes, limits and policies of the server."""
@@ -173,7 +173,8 @@ class AsyncClient(Connection):
 
     @cached_property
     def _http(self) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(headers=self.headers, mounts=NO_PROXY)
+        with self.environment():
+            return httpx2.AsyncClient(headers=self.headers, mounts=NO_PROXY)
 
     async def search(
         self, *, index: str | None = None, allow_partial: bool = False, **question_and_options: Any
@@ -230,8 +231,7 @@ class AsyncClient(Connection):
 
     async def indexes(self) -> list[dict[str, Any]]:
         """As ``Client.indexes``."""
-        found: list[dict[str, Any]] = (await self._run(calls.get(self.servers, "/v1/indexes")))["indexes"]
-        return found
+        return await self._run(calls.indexes(self.servers))
 
     async def info(self) -> dict[str, Any]:
         """As ``Client.info``."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import httpx2
@@ -64,6 +66,21 @@ class Connection:
         timeout = httpx2.Timeout(send.timeout_s, connect=min(CONNECT_TIMEOUT_S, send.timeout_s), pool=None)
         return http.build_request(send.method, send.url, content=send.body, timeout=timeout)
 
+    @contextlib.contextmanager
+    def environment(self) -> Iterator[None]:
+        """Tell of variables of the environment with which no connection can be made.
+
+        Raises:
+            ConfigError: for them.
+        """
+        try:
+            yield
+        except (ImportError, OSError, ValueError) as error:
+            raise ConfigError(
+                f"the environment's HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE or SSL_CERT_DIR cannot be used "
+                f"({error}); mend it, or unset it."
+            ) from error
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.servers.addresses))})"
 
@@ -73,7 +90,9 @@ def _address(given: str) -> str:
     try:
         url = urlsplit(given)
         usable = url.scheme in ("http", "https") and url.hostname and url.port != 0
-    except ValueError:
+        httpx2.URL(given)
+        url.hostname and url.hostname.encode("idna")  # as it is looked up
+    except (ValueError, httpx2.InvalidURL):
         usable = False
     if not usable or url.username is not None or url.query or url.fragment:
         raise ConfigError(f"address {given!r:.200}: is no http://HOST:PORT or https://HOST, with or without a path.")

@@ -146,7 +146,7 @@ def ask(servers: Servers, method: str, path: str, body: Any = None, *, divisible
         if now + wait_s >= deadline:
             raise _given_up(round_, now - began)
         if wait_s:
-            _log.warning("%s; trying again in %.1f s", problem, wait_s)
+            _log.warning("%s; trying again in %.1f s, for %.0f s at most", problem, wait_s, deadline - now)
             yield Wait(seconds=wait_s)
 
 
@@ -154,20 +154,30 @@ def _read(outcome: Outcome, address: str, path: str) -> tuple[Any, ProtclipError
     """The answer, or what went wrong and after how many seconds it may be tried again; None for never."""
     assert outcome is not None
     if isinstance(outcome, httpx2.RequestError):
-        problem = ServerError(f"{address}: {str(outcome) or type(outcome).__name__}")
-        return None, problem, None if _is_untrusted(outcome) else 0.0
+        tls = _tls_error(outcome)
+        speaks_none = "WRONG_VERSION_NUMBER" in str(tls)
+        advice = "; it answers without TLS: is its address http://…?" if speaks_none else ""
+        problem = ServerError(f"{address}: {str(outcome) or type(outcome).__name__}{advice}")
+        # Neither that nor a certificate is mended by a further try.
+        return None, problem, None if speaks_none or isinstance(tls, ssl.SSLCertVerificationError) else 0.0
     if outcome.is_success:
         try:
-            return outcome.json(), None, None
-        except ValueError:
-            return None, ServerError(f"{address}{path}: answers no JSON; is it a ProtCLIP server?"), None
+            found = outcome.json()
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            return None, ServerError(f"{address}{path}: answers no JSON object; is it a ProtCLIP server?"), None
+        return found, None, None
+    if outcome.has_redirect_location:
+        where = outcome.headers["Location"]
+        return None, ServerError(f"{address}{path}: the server is at {where}; give the address of that."), None
     told = _error_answer(outcome, address)
     return None, _error_of(told, path), _retry_after(outcome) if _passes(told) else None
 
 
 def _passes(told: ErrorAnswer) -> bool:
     """Whether the same request may be answered another time."""
-    if told.status == HTTPStatus.NOT_FOUND:  # the application's own does not pass; a proxy's does, when there is one
+    if told.status == HTTPStatus.NOT_FOUND:  # the application's own stays; a proxy's may pass
         return told.type == NO_APPLICATION or not told.message
     return told.status in TRY_AGAIN
 
@@ -189,7 +199,8 @@ def _error_of(told: ErrorAnswer, path: str) -> ProtclipError:
     if told.type in SAME_CLASS:
         error = SAME_CLASS[told.type](f"{told.message} ({place}, {which})")
     elif told.status == HTTPStatus.UNAUTHORIZED:
-        error = ConfigError(f"{place}: {told.message} Set {KEY_VARIABLE}, or give the argument key ({which}).")
+        says = told.message or "a key is wanted, by something before the server or another server."
+        error = ConfigError(f"{place}: {says} Set {KEY_VARIABLE}, or give the argument key ({which}).")
     elif told.message:
         error = ServerError(f"{place}: {told.status} {told.type}: {told.message} ({which})")
     else:
@@ -209,11 +220,11 @@ def _retry_after(response: httpx2.Response) -> float:
         return 0.0
 
 
-def _is_untrusted(error: BaseException | None) -> bool:
-    """Whether it is about a certificate, which no further try mends."""
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """What TLS has to do with it; None for nothing."""
+    while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error
 
 
 def _given_up(round_: list[_Tried], seconds: float) -> ServerError:

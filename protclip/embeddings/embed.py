@@ -15,29 +15,29 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from protclip import files
-from protclip.checkpoints import absolute_checkpoint, checkpoint_folder
+from protclip.checkpoints import checkpoint_folder, is_name
 from protclip.embeddings.chunks import chunk_stem, cut, file_chunks, pairs_chunks, part_name, parts_folder
 from protclip.embeddings.estimate import describe_work, measure_rate, take_sample
 from protclip.embeddings.inputs import Inputs, find_inputs, resolve_content
 from protclip.embeddings.previous import KEYS_FILE, check_reusable, previous_folder, write_lookup
 from protclip.embeddings.progress import show_progress
 from protclip.embeddings.reading import DTYPES, KIND, Dtype, Embeddings, read_embeddings
-from protclip.embeddings.settings import GPU_PART_ROWS, PART_ROWS, EmbedConfig, EmbedSettings
+from protclip.embeddings.settings import GPU_PART_ROWS, PART_ROWS, EmbedConfig
 from protclip.embeddings.writing import require_h5
 from protclip.errors import ConfigError, DataError
-from protclip.index.manifest import ModelSizes, read_checkpoint_fingerprint, read_model_sizes
+from protclip.index.manifest import read_checkpoint_fingerprint, read_model_sizes
 from protclip.manifest import FILE_NAME, finish_folder, read_claim, read_manifest, resume_folder, write_manifest
 from protclip.protanno import shards
 from protclip.terminal import echo
 from protclip.uniprot.formats import describe_unused_columns
 from protclip.uniprot.residues import Nucleotides
-from protclip.units import InProcess, Item, Report, Run, Work, do_units, finished_units, report_path
+from protclip.units import InProcess, Item, Report, Run, Unit, Work, do_units, finished_units, report_path
 from protclip.version import __version__
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -58,10 +58,19 @@ def embed(config: EmbedConfig, run: Run | None = None) -> dict[str, Any]:
         ConfigError: for settings that do not go together, or an output that cannot be written.
         DataError: if the input cannot be read to its end, or holds nothing that can be embedded.
     """
-    job = _Job.prepared(config)
-    with files.telling_what_cannot_be_written(job.config.output):
-        work = resume_folder(job.config.output, OWN_FILES, job.claim(), overwrite=config.overwrite)
-        return _Embedding(job, work, run or InProcess()).run()
+    config, inputs, fingerprint = _resolved(with_paths(config))
+    claim = {
+        "software": __version__,
+        "model_fingerprint": fingerprint,
+        "inputs": inputs.identity(),
+        "settings": {**config.settings(), "part_rows": config.part_rows},
+        "previous": {config.previous: files.identity(files.join(config.previous, FILE_NAME))}
+        if config.previous
+        else None,
+    }
+    with files.telling_what_cannot_be_written(config.output):
+        work = resume_folder(config.output, OWN_FILES, claim, overwrite=config.overwrite)
+        return _Embedding(config, inputs, fingerprint, work, run or InProcess()).run()
 
 
 def estimate(config: EmbedConfig, run: Run | None = None) -> Iterator[str]:
@@ -70,19 +79,36 @@ def estimate(config: EmbedConfig, run: Run | None = None) -> Iterator[str]:
     Raises:
         ConfigError, DataError: as ``embed``.
     """
-    job, run = _Job.prepared(config), run or InProcess()
-    sample = take_sample(job.inputs, job.settings.content)
-    measure = partial(measure_rate, checkpoint=job.config.checkpoint, settings=job.settings, threads=run.threads)
-    work = replace(job.work(measure), title="measuring", workers=(1, 1))
-    (report,) = run(work, [{"values": sample.values}])
+    run = run or InProcess()
+    config, inputs, _ = _resolved(with_paths(config))
+    assert config.content is not None and config.part_rows is not None
+    sample = take_sample(inputs, config.content)
+    work = _with_model(config, partial(measure_rate, config=config, threads=run.threads))
+    (report,) = run(replace(work, title="measuring", workers=(1, 1)), [{"values": sample.values}])
     return describe_work(
         sample,
         report["residues_per_s"],
-        part_rows=job.part_rows,
+        part_rows=config.part_rows,
         workers=(config.num_workers or (1, run.room(work.num_gpus)))[1],
-        dimension=job.sizes.projection_dim,
-        precision=job.settings.precision,
-        content=job.settings.content,
+        dimension=read_model_sizes(checkpoint_folder(config.checkpoint)).projection_dim,
+        precision=config.precision,
+        content=config.content,
+    )
+
+
+def with_paths(
+    config: EmbedConfig,
+    of_input: Callable[[str], str] = files.absolute,
+    of_output: Callable[[str], str] = files.absolute,
+) -> EmbedConfig:
+    """The same with other paths, by default absolute ones."""
+    return replace(
+        config,
+        inputs=tuple(map(of_input, config.inputs)),
+        # A name is looked up on each node.
+        checkpoint=config.checkpoint if is_name(config.checkpoint) else of_input(config.checkpoint),
+        output=of_output(config.output),
+        previous=None if config.previous is None else of_input(config.previous),
     )
 
 
@@ -99,86 +125,45 @@ def input_bytes(config: EmbedConfig) -> int:
     return sum(files.in_threads(files.size, found.paths))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Job:
-    """What is to be done, when all that can be refused before is known to be good."""
-
-    config: EmbedConfig
-    """With absolute paths."""
-    inputs: Inputs
-    settings: EmbedSettings
-    fingerprint: str
-    """Of the model."""
-    sizes: ModelSizes
-    part_rows: int
-
-    @classmethod
-    def prepared(cls, config: EmbedConfig) -> _Job:
-        """Look at the inputs, the model and the previous embeddings."""
-        previous = config.previous
-        config = replace(
-            config,
-            inputs=tuple(map(files.absolute, config.inputs)),
-            checkpoint=absolute_checkpoint(config.checkpoint),
-            output=files.absolute(config.output),
-            previous=None if previous is None else files.absolute(previous),
-        )
-        found = find_inputs(config.inputs, id_column=config.id_column, value_column=config.column)
-        content = resolve_content(found.kind, config.content)
-        for line in describe_unused_columns(found.paths) if found.kind == "entries" else ():
-            echo(f"embed: {line}", err=True)
-        before = None if config.previous is None else _open_previous(config.previous, config.output)
-        settings = EmbedSettings(
-            content=content,
-            long=_long(content, config.long, config.residues),
-            device="cuda" if config.use_gpu else "cpu",
-            dtype=config.dtype or _default_dtype(config, before),
-            format=config.format,
-            precision=config.precision,
-            deduplicate=config.deduplicate,
-            residues=config.residues,
-        )
-        if config.format == "h5":
-            require_h5()
-        model_folder = checkpoint_folder(config.checkpoint)
-        fingerprint = read_checkpoint_fingerprint(model_folder, verify=True)
-        if before is not None:
-            compared = asdict(settings)
-            for name in ("content", "format", "deduplicate"):
-                del compared[name]
-            check_reusable(before, fingerprint, content, compared)
-        return cls(
-            config=config,
-            inputs=found,
-            settings=settings,
-            fingerprint=fingerprint,
-            sizes=read_model_sizes(model_folder),
-            part_rows=config.part_rows or (GPU_PART_ROWS if config.use_gpu else PART_ROWS),
-        )
-
-    def claim(self) -> dict[str, Any]:
-        """All that decides on the outcome."""
-        previous = self.config.previous
-        return {
-            "software": __version__,
-            "model_fingerprint": self.fingerprint,
-            "inputs": self.inputs.identity(),
-            "settings": {**asdict(self.settings), "part_rows": self.part_rows},
-            "previous": {previous: files.identity(files.join(previous, FILE_NAME))} if previous else None,
+def _resolved(config: EmbedConfig) -> tuple[EmbedConfig, Inputs, str]:
+    """The config with what nobody said, its inputs, and the model's fingerprint; what can be refused before is."""
+    inputs = find_inputs(config.inputs, id_column=config.id_column, value_column=config.column)
+    content = resolve_content(inputs.kind, config.content)
+    for line in describe_unused_columns(inputs.paths) if inputs.kind == "entries" else ():
+        echo(f"embed: {line}", err=True)
+    before = None if config.previous is None else _open_previous(config.previous, config.output)
+    config = replace(replace(config, content=content), dtype=config.dtype or _default_dtype(config, before))
+    config = replace(
+        config,
+        long=config.long or (None if content == "text" else "truncate"),
+        part_rows=config.part_rows or (GPU_PART_ROWS if config.use_gpu else PART_ROWS),
+    )
+    if config.format == "h5":
+        require_h5()
+    fingerprint = read_checkpoint_fingerprint(checkpoint_folder(config.checkpoint), verify=True)
+    if before is not None:
+        moving = {
+            name: value for name, value in config.settings().items() if name not in ("content", "format", "deduplicate")
         }
+        check_reusable(before, fingerprint, content, moving)
+    return config, inputs, fingerprint
 
-    def work(self, unit: Any) -> Work:
-        """The work of a unit that holds the model."""
-        workers = self.config.num_workers
-        return Work(title="embedding", unit=unit, keeps_state=True, workers=workers, num_gpus=int(self.config.use_gpu))
+
+def _with_model(config: EmbedConfig, unit: Unit) -> Work:
+    """The work of a unit that holds the model."""
+    return Work(
+        title="embedding", unit=unit, keeps_state=True, workers=config.num_workers, num_gpus=int(config.use_gpu)
+    )
 
 
 class _Embedding:
     """One run, and what it leaves in the work folder."""
 
-    def __init__(self, job: _Job, work: str, run: Run) -> None:
-        self.job, self.config, self.inputs, self.settings = job, job.config, job.inputs, job.settings
-        self.folder, self.work, self.do, self.parts = job.config.output, work, run, parts_folder(work)
+    def __init__(self, config: EmbedConfig, inputs: Inputs, fingerprint: str, work: str, run: Run) -> None:
+        assert config.content is not None and config.part_rows is not None
+        self.config, self.inputs, self.content, self.part_rows = config, inputs, config.content, config.part_rows
+        self.fingerprint = fingerprint  # of the model
+        self.folder, self.work, self.do, self.parts = config.output, work, run, parts_folder(work)
 
     def run(self) -> dict[str, Any]:
         """Embed what is not yet embedded, and commit the folder; gives the manifest."""
@@ -186,8 +171,8 @@ class _Embedding:
         if self.config.previous is not None:
             self.prepare_previous(self.config.previous)
         chunks = None
-        if self.inputs.kind == "pairs" and not self.settings.deduplicate:
-            chunks = pairs_chunks(self.inputs.paths[0], self.job.part_rows)
+        if self.inputs.kind == "pairs" and not self.config.deduplicate:
+            chunks = pairs_chunks(self.inputs.paths[0], self.part_rows)
         for _ in show_progress(self.embed(chunks, committed), [*committed.values()], chunks=chunks):
             pass
         return self.commit(self.records([chunk["unit"] for chunk in self.chunks(chunks)]))
@@ -224,31 +209,23 @@ class _Embedding:
         from protclip.embeddings.parts import EmbedChunk
         from protclip.embeddings.repeats import copy_repeats
 
-        previous = None if self.config.previous is None else (self.config.previous, self.work)
-        unit = EmbedChunk(
-            self.config.checkpoint,
-            self.folder,
-            self.settings,
-            fingerprint=self.job.fingerprint,
-            previous=previous,
-            threads=self.do.threads,
-        )
-        embedding = self.job.work(unit)
+        unit = EmbedChunk(self.config, self.work, fingerprint=self.fingerprint, threads=self.do.threads)
+        embedding = _with_model(self.config, unit)
         if of_pairs is None and not self.is_cut(committed):
             cut_inputs = partial(
                 cut,
                 done=frozenset(committed),
                 inputs=self.inputs,
-                content=self.settings.content,
-                part_rows=self.job.part_rows,
+                content=self.content,
+                part_rows=self.part_rows,
                 work=self.work,
-                deduplicate=self.settings.deduplicate,
+                deduplicate=self.config.deduplicate,
             )
             yield from do_units(replace(embedding, cut=cut_inputs), [{}], self.parts, self.do)
         chunks = self.chunks(of_pairs)
         yield from do_units(embedding, [chunk for chunk in chunks if not chunk.get("repeats")], self.parts, self.do)
         # They are copied from the parts of all others.
-        copy = partial(copy_repeats, output=self.folder, work=self.work, settings=self.settings)
+        copy = partial(copy_repeats, config=self.config, work=self.work)
         repeats = [chunk for chunk in chunks if chunk.get("repeats")]
         yield from do_units(Work(title="copying", unit=copy), repeats, self.parts, self.do)
 
@@ -273,17 +250,17 @@ class _Embedding:
         nucleotides = _nucleotides(records)
         for path, found in nucleotides.items():
             echo(f"embed: {found.warning(path)}", err=True)
-        num_long, long = sum(record["long"] for record in records), self.settings.long
+        num_long, long = sum(record["long"] for record in records), self.config.long
         manifest = write_manifest(
             self.folder,
             KIND,
             [QUARANTINE_FILE] if reasons else [],
             described={name: entry for record in records for name, entry in record["files"].items()},
-            content=self.settings.content,
+            content=self.content,
             rows=num_rows,
             quarantined=reasons.total(),
             source=source,
-            settings={name: value for name, value in asdict(self.settings).items() if name != "content"},
+            settings={name: value for name, value in self.config.settings().items() if name != "content"},
             counts={
                 "truncated": num_long if long == "truncate" else 0,
                 "window_mean": num_long if long == "window-mean" else 0,
@@ -292,8 +269,8 @@ class _Embedding:
                 **({"nucleotides": sum(found.number for found in nucleotides.values())} if nucleotides else {}),
                 **self.reused(records),
             },
-            model_fingerprint=self.job.fingerprint,
-            dimension=self.job.sizes.projection_dim,
+            model_fingerprint=self.fingerprint,
+            dimension=read_model_sizes(checkpoint_folder(self.config.checkpoint)).projection_dim,
         )
         finish_folder(self.folder)
         return manifest
@@ -353,20 +330,6 @@ def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
     for count in counts:
         total.update(count)
     return Counter(dict(sorted((+total).items())))
-
-
-def _long(content: str, asked: Any, residues: bool) -> Any:
-    """The policy for long proteins, None for texts.
-
-    Raises:
-        ConfigError: if one is asked for texts, or residues of what has none.
-    """
-    if content == "text" and asked is not None:
-        raise ConfigError(f"--long {asked} is for proteins, and texts are embedded; leave it out.")
-    if residues and (content == "text" or asked == "window-mean"):
-        what = "texts have none" if content == "text" else "means over windows have none"
-        raise ConfigError(f"--residues: {what}; leave it out.")
-    return None if content == "text" else asked or "truncate"
 
 
 def _open_previous(previous: str, folder: str) -> Embeddings:

@@ -15,7 +15,7 @@ from protclip import files
 from protclip.embeddings.chunks import pairs_chunks, read_chunk
 from protclip.embeddings.inputs import Inputs, read_rows
 from protclip.embeddings.reading import Content
-from protclip.embeddings.settings import EmbedSettings
+from protclip.embeddings.settings import THREADS, EmbedConfig
 from protclip.errors import DataError
 from protclip.parquet import open_parquet
 from protclip.uniprot.entry import BadEntry
@@ -73,23 +73,21 @@ def take_sample(inputs: Inputs, content: Content) -> Sample:
     return _checked(Sample(values=values, num_rows=round(count), is_exact=is_exact), inputs)
 
 
-def measure_rate(item: Item, *, checkpoint: str, settings: EmbedSettings, threads: int) -> Report:
+def measure_rate(item: Item, *, config: EmbedConfig, threads: int) -> Report:
     """A unit that embeds ``values`` for a while; the report has its ``residues_per_s``."""
-    from protclip.embedding import ProtCLIP
-    from protclip.embeddings.parts import torch_threads
+    from protclip.embeddings.parts import load_model, torch_threads
 
-    model = ProtCLIP.from_pretrained(checkpoint, device=settings.device, dtype=settings.dtype)
-    model.batches_at_once = threads
+    model = load_model(config, threads=threads)
 
     def embed(values: list[str]) -> None:
-        if settings.content == "text":
+        if config.content == "text":
             model.embed_texts(values)
         else:
-            long: Any = "truncate" if settings.long == "error" else settings.long
+            long: Any = "truncate" if config.long == "error" else config.long
             model.embed_proteins(values, long=long)
 
     values, done = item["values"], 0
-    with torch_threads(settings.threads):
+    with torch_threads(THREADS):
         embed(values[:4])
         started = time.monotonic()
         for start in range(0, len(values), _MEASURE_ROWS):

@@ -19,7 +19,7 @@ from protclip.embedding import ProtCLIP
 from protclip.embeddings.chunks import count_nucleotides, place_of, read_chunk
 from protclip.embeddings.previous import Lookup, previous_folder
 from protclip.embeddings.reading import LONG, read_embeddings
-from protclip.embeddings.settings import EmbedSettings
+from protclip.embeddings.settings import THREADS, EmbedConfig
 from protclip.embeddings.writing import write_part, write_residues
 from protclip.errors import CheckpointError
 from protclip.uniprot.entry import BadEntry, RefusedError
@@ -39,53 +39,41 @@ class EmbedChunk:
     ``refused`` rows. Where no row was embedded there are no files.
     """
 
-    def __init__(
-        self,
-        checkpoint: str,
-        output: str,
-        settings: EmbedSettings,
-        *,
-        fingerprint: str | None = None,
-        previous: tuple[str, str] | None = None,
-        threads: int = 1,
-    ) -> None:
+    def __init__(self, config: EmbedConfig, work: str, *, fingerprint: str | None = None, threads: int = 1) -> None:
         """Without loading anything.
 
         Args:
-            checkpoint: of the model.
-            output: folder of the parts.
-            settings: how.
+            config: with content, dtype and, of proteins, what becomes of long ones.
+            work: the work folder, with the lookup of previous embeddings.
             fingerprint: of the model, which must be the same on each node; None where there is but one.
-            previous: a folder of embeddings from which vectors are taken, and the work folder with its lookup.
             threads: batches that are computed at once.
         """
-        self.checkpoint, self.output, self.settings = checkpoint, output, settings
-        self.fingerprint, self.previous, self.threads = fingerprint, previous, threads
+        assert config.content is not None
+        self.config, self.work, self.content = config, work, config.content
+        self.fingerprint, self.threads = fingerprint, threads
 
     @cached_property
     def model(self) -> ProtCLIP:
-        model = ProtCLIP.from_pretrained(self.checkpoint, device=self.settings.device, dtype=self.settings.dtype)
+        model = load_model(self.config, threads=self.threads)
         if self.fingerprint not in (None, model.fingerprint):  # a name is looked up on each node
             raise CheckpointError(
-                f"{self.checkpoint}: is the model {model.fingerprint} on the node {socket.gethostname()}, and "
+                f"{self.config.checkpoint}: is the model {model.fingerprint} on the node {socket.gethostname()}, and "
                 f"{self.fingerprint} where the run was started; fetch it there again: "
-                f"`protclip fetch-model {self.checkpoint} --overwrite`."
+                f"`protclip fetch-model {self.config.checkpoint} --overwrite`."
             )
-        model.batches_at_once = self.threads
         return model
 
     @cached_property
     def lookup(self) -> Lookup | None:
-        if self.previous is None:
+        if self.config.previous is None:
             return None
-        folder, work = self.previous
-        return Lookup(read_embeddings(folder, verify=False), previous_folder(work))
+        return Lookup(read_embeddings(self.config.previous, verify=False), previous_folder(self.work))
 
     def __call__(self, item: Item) -> Report:
-        rows = read_chunk(item, self.settings.content)
+        rows = read_chunk(item, self.content)
         number = int(item["unit"])
         record: Report = {"number": number, "read": len(rows)}
-        with torch_threads(self.settings.threads):
+        with torch_threads(THREADS):
             rows, refused = self._without_refused(rows)
             vectors_ND, residues, unfit, record["reused"] = self._embedded_or_reused(rows)
         if unfit:
@@ -94,7 +82,7 @@ class EmbedChunk:
             rows, vectors_ND = rows.filter(pa.array(kept)), vectors_ND[kept]
             residues = [residues[i] for i in np.flatnonzero(kept)] if residues else []
         record |= self._counts(rows) | {"refused": [entry.record() for _, entry in refused], "files": {}}
-        with files.telling_what_cannot_be_written(self.output):
+        with files.telling_what_cannot_be_written(self.config.output):
             if len(rows):
                 record["files"] = self._write(number, rows, vectors_ND, residues)
         _return_free_memory()
@@ -102,20 +90,20 @@ class EmbedChunk:
 
     def _without_refused(self, rows: pa.Table) -> tuple[pa.Table, list[tuple[int, BadEntry]]]:
         """The rows that can be embedded, with the column LONG; and why the others cannot."""
-        settings, refusals = self.settings, dict[int, RefusedError]()
+        config, refusals = self.config, dict[int, RefusedError]()
         long = pa.nulls(len(rows), LONG.type)
-        if settings.content == "protein":
+        if config.content == "protein":
             longest = self.model.max_protein_tokens - 2
             lengths = [len(bare_residues(sequence)) for sequence in rows.column("sequence").to_pylist()]
-            long = pa.array([settings.long if length > longest else None for length in lengths], LONG.type)
+            long = pa.array([config.long if length > longest else None for length in lengths], LONG.type)
             allowed = f"at most {longest} residues, or --long truncate, or --long window-mean"
-            if settings.long == "error":
+            if config.long == "error":
                 refusals = {
                     i: RefusedError(TOO_LONG, f"{length} residues", allowed)
                     for i, length in enumerate(lengths)
                     if length > longest
                 }
-        if settings.format == "h5":
+        if config.format == "h5":
             for i, accession in enumerate(rows.column("accession").to_pylist()):
                 if "/" in accession or accession == ".":
                     refusals[i] = RefusedError("no name of an HDF5 dataset", accession, "accessions without /")
@@ -134,9 +122,9 @@ class EmbedChunk:
 
     def _embedded(self, rows: pa.Table) -> tuple[np.ndarray, list[np.ndarray], dict[int, RefusedError]]:
         """Vectors (N, D), the residues' own where they are asked for, and why a row has none."""
-        settings = self.settings
+        config = self.config
         # What is there more than once is computed once.
-        values = rows.column("sequence" if settings.content == "protein" else "text").combine_chunks()
+        values = rows.column("sequence" if config.content == "protein" else "text").combine_chunks()
         encoded = values.dictionary_encode()
         distinct, place_N = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
         problems: dict[int, RefusedError] = {}
@@ -145,26 +133,26 @@ class EmbedChunk:
         def refuse(i: int, why: str) -> None:
             problems[i] = RefusedError("does not fit into memory", why, "what a device can hold")
 
-        if settings.content == "text":
+        if config.content == "text":
             vectors_UD = self.model.embed_texts(distinct, refuse=refuse)
-        elif settings.residues:
-            assert settings.long in ("truncate", "error")
-            vectors_UD, residues = self.model.embed_with_residues(distinct, long=settings.long, refuse=refuse)
+        elif config.residues:
+            assert config.long in ("truncate", "error")
+            vectors_UD, residues = self.model.embed_with_residues(distinct, long=config.long, refuse=refuse)
         else:
-            assert settings.long is not None
-            vectors_UD = self.model.embed_proteins(distinct, long=settings.long, refuse=refuse)
+            assert config.long is not None
+            vectors_UD = self.model.embed_proteins(distinct, long=config.long, refuse=refuse)
         for i in np.flatnonzero(~np.isfinite(vectors_UD).all(axis=1)).tolist():
             problems.setdefault(i, RefusedError("embedding is not finite", "NaN or infinity", "numbers"))
         unfit = {i: problems[place] for i, place in enumerate(place_N.tolist()) if place in problems}
         return vectors_UD[place_N], [residues[place] for place in place_N] if residues else [], unfit
 
     def _counts(self, rows: pa.Table) -> dict[str, Any]:
-        if self.settings.content == "text":
+        if self.config.content == "text":
             num_tokens = pc.sum(pc.utf8_length(rows.column("text"))).as_py()
             return {"rows": len(rows), "residues": num_tokens or 0, "long": 0, "mapped": {}, "nucleotides": {}}
         sequences = rows.column("sequence").to_pylist()
         seen = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-        if self.settings.long != "window-mean":
+        if self.config.long != "window-mean":
             seen = np.minimum(seen, self.model.max_protein_tokens - 2)
         return {
             "rows": len(rows),
@@ -177,12 +165,20 @@ class EmbedChunk:
     def _write(
         self, number: int, rows: pa.Table, vectors_ND: np.ndarray, residues: Sequence[np.ndarray]
     ) -> dict[str, dict[str, Any]]:
-        form = self.settings.format
-        written = write_part(self.output, number, rows, vectors_ND, form=form, precision=self.settings.precision)
-        if self.settings.residues:
+        form = self.config.format
+        written = write_part(self.config.output, number, rows, vectors_ND, form=form, precision=self.config.precision)
+        if self.config.residues:
             accessions = rows.column("accession").to_pylist()
-            written |= write_residues(self.output, number, accessions, residues, form=form)
+            written |= write_residues(self.config.output, number, accessions, residues, form=form)
         return written
+
+
+def load_model(config: EmbedConfig, *, threads: int) -> ProtCLIP:
+    """The model of a config with a dtype, which computes so many batches at once."""
+    assert config.dtype is not None
+    model = ProtCLIP.from_pretrained(config.checkpoint, device=config.device, dtype=config.dtype)
+    model.batches_at_once = threads
+    return model
 
 
 @contextlib.contextmanager

@@ -8,28 +8,29 @@ import pyarrow as pa
 from protclip import files
 from protclip.embeddings.chunks import count_nucleotides, part_name, parts_folder, place_of, read_chunk
 from protclip.embeddings.reading import LONG, read_part
-from protclip.embeddings.settings import EmbedSettings
+from protclip.embeddings.settings import EmbedConfig
 from protclip.embeddings.writing import write_part
 from protclip.uniprot.entry import RefusedError
 from protclip.uniprot.residues import count_mapped
 from protclip.units import Item, Report, report_path
 
 
-def copy_repeats(item: Item, *, output: str, work: str, settings: EmbedSettings) -> Report:
+def copy_repeats(item: Item, *, config: EmbedConfig, work: str) -> Report:
     """The part of a chunk of repeats, each row with the vector of the first one of its value.
 
     Item and report are those of EmbedChunk. The parts of all other chunks are committed.
     """
     unit = int(item["unit"])
-    rows = read_chunk(item, settings.content)
-    value = "sequence_hash" if settings.content == "protein" else "text"
+    assert config.content is not None
+    rows = read_chunk(item, config.content)
+    value = "sequence_hash" if config.content == "protein" else "text"
     part_of_row, wanted = rows["same_as"].to_numpy(), rows[value].to_pylist()
     long: list[str | None] = [None] * len(rows)
     vector_of_row: dict[int, np.ndarray] = {}
     for number in np.unique(part_of_row).tolist():
         written = files.read_json(report_path(parts_folder(work), part_name(number)))["files"]
         for name in (name for name in written if name.startswith("part-") and name.endswith(".parquet")):
-            vectors_ND, metadata, long_of_part = read_part(output, name, written)
+            vectors_ND, metadata, long_of_part = read_part(config.output, name, written)
             first = {key: i for i, key in enumerate(metadata[value].to_pylist())}
             for i in np.flatnonzero(part_of_row == number).tolist():
                 if (at := first.get(wanted[i])) is not None:
@@ -46,10 +47,10 @@ def copy_repeats(item: Item, *, output: str, work: str, settings: EmbedSettings)
     written = {}
     if kept:
         vectors_ND = np.stack([vector_of_row[i] for i in kept])
-        form = settings.format
-        with files.telling_what_cannot_be_written(output):
-            written = write_part(output, unit, rows, vectors_ND, form=form, precision=settings.precision)
-    is_protein = settings.content == "protein"
+        form = config.format
+        with files.telling_what_cannot_be_written(config.output):
+            written = write_part(config.output, unit, rows, vectors_ND, form=form, precision=config.precision)
+    is_protein = config.content == "protein"
     return {
         "number": unit,
         "read": len(wanted),

@@ -1,9 +1,9 @@
-"""What the stage ``embed`` is asked for (``EmbedConfig``), and what decides on the bytes (``EmbedSettings``)."""
+"""``EmbedConfig``: what the stage ``embed`` is asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from protclip.embeddings.reading import Content, Dtype
 from protclip.embeddings.writing import Format, Precision
@@ -15,6 +15,9 @@ PART_ROWS = 4096
 """Rows of a part where CPUs embed: the unit of work, and the window that is sorted by length."""
 GPU_PART_ROWS = 32_768
 """The same on GPUs: about a minute of work for ESM-2 650M, and 67 MB of 512 float32 a row."""
+
+THREADS = 1
+"""Of torch for one batch: sums depend on it in their last bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +69,8 @@ class EmbedConfig:
     def __post_init__(self) -> None:
         check_types("", self)
         check_number("part_rows", self.part_rows, at_least=1)
+        if self.content == "text" and self.long is not None:
+            raise ConfigError(f"--long {self.long} is for proteins, and texts are embedded; leave it out.")
         if self.residues and (self.content == "text" or self.long == "window-mean"):
             what = "texts have none" if self.content == "text" else "means over windows have none"
             raise ConfigError(f"--residues: {what}; leave it out.")
@@ -75,6 +80,16 @@ class EmbedConfig:
             other = "residues" if self.residues else "previous"
             raise ConfigError(f"--deduplicate does not go with --{other}; leave one out.")
         _ = self.num_workers
+
+    def settings(self) -> dict[str, Any]:
+        """What decides on the bytes of a part, beside its rows and the model, as JSON values."""
+        names = ("dtype", "content", "long", "format", "precision", "deduplicate", "residues")
+        return {**{name: getattr(self, name) for name in names}, "device": self.device, "threads": THREADS}
+
+    @property
+    def device(self) -> str:
+        """Where the model computes."""
+        return "cuda" if self.use_gpu else "cpu"
 
     @property
     def num_workers(self) -> tuple[int, int] | None:
@@ -89,30 +104,3 @@ class EmbedConfig:
         if not 1 <= found[0] <= found[1]:
             raise ConfigError(f"workers={self.workers!r} is neither a number of workers nor a range such as 1-8.")
         return found
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EmbedSettings:
-    """What decides on the bytes of a part, beside its rows and the model; all fields are JSON values."""
-
-    dtype: Dtype
-    """Of the model's matrix products and attention: decided once, for all workers."""
-    content: Content = "protein"
-    long: LongPolicy | None = "truncate"
-    """None where texts are embedded."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    threads: int = 1
-    """Of torch for one batch: sums depend on it in their last bits."""
-    format: Format = "parquet"
-    precision: Precision = "float32"
-    """Of stored vectors."""
-    deduplicate: bool = False
-    """Whether rows of one value are computed once over all parts; within a part they are always."""
-    residues: bool = False
-    """Also the residues' own vectors."""
-
-    def __post_init__(self) -> None:
-        check_types("", self)
-        check_number("threads", self.threads, at_least=1)
-        if (self.content == "text") != (self.long is None):
-            raise ConfigError(f"long={self.long!r} is for proteins, content={self.content!r} is embedded.")

@@ -10,7 +10,7 @@ WORK/changes/00000.json            where there is a previous folder of pairs
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -79,7 +79,7 @@ def curate(config: CurateConfig, run: Run | None = None) -> dict[str, Any]:
         ConfigError: if it cannot be written there, or the program mmseqs is needed and missing.
         DataError: if an input cannot be read, too many rows are bad or without any text, or no pair is kept.
     """
-    config = with_absolute_paths(config)
+    config = with_paths(config)
     split = config.curation.split
     if split.method == "mmseqs":
         splits.require_mmseqs()
@@ -97,21 +97,25 @@ def curate(config: CurateConfig, run: Run | None = None) -> dict[str, Any]:
     return _Curation(config, work, run or InProcess()).run()
 
 
-def with_absolute_paths(config: CurateConfig) -> CurateConfig:
-    """The same with absolute paths, and the files that globs mean.
+def with_paths(
+    config: CurateConfig,
+    of_input: Callable[[str], str] = files.absolute,
+    of_output: Callable[[str], str] = files.absolute,
+) -> CurateConfig:
+    """The same with other paths, by default absolute ones, and the files that globs mean.
 
     Raises:
         DataError: if an input is not there, or of no known kind.
     """
     split, previous = config.curation.split, config.previous
     if split.uniref50 is not None:
-        split = replace(split, split_by=f"uniref50={files.absolute(split.uniref50)}")
+        split = replace(split, split_by=f"uniref50={of_input(split.uniref50)}")
     return replace(
         config,
-        inputs=tuple(expand_inputs(map(files.absolute, config.inputs))),
-        output=files.absolute(config.output),
+        inputs=tuple(expand_inputs(map(of_input, config.inputs))),
+        output=of_output(config.output),
         curation=replace(config.curation, split=split),
-        previous=None if previous is None else files.absolute(previous),
+        previous=None if previous is None else of_input(previous),
     )
 
 

@@ -66,10 +66,10 @@ def fit(
         parts: (epoch, first batch) → what this worker has of each global batch from there to the epoch's end.
         after_step: called on every worker after each step with its report, and the seconds that it waited for data.
         end_epoch: called on every worker when the state stands behind an epoch, with the mean of each term over its
-            steps and their weighted sum as ``loss``; it measures, notes the validation loss in the state, and saves.
+            steps and their weighted sum as ``loss``; it measures, notes the epoch's cost in the state, and saves.
         wishes: this worker's, asked for once in each step.
         epochs: passes in all.
-        early_stop_epochs: epochs in a row without a lower validation loss after which the run ends; None for never.
+        early_stop_epochs: epochs in a row without a better one after which the run ends; None for never.
         max_grad_norm: a longer gradient is scaled down to it.
         max_skipped_steps: more steps with a gradient that is not finite end the run.
         group: the workers, or None for one process.

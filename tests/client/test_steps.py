@@ -178,7 +178,7 @@ def test_a_certificate_that_is_refused_is_not_asked_again():
 
 def test_an_answer_of_something_else_is_told():
     for response, message in (
-        (httpx2.Response(200, text="<html>"), r"answers no JSON; is it a ProtCLIP server\?"),
+        (httpx2.Response(200, text="<html>"), r"answers no JSON object; is it a ProtCLIP server\?"),
         (httpx2.Response(403, text="<html>"), "answers 403 Forbidden, which is not of a ProtCLIP server's form"),
     ):
         with pytest.raises(ServerError, match=message):
@@ -290,3 +290,63 @@ def test_settings_that_cannot_be_are_refused():
             make()
     client = Client(f"{ONE}/", TWO, key="protclip_secret")
     assert repr(client) == f"Client('{ONE}', '{TWO}')"
+
+
+EMPTY = {"model": "m", "index": "i", "answers": [], "embeddings": [], "scores": [], "limits": LIMITS}
+
+
+@pytest.mark.parametrize(
+    "found", [[], None, "text", {}, {"limits": {}, "model": {}}, EMPTY, {**EMPTY, "scores": ["x"]}]
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda servers: calls.search_all(servers, [Question(text="a")]),
+        lambda servers: calls.search_all(servers, [Question(text="a")] * 3),
+        lambda servers: calls.embed(servers, "texts", ["a"], "truncate"),
+        lambda servers: calls.embed(servers, "texts", ["a", "b"], "truncate"),
+        lambda servers: calls.embed(servers, "texts", [], "truncate"),
+        lambda servers: calls.score(servers, ["M"], ["a"]),
+        lambda servers: calls.classify(servers, ["M"], ["a"]),
+        calls.indexes,
+    ],
+)
+def test_an_answer_of_another_form_is_an_error_of_the_server(found, call):
+    world = World(lambda _: httpx2.Response(200, json=found))
+    with pytest.raises(ServerError, match=r"another form|no JSON object"):
+        world.take(call(world.servers()))
+    assert not world.waited
+
+
+def test_what_no_further_try_mends_is_told_at_once():
+    moved = httpx2.Response(301, headers={"Location": "https://one/"})
+    bare = httpx2.Response(401, text="<html>")
+    plain = httpx2.ConnectError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:989)")
+    plain.__cause__ = ssl.SSLError(1, str(plain))
+    for outcome, message in (
+        (moved, "http://one:8000/info: the server is at https://one/; give the address of that"),
+        (bare, "http://one:8000/info: a key is wanted, by something before the server or another server. Set"),
+        (plain, r"it answers without TLS: is its address http://"),
+        (httpx2.Response(200, text="[" * 100_000), "no JSON object"),
+    ):
+        world = World(lambda _, outcome=outcome: outcome)
+        with pytest.raises((ServerError, ConfigError), match=message):
+            world.take(calls.get(world.servers(), "/info"))
+        assert not world.waited
+
+
+@pytest.mark.parametrize(
+    "address", ["http://exa\nmple", "http://a..b", f"http://{'a' * 300}", "http://\u2603.localhost"]
+)
+def test_a_name_that_no_machine_has_is_refused(address):
+    with pytest.raises(ConfigError, match="is no http://HOST:PORT"):
+        Client(address)
+
+
+def test_an_environment_without_a_way_out_is_told(monkeypatch):
+    for name, value in (("HTTP_PROXY", "ftp://proxy"), ("SSL_CERT_FILE", "/no/such.pem")):
+        with monkeypatch.context() as patch, Client(ONE) as client:
+            patch.setenv(name, value)
+            with pytest.raises(ConfigError, match="cannot be used"):
+                client.health()
+            patch.delenv(name)

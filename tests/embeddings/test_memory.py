@@ -14,7 +14,7 @@ from tiny_model import RESIDUES, WORDS
 from protclip.config import EncoderConfig, ModelConfig
 from protclip.embedding import ProtCLIP
 from protclip.embeddings.parts import EmbedChunk
-from protclip.embeddings.settings import EmbedSettings
+from protclip.embeddings.settings import EmbedConfig
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.protanno.shards import SCHEMA
 
@@ -47,7 +47,15 @@ def test_what_a_worker_holds_after_a_part_is_the_same_after_a_hundred(tmp_path: 
     ]
     path = str(tmp_path / "train-00000-of-00001.parquet")
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, row_group_size=PART_ROWS)
-    worker = EmbedChunk(str(tmp_path / "model"), str(tmp_path), EmbedSettings(dtype="float32"))
+    config = EmbedConfig(
+        inputs=(path,),
+        checkpoint=str(tmp_path / "model"),
+        output=str(tmp_path),
+        content="protein",
+        long="truncate",
+        dtype="float32",
+    )
+    worker = EmbedChunk(config, str(tmp_path / "work"))
     held = []
     for number in range(PARTS):
         worker({"path": path, "row_groups": [number], "unit": f"{number:05d}", "pairs": True})

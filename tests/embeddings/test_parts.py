@@ -17,8 +17,8 @@ from tiny_model import RESIDUES, tiny_model
 from protclip.embedding import ProtCLIP
 from protclip.embeddings.parts import EmbedChunk
 from protclip.embeddings.reading import DTYPES, METADATA, Dtype, read_embeddings
-from protclip.embeddings.settings import EmbedSettings
-from protclip.errors import DataError
+from protclip.embeddings.settings import EmbedConfig
+from protclip.errors import CheckpointError, DataError
 from protclip.manifest import write_manifest
 from protclip.model.dual_encoder import DualEncoder
 from protclip.model.packed import Packing
@@ -28,6 +28,12 @@ pytestmark = pytest.mark.unit
 
 LONGEST = 62  # residues that the tiny model sees
 LENGTHS = [5, 63, 62, 90, 7, 64, 200, 9]
+
+
+def config_of(model: str, output: object, *, dtype: Dtype = "float32", **fields: Any) -> EmbedConfig:
+    """As ``embed`` has it when nothing is left open."""
+    fields = {"content": "protein", "long": "truncate"} | fields
+    return EmbedConfig(inputs=("some",), checkpoint=model, output=str(output), dtype=dtype, **fields)
 
 
 @pytest.fixture
@@ -50,7 +56,8 @@ def embed(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The record and the rows of the part."""
     folder = Path(pairs).parent
-    unit = EmbedChunk(str(folder / "model"), str(folder), EmbedSettings(dtype=dtype, **settings))
+    config = config_of(str(folder / "model"), folder, dtype=dtype, **settings)
+    unit = EmbedChunk(config, str(folder / "work"))
     record = unit({"path": pairs, "row_groups": row_groups, "unit": "00007", "pairs": True})
     assert record == json.loads(json.dumps(record))
     part = folder / "part-00007.parquet"
@@ -146,6 +153,17 @@ def test_what_does_not_fit_into_memory_is_refused_by_its_place(
     assert {entry["reason"] for entry in record["refused"]} == {"does not fit into memory"}
 
 
+def test_another_model_under_the_same_name_is_refused_on_its_node(
+    pairs: tuple[str, dict[str, str]],  # noqa: ARG001
+    tmp_path: Path,
+) -> None:
+    config = config_of(str(tmp_path / "model"), tmp_path, dtype="float32")
+    fingerprint = tiny_model().fingerprint
+    assert EmbedChunk(config, str(tmp_path), fingerprint=fingerprint).model.fingerprint == fingerprint
+    with pytest.raises(CheckpointError, match=f"is the model {fingerprint} on the node .*, and {'0' * 64}"):
+        _ = EmbedChunk(config, str(tmp_path), fingerprint="0" * 64).model
+
+
 @pytest.mark.parametrize("form", ["parquet", "npy", "h5"])
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_every_format_gives_the_same_vectors(
@@ -153,11 +171,8 @@ def test_every_format_gives_the_same_vectors(
 ) -> None:
     if form == "h5":
         pytest.importorskip("h5py", reason="h5py is not installed")
-    unit = EmbedChunk(
-        str(tmp_path / "model"),
-        str(tmp_path / "out"),
-        EmbedSettings(dtype="float32", format=form, precision=precision, residues=True),
-    )
+    config = config_of(str(tmp_path / "model"), tmp_path / "out", format=form, precision=precision, residues=True)
+    unit = EmbedChunk(config, str(tmp_path / "work"))
     record = unit({"path": pairs[0], "row_groups": [0, 1, 2], "unit": "00000", "pairs": True})
     facts = {"content": "protein", "dimension": 24, "model_fingerprint": "f", "rows": 8}
     write_manifest(str(tmp_path / "out"), "embeddings", [], described=record["files"], **facts)

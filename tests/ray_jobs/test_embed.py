@@ -24,7 +24,7 @@ from protclip.embeddings.inputs import find_inputs, read_rows
 from protclip.embeddings.parts import EmbedChunk
 from protclip.embeddings.reading import DTYPES, Dtype
 from protclip.embeddings.repeats import copy_repeats
-from protclip.embeddings.settings import EmbedSettings
+from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError, DataError
 from protclip.manifest import read_manifest
 from protclip.units import Reporting, report_path
@@ -49,6 +49,12 @@ BAD_FASTA = (
 def model(tmp_path: Path) -> str:
     tiny_model().save_pretrained(str(tmp_path / "model"))
     return str(tmp_path / "model")
+
+
+def config_of(model: str, output: object, *, dtype: Dtype = "float32", **fields: Any) -> EmbedConfig:
+    """As ``embed`` has it when nothing is left open."""
+    fields = {"content": "protein", "long": "truncate"} | fields
+    return EmbedConfig(inputs=("some",), checkpoint=model, output=str(output), dtype=dtype, **fields)
 
 
 def cut_files(path: Path, work: Path, *, deduplicate: bool = False, part_rows: int = 4) -> list[dict[str, Any]]:
@@ -123,10 +129,9 @@ def test_deduplicated_parts_hold_each_row_with_the_vector_of_its_first(tmp_path:
         ("00002", False),
         ("00003", True),
     ]
-    settings = EmbedSettings(dtype="float32", deduplicate=True)
-    folders = {"output": str(tmp_path / "out"), "work": str(tmp_path / "work")}
-    embed = Reporting(EmbedChunk(model, folders["output"], settings), parts_folder(folders["work"]))
-    records = [embed(item) for item in items[:3]] + [copy_repeats(items[3], **folders, settings=settings)]
+    config, work = config_of(model, tmp_path / "out", deduplicate=True), str(tmp_path / "work")
+    embed = Reporting(EmbedChunk(config, work), parts_folder(work))
+    records = [embed(item) for item in items[:3]] + [copy_repeats(items[3], config=config, work=work)]
     assert [record["rows"] for record in records] == [4, 4, 2, 4]
     table = pq.read_table(sorted((tmp_path / "out").glob("part-*.parquet")))
     found = dict(zip(table["accession"].to_pylist(), table["embedding"].to_pylist(), strict=True))
@@ -145,15 +150,13 @@ def test_a_chunk_of_repeats_of_refused_rows_alone_leaves_no_part(tmp_path: Path,
     (tmp_path / "some.fasta").write_text(lines)
     items = cut_files(tmp_path / "some.fasta", tmp_path / "work", deduplicate=True)
     long: Any = "error" if content == "protein" else None
-    settings = EmbedSettings(dtype="float32", deduplicate=True, long=long, content=content)
-    folders = {"output": str(tmp_path / "out"), "work": str(tmp_path / "work")}
+    config = config_of(model, tmp_path / "out", deduplicate=True, long=long, content=content)
+    work = str(tmp_path / "work")
     if content == "protein":
-        Reporting(EmbedChunk(model, folders["output"], settings), parts_folder(folders["work"]))(items[0])
+        Reporting(EmbedChunk(config, work), parts_folder(work))(items[0])
     else:
-        files.write_json(
-            report_path(parts_folder(folders["work"]), "00000"), {"files": {}}
-        )  # of a part of which no row was embedded
-    record = copy_repeats(items[1], **folders, settings=settings)
+        files.write_json(report_path(parts_folder(work), "00000"), {"files": {}})  # of a part without any row
+    record = copy_repeats(items[1], config=config, work=work)
     assert (record["read"], record["rows"], record["files"], record["long"]) == (2, 0, {}, 0)
     assert [entry["accession"] for entry in record["refused"]] == ["A2", "A3"]
 
@@ -179,7 +182,7 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
     # The folder as a run leaves it that was killed when all was cut, and parts 0, 1 and 3 were committed.
     job = _started(arguments, output)
     items = list(cut({}, done=(), **job))
-    embed = Reporting(EmbedChunk(model, str(output), EmbedSettings(dtype=dtype)), parts_folder(job["work"]))
+    embed = Reporting(EmbedChunk(config_of(model, output, dtype=dtype), job["work"]), parts_folder(job["work"]))
     for number in (0, 1, 3):
         embed(items[number])
     before = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
@@ -214,9 +217,7 @@ def _started(arguments: list[str], output: Path) -> dict[str, Any]:
         pass
 
     def stop(self: Any, *_: Any, **__: Any) -> None:
-        found.update(
-            inputs=self.inputs, content="protein", part_rows=self.job.part_rows, work=self.work, deduplicate=False
-        )
+        found.update(inputs=self.inputs, content="protein", part_rows=self.part_rows, work=self.work, deduplicate=False)
         raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:

@@ -66,9 +66,15 @@ def test_a_device_is_no_folder(arguments: list[str]) -> None:
         embed(arguments, "/dev/full")
 
 
-def test_a_whole_run_on_an_object_store(arguments: list[str], tmp_path: Path, s3: str) -> None:  # noqa: F811
+def test_a_whole_run_on_an_object_store(
+    arguments: list[str],
+    tmp_path: Path,
+    s3: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import s3fs
 
+    monkeypatch.setenv("PROTCLIP_CACHE", str(tmp_path / "cache"))
     store = s3fs.S3FileSystem()
     store.put(str(tmp_path / "model"), f"{s3}/model", recursive=True)
     store.put(arguments[0], f"{s3}/some.fasta")

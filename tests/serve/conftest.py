@@ -47,7 +47,9 @@ class Server(Folders):
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     folder = tmp_path_factory.mktemp("served")
     model, sequences = tiny_model(), random_sequences(60)
-    model.save_pretrained(str(folder / "checkpoint"))
+    chance, recall = {"recall@1": 0.001}, {"recall@1": 0.05}
+    valid = {"num_pairs": 1000, "text_to_protein": recall, "chance": chance}
+    model.save_pretrained(str(folder / "checkpoint"), metrics={"valid": valid})
     index = write_protein_index(folder, model, sequences)
     sequence_file = folder / "sequences.fasta"
     sequence_file.write_text("".join(f">P{i:05d}\n{sequence}\n" for i, sequence in enumerate(sequences)))

@@ -652,7 +652,7 @@ def test_an_answer_of_a_part_of_the_index_says_what_is_missing(page, sites, shot
     site, partial = sites["open"], {"missing_shards": [1, 4], "searched_rows": 1030, "total_rows": 2060}
 
     def without_shards(route: Route) -> None:
-        assert route.request.post_data_json["allow_partial"] is True
+        assert json.loads(route.request.post_data or "")["allow_partial"] is True
         answer = route.fetch()
         route.fulfill(response=answer, json={**answer.json(), "partial": partial})
 
@@ -806,6 +806,11 @@ def test_the_page_fits_a_phone_and_the_dark(new_window, sites, shot):
     ask(page, QUESTION)
     shot(page, "phone-dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_text("Recent", exact=True).click()
+    shot(page, "phone-recent")
+    box = page.locator("#recent").bounding_box()
+    assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390
+    page.keyboard.press("Escape")
     ground = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(ground)
     theme = page.get_by_role("button", name="Colours")

@@ -23,17 +23,18 @@ pytestmark = pytest.mark.unit
 FASTA = ">sp|P1|A_HUMAN One OS=Homo sapiens OX=9606 PE=1 SV=1\nMKT\nayi\n>P2 another\nMKV*\n>bad\nM7\n>P1\nAAA\n"
 
 
-def test_sequences_are_found_and_of_two_of_an_accession_the_first() -> None:
+def test_sequences_are_found_and_of_several_of_an_accession_that_of_the_indexs_release() -> None:
     records = [(f"P{i}", sequence) for i, sequence in enumerate(random_sequences(1_000))]
     sequences = Sequences([*records, ("P7", "M")])
     assert len(sequences) == 1_001
     for accession, sequence in records:
         assert sequences.find(accession, None) == sequences.find(accession, hash64(sequence)) == sequence
+    assert sequences.find("P7", hash64("M")) == "M"
     for unknown in ("P", "P1000", "", "P7\nM", "\ud800"):
         with pytest.raises(NotFoundError, match=r"lack it; give 'sequence' instead"):
             sequences.find(unknown, None)
     with pytest.raises(NotFoundError, match=r"'P7'.*of another release"):
-        sequences.find("P7", hash64("M"))
+        sequences.find("P7", hash64("MM"))
 
 
 def test_accessions_with_the_same_key_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,9 +26,11 @@ from tiny_model import tiny_model
 
 from cluster.processes import MARK_VARIABLE
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
+from protclip.index.manifest import read_checkpoint_fingerprint
 from ray_jobs.local_head import Head, start_head, stop_head
 from serve import haproxy
 from serve.app import DEPLOYMENT
+from serve.deployments import Replica
 from serve.front import HOOK, VARIABLE
 from serve.haproxy import is_wanted, use_haproxy
 from serve.keys import new_key
@@ -215,6 +219,20 @@ def test_a_server_answers_when_a_route_does(status):
         assert answers("0.0.0.0", server.server_port) == (status == 200)
         thread.join()
     assert not answers("127.0.0.1", server.server_port)
+
+
+@pytest.mark.unit
+def test_a_checkpoint_may_be_a_name_that_is_looked_up_on_each_machine(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("PROTCLIP_CACHE", str(tmp_path))
+    cached = tmp_path / "checkpoints/published"
+    shutil.copytree(folders.args.checkpoint, cached)
+    fingerprint = read_checkpoint_fingerprint(str(cached))
+    cached.with_name("published.json").write_text(json.dumps({"name": "published", "fingerprint": fingerprint}))
+    args = folders.args.model_copy(update={"checkpoint": "published"})
+    assert check_args(args) == fingerprint
+    other = "0" * 64
+    with pytest.raises(CheckpointError, match=f"published: is the model {fingerprint}, and was {other} when"):
+        Replica(args, other)._load_model("float32")
 
 
 @pytest.mark.unit
