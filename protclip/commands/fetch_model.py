@@ -30,14 +30,14 @@ def main(
     base_url: str | None,
     overwrite: bool,
 ) -> None:
-    """Fetch a checkpoint, to be named by every --checkpoint and by ProtCLIP.from_pretrained from then on.
+    """Fetch a checkpoint, whose NAME every --checkpoint and ProtCLIP.from_pretrained take.
 
-    NAME is `published`, the checkpoint of ProtCLIP's authors, which is brought into our format; org/name or
+    NAME is `published`, the checkpoint of ProtCLIP's authors, which is converted into our format; org/name or
     org/name@REVISION on the HuggingFace hub (HF_ENDPOINT names another hub); or the URL of a checkpoint folder.
 
-    Its size is told before the download. Interrupted, it goes on where it stopped when the same command is run again.
-    Sizes and checksums are those that the server lists. The cache is ~/.cache/protclip, or the folder that
-    PROTCLIP_CACHE names; what is there is used without a network and never renewed by itself.
+    The size is printed before the download, and sizes and checksums are compared with those that the server lists.
+    After an interruption, give the same command again, and it goes on where it was. The cache is ~/.cache/protclip, or
+    the folder named by PROTCLIP_CACHE; what is there is used without a network, and never replaced by itself.
 
     \b
         protclip fetch-model published

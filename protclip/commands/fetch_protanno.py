@@ -18,9 +18,10 @@ from protclip.terminal import echo
 def main(*, output: str, names: tuple[str, ...], base_url: str | None, overwrite: bool) -> None:
     """Fetch ProtAnno, the protein-text pairs that ProtCLIP was trained on, from its authors' record on Zenodo.
 
-    The files are brought as they are published, with sizes and checksums of the record: names and sizes are told before
-    the download. Interrupted, it goes on where it stopped. NAME.source says of each what it is: record, DOI, licence,
-    bytes, MD5, SHA-256. Files of JSON lines, {"seq": …, "text": …}, are read by curate.
+    The files are downloaded unchanged, and compared with the sizes and checksums of the record. Names and sizes are
+    printed first. After an interruption, give the same command again, and it goes on where it was. NAME.source records
+    the origin of each file: record, DOI, licence, bytes, MD5, SHA-256. curate reads the files of JSON lines,
+    {"seq": …, "text": …}.
 
     \b
         protclip fetch-protanno --output protanno
