@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from releases import damage, make_too_large, write_release
 from running import wait_until
 from tiny_model import tiny_model
 
-from cluster.folders import make_folder
+from cluster.folders import locked, make_folder, private_root
 from protclip.errors import ConfigError
 from protclip.index.manifest import read_index_manifest
+from serve.indexes import LOADING
 from serve.server import APP_NAME, SERVER_FILE
-from serve.swap import find_server, swap
+from serve.swap import _user_config, find_server, swap
 
 PREFIX = "/swapped"
 
@@ -83,6 +85,25 @@ def test_in_the_deployment_of_a_config_file_all_replicas_change_or_none(deployed
     assert requests.post(f"{deployed}/v1/search", json={"text": "a", "index": "x"}, timeout=60).status_code == 404
     row = requests.get(f"{deployed}/v1/proteins/P00001", params={"index": "default"}, timeout=60).json()
     assert row["name"] == "next 1"
+
+
+@pytest.mark.serve
+def test_of_two_exchanges_at_once_the_one_that_was_overtaken_ends_and_says_so(deployed, server, tmp_path):
+    def set_to(path: str) -> bool:
+        found: bool = _user_config()["indexes"]["default"] == path
+        return found
+
+    paths = [write_release(tmp_path, server.model, name, count=40 + i) for i, name in enumerate(("one", "two"))]
+    with ThreadPoolExecutor(2) as pool:
+        running = []
+        with locked(private_root() / LOADING):  # no replica can load
+            for path in paths:
+                running.append(pool.submit(swap, "default", path))
+                wait_until(lambda path=path: set_to(path) or running[-1].done(), f"{path} is set")
+        with pytest.raises(ConfigError, match="another swap-index or deployment came in between"):
+            running[0].result(120)
+        assert len(running[1].result(120)) == 2
+    assert answering(deployed)["default"] == read_index_manifest(paths[1]).fingerprint
 
 
 def search(url: str, index: str) -> Any:
