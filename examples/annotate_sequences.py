@@ -24,7 +24,7 @@ from protclip.questions import Options, Question
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("fasta", help="unknown proteins, plain or .gz")
 parser.add_argument("--index", required=True, help="index of texts")
-parser.add_argument("--checkpoint", required=True, help="folder of the model that made the index")
+parser.add_argument("--checkpoint", required=True, help="folder, name or URL of the model that made the index")
 parser.add_argument("--output", type=Path, required=True, help="table to write (.tsv)")
 parser.add_argument("--count", type=int, default=3, help="descriptions for each protein (default: 3)")
 parser.add_argument("--min-percentile", type=float, default=50.0, help="see above (default: 50)")

@@ -17,7 +17,7 @@ from protclip import ProtCLIP, read_proteins
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("fasta", help="proteins, plain or .gz")
 parser.add_argument("text", help="what to look for, worded like UniProt's annotation")
-parser.add_argument("--checkpoint", required=True, help="folder of the model")
+parser.add_argument("--checkpoint", required=True, help="folder, name (such as published) or URL of the model")
 parser.add_argument("--output", type=Path, required=True, help="table to write (.tsv)")
 parser.add_argument("--count", type=int, default=20, help="proteins in the table (default: 20)")
 args = parser.parse_args()

@@ -26,7 +26,7 @@ from protclip.pca import plane_of
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("fasta", help="proteins, plain or .gz")
 parser.add_argument("--text", action="append", required=True, help="a description; give two or more")
-parser.add_argument("--checkpoint", required=True, help="folder of the model")
+parser.add_argument("--checkpoint", required=True, help="folder, name (such as published) or URL of the model")
 parser.add_argument("--output", type=Path, required=True, help="picture to write")
 args = parser.parse_args()
 
