@@ -190,6 +190,8 @@ class _Server:
     def _start(self, args: AppArgs, config: UserConfig) -> None:
         # Ray runs its workers at niceness 15: on a busy machine the server would start and answer last of all.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        # The controller would give up a proxy that is not ready after 15 s, and end it: on a busy machine, each one.
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
         # So that Ray's agents, which rename themselves, keep their mark and are found when their raylet has died.
         os.environ.setdefault("SPT_NOENV", "1")
         echo("joining the Ray cluster" if self.joined else "starting Ray", err=True)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ASKING_S = 60.0
 """For all replicas to say how they are."""
+SETTLED_S = 10.0
+"""In which a change reaches all replicas, once nothing else is under way."""
 WATCH_S = 0.2
 """Between two looks at them."""
 
@@ -123,7 +125,7 @@ def swap(name: str, index: str | None) -> list[State]:
 
     Raises:
         ConfigError: if there is no such application, no index that may be removed, or a replica refused; all answer as
-            before then.
+            before then. Or if another change came in between.
     """
     from ray import serve  # noqa: F401  # it sets the level of its logs
 
@@ -137,7 +139,11 @@ def swap(name: str, index: str | None) -> list[State]:
     if problems := [problem for problem in _ask_all("check_indexes", wanted) if problem is not None]:
         raise ConfigError(f"refused, and all answer as before: {problems[0]}")
     _change(wanted)
-    states, problem = _await(wanted)
+    try:
+        states, problem = _await(wanted)
+    except KeyboardInterrupt:
+        _change(before)
+        raise ConfigError("interrupted: the server goes back to the indexes that it had.") from None
     if problem is None:
         return states
     _change(before)
@@ -217,9 +223,15 @@ def _ask_all(method: str, *arguments: object) -> list[Any]:
 
 
 def _await(wanted: Mapping[str, Any]) -> tuple[list[State], str | None]:
-    """Wait until every replica was told; what they say then, and why one of them did not change."""
+    """Wait until every replica was told; what they say then, and why one of them did not change.
+
+    Raises:
+        ConfigError: if something else has changed the indexes meanwhile.
+    """
+    from protclip.errors import ConfigError
     from serve.app import DEPLOYMENT
 
+    settled_s = 0.0
     while True:
         application = _application()
         if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
@@ -231,6 +243,12 @@ def _await(wanted: Mapping[str, Any]) -> tuple[list[State], str | None]:
             problem = next((one.refused for one in done if one.refused is not None), None)
             if problem is not None or len(done) == len(states) == len(replicas):
                 return states, problem
+            settled_s = 0.0 if done or any(one.changing for one in states) else settled_s + WATCH_S
+            if settled_s > SETTLED_S:
+                raise ConfigError(
+                    "another swap-index or deployment came in between, and its indexes answer; `GET /v1/indexes` says "
+                    "which they are. Run this again where they are not those that you want."
+                )
         time.sleep(WATCH_S)
 
 

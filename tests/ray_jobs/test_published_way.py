@@ -12,13 +12,13 @@ from hub_server import COMMIT, HubServer
 from hub_server import serving as serving_hub
 from kills import COMMAND, ROOT
 from official_model import official_model, write_official
-from protclip.index.embeddings import read_embeddings
 from published_server import PublishedServer
 from published_server import serving as serving_published
 from tiny_model import random_sequences, tiny_model
 from torch import float16
 
 from protclip import ProtCLIP
+from protclip.embeddings.reading import read_embeddings
 from protclip.published import TEXT_TOKENIZER, WEIGHTS
 
 pytestmark = [pytest.mark.ray]

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +19,12 @@ from releases import damage, make_too_large, write_release
 from running import LOGS, wait_until
 from tiny_model import tiny_model
 
-from cluster.folders import make_folder
+from cluster.folders import locked, make_folder, private_root
 from protclip.errors import ConfigError
 from protclip.index.manifest import read_index_manifest
+from serve.indexes import LOADING
 from serve.server import APP_NAME, SERVER_FILE
-from serve.swap import changed, find_server, main, swap
+from serve.swap import _user_config, changed, find_server, main, swap
 
 PREFIX = "/swapped"
 
@@ -94,6 +100,43 @@ def test_in_the_deployment_of_a_config_file_all_replicas_change_or_none(deployed
     assert requests.post(f"{deployed}/v1/search", json={"text": "a", "index": "x"}, timeout=60).status_code == 404
     row = requests.get(f"{deployed}/v1/proteins/P00001", params={"index": "default"}, timeout=60).json()
     assert row["name"] == "next 1"
+
+
+@pytest.mark.serve
+def test_of_two_exchanges_at_once_the_one_that_was_overtaken_ends_and_says_so(deployed, server, tmp_path):
+    def set_to(path: str) -> bool:
+        found: bool = _user_config()["indexes"]["default"] == path
+        return found
+
+    paths = [write_release(tmp_path, server.model, name, count=40 + i) for i, name in enumerate(("one", "two"))]
+    with ThreadPoolExecutor(2) as pool:
+        running = []
+        with locked(private_root() / LOADING):  # no replica can load
+            for path in paths:
+                running.append(pool.submit(swap, "default", path))
+                wait_until(lambda path=path: set_to(path) or running[-1].done(), f"{path} is set")
+        with pytest.raises(ConfigError, match="another swap-index or deployment came in between"):
+            running[0].result(120)
+        assert len(running[1].result(120)) == 2
+    assert answering(deployed)["default"] == read_index_manifest(paths[1]).fingerprint
+
+
+@pytest.mark.serve
+def test_an_interrupted_exchange_is_taken_back(deployed, server, tmp_path):
+    import ray
+
+    before, answered = _user_config(), answering(deployed)
+    path = write_release(tmp_path, server.model, "interrupted", count=45)
+    command = [sys.executable, "-m", "protclip", "swap-index", "default", path]
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    with locked(private_root() / LOADING):  # no replica can load
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: _user_config() != before or process.poll() is not None, "it is under way")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1 and "interrupted: the server goes back to the indexes that it had" in said
+    assert _user_config() == before
+    wait_until(lambda: answering(deployed) == answered, "the old one answers")
 
 
 def search(url: str, index: str) -> Any:
