@@ -20,8 +20,9 @@ from protclip.embeddings.reading import Content, Dtype
 from protclip.errors import IndexMismatchError, NotFoundError, RequestError
 from protclip.hashing import hash64
 from protclip.index.index import Index
-from protclip.index.manifest import IndexManifest, read_checkpoint_fingerprint, read_index_manifest
+from protclip.index.manifest import IndexManifest, read_index_manifest
 from protclip.inputs import check_pairs
+from protclip.model.record import read_checkpoint_fingerprint
 from protclip.pca import plane_of
 from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Hit, Options, Prepared, Question, Row
 from protclip.uniprot.residues import checked_residues

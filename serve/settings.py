@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from protclip import files
 from protclip.embeddings.reading import Dtype
 from protclip.errors import ConfigError
-from protclip.index.manifest import read_checkpoint_fingerprint
+from protclip.model.record import read_checkpoint_fingerprint
 from serve.keys import NO_FILES, read_keys
 from serve.sequences import check_sequences
 

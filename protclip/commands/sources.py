@@ -9,8 +9,9 @@ from protclip import files
 from protclip.commands.startup import quick_start
 from protclip.embeddings.reading import Content, Dtype, read_embeddings
 from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
-from protclip.index.manifest import read_checkpoint_fingerprint, read_index_manifest
+from protclip.index.manifest import read_index_manifest
 from protclip.index.vector_files import format_of
+from protclip.model.record import read_checkpoint_fingerprint
 from protclip.questions import Answer, Options, Question
 from protclip.retrieval import Retriever
 
