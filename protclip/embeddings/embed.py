@@ -31,8 +31,8 @@ from protclip.embeddings.reading import DTYPES, KIND, Dtype, Embeddings, read_em
 from protclip.embeddings.settings import GPU_PART_ROWS, PART_ROWS, EmbedConfig
 from protclip.embeddings.writing import require_h5
 from protclip.errors import ConfigError, DataError
-from protclip.index.manifest import read_checkpoint_fingerprint, read_model_sizes
 from protclip.manifest import FILE_NAME, finish_folder, read_claim, read_manifest, resume_folder, write_manifest
+from protclip.model.record import read_checkpoint_fingerprint, read_model_sizes
 from protclip.protanno import shards
 from protclip.terminal import echo
 from protclip.uniprot.formats import describe_unused_columns
