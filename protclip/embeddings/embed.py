@@ -121,7 +121,7 @@ def input_bytes(config: EmbedConfig) -> int:
     found = find_inputs(config.inputs, id_column=config.id_column, value_column=config.column)
     if found.kind == "pairs":
         (folder,) = found.paths
-        return sum(int(record["bytes"]) for record in read_manifest(folder, shards.KIND)["files"].values())
+        return sum(int(record["bytes"]) for record in shards.read_pairs(folder).manifest["files"].values())
     return sum(files.in_threads(files.size, found.paths))
 
 

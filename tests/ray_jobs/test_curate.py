@@ -20,7 +20,7 @@ from protclip.manifest import claim_folder, read_manifest, resume_folder
 from protclip.protanno import blocks
 from protclip.protanno.curate import OWN_FILES, CurateConfig, claim, curate
 from protclip.protanno.curation import CurationConfig
-from protclip.protanno.shards import SPLITS, row_groups
+from protclip.protanno.shards import SPLITS, read_pairs
 from protclip.protanno.splits import SplitConfig
 from protclip.protanno.synthetic import synthetic_proteome
 from protclip.units import InProcess
@@ -91,7 +91,7 @@ def test_one_file_or_eight_shuffled_ones_one_worker_or_four_give_the_same_bytes(
     assert [entry["release"] for entry in manifest["inputs"]] == ["2026_04"] + [None] * 7
     assert manifest["clusters"] == {"method": "sequence", "parameters": {}, "number": 90, "largest": 1}
     assert sum(manifest["composition"]["after_sampling"]["coverage"].values()) == pytest.approx(1, abs=1e-5)
-    assert sum(group.num_rows for group in row_groups(str(tmp_path / "b"), "train")) == len(first["train"])
+    assert read_pairs(str(tmp_path / "b")).num_rows("train") == len(first["train"])
 
 
 @pytest.mark.ray
