@@ -87,6 +87,8 @@ def test_what_needs_no_ray_works_without(site: Path, tmp_path: Path) -> None:
         ["export-official", "ours", "--output", "back"],
         ["synthesize", "--help"],
         ["fetch-uniprot", "--help"],
+        ["fetch-model", "--help"],
+        ["fetch-protanno", "--help"],
     ]
     script = (
         "import importlib.util, sys\n"
