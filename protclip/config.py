@@ -28,7 +28,7 @@ class DataConfig:
     global batches depend on it, but not on the number of workers."""
     text_sampling: Literal["none", "properties"] = "none"
     """What of a pair's biotext an epoch trains on. none: all of it, as in the paper. properties: some of its properties
-    in any order, others each time, so that the model learns to answer short questions too."""
+    in any order and without evidence tags, others each time, so that the model learns to answer short questions too."""
 
     def __post_init__(self) -> None:
         check_types("data.", self)

@@ -28,8 +28,8 @@ from protclip.download import RemoteFile, fetch_once
 from protclip.errors import CheckpointError, ConfigError, ProtclipError
 from protclip.hashing import hash64
 from protclip.hub import download_checkpoint, is_offline
-from protclip.index.manifest import read_checkpoint_fingerprint
 from protclip.manifest import FILE_NAME, FileRecord, finish_folder, path_inside, read_manifest, resume_folder
+from protclip.model.record import read_checkpoint_fingerprint
 from protclip.web import SOON_S, Client
 
 KIND = "checkpoint"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +19,10 @@ from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 from protclip.terminal import echo
 from ray_jobs.cluster import connect, resolve_input, resolve_output
+
+if TYPE_CHECKING:
+    from protclip.protanno.shards import Pairs, RowGroup
+    from ray_jobs.worker import TrainJob
 
 RESOLVED_CONFIG, PAIRS_MARK, BEST, RAY_FOLDER = "config.yaml", "pairs.json", "best", "ray"
 OWN_FILES = (
@@ -97,7 +99,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         build_text_tokenizer,
         check_architecture,
     )
-    from protclip.protanno.shards import KIND, draws_each_epoch, read_row_group, row_groups
+    from protclip.protanno.shards import read_pairs, read_row_group
     from protclip.train.checks import check_pairs, check_words
     from protclip.train.estimate import estimate
     from protclip.train.report import write_report
@@ -108,14 +110,15 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
 
     settings = _with_absolute_paths(settings)
     require_trackers(settings.trackers)
-    train, valid = (tuple(row_groups(settings.data.pairs, split)) for split in ("train", "valid"))
+    pairs = read_pairs(settings.data.pairs)
+    train, valid = (pairs.row_groups(split) for split in ("train", "valid"))
     if not valid:
         raise ConfigError(
             f"{settings.data.pairs}: has no validation pairs to measure on; curate with --valid-fraction above 0."
         )
-    check_pairs(settings.data.pairs, train, valid, settings.objectives, valid_pairs=settings.valid_pairs)
+    check_pairs(pairs, settings.objectives, valid_pairs=settings.valid_pairs)
     drawn_EG = None
-    if draws_each_epoch(settings.data.pairs):
+    if pairs.draws_each_epoch:
         drawn_EG = count_drawn(train, seed=settings.seed, epochs=settings.epochs)
     plan = LanePlan(
         groups=train,
@@ -126,7 +129,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         global_batch_size=settings.batch.global_batch_size,
     )
     started = time.monotonic()
-    _check_run(settings, fresh=fresh)
+    _check_run(settings, pairs, fresh=fresh)
     tokenizer = build_text_tokenizer(settings.model, _texts(train))
     architecture = build_architecture(settings.model, tokenizer, settings.objectives)
     check_architecture(settings.model, architecture)
@@ -139,13 +142,13 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         valid=valid,
         text_tokenizer_json=tokenizer.json,
         data={
-            "train_pairs": sum(group.num_rows for group in train),
-            "valid_pairs": sum(group.num_rows for group in valid),
-            "sha256": hashlib.sha256(json.dumps(_pairs_mark(settings), sort_keys=True).encode()).hexdigest(),
+            "train_pairs": pairs.num_rows("train"),
+            "valid_pairs": pairs.num_rows("valid"),
+            "fingerprint": pairs.fingerprint,
         },
     )
     steps = job.batches_per_epoch
-    drawn = "" if drawn_EG is None else f" drawn of {sum(group.num_rows for group in train)} candidates"
+    drawn = "" if drawn_EG is None else f" drawn of {pairs.num_rows('train')} candidates"
     about = "" if drawn_EG is None else "about "
     echo(
         f"{about}{plan.num_rows} training pairs{drawn}, {about}{steps[0]} batches of "
@@ -153,7 +156,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
         f"epochs, {sum(steps)} steps"
     )
     if dry_run:
-        read_manifest(settings.data.pairs, KIND, verify=True)
+        read_pairs(settings.data.pairs, verify=True)
         rows = read_row_group(train[0], columns=list(TOKENIZED_COLUMNS))
         tokens = tokenize_pairs(rows, build_protein_tokenizer(settings.model), tokenizer)
         echo("\n".join(estimate(settings, architecture, tokens, num_steps=sum(steps))))
@@ -162,7 +165,7 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     if fresh:
         for name in OWN_FILES:
             files.remove(files.join(settings.run_dir, name))
-    _run(job)
+    _run(job, pairs)
     summary = _publish(settings, seconds=time.monotonic() - started)
     write_report(settings.run_dir)
     valid = summary["valid"]
@@ -194,12 +197,14 @@ def _with_absolute_paths(settings: PretrainConfig) -> PretrainConfig:
     )
 
 
-def _check_run(settings: PretrainConfig, *, fresh: bool) -> None:
+def _check_run(settings: PretrainConfig, pairs: Pairs, *, fresh: bool) -> None:
     """Look whether the run's folder is free, or holds an unfinished run that can go on with these settings and pairs.
 
     Raises:
         ConfigError: if it holds a finished run, or an unfinished one that cannot.
     """
+    from protclip.protanno.changes import CHANGES_FILE
+
     path = files.join(settings.run_dir, RESOLVED_CONFIG)
     if not files.exists(path):
         if names := files.list_folder(settings.run_dir):
@@ -212,8 +217,10 @@ def _check_run(settings: PretrainConfig, *, fresh: bool) -> None:
     if files.exists(files.join(settings.run_dir, BEST, FILE_NAME)):
         raise ConfigError(f"run_dir={settings.run_dir} holds a finished run; choose another, or give --fresh.")
     found = forbidden_changes(load_config(path), settings)
-    if files.read_json(files.join(settings.run_dir, PAIRS_MARK)) != _pairs_mark(settings):
-        found.append(f"data.pairs: {settings.data.pairs} holds other pairs than those that the run began with")
+    mark = files.read_json(files.join(settings.run_dir, PAIRS_MARK))
+    mark.pop(CHANGES_FILE, None)  # in those of older versions, though no pair is in it
+    if mark != pairs.shards:
+        found.append(f"data.pairs: {pairs.folder} holds other pairs than those that the run began with")
     if found:
         raise ConfigError(
             f"run_dir={settings.run_dir} holds an unfinished run that cannot go on so ({'; '.join(found)}); give its "
@@ -222,15 +229,7 @@ def _check_run(settings: PretrainConfig, *, fresh: bool) -> None:
     echo(f"going on with the unfinished run in {settings.run_dir}")
 
 
-def _pairs_mark(settings: PretrainConfig) -> dict[str, str]:
-    """What the files of the pairs hold, wherever they lie."""
-    from protclip.protanno.shards import KIND
-
-    listed = read_manifest(settings.data.pairs, KIND)["files"]
-    return {name: entry["sha256"] for name, entry in listed.items() if name.endswith(".parquet")}
-
-
-def _texts(groups: tuple[Any, ...]) -> Iterator[str]:
+def _texts(groups: Sequence[RowGroup]) -> Iterator[str]:
     from protclip.data.tokenize import biotexts
     from protclip.protanno.shards import PROPERTIES, read_row_group
 
@@ -242,7 +241,7 @@ def _texts(groups: tuple[Any, ...]) -> Iterator[str]:
         missing -= group.num_rows
 
 
-def _run(job: Any) -> None:
+def _run(job: TrainJob, pairs: Pairs) -> None:
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
@@ -251,7 +250,7 @@ def _run(job: Any) -> None:
     from ray_jobs.process_group import ProcessGroupConfig
     from ray_jobs.worker import train_worker
 
-    settings: PretrainConfig = job.config
+    settings = job.config
     workers = settings.workers
     cpus = workers.num * (workers.resources.get("CPU", 1.0) + TASK_CPUS)
     # Ray Train would write what a worker prints to its own log too, and show it twice.
@@ -266,7 +265,7 @@ def _run(job: Any) -> None:
             raise ConfigError(f"this machine has too little for workers.num={workers.num}: {found}.")
         echo(f"the cluster has {found} now; waiting for nodes to join")
     # The folder is claimed when nothing is left that could be refused; the config is the mark of a run.
-    files.write_json(files.join(settings.run_dir, PAIRS_MARK), _pairs_mark(settings))
+    files.write_json(files.join(settings.run_dir, PAIRS_MARK), pairs.shards)
     with files.atomic_write(files.join(settings.run_dir, RESOLVED_CONFIG)) as stream:
         stream.write(config_yaml(settings).encode())
     storage, filesystem = settings.run_dir, None

@@ -32,11 +32,11 @@ from protclip import files
 from protclip.commands.answers import TABLE_COLUMNS, format_table
 from protclip.config import load_config
 from protclip.errors import ConfigError, ProtclipError
-from protclip.evaluation.quality import quality_note, quality_of
-from protclip.index.manifest import read_checkpoint_record
 from protclip.manifest import read_manifest
+from protclip.model.quality import quality_note, quality_of
+from protclip.model.record import read_checkpoint_record
 from protclip.protanno.biotext import biotext
-from protclip.protanno.shards import PROPERTIES, read_row_group, row_groups
+from protclip.protanno.shards import PROPERTIES, read_pairs, read_row_group
 from protclip.terminal import echo, printable
 from ray_jobs.local_head import Head, start_head, stop_head
 from ray_jobs.pretrain import find_config
@@ -50,7 +50,7 @@ LOGICAL_CPUS = 4
 """At least so many, also on 2 cores: two Train workers and their input streams, see docs/decisions/004."""
 
 CONFIG = "tiny_cpu"
-MIN_STEPS = 400
+MIN_STEPS = 500
 """Optimizer steps after which a tiny model has something to show."""
 
 SYNTHETIC = "synthetic"
@@ -152,9 +152,7 @@ class Run:
             self._command(
                 "curate", ["protclip", "curate", files.absolute(data), "--output", self.path("pairs"), *options]
             )
-            train, valid = (
-                sum(group.num_rows for group in row_groups(self.path("pairs"), split)) for split in ("train", "valid")
-            )
+            train, valid = map(read_pairs(self.path("pairs")).num_rows, ("train", "valid"))
             line.append(f"{train + valid:,} pairs, {valid:,} of them for validation")
 
     def _pretrain(self) -> None:
@@ -175,7 +173,7 @@ class Run:
     def _epochs(self) -> int:
         """The config's epochs, or more where the pairs are few."""
         config = load_config(find_config(CONFIG))
-        num_pairs = sum(group.num_rows for group in row_groups(self.path("pairs"), "train"))
+        num_pairs = read_pairs(self.path("pairs")).num_rows("train")
         steps = max(1, num_pairs // config.batch.global_batch_size)
         return max(config.epochs, math.ceil(MIN_STEPS / steps))
 
@@ -362,7 +360,7 @@ def _is_ours(folder: Path) -> bool:
 
 def _a_valid_pair(pairs: str) -> tuple[str, str, str]:
     """Accession, sequence and biotext of the first validation pair."""
-    row = read_row_group(row_groups(pairs, "valid")[0]).slice(0, 1).to_pylist()[0]
+    row = read_row_group(read_pairs(pairs).row_groups("valid")[0]).slice(0, 1).to_pylist()[0]
     return row["accession"], row["sequence"], biotext(*(row[name] for name in PROPERTIES))
 
 

@@ -68,7 +68,7 @@ class TrainJob:
     valid: tuple[RowGroup, ...]
     text_tokenizer_json: str
     data: dict[str, Any]
-    """What checkpoints tell of the pairs, wherever they lie: their numbers and a SHA-256 over those of the files."""
+    """What checkpoints tell of the pairs, wherever they lie: their numbers and their fingerprint."""
 
     @property
     def batches_per_epoch(self) -> list[int]:

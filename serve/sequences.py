@@ -11,7 +11,7 @@ import numpy as np
 from protclip import files
 from protclip.errors import ConfigError, DataError, NotFoundError
 from protclip.hashing import hash64
-from protclip.protanno.shards import SPLITS, read_row_group, row_groups
+from protclip.protanno.shards import SPLITS, read_pairs, read_row_group
 from protclip.uniprot.entry import BadEntry
 from protclip.uniprot.fasta import read_fasta, read_records
 from protclip.uniprot.formats import expand_inputs, open_entries, reader_of
@@ -103,14 +103,15 @@ def check_sequences(path: str) -> None:
     if not files.is_absolute(path):
         raise ConfigError(f"sequences {path!r} is relative, and replicas run in other folders; give an absolute path.")
     if files.is_folder(path):
-        row_groups(path, SPLITS[0])
+        read_pairs(path)
     else:
         expand_inputs([path])
 
 
 def _pairs(folder: str) -> Iterator[tuple[str, str]]:
+    pairs = read_pairs(folder)
     for split in SPLITS:
-        for group in row_groups(folder, split):
+        for group in pairs.row_groups(split):
             rows = read_row_group(group, columns=["accession", "sequence"])
             yield from zip(rows["accession"].to_pylist(), rows["sequence"].to_pylist(), strict=True)
 

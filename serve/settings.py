@@ -11,7 +11,7 @@ from protclip import files
 from protclip.checkpoints import checkpoint_folder, is_name
 from protclip.embeddings.reading import Dtype
 from protclip.errors import ConfigError
-from protclip.index.manifest import read_checkpoint_fingerprint
+from protclip.model.record import read_checkpoint_fingerprint
 from serve.keys import NO_FILES, read_keys
 from serve.sequences import check_sequences
 

@@ -18,6 +18,9 @@ from protclip import files
 
 ROOT = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "protclip")
+_ON_RAY = "from ray_jobs import pipelines; pipelines.SMALL_BYTES = -1; from protclip.__main__ import main; main()"
+COMMAND_ON_RAY = (sys.executable, "-P", "-c", _ON_RAY)
+"""The command where no job is small."""
 NAMES = {"run": "", "node": "raylet/raylet", "worker": "ray::", "train worker": "ray::RayTrainWorker"}
 """What a victim's first argument holds: Ray's workers call themselves by what they do."""
 LIKE_TROUBLE = re.compile(r"Traceback|Error|warning|\.cc:\d+|ray-project|pid=\d+", re.IGNORECASE)

@@ -6,8 +6,9 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+import yaml
 
-from protclip.config import config_yaml, load_config
+from protclip.config import config_yaml, forbidden_changes, load_config
 from protclip.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -68,3 +69,17 @@ def test_files_that_hold_no_settings_are_refused(tmp_path: Path) -> None:
     path.write_text("a: [1")
     with pytest.raises(ConfigError, match="is not YAML"):
         load_config(str(path))
+
+
+def test_an_older_run_goes_on_as_it_selected_and_sampled_and_no_other_way(tmp_path: Path) -> None:
+    values = yaml.safe_load(config_yaml(load_config(TINY)))
+    del values["selection"], values["data"]["text_sampling"]  # as earlier versions wrote them
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    old = load_config(str(tmp_path / "config.yaml"))
+    as_before = ["selection={metric: loss, mode: min}", "data.text_sampling=none"]
+    assert forbidden_changes(old, load_config(TINY, as_before)) == []
+    assert forbidden_changes(old, load_config(TINY)) == [
+        "data.text_sampling: none there, properties here",
+        "selection.metric: loss there, text_to_protein_recall_at_10 here",
+        "selection.mode: min there, max here",
+    ]

@@ -25,9 +25,9 @@ from protclip.errors import DataError, ProtclipError
 from protclip.index import manifest as index_manifest
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.index import Index
-from protclip.index.manifest import read_checkpoint_fingerprint
 from protclip.manifest import describe, path_inside, read_manifest, write_manifest
-from protclip.protanno.shards import draws_each_epoch, read_row_group, row_groups
+from protclip.model.record import read_checkpoint_fingerprint
+from protclip.protanno.shards import read_pairs, read_row_group
 from protclip.protanno.statistics import pairs_statistics
 from protclip.uniprot.entry import Entry
 
@@ -162,8 +162,9 @@ def make_pairs(folder: Path) -> None:
 
 def pairs_answers(folder: Path) -> Any:
     assert format_statistics(pairs_statistics(str(folder)), "pairs")
-    groups = [group for split in ("train", "valid") for group in row_groups(str(folder), split)]
-    return [draws_each_epoch(str(folder)), *(read_row_group(group).to_pylist() for group in groups)]
+    pairs = read_pairs(str(folder))
+    groups = [group for split in ("train", "valid") for group in pairs.row_groups(split)]
+    return [pairs.draws_each_epoch, *(read_row_group(group).to_pylist() for group in groups)]
 
 
 def make_embeddings(folder: Path) -> None:

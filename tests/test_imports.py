@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,6 +77,19 @@ def test_ray_and_fastapi_stay_in_their_folders() -> None:
 )
 def test_imports_go_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
     assert [(file, module) for file, top, module, _ in _imports_of(folder) if top in forbidden] == []
+
+
+def test_folders_import_those_above_them_in_the_table_of_the_architecture() -> None:
+    table = (ROOT / "docs" / "architecture.md").read_text().split("|---|---|")[1]
+    rooms = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert set(rooms) == {path.parent.name for path in (ROOT / "protclip").glob("*/__init__.py")}
+    bad = [
+        (file, module)
+        for file, _, module, _ in _imports_of("protclip")
+        for room, other in [(file.split("/")[1], module.split(".")[1] if module.startswith("protclip.") else "")]
+        if room in rooms and other in rooms[rooms.index(room) + 1 :]
+    ]
+    assert bad == []
 
 
 def test_a_bare_gpu_machine_can_import_what_it_runs() -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from protclip.data.masking import stream_keys, uniforms
 from protclip.hashing import hash64
-from protclip.protanno.biotext import property_texts
+from protclip.protanno.biotext import property_texts, without_evidence
 from protclip.protanno.shards import PROPERTIES
 
 
@@ -18,7 +18,7 @@ def sampled_biotexts(pairs: pa.Table, *, seed: int, epoch: int) -> list[str]:
     """Some of each row's properties in any order, joined by a space; by (seed, epoch, accession) alone.
 
     Of the T properties that are present 1 to T are taken, each number as likely as another, and each choice and order
-    of so many. An entry without any has an empty text.
+    of so many. They are without evidence, as questions are. An entry without any property has an empty text.
 
     Args:
         pairs: with the columns ``accession`` and PROPERTIES.
@@ -33,6 +33,6 @@ def sampled_biotexts(pairs: pa.Table, *, seed: int, epoch: int) -> list[str]:
     num_shown_N = 1 + (drawn[:, 0] * present_NK.sum(1)).astype(np.int64)
     order_NK = np.argsort(np.where(present_NK, drawn[:, 1:], np.inf), axis=1)  # those that are absent last
     return [
-        " ".join(text for i in order_K[:num_shown] if (text := row[i]))
+        " ".join(without_evidence(text) for i in order_K[:num_shown] if (text := row[i]))
         for row, order_K, num_shown in zip(texts, order_NK, num_shown_N, strict=True)
     ]

@@ -26,8 +26,7 @@ from protclip.data.tokenize import biotexts
 from protclip.embeddings.inputs import Inputs, read_rows
 from protclip.embeddings.reading import METADATA, Content
 from protclip.parquet import with_column
-from protclip.protanno import shards
-from protclip.protanno.shards import RowGroup, read_metadata, read_row_group
+from protclip.protanno.shards import SPLITS, RowGroup, read_metadata, read_pairs, read_row_group
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.uniprot.residues import Nucleotides, looks_like_nucleotides
 from protclip.units import Item
@@ -51,9 +50,10 @@ CUT_FILE = "cut.json"
 def pairs_chunks(folder: str, part_rows: int) -> list[dict[str, Any]]:
     """The row groups of a folder of pairs as items of about so many rows each, never of two files."""
     chunks: list[dict[str, Any]] = []
-    for split in reversed(shards.SPLITS):
-        pending: list[shards.RowGroup] = []
-        for group in shards.row_groups(folder, split):
+    pairs = read_pairs(folder)
+    for split in reversed(SPLITS):
+        pending: list[RowGroup] = []
+        for group in pairs.row_groups(split):
             full = sum(waiting.num_rows for waiting in pending) + group.num_rows > part_rows
             if pending and (full or group.path != pending[0].path):
                 chunks.append(_pairs_chunk(pending, len(chunks)))
@@ -178,7 +178,7 @@ def row_numbers(groups: Sequence[RowGroup]) -> np.ndarray:
     return np.concatenate([np.arange(start, ends[g.index]) for start, g in zip(starts, groups, strict=True)]) + 1
 
 
-def _pairs_chunk(groups: Sequence[shards.RowGroup], number: int) -> dict[str, Any]:
+def _pairs_chunk(groups: Sequence[RowGroup], number: int) -> dict[str, Any]:
     return {
         "unit": part_name(number),
         "path": groups[0].path,

@@ -31,8 +31,8 @@ from protclip.embeddings.reading import DTYPES, KIND, Dtype, Embeddings, read_em
 from protclip.embeddings.settings import GPU_PART_ROWS, PART_ROWS, EmbedConfig
 from protclip.embeddings.writing import require_h5
 from protclip.errors import ConfigError, DataError
-from protclip.index.manifest import read_checkpoint_fingerprint, read_model_sizes
 from protclip.manifest import FILE_NAME, finish_folder, read_claim, read_manifest, resume_folder, write_manifest
+from protclip.model.record import read_checkpoint_fingerprint, read_model_sizes
 from protclip.protanno import shards
 from protclip.terminal import echo
 from protclip.uniprot.formats import describe_unused_columns
@@ -121,7 +121,7 @@ def input_bytes(config: EmbedConfig) -> int:
     found = find_inputs(config.inputs, id_column=config.id_column, value_column=config.column)
     if found.kind == "pairs":
         (folder,) = found.paths
-        return sum(int(record["bytes"]) for record in read_manifest(folder, shards.KIND)["files"].values())
+        return sum(int(record["bytes"]) for record in shards.read_pairs(folder).manifest["files"].values())
     return sum(files.in_threads(files.size, found.paths))
 
 

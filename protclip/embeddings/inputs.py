@@ -11,7 +11,7 @@ from protclip import files
 from protclip.embeddings.reading import Content
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
-from protclip.manifest import FILE_NAME, WORK_FOLDER, read_manifest, what_is_there
+from protclip.manifest import FILE_NAME, WORK_FOLDER, what_is_there
 from protclip.parquet import open_parquet
 from protclip.protanno import shards
 from protclip.protanno.biotext import biotext
@@ -147,7 +147,7 @@ def _expand(path: str) -> list[str]:
 
 def _kind(path: str) -> Kind:
     if files.is_folder(path):
-        read_manifest(path, shards.KIND)
+        shards.read_pairs(path)
         return "pairs"
     if path.lower().endswith(".parquet"):
         return "parquet"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from protclip.evaluation.quality import NOT_MEASURED, quality_of
+from protclip.model.quality import NOT_MEASURED, quality_of
 from protclip.version import __version__
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def model_card(model: DualEncoder, fingerprint: str, record: Mapping[str, Any]) 
     Args:
         model: its shape is described.
         fingerprint: of the model.
-        record: what the checkpoint's manifest records; ``data`` (numbers of pairs, and a SHA-256 that names them),
+        record: what the checkpoint's manifest records; ``data`` (numbers of the pairs, and their fingerprint),
             ``run`` (settings), ``metrics``, ``official`` (an imported checkpoint) and ``source`` (where that was had
             from) are told where they are there, and said to be unknown where they are not. Paths are of one machine,
             and left out.

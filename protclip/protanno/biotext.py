@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+_TAG = r"\s*\{(?:ECO:|EI\d)[^{}]*\}"
+_REFERENCE = r"(?:PubMed:|Ref\.)\d+"
+# After a full stop a tag has one of its own.
+_EVIDENCE = re.compile(rf"(?<=\.){_TAG}\.|{_TAG}|\s*\({_REFERENCE}(?:, {_REFERENCE})*\)|\s*\(By similarity\)")
+
 
 def property_texts(
     name: str | None, function: str | None, subcellular_location: str | None, similarity: str | None
@@ -19,3 +26,8 @@ def biotext(name: str | None, function: str | None, subcellular_location: str | 
     An entry without any property has an empty biotext.
     """
     return " ".join(text for text in property_texts(name, function, subcellular_location, similarity) if text)
+
+
+def without_evidence(text: str) -> str:
+    """A text without UniProt's marks of where a statement comes from: ``{ECO:…}``, ``(PubMed:1, PubMed:2)``."""
+    return _EVIDENCE.sub("", text)

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 
 from protclip import files
 from protclip.hashing import hash64
-from protclip.manifest import describe, read_manifest
+from protclip.manifest import describe
 from protclip.parquet import open_parquet
 from protclip.protanno.biotext import biotext
-from protclip.protanno.shards import KIND, PROPERTIES
+from protclip.protanno.shards import PROPERTIES, read_pairs
 
 CHANGES_FILE = "changes.parquet"
 CHANGES = ("added", "changed", "removed")
@@ -59,8 +59,7 @@ def write_changes(previous: str, shards: list[str], folder: str) -> ChangeReport
     Raises:
         DataError: if the previous folder is unfinished, damaged, or no folder of pairs.
     """
-    names = [name for name in sorted(read_manifest(previous, KIND)["files"]) if name != CHANGES_FILE]
-    before = _keys([files.join(previous, name) for name in names if name.endswith(".parquet")])
+    before = _keys([files.join(previous, name) for name in read_pairs(previous).shards])
     joined = before.append_column("before", pa.array([True] * len(before), pa.bool_())).join(
         (after := _keys(shards)).append_column("after", pa.array([True] * len(after), pa.bool_())),
         "accession",

@@ -18,7 +18,7 @@ from typing import Any
 from protclip import files
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
-from protclip.manifest import FILE_NAME, finish_folder, read_manifest, resume_folder, write_manifest
+from protclip.manifest import FILE_NAME, finish_folder, resume_folder, write_manifest
 from protclip.protanno import curation, merging, splits
 from protclip.protanno.blocks import Block, cut_blocks
 from protclip.protanno.changes import CHANGES_FILE, ChangeReport, write_changes
@@ -26,7 +26,7 @@ from protclip.protanno.curation import QUARANTINE_FILE, CurationConfig, ReadRepo
 from protclip.protanno.merging import MergeReport, ShardReport
 from protclip.protanno.record import pairs_record
 from protclip.protanno.sampling import expectation
-from protclip.protanno.shards import KIND, SPLITS
+from protclip.protanno.shards import KIND, SPLITS, read_pairs
 from protclip.protanno.splits import SplitReport
 from protclip.terminal import echo
 from protclip.uniprot.entry import BadEntry
@@ -92,7 +92,7 @@ def curate(config: CurateConfig, run: Run | None = None) -> dict[str, Any]:
             raise ConfigError(
                 f"--previous {config.previous} is the output itself; write the new pairs to a folder of their own."
             )
-        read_manifest(config.previous, KIND)
+        read_pairs(config.previous)
     work = resume_folder(config.output, OWN_FILES, claim(config), overwrite=config.overwrite)
     return _Curation(config, work, run or InProcess()).run()
 

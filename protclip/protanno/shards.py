@@ -1,17 +1,20 @@
-"""The folder of pairs: its schema and its manifest.
+"""The folder of pairs: its schema, and how it is read.
 
 PAIRS/
   train-00000-of-00004.parquet …     rows in the order of hash(seed, accession)
   valid-…, test-…                     the same for the other splits; a file without rows is not written
   quarantine.jsonl                    rows that could not be used, with the reason
+  changes.parquet                     what has changed since a previous folder, where that was asked for
   manifest.json                       written last
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,29 +76,67 @@ class RowGroup:
     num_rows: int
 
 
-def row_groups(folder: str, split: str) -> list[RowGroup]:
-    """The row groups of one split (of SPLITS), in the order of the shards.
+class Pairs:
+    """A finished folder of pairs: its manifest is read once, a split's footers when they are first asked for."""
+
+    def __init__(self, folder: str, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        """As ``protclip curate`` wrote it."""
+        self.shards: dict[str, str] = {
+            name: entry["sha256"]
+            for name, entry in sorted(manifest["files"].items())
+            if name.endswith(".parquet") and name.partition("-")[0] in SPLITS
+        }
+        """SHA-256 of each file that holds pairs, by its name in the folder."""
+        self._row_groups: dict[str, tuple[RowGroup, ...]] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity of the pairs wherever they lie, 64 hexadecimal digits: a SHA-256 over those of the shards."""
+        return hashlib.sha256(json.dumps(self.shards, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def draws_each_epoch(self) -> bool:
+        """True where the training pairs are all candidates of the sampling, of which each epoch draws its own.
+
+        Raises:
+            DataError: if the manifest does not say.
+        """
+        record = checked(_Record, self.manifest, files.join(self.folder, FILE_NAME))
+        return record.settings.sampling.draw == "each-epoch"
+
+    def row_groups(self, split: str) -> tuple[RowGroup, ...]:
+        """The row groups of one split (of SPLITS), in the order of the shards.
+
+        Raises:
+            DataError: if a shard is damaged.
+        """
+        if split not in self._row_groups:
+            paths = [files.join(self.folder, name) for name in self.shards if name.startswith(f"{split}-")]
+            self._row_groups[split] = tuple(group for path in paths for group in _row_groups_of(path))
+        return self._row_groups[split]
+
+    def num_rows(self, split: str) -> int:
+        """How many pairs a split (of SPLITS) has.
+
+        Raises:
+            DataError: as ``row_groups``.
+        """
+        return sum(group.num_rows for group in self.row_groups(split))
+
+
+def read_pairs(folder: str, *, verify: bool = False) -> Pairs:
+    """Open a folder of pairs.
+
+    Args:
+        folder: path or URL.
+        verify: compare every file's SHA-256, which reads all of them once, not its presence and size alone.
 
     Raises:
         DataError: if the folder is unfinished, damaged, or another kind of folder.
     """
-    names = sorted(name for name in read_manifest(folder, KIND)["files"] if name.startswith(f"{split}-"))
-    groups = []
-    for name in names:
-        path = files.join(folder, name)
-        metadata = read_metadata(path)
-        groups += [
-            RowGroup(path=path, index=i, num_rows=metadata.row_group(i).num_rows)
-            for i in range(metadata.num_row_groups)
-        ]
-    return groups
-
-
-def draws_each_epoch(folder: str) -> bool:
-    """True where the training pairs are all candidates of the sampling, of which each epoch draws its own."""
-    manifest = read_manifest(folder, KIND)
-    record = checked(_Record, manifest, files.join(folder, FILE_NAME))
-    return record.settings.sampling.draw == "each-epoch"
+    return Pairs(folder, read_manifest(folder, KIND, verify=verify))
 
 
 def read_metadata(path: str) -> pq.FileMetaData:
@@ -130,3 +171,10 @@ def first_rows(groups: Iterable[RowGroup], limit: int, columns: list[str]) -> It
         rows = read_row_group(group, columns=columns).slice(0, limit)
         limit -= len(rows)
         yield rows
+
+
+def _row_groups_of(path: str) -> list[RowGroup]:
+    metadata = read_metadata(path)
+    return [
+        RowGroup(path=path, index=i, num_rows=metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)
+    ]

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from protclip import files
 from protclip.checked import Count, checked
 from protclip.errors import DataError
-from protclip.manifest import FILE_NAME, read_manifest
+from protclip.manifest import FILE_NAME
 from protclip.parquet import open_parquet
-from protclip.protanno.shards import KIND, PROPERTIES
+from protclip.protanno.shards import PROPERTIES, read_pairs
 
 # Zhou et al. 2025, Figure 2 and Table 1: shares of entries by property coverage R and by confidence C, the level of
 # protein existence. Those of ProtAnno-D are of the set before sampling: the rule lets no R < 3/4 and no C > 3 through.
@@ -88,7 +88,8 @@ def pairs_statistics(folder: str) -> dict[str, Any]:
     Raises:
         DataError: if the folder is unfinished, damaged, or another kind of folder.
     """
-    manifest = read_manifest(folder, KIND)
+    pairs = read_pairs(folder)
+    manifest = pairs.manifest
     checked(_Record, manifest, files.join(folder, FILE_NAME))
     rows: Counter[str] = Counter()
     coverage: Counter[str] = Counter(dict.fromkeys(PUBLISHED["ProtAnno-S"]["coverage"], 0))
@@ -96,7 +97,7 @@ def pairs_statistics(folder: str) -> dict[str, Any]:
     reviewed: Counter[str] = Counter()
     properties: Counter[str] = Counter(dict.fromkeys(PROPERTIES, 0))
     lengths, text_lengths, organisms = _Lengths(), _Lengths(), _Organisms()
-    for name in sorted(name for name in manifest["files"] if name.endswith(".parquet")):
+    for name in pairs.shards:
         for batch in _batches(files.join(folder, name)):
             rows[name.split("-")[0]] += batch.num_rows
             num_properties, text_length = _texts(batch, properties)

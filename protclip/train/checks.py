@@ -11,7 +11,7 @@ from protclip.data.collate import identity
 from protclip.data.tokenize import TextTokenizer, biotexts, text_hashes
 from protclip.errors import ConfigError, DataError
 from protclip.evaluation.retrieval import check_variety
-from protclip.protanno.shards import PROPERTIES, RowGroup, first_rows
+from protclip.protanno.shards import PROPERTIES, Pairs, RowGroup, first_rows
 
 SAMPLE_PAIRS = 2000
 """Training pairs, at most, that are looked at for what a sample shows."""
@@ -20,22 +20,13 @@ MAX_UNKNOWN_SHARE = 0.1
 IDENTITY_COLUMNS = [*PROPERTIES, "sequence_hash"]
 
 
-def check_pairs(
-    pairs: str,
-    train: Sequence[RowGroup],
-    valid: Sequence[RowGroup],
-    objectives: ObjectivesConfig,
-    *,
-    valid_pairs: int,
-) -> None:
+def check_pairs(pairs: Pairs, objectives: ObjectivesConfig, *, valid_pairs: int) -> None:
     """Refuse pairs that teach nothing, or on which nothing can be measured.
 
     Args:
-        pairs: their folder, for the message.
-        train: the row groups that are trained on; they are read until two proteins and two texts are found.
-        valid: those that are measured on.
+        pairs: those of training are read until two proteins and two texts are found.
         objectives: which terms the loss has.
-        valid_pairs: how many of their rows are, at most.
+        valid_pairs: how many of the validation pairs are measured on, at most.
 
     Raises:
         DataError: if the training pairs are of one protein or one text, so that a contrast has no negatives; or if the
@@ -44,7 +35,7 @@ def check_pairs(
     """
     proteins: set[int] = set()
     texts: set[int] = set()
-    for rows in _identities(train, sum(group.num_rows for group in train)):
+    for rows in _identities(pairs.row_groups("train"), pairs.num_rows("train")):
         proteins.update(rows.column("sequence_hash").to_pylist())
         texts.update(rows.column("text_hash").to_pylist())
         if min(len(proteins), len(texts)) > 1:
@@ -52,24 +43,24 @@ def check_pairs(
     else:
         what = "protein" if len(proteins) < 2 else "text"
         raise DataError(
-            f"{pairs}: all training pairs have one {what}, so that a contrast has no negatives and nothing can be "
-            "learned; curate more varied entries."
+            f"{pairs.folder}: all training pairs have one {what}, so that a contrast has no negatives and nothing can "
+            "be learned; curate more varied entries."
         )
     if objectives.pda > 0 and objectives.pda_negatives == "properties":
-        _check_properties(pairs, train, objectives)
-    rows = pa.concat_tables(_identities(valid, valid_pairs))
-    check_variety(identity(rows), f"{pairs}, validation pairs")
+        _check_properties(pairs, objectives)
+    rows = pa.concat_tables(_identities(pairs.row_groups("valid"), valid_pairs))
+    check_variety(identity(rows), f"{pairs.folder}, validation pairs")
 
 
-def _check_properties(pairs: str, train: Sequence[RowGroup], objectives: ObjectivesConfig) -> None:
+def _check_properties(pairs: Pairs, objectives: ObjectivesConfig) -> None:
     looked_at = 0
-    for rows in first_rows(train, SAMPLE_PAIRS, list(PROPERTIES)):
+    for rows in first_rows(pairs.row_groups("train"), SAMPLE_PAIRS, list(PROPERTIES)):
         if any(sum(map(bool, texts.values())) > 1 for texts in rows.to_pylist()):
             return
         looked_at += len(rows)
     raise ConfigError(
-        f"{pairs}: objectives.pda={objectives.pda} contrasts the properties of a protein, and none of {looked_at:,} "
-        "training pairs has two, so that its loss would be 0; set objectives.pda=0, or "
+        f"{pairs.folder}: objectives.pda={objectives.pda} contrasts the properties of a protein, and none of "
+        f"{looked_at:,} training pairs has two, so that its loss would be 0; set objectives.pda=0, or "
         "objectives.pda_negatives=proteins."
     )
 

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pyarrow as pa
 import pytest
-from tiny_model import random_pairs
+from tiny_model import pairs_table, random_pairs
 
 from protclip.config import GC_ALONE
 from protclip.data.collate import Masking, collate
@@ -42,6 +42,19 @@ def test_properties_are_whole_and_as_in_the_biotext() -> None:
         parts = [part for part in property_texts(*(row[name] for name in PROPERTIES)) if part]
         possible = {" ".join(some) for n in range(1, len(parts) + 1) for some in permutations(parts, n)}
         assert text in (possible or {""})
+
+
+def test_samples_are_without_evidence() -> None:
+    texts = [
+        (
+            "FUNCTION: Binds actin (PubMed:1, PubMed:22) {ECO:0000269|PubMed:1, ECO:0000305}. Slow (Ref.3).",
+            "Binds actin. Slow.",
+        ),
+        ("FUNCTION: Binds actin (By similarity). {ECO:0000250}.", "Binds actin."),
+        ("FUNCTION: Cleaves (in vitro) 5'-{N}-3' (EC 3.1.1.1).", "Cleaves (in vitro) 5'-{N}-3' (EC 3.1.1.1)."),
+    ]
+    pairs = pairs_table(["MKV"] * len(texts), [(None, text, None, None) for text, _ in texts])
+    assert sampled_biotexts(pairs, seed=0, epoch=0) == [f"FUNCTION: {clean}" for _, clean in texts]
 
 
 def test_a_sample_depends_on_seed_epoch_and_accession_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_model import RESIDUES, tiny_model
+from tiny_model import RESIDUES, random_sequences, tiny_model
 
+from protclip import passes
 from protclip.embedding import ProtCLIP
 from protclip.embeddings.parts import EmbedChunk
 from protclip.embeddings.reading import DTYPES, METADATA, Dtype, read_embeddings
@@ -131,6 +133,33 @@ def test_the_same_sequence_is_computed_once(pairs: tuple[str, dict[str, str]], m
     assert computed == [len(LENGTHS)]
     assert len(rows) == len(LENGTHS) + 2
     assert [rows[8]["embedding"], rows[9]["embedding"]] == [rows[2]["embedding"], rows[0]["embedding"]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "settings", [{}, {"residues": True}, {"long": "window-mean"}, {"content": "text", "long": None}]
+)
+def test_batches_side_by_side_give_the_same_bytes(
+    tmp_path: Path, dtype: Dtype, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed_in: set[str] = set()
+    pack = passes.pack_rows
+    note = lambda *given: (computed_in.add(threading.current_thread().name), pack(*given))[1]  # noqa: E731
+    monkeypatch.setattr(passes, "pack_rows", note)
+    tiny_model().save_pretrained(str(tmp_path / "model"))
+    names = {"name": "binds " * 30, "ec": [], "sequence_hash": 0, "probability": 1.0}
+    rows = [{"accession": f"A{i}", "sequence": sequence, **names} for i, sequence in enumerate(random_sequences(300))]
+    path = str(tmp_path / "train-00000-of-00001.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+    item = {"path": path, "row_groups": [0], "unit": "00000", "pairs": True}
+    threads_before = torch.get_num_threads()
+    alone, together = (
+        EmbedChunk(config_of(str(tmp_path / "model"), tmp_path / f"{n}", dtype=dtype, **settings), "work", threads=n)
+        for n in (1, 4)
+    )
+    assert alone(item) == together(item)
+    assert len(computed_in) > 1
+    assert torch.get_num_threads() == threads_before
 
 
 def test_what_does_not_fit_into_memory_is_refused_by_its_place(

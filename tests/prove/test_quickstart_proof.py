@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from protclip.data.tokenize import biotexts
-from protclip.protanno.shards import read_row_group, row_groups
+from protclip.protanno.shards import read_pairs, read_row_group
 
 pytestmark = pytest.mark.prove
 
@@ -26,7 +26,9 @@ def test_quickstart_retrieves_ten_times_better_than_chance(tmp_path: Path) -> No
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
-    valid = [text for group in row_groups(f"{output}/pairs", "valid") for text in biotexts(read_row_group(group))]
+    valid = [
+        text for group in read_pairs(f"{output}/pairs").row_groups("valid") for text in biotexts(read_row_group(group))
+    ]
     assert len(valid) == len(set(valid)) >= 500
 
     metrics = json.loads((output / "run" / "metrics.json").read_text())

@@ -18,9 +18,12 @@ from click.testing import CliRunner, Result
 from protclip.errors import ConfigError, DataError
 from protclip.manifest import claim_folder, read_manifest, resume_folder
 from protclip.protanno import blocks
-from protclip.protanno.curate import OWN_FILES, CurateConfig, claim
-from protclip.protanno.shards import SPLITS, row_groups
+from protclip.protanno.curate import OWN_FILES, CurateConfig, claim, curate
+from protclip.protanno.curation import CurationConfig
+from protclip.protanno.shards import SPLITS, read_pairs
+from protclip.protanno.splits import SplitConfig
 from protclip.protanno.synthetic import synthetic_proteome
+from protclip.units import InProcess
 from ray_jobs import cluster, pipelines
 from ray_jobs.curate import main
 
@@ -75,6 +78,10 @@ def test_one_file_or_eight_shuffled_ones_one_worker_or_four_give_the_same_bytes(
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 4000)
     run(tmp_path / "part*.dat.gz", "--output", tmp_path / "b", *options)
     assert checksums(tmp_path / "a") == checksums(tmp_path / "b")
+    curation = CurationConfig(seed=3, split=SplitConfig(split_by="sequence", valid_fraction=0.2))
+    parts = (str(tmp_path / "part*.dat.gz"),)
+    curate(CurateConfig(inputs=parts, output=str(tmp_path / "c"), curation=curation), InProcess(threads=3))
+    assert checksums(tmp_path / "c") == checksums(tmp_path / "b")
     first = rows(tmp_path / "b")
     manifest = read_manifest(str(tmp_path / "b"), "pairs")
     assert manifest["splits"] == {split: len(table) for split, table in first.items()}
@@ -84,7 +91,7 @@ def test_one_file_or_eight_shuffled_ones_one_worker_or_four_give_the_same_bytes(
     assert [entry["release"] for entry in manifest["inputs"]] == ["2026_04"] + [None] * 7
     assert manifest["clusters"] == {"method": "sequence", "parameters": {}, "number": 90, "largest": 1}
     assert sum(manifest["composition"]["after_sampling"]["coverage"].values()) == pytest.approx(1, abs=1e-5)
-    assert sum(group.num_rows for group in row_groups(str(tmp_path / "b"), "train")) == len(first["train"])
+    assert read_pairs(str(tmp_path / "b")).num_rows("train") == len(first["train"])
 
 
 @pytest.mark.ray

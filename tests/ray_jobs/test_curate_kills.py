@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from kills import COMMAND, finish_despite_kills, is_finished, names_below
+from kills import COMMAND, COMMAND_ON_RAY, finish_despite_kills, is_finished, names_below
 from s3_server import place, s3  # noqa: F401
 
 from protclip import files
@@ -29,11 +29,13 @@ def write_inputs(folder: Path) -> list[str]:
     return [str(folder / f"{i}.dat") for i in range(NUM_INPUTS)]
 
 
-def check(tmp_path: Path, there: str, *, victims: Sequence[str], seed: int) -> None:
+def check(
+    tmp_path: Path, there: str, *, victims: Sequence[str], seed: int, command: Sequence[str] = COMMAND_ON_RAY
+) -> None:
     paths = write_inputs(tmp_path)
     folder = files.join(there, "killed")
     log = finish_despite_kills(
-        [*COMMAND, "curate", *paths, "--output", folder, *OPTIONS],
+        [*command, "curate", *paths, "--output", folder, *OPTIONS],
         progress=lambda: len(names_below(folder)),
         moments=random.Random(seed).sample(range(1, NUM_FILES), len(victims)),
         victims=victims,
@@ -57,6 +59,12 @@ def test_a_killed_run_given_again_ends_with_the_files_of_an_undisturbed_one(
     place: str,  # noqa: F811
 ) -> None:
     check(tmp_path, place, victims=["run"], seed=4)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_small_job_killed_without_ray_ends_with_the_files_of_one_on_ray(tmp_path: Path) -> None:
+    check(tmp_path, str(tmp_path), victims=["run", "run"], seed=7, command=COMMAND)
 
 
 @pytest.mark.prove

@@ -19,6 +19,7 @@ from tiny_model import random_sequences, tiny_model
 import protclip
 from protclip import files
 from protclip.__main__ import cli
+from protclip.embeddings import embed as stage
 from protclip.embeddings.chunks import cut, file_chunks, parts_folder
 from protclip.embeddings.inputs import find_inputs, read_rows
 from protclip.embeddings.parts import EmbedChunk
@@ -27,7 +28,7 @@ from protclip.embeddings.repeats import copy_repeats
 from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError, DataError
 from protclip.manifest import read_manifest
-from protclip.units import Reporting, report_path
+from protclip.units import InProcess, Reporting, report_path
 
 TITIN = "MTTQAPTFTQ" * 4000
 
@@ -179,6 +180,9 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
     calm = read_manifest(str(tmp_path / "calm"), "embeddings", verify=True)
     assert (calm["rows"], len(calm["files"]), calm["counts"]["quarantined_by_reason"]) == (50, 5, {})
 
+    here = EmbedConfig(inputs=(str(fasta),), checkpoint=model, output=str(tmp_path / "h"), part_rows=10, dtype=dtype)
+    assert stage.embed(here, InProcess(threads=3)) == calm
+
     # The folder as a run leaves it that was killed when all was cut, and parts 0, 1 and 3 were committed.
     job = _started(arguments, output)
     items = list(cut({}, done=(), **job))
@@ -209,8 +213,6 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
 
 def _started(arguments: list[str], output: Path) -> dict[str, Any]:
     """Claim the folder as the command does; gives the arguments of its cut."""
-    from protclip.embeddings import embed as stage
-
     found: dict[str, Any] = {}
 
     class StoppedError(Exception):

@@ -32,12 +32,13 @@ def check(
     moments: Sequence[int],
     victims: Sequence[str],
     seed: int,
+    on_ray: bool = True,
 ) -> None:
     tiny_model().save_pretrained(str(tmp_path / "model"))
     folder = files.join(there, "killed")
-    arguments = [str(fasta), "--checkpoint", str(tmp_path / "model"), "--part-rows", str(part_rows), "--workers", "2"]
+    arguments = [str(fasta), "--checkpoint", str(tmp_path / "model"), "--part-rows", str(part_rows)]
     log = finish_despite_kills(
-        [*COMMAND, "embed", *arguments, "--output", folder],
+        [*COMMAND, "embed", *arguments, "--output", folder, *(["--workers", "2"] if on_ray else [])],
         progress=lambda: num_committed(folder),
         moments=moments,
         victims=victims,
@@ -71,6 +72,13 @@ def test_a_killed_run_given_again_ends_with_the_files_of_an_undisturbed_one(
 ) -> None:
     fasta = write_fasta(tmp_path / "some.fasta.gz", 600)
     check(tmp_path, place, fasta, part_rows=30, moments=[6], victims=["run"], seed=5)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_small_job_killed_without_ray_ends_with_the_files_of_one_on_ray(tmp_path: Path) -> None:
+    fasta = write_fasta(tmp_path / "some.fasta.gz", 600)
+    check(tmp_path, str(tmp_path), fasta, part_rows=30, moments=[4, 11], victims=["run", "run"], seed=3, on_ray=False)
 
 
 @pytest.mark.prove

@@ -27,7 +27,7 @@ from protclip.protanno.blocks import cut_blocks
 from protclip.protanno.changes import write_changes
 from protclip.protanno.curation import CurationConfig, read_unit
 from protclip.protanno.sampling import SamplingConfig
-from protclip.protanno.shards import read_row_group, row_groups
+from protclip.protanno.shards import read_pairs, read_row_group
 from protclip.protanno.statistics import pairs_statistics
 from protclip.uniprot.crc64 import crc64
 from protclip.uniprot.entry import BadEntry, Entry
@@ -143,7 +143,7 @@ def entries() -> list[Entry]:
 
 
 def rows_of(folder: str) -> list[dict[str, Any]]:
-    groups = [group for split in ("train", "valid") for group in row_groups(folder, split)]
+    groups = [group for split in ("train", "valid") for group in read_pairs(folder).row_groups(split)]
     return [item for group in groups for item in read_row_group(group, columns=["accession", "name"]).to_pylist()]
 
 
@@ -153,7 +153,7 @@ def test_pairs_of_earlier_versions_are_read_everywhere(tmp_path: Path) -> None:
         write_pairs(tmp_path / name, {"train-00000-of-00001": rows[:3], "valid-00000-of-00001": rows[3:]})
     new, old = str(tmp_path / "new"), without_genes(tmp_path / "old", "pairs")
     assert rows_of(old) == rows_of(new)
-    assert biotexts(read_row_group(row_groups(old, "train")[0])) == ["PROTEIN NAME: N."] * 2
+    assert biotexts(read_row_group(read_pairs(old).row_groups("train")[0])) == ["PROTEIN NAME: N."] * 2
     assert pairs_statistics(old) == pairs_statistics(new)
     for folder, genes in ((new, [["g3"], ["g0"], ["g1"], ["g2"]]), (old, [None] * 4)):
         chunks = [read_chunk(item, "protein") for item in pairs_chunks(folder, 2)]

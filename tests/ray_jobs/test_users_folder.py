@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from kills import COMMAND_ON_RAY
 
 BIN = Path(sys.executable).parent
 FASTA = ">sp|P69905|HBA_HUMAN Hemoglobin subunit alpha OS=Homo sapiens OX=9606 GN=HBA1 PE=1 SV=2\nMVLSPADKTNVKAAW\n"
@@ -19,7 +20,7 @@ def test_a_file_of_the_user_is_no_module_of_the_workers(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('this is the {name}.py of the user')\n")
     (tmp_path / "some.fasta").write_text(FASTA)
     done = subprocess.run(
-        [BIN / "protclip", "curate", "some.fasta", "--output", "pairs", "--dataset", "all"],
+        [*COMMAND_ON_RAY, "curate", "some.fasta", "--output", "pairs", "--dataset", "all"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -20,7 +20,7 @@ from protclip.__main__ import cli
 from protclip.embeddings.reading import DTYPES, Dtype, read_embeddings
 from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
 from protclip.manifest import read_manifest
-from protclip.protanno.shards import SPLITS, read_row_group, row_groups
+from protclip.protanno.shards import SPLITS, read_pairs, read_row_group
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -92,8 +92,8 @@ def embeddings(folder: Path) -> dict[str, np.ndarray]:
 
 def test_a_run_leaves_its_settings_metrics_and_best_checkpoint(folders: Folders) -> None:
     metrics = json.loads(Path(folders.run, "metrics.json").read_text())
-    valid_rows = sum(group.num_rows for group in row_groups(folders.pairs, "valid"))
-    train_rows = sum(group.num_rows for group in row_groups(folders.pairs, "train"))
+    pairs = read_pairs(folders.pairs)
+    train_rows, valid_rows = map(pairs.num_rows, ("train", "valid"))
     assert [entry["epoch"] for entry in metrics["history"]] == [0, 1, 2]
     assert metrics["steps"] == 2 * (train_rows // 16)
     assert metrics["valid"]["num_pairs"] == metrics["untrained"]["num_pairs"] == valid_rows
@@ -107,6 +107,11 @@ def test_a_run_leaves_its_settings_metrics_and_best_checkpoint(folders: Folders)
             assert losses["loss"] == losses["gc"] + 0.7 * losses["bsr"] + 1.0 * losses["pda"] + 0.3 * losses["mlm"]
     manifest = read_manifest(folders.checkpoint, "checkpoint", verify=True)
     assert manifest["metrics"]["valid"] == metrics["valid"]
+    assert manifest["data"] == {
+        "train_pairs": train_rows,
+        "valid_pairs": valid_rows,
+        "fingerprint": pairs.fingerprint,
+    }
     assert not any("trainer" in name for name in manifest["files"])
 
 
@@ -118,8 +123,10 @@ def test_reported_validation_metrics_are_those_of_the_best_checkpoint(folders: F
     from protclip.hashing import hash64
 
     model = ProtCLIP.from_pretrained(folders.checkpoint)
-    rows = [row for group in row_groups(folders.pairs, "valid") for row in read_row_group(group).to_pylist()]
-    texts = [text for group in row_groups(folders.pairs, "valid") for text in biotexts(read_row_group(group))]
+    rows = [row for group in read_pairs(folders.pairs).row_groups("valid") for row in read_row_group(group).to_pylist()]
+    texts = [
+        text for group in read_pairs(folders.pairs).row_groups("valid") for text in biotexts(read_row_group(group))
+    ]
     found = retrieval_metrics(
         torch.from_numpy(model.embed_proteins([row["sequence"] for row in rows])),
         torch.from_numpy(model.embed_texts(texts)),
@@ -167,7 +174,7 @@ def test_embedded_pairs_equal_the_python_api_and_keep_their_columns(
     rows = [
         row
         for split in SPLITS
-        for group in row_groups(folders.pairs, split)
+        for group in read_pairs(folders.pairs).row_groups(split)
         for row in read_row_group(group).to_pylist()
     ]
     assert len(found) == len(rows) == 240
@@ -339,7 +346,7 @@ def test_folders_of_versions_without_genes_go_the_way_too_and_their_next_release
     assert "240 rows embedded, 240 of them as before, 0 computed" in result.output
     run("index", new["embeddings"], "--output", new["index"], "--previous", old["index"])
     assert read_manifest(new["index"], "index")["release"]["redescribed"] == 240
-    pair = read_row_group(row_groups(folders.pairs, "valid")[0]).to_pylist()[0]
+    pair = read_row_group(read_pairs(folders.pairs).row_groups("valid")[0]).to_pylist()[0]
     question = ("--text", "FUNCTION: Any.", "--filter", f"gene = {pair['gene'][0].upper()}", "--json")
     (hit,) = json.loads(run("search", new["index"], *model, *question).stdout)["hits"]
     assert (hit["accession"], hit["gene"]) == (pair["accession"], pair["gene"])

@@ -223,6 +223,17 @@ def check_accessible(page: Page) -> None:
     page.emulate_media(color_scheme="light")
 
 
+def test_a_weak_model_is_called_so(page):
+    describe = "(info) => import('/web/quality.js').then((quality) => quality.describeQuality(info))"
+    valid = {"text_to_protein": {"recall@10": 0.25}, "chance": {"recall@10": 0.08}, "num_proteins": 122}
+    model = {"fingerprint": "c" * 64, "metrics": {"valid": valid}}
+    index = {"count": 1, "content": "protein", "recall_at_10": None}
+    for is_weak in (True, False):
+        told = page.evaluate(describe, {"model": {**model, "quality": {"is_weak": is_weak}}, "index": index})
+        assert "for 25.0 % of texts the right one of 122 held-out proteins is among its first 10" in told
+        assert ("That is weak: for trials alone." in told) == is_weak
+
+
 def test_a_function_is_asked_and_answered(page, sites, shot):
     expect(page.locator("#quality")).to_contain_text("how good it is was not measured")
     expect(page.get_by_label("Function, accession, sequence or FASTA")).to_be_focused()

@@ -12,7 +12,7 @@ from pairs_folders import row, write_pairs
 
 from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.errors import ConfigError, DataError
-from protclip.protanno.shards import row_groups
+from protclip.protanno.shards import read_pairs
 from protclip.train.checks import check_pairs
 from protclip.uniprot.entry import Entry
 
@@ -35,8 +35,7 @@ def check(
 ) -> None:
     shards = {"train-00000-of-00001": train, "valid-00000-of-00001": valid}
     write_pairs(folder, {name: [row(entry) for entry in some] for name, some in shards.items()})
-    groups = [row_groups(str(folder), split) for split in ("train", "valid")]
-    check_pairs(str(folder), groups[0], groups[1], objectives, valid_pairs=valid_pairs)
+    check_pairs(read_pairs(str(folder)), objectives, valid_pairs=valid_pairs)
 
 
 @pytest.mark.parametrize(("texts", "proteins", "what"), [(1, 9, "text"), (9, 1, "protein"), (1, 1, "protein")])
