@@ -8,7 +8,7 @@ description that fits it best.
         --text "SUBCELLULAR LOCATION: Secreted."
 
 The picture is a .png, .svg or .pdf; a table of the same name (ecoli.tsv) has the coordinates. It needs matplotlib:
-pip install 'protclip[plot]'.
+pip install '.[plot]', in the checkout.
 
 The axes are the first two principal components of the embeddings. They show the large groups and hide the rest: ask an
 index, not the picture, how near two proteins are.
