@@ -50,7 +50,7 @@ LOGICAL_CPUS = 4
 """At least so many, also on 2 cores: two Train workers and their input streams, see docs/decisions/004."""
 
 CONFIG = "tiny_cpu"
-MIN_STEPS = 500
+MIN_STEPS = 400
 """Optimizer steps after which a tiny model has something to show."""
 
 SYNTHETIC = "synthetic"
