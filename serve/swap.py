@@ -152,11 +152,12 @@ def swap(name: str, index: str | None) -> list[State]:
     if problem is None:
         return states
     _change(before)
-    if _are_back(before):
+    _, still = _await(before, going_back=True)
+    if still is None:
         raise ConfigError(f"refused, and all answer as before: {problem}")
     raise ConfigError(
         f"refused: {problem}\nThe server was told to go back to the indexes that it had, but not all of its replicas "
-        "answer from them yet, or another change came in between; `GET /v1/indexes` and the server's log say more."
+        f"answer from them: {still}"
     )
 
 
@@ -246,8 +247,10 @@ def _all_states(application: Mapping[str, Any]) -> list[State] | None:
     return states if states and len(states) == len(replicas) else None
 
 
-def _await(wanted: Mapping[str, Any]) -> tuple[list[State], str | None]:
+def _await(wanted: Mapping[str, Any], *, going_back: bool = False) -> tuple[list[State], str | None]:
     """Wait until every replica was told; what they say then, and why one of them did not change.
+
+    Going back, it waits for replicas that take the place of dead ones too, for ``BACK_S``.
 
     Raises:
         ConfigError: if something else has changed the indexes meanwhile.
@@ -255,9 +258,11 @@ def _await(wanted: Mapping[str, Any]) -> tuple[list[State], str | None]:
     from protclip.errors import ConfigError
 
     settled_s = 0.0
+    deadline = time.monotonic() + BACK_S
     while True:
         application = _application()
-        if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+        failed = application["status"] in ("DEPLOY_FAILED", "UNHEALTHY")
+        if time.monotonic() > deadline if going_back else failed:
             return [], f"a replica died or could not start. Ray Serve says: {application['message']}"
         states = _all_states(application)
         if states is not None:
@@ -272,20 +277,6 @@ def _await(wanted: Mapping[str, Any]) -> tuple[list[State], str | None]:
                     "which they are. Run this again where they are not those that you want."
                 )
         time.sleep(WATCH_S)
-
-
-def _are_back(before: Mapping[str, Any]) -> bool:
-    """Wait until every replica answers as before, those too that replace dead ones; False if that takes long.
-
-    False too if another change came in between.
-    """
-    deadline = time.monotonic() + BACK_S
-    while time.monotonic() < deadline and _user_config() == before:
-        states = _all_states(_application())
-        if states and all(one.told == before and one.paths == before["indexes"] and not one.changing for one in states):
-            return True
-        time.sleep(WATCH_S)
-    return False
 
 
 def _change(user_config: Mapping[str, Any]) -> None:
