@@ -30,6 +30,7 @@ class ErrorAnswer:
     type: str
     """As the server calls it; of an answer in another form, HTTP's phrase."""
     message: str
+    """As it came, which may hold a terminal's commands; the text of the exception has them escaped."""
     request_id: str | None
     """As in the server's log."""
 

@@ -22,6 +22,8 @@ ASKING_S = 60.0
 """For all replicas to say how they are."""
 SETTLED_S = 10.0
 """In which a change reaches all replicas, once nothing else is under way."""
+BACK_S = 300.0
+"""For all replicas to answer as before, after a change was refused or one of them died; one that starts needs most."""
 WATCH_S = 0.2
 """Between two looks at them."""
 
@@ -124,8 +126,8 @@ def swap(name: str, index: str | None) -> list[State]:
         what each replica says then.
 
     Raises:
-        ConfigError: if there is no such application, no index that may be removed, or a replica refused; all answer as
-            before then. Or if another change came in between.
+        ConfigError: if there is no such application, no index that may be removed, or a replica refused or died; all
+            answer as before then, or the message says that not all do yet. Or if another change came in between.
     """
     from ray import serve  # noqa: F401  # it sets the level of its logs
 
@@ -136,8 +138,11 @@ def swap(name: str, index: str | None) -> list[State]:
     wanted = {"indexes": changed(before["indexes"], name, index)}
     if wanted == before:
         raise ConfigError(f"index {name!r} is that of {index} already; a release needs a folder of its own.")
-    if problems := [problem for problem in _ask_all("check_indexes", wanted) if problem is not None]:
-        raise ConfigError(f"refused, and all answer as before: {problems[0]}")
+    problems = _ask_all("check_indexes", wanted)
+    if problems is None:
+        raise ConfigError("nothing is changed, since a replica did not answer; run this again when it does.")
+    if problem := next((one for one in problems if one is not None), None):
+        raise ConfigError(f"refused, and all answer as before: {problem}")
     _change(wanted)
     try:
         states, problem = _await(wanted)
@@ -147,8 +152,13 @@ def swap(name: str, index: str | None) -> list[State]:
     if problem is None:
         return states
     _change(before)
-    _await(before)
-    raise ConfigError(f"refused, and all answer as before: {problem}")
+    _, still = _await(before, going_back=True)
+    if still is None:
+        raise ConfigError(f"refused, and all answer as before: {problem}")
+    raise ConfigError(
+        f"refused: {problem}\nThe server was told to go back to the indexes that it had, but not all of its replicas "
+        f"answer from them: {still}"
+    )
 
 
 def changed(indexes: Mapping[str, str], name: str, index: str | None) -> dict[str, str]:
@@ -211,37 +221,54 @@ def _user_config() -> Mapping[str, Any]:
     return config
 
 
-def _ask_all(method: str, *arguments: object) -> list[Any]:
-    """What each replica that takes requests says."""
+def _ask_all(method: str, *arguments: object) -> list[Any] | None:
+    """What each replica that takes requests says; None where one of them does not answer, or died meanwhile."""
     from ray import serve
+    from ray.exceptions import RayError
 
     from serve.app import DEPLOYMENT
     from serve.server import APP_NAME
 
     handle = serve.get_deployment_handle(DEPLOYMENT, APP_NAME)
-    return handle.broadcast(method, *arguments).results(timeout_s=ASKING_S)
+    try:
+        return handle.broadcast(method, *arguments).results(timeout_s=ASKING_S)
+    except (RayError, TimeoutError):
+        return None
 
 
-def _await(wanted: Mapping[str, Any]) -> tuple[list[State], str | None]:
+def _all_states(application: Mapping[str, Any]) -> list[State] | None:
+    """What all replicas say; None while Serve starts, changes or ends one, or one does not answer."""
+    from serve.app import DEPLOYMENT
+
+    replicas = application["deployments"][DEPLOYMENT]["replicas"]
+    if application["status"] != "RUNNING" or any(one["state"] != "RUNNING" for one in replicas):
+        return None
+    states = _ask_all("state")
+    return states if states and len(states) == len(replicas) else None
+
+
+def _await(wanted: Mapping[str, Any], *, going_back: bool = False) -> tuple[list[State], str | None]:
     """Wait until every replica was told; what they say then, and why one of them did not change.
+
+    Going back, it waits for replicas that take the place of dead ones too, for ``BACK_S``.
 
     Raises:
         ConfigError: if something else has changed the indexes meanwhile.
     """
     from protclip.errors import ConfigError
-    from serve.app import DEPLOYMENT
 
     settled_s = 0.0
+    deadline = time.monotonic() + BACK_S
     while True:
         application = _application()
-        if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
-            return [], application["message"] or "a replica died"
-        replicas = application["deployments"][DEPLOYMENT]["replicas"]
-        if application["status"] == "RUNNING" and all(one["state"] == "RUNNING" for one in replicas):
-            states: list[State] = _ask_all("state")
+        failed = application["status"] in ("DEPLOY_FAILED", "UNHEALTHY")
+        if time.monotonic() > deadline if going_back else failed:
+            return [], f"a replica died or could not start. Ray Serve says: {application['message']}"
+        states = _all_states(application)
+        if states is not None:
             done = [one for one in states if one.told == wanted and not one.changing]
             problem = next((one.refused for one in done if one.refused is not None), None)
-            if problem is not None or len(done) == len(states) == len(replicas):
+            if problem is not None or len(done) == len(states):
                 return states, problem
             settled_s = 0.0 if done or any(one.changing for one in states) else settled_s + WATCH_S
             if settled_s > SETTLED_S:

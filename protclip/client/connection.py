@@ -41,7 +41,8 @@ class Connection:
                 the first is asked, and where it does not answer the next, and so on.
             key: that the server wants; None takes the environment's PROTCLIP_KEY, and where there is none, none.
             timeout_s: the longest silence of a server that has a request.
-            patience_s: for each request, all its tries and waits together.
+            patience_s: for each request, all its tries and waits together. It bounds silence, not transfer: an answer
+                that keeps arriving is read to its end.
 
         Raises:
             ConfigError: for an address or a key that cannot be.

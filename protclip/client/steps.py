@@ -30,6 +30,7 @@ from protclip.errors import (
     RequestError,
     ServerError,
 )
+from protclip.terminal import printable
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ def ask(servers: Servers, method: str, path: str, body: Any = None, *, divisible
         RequestError: what the server says of the question.
         ConfigError: if the server wants a key, or another one.
         TooMuchAtOnceError: where less can be asked for, and the server did not compute this in its time.
-        ServerError: if no answer comes within ``patience_s``, or one that no further try would mend.
+        ServerError: if no answer comes and ``patience_s`` are over, or one that no further try would mend.
     """
     content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
     began = servers.clock()
@@ -169,7 +170,7 @@ def _read(outcome: Outcome, address: str, path: str) -> tuple[Any, ProtclipError
             return None, ServerError(f"{address}{path}: answers no JSON object; is it a ProtCLIP server?"), None
         return found, None, None
     if outcome.has_redirect_location:
-        where = outcome.headers["Location"]
+        where = printable(outcome.headers["Location"])
         return None, ServerError(f"{address}{path}: the server is at {where}; give the address of that."), None
     told = _error_answer(outcome, address)
     return None, _error_of(told, path), _retry_after(outcome) if _passes(told) else None
@@ -195,16 +196,17 @@ def _error_answer(response: httpx2.Response, address: str) -> ErrorAnswer:
 def _error_of(told: ErrorAnswer, path: str) -> ProtclipError:
     place = f"{told.address}{path}"
     which = f"request {told.request_id}"
-    error: ProtclipError
+    kind: type[ProtclipError] = ServerError
     if told.type in SAME_CLASS:
-        error = SAME_CLASS[told.type](f"{told.message} ({place}, {which})")
+        kind, text = SAME_CLASS[told.type], f"{told.message} ({place}, {which})"
     elif told.status == HTTPStatus.UNAUTHORIZED:
         says = told.message or "a key is wanted, by something before the server or another server."
-        error = ConfigError(f"{place}: {says} Set {KEY_VARIABLE}, or give the argument key ({which}).")
+        kind, text = ConfigError, f"{place}: {says} Set {KEY_VARIABLE}, or give the argument key ({which})."
     elif told.message:
-        error = ServerError(f"{place}: {told.status} {told.type}: {told.message} ({which})")
+        text = f"{place}: {told.status} {told.type}: {told.message} ({which})"
     else:
-        error = ServerError(f"{place}: answers {told.status} {told.type}, which is not of a ProtCLIP server's form")
+        text = f"{place}: answers {told.status} {told.type}, which is not of a ProtCLIP server's form"
+    error = kind(printable(text))
     error.answer = told
     return error
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from protclip.client import Client, calls
 from protclip.client.steps import Send, Servers, Steps, Wait, ask
-from protclip.errors import ConfigError, IndexMismatchError, ServerError
+from protclip.errors import ConfigError, IndexMismatchError, ProtclipError, ServerError
 from protclip.questions import Coverage, Options, PartialAnswer, Question
 
 pytestmark = pytest.mark.unit
@@ -316,6 +316,16 @@ def test_an_answer_of_another_form_is_an_error_of_the_server(found, call):
     with pytest.raises(ServerError, match=r"another form|no JSON object"):
         world.take(call(world.servers()))
     assert not world.waited
+
+
+@pytest.mark.parametrize(("status", "kind"), [(422, "RequestError"), (401, "UnauthorizedError"), (500, "Inter\x1bnal")])
+def test_what_a_server_says_does_nothing_to_a_terminal(status, kind):
+    told = {"type": kind, "message": "one\ntwo \x1b]0;title\x07 \u202e", "request_id": "\r"}
+    world = World(lambda _: httpx2.Response(status, json={"error": told}))
+    with pytest.raises(ProtclipError) as error:
+        world.take(calls.get(world.servers(), "/info"))
+    assert str(error.value).isprintable() and r"one\ntwo \x1b]0;title\x07 \u202e" in str(error.value)
+    assert error.value.answer is not None and error.value.answer.message == told["message"]
 
 
 def test_what_no_further_try_mends_is_told_at_once():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import psutil
 import pytest
 import requests
 from releases import Expected, damage, make_too_large, write_release
-from running import Load, Running, wait_until
+from running import COMMAND, Load, Running, wait_until
 from tiny_model import tiny_model
 
 from benchmarks.report import Claim, write_results
+from cluster.folders import locked
+from serve.indexes import LOADING
 
 pytestmark = pytest.mark.prove
 
@@ -97,3 +100,33 @@ def test_no_request_fails_while_releases_are_exchanged_and_bad_ones_are_refused(
     write_results("serve_swaps", claims, figures, "\n".join(table), quick=NUM_SWAPS < FULL_SWAPS)
     assert load.failed == []
     assert min(expected.seen.values()) > 0
+
+
+def test_when_a_replica_dies_in_an_exchange_all_go_back_before_the_command_says_so(tmp_path: Path) -> None:
+    model, checkpoint = tiny_model(), str(tmp_path / "checkpoint")
+    model.save_pretrained(checkpoint)
+    old, new = (write_release(tmp_path, model, name, seed=i) for i, name in enumerate(("old", "new")))
+    expected = Expected([old, new], checkpoint, sequence=SEQUENCE, k=10)
+    with Running(old, checkpoint, "--num-replicas", "2") as server:
+        server.wait_ready()
+        wait_until(lambda: server.num_up() == 2, "two replicas are ready")
+        (root,) = server.folder.glob("protclip-*")
+
+        def loading() -> list[psutil.Process]:
+            replicas = server.named("ServeReplica")
+            return [one for one in replicas if any(file.path.endswith(LOADING) for file in one.open_files())]
+
+        url = f"{server.url}/v1/search"
+        with Load(url, expected.body, num_clients=4, problem=expected.problem) as load:
+            with locked(root / LOADING):  # no replica gets to the end of it
+                command = [*COMMAND, "swap-index", "default", new]
+                process = subprocess.Popen(command, env=server.env, stderr=subprocess.PIPE, text=True)
+                wait_until(lambda: loading() or process.poll() is not None, "a replica was told")
+                (victim, *_) = loading()
+                victim.kill()
+                wait_until(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, "it is dead")
+            _, said = process.communicate(timeout=600)
+            assert process.returncode == 1 and "refused, and all answer as before: " in said, said
+            assert len(server.named("ServeReplica")) == 2 and server.num_up() == 2
+            assert {served(server) for _ in range(20)} == {next(iter(expected.answers))}
+        assert load.failed == []
