@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -95,29 +95,33 @@ def configured(config: type[Config], values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: for a name that no field has, a value that is missing, or one that is refused.
     """
-    hints = get_type_hints(config)
-    given, waiting = dict[str, Any](), dict(values)
-    for field in fields(config):
-        if is_dataclass(hints[field.name]):
-            inner = {name: waiting.pop(name) for name in _names(hints[field.name]) if name in waiting}
-            given[field.name] = configured(hints[field.name], inner)
-        elif field.name in waiting:
-            given[field.name] = waiting.pop(field.name)
+    names = [field.name for field, _ in flat_fields(config)]
+    if unknown := [name for name in values if name not in names]:
+        raise ConfigError(f"unknown setting {unknown[0]}; there are {', '.join(names)}.")
+    given = dict[str, Any]()
+    for field, hint in _typed_fields(config):
+        if isinstance(hint, type) and is_dataclass(hint):
+            inner = {within.name for within, _ in flat_fields(hint)}
+            given[field.name] = configured(hint, {name: value for name, value in values.items() if name in inner})
+        elif field.name in values:
+            given[field.name] = values[field.name]
         elif field.default is MISSING and field.default_factory is MISSING:
-            raise ConfigError(f"{field.name} is missing: {WORDS.get(hints[field.name], 'a value')} is needed.")
-    if waiting:
-        raise ConfigError(f"unknown setting {next(iter(waiting))}; there are {', '.join(_names(config))}.")
+            raise ConfigError(f"{field.name} is missing: {_spelled(hint)} is needed.")
     return config(**given)
 
 
-def _names(config: type) -> list[str]:
-    """Of the fields, with those of configs within."""
+def flat_fields(config: Any) -> Iterator[tuple[Field[Any], Any]]:
+    """Each field of a dataclass with its type, in order; a dataclass within stands for its own fields."""
+    for field, hint in _typed_fields(config):
+        if is_dataclass(hint):
+            yield from flat_fields(hint)
+        else:
+            yield field, hint
+
+
+def _typed_fields(config: Any) -> Iterator[tuple[Field[Any], Any]]:
     hints = get_type_hints(config)
-    return [
-        name
-        for field in fields(config)
-        for name in (_names(hints[field.name]) if is_dataclass(hints[field.name]) else [field.name])
-    ]
+    return ((field, hints[field.name]) for field in fields(config))
 
 
 def _fits(value: Any, hint: Any) -> bool:

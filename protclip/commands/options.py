@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import MISSING, Field, is_dataclass
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
+
+from protclip.fields import flat_fields
 
 
 def config_options(
@@ -25,42 +27,32 @@ def config_options(
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        docs = field_docs(config)
         # click lists in reverse what decorates a function.
-        for field, hint, words in reversed(list(_settings(config))):
+        for field, hint in reversed(list(flat_fields(config))):
             if field.name == argument:
                 several = get_origin(hint) is tuple
                 command = click.argument(argument, metavar=metavar, nargs=-1 if several else 1, required=True)(command)
             else:
-                command = _option(field, hint, words)(command)
+                command = _option(field, hint, docs[field.name])(command)
         return command
 
     return decorate
 
 
 def field_docs(config: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass, on one line."""
+    """The docstring under each field of a dataclass, and of those within, on one line."""
+    found: dict[str, str] = {}
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
     assert isinstance(tree, ast.ClassDef)
-    return {
-        ast.unparse(line.target): inspect.cleandoc(below.value.value).replace("\n", " ")
-        for line, below in zip(tree.body, tree.body[1:], strict=False)
-        if isinstance(line, ast.AnnAssign)
-        and isinstance(below, ast.Expr)
-        and isinstance(below.value, ast.Constant)
-        and isinstance(below.value.value, str)
-    }
-
-
-def _settings(config: type) -> Iterator[tuple[Field[Any], Any, str]]:
-    """Each field with its type and words, in order; a config within stands for its own."""
-    hints, docs = get_type_hints(config), field_docs(config)
-    for field in fields(config):
-        hint = hints[field.name]
+    for line, below in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
+            found[ast.unparse(line.target)] = inspect.cleandoc(ast.literal_eval(below.value)).replace("\n", " ")
+    for hint in get_type_hints(config).values():
         if is_dataclass(hint):
             assert isinstance(hint, type)
-            yield from _settings(hint)
-        else:
-            yield field, hint, docs[field.name]
+            found |= field_docs(hint)
+    return found
 
 
 def _option(field: Field[Any], hint: Any, words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -32,8 +32,18 @@ from protclip.terminal import echo
 from protclip.uniprot.entry import BadEntry
 from protclip.uniprot.formats import describe_unused_columns, expand_inputs
 from protclip.uniprot.residues import Nucleotides
-from protclip.units import InProcess, Item, Report, Run, Work, do_units, finished_units, progress, read_reports
-from protclip.units import run_units as run_all
+from protclip.units import (
+    InProcess,
+    Item,
+    Report,
+    Run,
+    Work,
+    do_units,
+    finished_units,
+    progress,
+    read_reports,
+    run_units,
+)
 from protclip.version import __version__
 
 # What a run leaves in its folder; nothing else is ever removed.
@@ -138,16 +148,17 @@ class _Curation:
     """One run: its units, each with its files and its report in the work folder."""
 
     def __init__(self, config: CurateConfig, work: str, run: Run) -> None:
-        self.paths, self.folder, self.config, self.stage = config.inputs, config.output, config.curation, config
+        self.paths, self.folder, self.curation, self.config = config.inputs, config.output, config.curation, config
         self.work, self.do = work, run
 
     def run(self) -> dict[str, Any]:
         """Do what is not yet done, and commit the folder; gives the manifest."""
+        config, folder = self.curation, self.folder
         units = self.read()
         reports = [report for read in units for report in read.values()]
         self.gather_quarantine(units)
-        _check_quality(reports, files.join(self.folder, QUARANTINE_FILE), self.stage.max_bad_fraction)
-        _check_texts(reports, self.stage.max_textless_fraction)
+        _check_quality(reports, files.join(self.folder, QUARANTINE_FILE), self.config.max_bad_fraction)
+        _check_texts(reports, self.config.max_textless_fraction)
         for path, read in zip(self.paths, units, strict=True):
             nucleotides = Nucleotides()
             for report in read.values():
@@ -156,35 +167,30 @@ class _Curation:
                 echo(f"curate: {nucleotides.warning(path)}", err=True)
         sampling = self.sampling(reports)
         kept = [f"{stem}.parquet" for read in units for stem, report in read.items() if report.num_kept]
-        num_shards = self.config.num_shards(sum(report.num_chars for report in reports))
-        stems, outputs = (
-            [files.join(self.work, *name) for name in zip([kind] * num_shards, names, strict=True)]
-            for kind, names in (
-                ("merge", [f"{shard:05d}" for shard in range(num_shards)]),
-                ("split", [f"{shard:05d}.npy" for shard in range(num_shards)]),
-            )
-        )
-        config, folder = self.config, self.folder
-        merge = partial(_merge, num_shards=num_shards, units=kept, stems=stems, config=config)
-        merged = [MergeReport(**report) for report in self.run_units("merge", "merging", merge, num_shards)]
-        split_all = partial(_split, stems=stems, outputs=outputs, config=config)
-        (split,) = self.run_units("split", "splitting", split_all, 1)
-        finish = partial(_finish, stems=stems, outputs=outputs, folder=folder, config=config)
-        finished = [ShardReport(**report) for report in self.run_units("finish", "writing", finish, num_shards)]
+        num_shards = config.num_shards(sum(report.num_chars for report in reports))
+        stems = [files.join(self.work, "merge", f"{shard:05d}") for shard in range(num_shards)]
+        outputs = [files.join(self.work, "split", f"{shard:05d}.npy") for shard in range(num_shards)]
+        given: dict[str, Any] = {"stems": stems, "config": config}
+        merged = self.run_units("merge", partial(_merge, units=kept, **given), num_shards)
+        (split,) = self.run_units("split", partial(_split, outputs=outputs, **given), 1)
+        finish = partial(_finish, outputs=outputs, folder=folder, **given)
+        finished = [ShardReport(**report) for report in self.run_units("finish", finish, num_shards)]
         described = {name: entry for report in finished for name, entry in report.files.items()}
         changes = {}
-        if self.stage.previous is not None:
-            compare = partial(_compare, previous=self.stage.previous, names=list(described), folder=folder)
-            (changed,) = self.run_units("changes", "comparing", compare, 1)
+        if self.config.previous is not None:
+            compare = partial(_compare, previous=self.config.previous, names=list(described), folder=folder)
+            (changed,) = self.run_units("changes", compare, 1)
             described[CHANGES_FILE] = changed.pop("file")
-            changes["changes"] = {"previous": self.stage.previous, **changed}
+            changes["changes"] = {"previous": self.config.previous, **changed}
         manifest = write_manifest(
             folder,
             KIND,
             [QUARANTINE_FILE],
             described=described,
             **changes,
-            **pairs_record(self.paths, units, merged, SplitReport(**split), finished, config),
+            **pairs_record(
+                self.paths, units, [MergeReport(**report) for report in merged], SplitReport(**split), finished, config
+            ),
             sampling=sampling,
         )
         finish_folder(folder)
@@ -199,7 +205,7 @@ class _Curation:
             num_done = sum(name.startswith(f"{i:06d}-") for name in done)
             if f"{i:06d}" not in done or num_done < _num_blocks(folder, i):
                 items.append({"path": path, "input": i})
-        unit: Any = partial(_read, folder=folder, config=self.config)
+        unit: Any = partial(_read, folder=folder, config=self.curation)
         reading = Work(title="reading", unit=unit, cut=partial(_cut, folder=folder, done=done))
         for _ in progress(do_units(reading, items, folder, self.do), title="reading", total=None):
             pass
@@ -212,10 +218,10 @@ class _Curation:
             )
         return units
 
-    def run_units(self, kind: str, title: str, unit: Any, number: int) -> list[Report]:
+    def run_units(self, kind: str, unit: Any, number: int) -> list[Report]:
         """The reports of so many units of one kind."""
         items = [{"unit": f"{shard:05d}", "shard": shard} for shard in range(number)]
-        return run_all(Work(title=title, unit=unit), items, files.join(self.work, kind), self.do)
+        return run_units(Work(title=kind, unit=unit), items, files.join(self.work, kind), self.do)
 
     def gather_quarantine(self, units: Sequence[Mapping[str, ReadReport]]) -> None:
         """What could not be used, in the order of the inputs."""
@@ -228,11 +234,11 @@ class _Curation:
 
     def sampling(self, reports: Sequence[ReadReport]) -> dict[str, Any] | None:
         """How many unreviewed entries the sampling kept, beside what was to be expected; None without sampling."""
-        if self.config.sampling.dataset != "D":
+        if self.curation.sampling.dataset != "D":
             return None
         candidates, drawn = (total([getattr(report, name) for report in reports]) for name in ("candidates", "drawn"))
-        expected, deviation = expectation(curation.sampling_groups(candidates), self.config.sampling)
-        if self.config.sampling.draw == "once":
+        expected, deviation = expectation(curation.sampling_groups(candidates), self.curation.sampling)
+        if self.curation.sampling.draw == "once":
             echo(
                 f"curate: of {candidates.total():,} unreviewed candidates {drawn.total():,} were drawn; expected are "
                 f"{expected:,.0f} ± {deviation:,.0f}"
@@ -274,22 +280,20 @@ def _read(item: Item, *, folder: str, config: CurationConfig) -> Report:
     return _fields(curation.read_unit(block, files.join(folder, item["unit"]), config))
 
 
-def _merge(
-    item: Item, *, num_shards: int, units: Sequence[str], stems: Sequence[str], config: CurationConfig
-) -> Report:
-    return _fields(merging.merge_shard(item["shard"], num_shards, units, stems[item["shard"]], config))
+def _merge(item: Item, *, units: Sequence[str], stems: Sequence[str], config: CurationConfig) -> Report:
+    shard = item["shard"]
+    return _fields(merging.merge_shard(shard, len(stems), units, stems[shard], config))
 
 
 def _split(_: Item, *, stems: Sequence[str], outputs: Sequence[str], config: CurationConfig) -> Report:
-    return _fields(
-        splits.split_rows(stems, outputs, seed=config.seed, deduplicate=config.deduplicate, config=config.split)
-    )
+    report = splits.split_rows(stems, outputs, seed=config.seed, deduplicate=config.deduplicate, config=config.split)
+    return _fields(report)
 
 
 def _finish(item: Item, *, stems: Sequence[str], outputs: Sequence[str], folder: str, config: CurationConfig) -> Report:
     shard = item["shard"]
-    stem = f"{stems[shard]}.parquet"
-    return _fields(merging.finish_shard(shard, len(stems), stem, outputs[shard], folder, config))
+    report = merging.finish_shard(shard, len(stems), f"{stems[shard]}.parquet", outputs[shard], folder, config)
+    return _fields(report)
 
 
 def _compare(_: Item, *, previous: str, names: Sequence[str], folder: str) -> Report:
