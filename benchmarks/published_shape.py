@@ -33,10 +33,10 @@ from torch import Tensor
 
 from protclip.config import EncoderConfig, ModelConfig
 from protclip.embedding import ProtCLIP
-from protclip.index.manifest import read_checkpoint_fingerprint
 from protclip.model.build import build_text_tokenizer
 from protclip.model.official import read_official_architecture
 from protclip.model.official_names import LOCAL_SCALE, OFFICIAL_TO_OURS, ROTARY
+from protclip.model.record import read_checkpoint_fingerprint
 from protclip.model.weights import empty_model
 
 ESM2 = {

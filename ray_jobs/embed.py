@@ -14,7 +14,7 @@ from protclip.embeddings.embed import embed, estimate, input_bytes, with_paths
 from protclip.embeddings.settings import EmbedConfig
 from protclip.extras import require
 from protclip.fields import configured
-from protclip.index.manifest import read_model_sizes
+from protclip.model.record import read_model_sizes
 from protclip.terminal import echo
 from ray_jobs.cluster import resolve_input, resolve_output
 from ray_jobs.pipelines import OnRay, suited_run

@@ -32,9 +32,9 @@ from protclip import files
 from protclip.commands.answers import TABLE_COLUMNS, format_table
 from protclip.config import load_config
 from protclip.errors import ConfigError, ProtclipError
-from protclip.evaluation.quality import quality_note, quality_of
-from protclip.index.manifest import read_checkpoint_record
 from protclip.manifest import read_manifest
+from protclip.model.quality import quality_note, quality_of
+from protclip.model.record import read_checkpoint_record
 from protclip.protanno.biotext import biotext
 from protclip.protanno.shards import PROPERTIES, read_pairs, read_row_group
 from protclip.terminal import echo, printable

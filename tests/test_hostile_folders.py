@@ -25,8 +25,8 @@ from protclip.errors import DataError, ProtclipError
 from protclip.index import manifest as index_manifest
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.index import Index
-from protclip.index.manifest import read_checkpoint_fingerprint
 from protclip.manifest import describe, path_inside, read_manifest, write_manifest
+from protclip.model.record import read_checkpoint_fingerprint
 from protclip.protanno.shards import read_pairs, read_row_group
 from protclip.protanno.statistics import pairs_statistics
 from protclip.uniprot.entry import Entry

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from protclip import files
+from protclip.embeddings.chunks import pairs_chunks, read_chunk
 from protclip.embeddings.reading import Content
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
@@ -180,8 +181,6 @@ def _refuse_sequences(path: str) -> None:
 
 
 def _read_pairs(folder: str, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
-    from protclip.embeddings.chunks import pairs_chunks, read_chunk
-
     for item in pairs_chunks(folder, _READ_ROWS):
         yield from read_chunk(item, content).to_pylist()
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from protclip.errors import DataError
-from protclip.evaluation.quality import AMONG_FIRST, MAX_PAIRS
 from protclip.losses.global_contrast import global_contrast
+from protclip.model.quality import AMONG_FIRST, MAX_PAIRS
 
 CUTOFFS = (1, 5, 10)
 MAX_CHANCE = 0.5

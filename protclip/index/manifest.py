@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from protclip import files
 from protclip.checked import Count, Sha256, Size, checked
-from protclip.embeddings.reading import Dtype
-from protclip.errors import CheckpointError, DataError, IndexMismatchError
+from protclip.errors import DataError, IndexMismatchError
 from protclip.index.background import check_background, percentiles
 from protclip.index.hnsw import SPACE
 from protclip.index.segment import graph_file, rows_file
-from protclip.manifest import FILE_NAME, CheckpointRecord, path_inside, read_manifest, write_manifest
+from protclip.inputs import Dtype
+from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 
 KIND = "index"
 _SEGMENT = re.compile(r"segment-\d{5,}")
@@ -191,42 +191,6 @@ def read_index_manifest(folder: str, *, verify: bool = False, names: Collection[
             f"the space {manifest.space!r:.60} and {len(segments)} segments cannot be searched; make the index again."
         )
     return manifest
-
-
-def read_checkpoint_record(folder: str, *, verify: bool = False) -> CheckpointRecord:
-    """What a checkpoint's manifest says of its model, without loading the model; ``verify`` compares checksums too.
-
-    Raises:
-        CheckpointError: if the folder is unfinished or not a checkpoint.
-    """
-    manifest = read_manifest(folder, "checkpoint", verify=verify, error=CheckpointError)
-    return checked(CheckpointRecord, manifest, files.join(folder, FILE_NAME), error=CheckpointError)
-
-
-def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
-    """The fingerprint of a checkpoint's model, likewise."""
-    return read_checkpoint_record(folder, verify=verify).fingerprint
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelSizes:
-    """What a job has to know of a model beforehand; all of config.json is checked where the model is loaded."""
-
-    projection_dim: Size
-    max_protein_tokens: Size
-
-
-def read_model_sizes(folder: str) -> ModelSizes:
-    """The sizes in a checkpoint's config.json, without loading the model.
-
-    Raises:
-        CheckpointError: if they are not there.
-    """
-    path = path_inside(folder, "config.json", error=CheckpointError)
-    try:
-        return checked(ModelSizes, files.read_json(path), path, error=CheckpointError)
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
 
 
 def _digest(value: Mapping[str, Any]) -> str:

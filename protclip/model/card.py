@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from protclip.evaluation.quality import NOT_MEASURED, quality_of
+from protclip.model.quality import NOT_MEASURED, quality_of
 from protclip.version import __version__
 
 if TYPE_CHECKING:

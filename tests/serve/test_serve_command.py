@@ -26,7 +26,7 @@ from tiny_model import tiny_model
 
 from cluster.processes import MARK_VARIABLE
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
-from protclip.index.manifest import read_checkpoint_fingerprint
+from protclip.model.record import read_checkpoint_fingerprint
 from ray_jobs.local_head import Head, start_head, stop_head
 from serve import haproxy
 from serve.app import DEPLOYMENT

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from protclip.evaluation.quality import MAX_PAIRS, NOT_MEASURED, Quality, quality_note, quality_of
 from protclip.evaluation.retrieval import retrieval_metrics, validation_metrics
+from protclip.model.quality import MAX_PAIRS, NOT_MEASURED, Quality, quality_note, quality_of
 
 pytestmark = pytest.mark.unit
 
