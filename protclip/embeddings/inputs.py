@@ -128,13 +128,11 @@ def read_rows(inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | Bad
 
 
 def _expand(path: str) -> list[str]:
-    fs, inner = files.filesystem(path)
-    if any(mark in inner for mark in "*?[") and not fs.exists(inner):
-        names = sorted(name for name in fs.glob(inner) if fs.isfile(name))
-        if not names:
+    if (matching := files.matches(path)) is not None:
+        if not matching:
             raise DataError(f"{path}: no file matches; check the pattern.")
-        return [fs.unstrip_protocol(name) if files.is_url(path) else name for name in names]
-    if not fs.exists(inner):
+        return matching
+    if not files.exists(path):
         raise DataError(f"{path}: does not exist; check the path.")
     if files.is_folder(path) and not files.exists(files.join(path, FILE_NAME)):
         names = [name for name in files.list_folder(path) if name.endswith(".parquet")]
