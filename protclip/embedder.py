@@ -17,9 +17,8 @@ from torch import Tensor
 from protclip.data.batching import Refuse
 from protclip.data.collate import Rows
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
-from protclip.embeddings.reading import DTYPES, Dtype
 from protclip.errors import ConfigError, DataError
-from protclip.inputs import Items, LongPolicy, listed
+from protclip.inputs import DTYPES, Dtype, Items, LongPolicy, listed
 from protclip.model.dual_encoder import DualEncoder, Layer
 from protclip.model.encoders import Kind
 from protclip.passes import Form, Passes, default_tokens_per_batch, usable_device

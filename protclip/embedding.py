@@ -11,11 +11,10 @@ import numpy as np
 import torch
 
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
-from protclip.embeddings.reading import Dtype
 from protclip.encode import Encode
 from protclip.errors import ConfigError
 from protclip.explanation import WINDOW, has_prototypes, occlusion, segments
-from protclip.inputs import check_one_of
+from protclip.inputs import Dtype, check_one_of
 from protclip.model.checkpoint import architecture_fields, load_checkpoint, save_checkpoint, save_encoder
 from protclip.model.dual_encoder import DualEncoder
 from protclip.model.encoders import Kind

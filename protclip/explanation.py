@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from protclip.errors import RequestError
-from protclip.losses.segment_alignment import segment_weights
+from protclip.model.dynamic_segments import segment_weights
 
 if TYPE_CHECKING:
     from protclip.embedding import ProtCLIP

@@ -23,13 +23,14 @@ from urllib3.util.retry import Retry
 from protclip import files
 from protclip.cache import cache_folder, locked
 from protclip.checked import Sha256, checked
-from protclip.checkpoints import CheckpointKind, kind_of_checkpoint, tell_on_stderr
+from protclip.checkpoint_names import CheckpointKind, kind_of_checkpoint
 from protclip.download import RemoteFile, fetch_once
 from protclip.errors import CheckpointError, ConfigError, ProtclipError
 from protclip.hashing import hash64
 from protclip.hub import download_checkpoint, is_offline
 from protclip.manifest import FILE_NAME, FileRecord, finish_folder, path_inside, read_manifest, resume_folder
 from protclip.model.record import read_checkpoint_fingerprint
+from protclip.terminal import tell_on_stderr
 from protclip.web import SOON_S, Client
 
 KIND = "checkpoint"

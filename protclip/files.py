@@ -102,6 +102,12 @@ def exists(path: str) -> bool:
     return bool(fs.exists(inner))
 
 
+def is_file(path: str) -> bool:
+    """True where a regular file is there."""
+    fs, inner = filesystem(path)
+    return bool(fs.isfile(inner))
+
+
 def is_folder(path: str) -> bool:
     """True where a folder is there."""
     fs, inner = filesystem(path)
@@ -131,6 +137,15 @@ def modified(path: str) -> datetime | None:
     except NotImplementedError:
         return None
     return found
+
+
+def matches(path: str) -> list[str] | None:
+    """The files that a glob means, sorted; None for a path without one, or that is there by this very name."""
+    fs, inner = filesystem(path)
+    if not any(mark in inner for mark in "*?[") or fs.exists(inner):
+        return None
+    names = sorted(name for name in fs.glob(inner) if fs.isfile(name))
+    return [fs.unstrip_protocol(name) for name in names] if is_url(path) else names
 
 
 def list_folder(path: str) -> list[str]:

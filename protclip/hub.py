@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from protclip import files
-from protclip.checkpoints import split_name
+from protclip.checkpoint_names import split_name
 from protclip.errors import ConfigError
 from protclip.manifest import FILE_NAME
 from protclip.web import SOON_S, Client

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from protclip.errors import ConfigError, DataError, RequestError
 
@@ -13,6 +13,10 @@ Items = str | Iterable[str]
 
 LongPolicy = Literal["truncate", "error", "window-mean"]
 """What becomes of a protein that is longer than the model sees."""
+
+Dtype = Literal["float32", "bfloat16"]
+"""Of the matrix products and the attention of a model. Vectors themselves are float32."""
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 
 def listed(items: Items, what: str) -> tuple[list[str], bool]:

@@ -45,15 +45,6 @@ class FileRecord:
     sha256: Sha256
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckpointRecord:
-    """What the manifest of a checkpoint says of its model."""
-
-    fingerprint: Sha256
-    metrics: Any = None
-    """What evaluation found, as whoever saved it recorded it."""
-
-
 def claim_folder(folder: str, own_files: Sequence[str], *, overwrite: bool) -> None:
     """Make an output folder, without what an unfinished run left in it.
 

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protclip.checkpoints import checkpoint_folder
-from protclip.embeddings.reading import Content, Dtype
+from protclip.embeddings.reading import Content
 from protclip.errors import IndexMismatchError, NotFoundError, RequestError
 from protclip.hits import NONE_OWN, check_own, make_answers, num_wanted, own_rows
 from protclip.index.index import Index
 from protclip.index.manifest import read_index_manifest
-from protclip.inputs import check_pairs
+from protclip.inputs import Dtype, check_pairs
 from protclip.model.record import read_checkpoint_fingerprint
 from protclip.questions import DEFAULTS, Answer, Asked, Explanation, Options, Prepared, Question, Row
 from protclip.uniprot.residues import checked_residues

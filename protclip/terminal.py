@@ -39,3 +39,8 @@ def _harmless(letter: str) -> bool:
 
 def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
+
+
+def tell_on_stderr(line: str) -> None:
+    """Print a line about a download."""
+    echo(f"protclip: {line}", err=True)

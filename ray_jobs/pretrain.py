@@ -306,7 +306,7 @@ def _run(job: TrainJob, pairs: Pairs) -> None:
 
 def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     """Copy the checkpoint of the best epoch to ``best`` and write the run's summary."""
-    from protclip.model.checkpoint import KIND
+    from protclip.model.record import KIND
     from protclip.train import checkpoints
     from protclip.train.state import PROGRESS, TENSORS
     from ray_jobs.worker import METRICS

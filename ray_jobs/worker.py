@@ -17,7 +17,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from protclip import distributed, files
+from protclip import distributed, files, layout
 from protclip.config import PretrainConfig, config_dict
 from protclip.data.collate import Batch, Masking, collate, identity, ragged
 from protclip.data.prefetch import prefetched
@@ -158,9 +158,9 @@ class Worker:
         architecture = build_architecture(self.config.model, self.text_tokenizer, self.config.objectives)
         model = build_model(self.config.model, architecture, seed=self.config.seed).to(self.device)
         if self.config.workers.strategy == "fsdp":
-            self.network = distributed.shard(model, model.blocks, self.group, methods=ENCODING_METHODS)
+            self.network = layout.shard(model, model.blocks, self.group, methods=ENCODING_METHODS)
         else:
-            self.network = distributed.replicate(model, self.group)
+            self.network = layout.replicate(model, self.group)
         optimizer = build_optimizer(model, self.config.optimizer)
         epoch_ends = np.cumsum(self.job.batches_per_epoch).tolist()
         schedule = build_schedule(self.config.optimizer, epoch_ends=epoch_ends)
@@ -247,7 +247,7 @@ class Worker:
     def _evaluate(self) -> dict[str, Any]:
         """Metrics on the validation pairs of all workers; every worker computes the same."""
         model = ProtCLIP(self.state.model, self.protein_tokenizer, self.text_tokenizer, device=self.device)
-        with distributed.whole_weights(self.network):
+        with layout.whole_weights(self.network):
             parts = [
                 torch.from_numpy(model.forward_proteins(ragged(self.valid.column("protein_ids")))),
                 torch.from_numpy(model.forward_texts(ragged(self.valid.column("text_ids")))),

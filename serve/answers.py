@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from protclip.embeddings.reading import Content, Dtype
+from protclip.embeddings.reading import Content
 from protclip.index.manifest import IndexManifest
+from protclip.inputs import Dtype
 from protclip.questions import Answer, Coverage, Hit, PartialAnswer, Protein, Row
 from serve.settings import Limits
 

@@ -20,9 +20,8 @@ import numpy as np
 
 from protclip.checkpoints import checkpoint_folder
 from protclip.data.windows import window_starts, window_weights
-from protclip.embeddings.reading import Dtype
 from protclip.errors import CheckpointError, NotFoundError, RequestError
-from protclip.inputs import LongPolicy
+from protclip.inputs import Dtype, LongPolicy
 from protclip.model.quality import quality_note, quality_of
 from protclip.model.record import read_checkpoint_record
 from protclip.questions import Answer, Asked, Explanation, Options, Prepared, Question

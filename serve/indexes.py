@@ -17,11 +17,11 @@ import psutil
 from cluster.folders import locked, private_root
 from protclip import files
 from protclip.embedding import ProtCLIP
-from protclip.embeddings.reading import Dtype
 from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
 from protclip.index.index import Index, memory_bytes
 from protclip.index.manifest import IndexManifest, read_index_manifest
 from protclip.index.recall import probe
+from protclip.inputs import Dtype
 from protclip.manifest import FILE_NAME
 from protclip.retrieval import Retriever
 from serve.answers import NamedIndex, describe_index

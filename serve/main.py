@@ -86,7 +86,7 @@ def main(
 
     def make_settings() -> tuple[AppArgs, UserConfig]:
         from protclip import files
-        from protclip.checkpoints import absolute_checkpoint
+        from protclip.checkpoint_names import absolute_checkpoint
         from protclip.errors import ConfigError
         from serve.keys import NO_FILES, NO_KEYS
         from serve.settings import DEFAULT_INDEX, AppArgs, read_user_config

@@ -8,9 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from protclip import files
-from protclip.checkpoints import checkpoint_folder, is_name
-from protclip.embeddings.reading import Dtype
+from protclip.checkpoint_names import is_name
+from protclip.checkpoints import checkpoint_folder
 from protclip.errors import ConfigError
+from protclip.inputs import Dtype
 from protclip.model.record import read_checkpoint_fingerprint
 from serve.keys import NO_FILES, read_keys
 from serve.sequences import check_sequences

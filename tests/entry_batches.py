@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
 
-from protclip.uniprot.batch import Batch
+from protclip.uniprot.batch import EntryBatch
 from protclip.uniprot.entry import BadEntry, Entry
 
 
-def assert_batches_hold(batches: Iterable[Batch], rows: Sequence[Entry | BadEntry], structure: Set[str]) -> None:
+def assert_batches_hold(batches: Iterable[EntryBatch], rows: Sequence[Entry | BadEntry], structure: Set[str]) -> None:
     """The batches give the good and the bad entries that reading in full gave, and their columns are those of the good.
 
     Args:

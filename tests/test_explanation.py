@@ -13,7 +13,7 @@ from protclip import ProtCLIP, explanation
 from protclip.config import ObjectivesConfig
 from protclip.errors import ConfigError, DataError, RequestError
 from protclip.explanation import occlusion, segments
-from protclip.losses.segment_alignment import segment_weights
+from protclip.model.dynamic_segments import segment_weights
 from protclip.model.packed import pack_rows
 
 pytestmark = pytest.mark.unit

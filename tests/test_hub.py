@@ -13,7 +13,8 @@ from hub_server import COMMIT, HubServer, serving
 from tiny_model import tiny_model
 
 from protclip import ProtCLIP
-from protclip.checkpoints import absolute_checkpoint, checkpoint_folder, is_name
+from protclip.checkpoint_names import absolute_checkpoint, is_name
+from protclip.checkpoints import checkpoint_folder
 from protclip.errors import CheckpointError, ConfigError
 
 pytestmark = pytest.mark.unit

@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ CODE = ("cluster", "protclip", "ray_jobs", "serve", "tests", "benchmarks")
 HEAVY = ("click", "fastapi", "hnswlib", "matplotlib", "pydantic", "ray")
 
 
-def _imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Modules that a file imports, and whether it does so when it is itself imported."""
+def _imports(path: Path, *, for_types: bool = True) -> Iterator[tuple[str, bool]]:
+    """Modules that a file imports, with or without those for types alone, and whether at once, not in a function."""
     tree = ast.parse(path.read_text())
     lazy = {
         id(inner)
@@ -31,14 +32,16 @@ def _imports(path: Path) -> Iterator[tuple[str, bool]]:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for inner in ast.walk(function)
     }
-    lazy |= {
+    types = {
         id(inner)
         for block in ast.walk(tree)
         if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
         for inner in ast.walk(block)
     }
     for node in ast.walk(tree):
-        at_once = id(node) not in lazy
+        if id(node) in types and not for_types:
+            continue
+        at_once = id(node) not in lazy and id(node) not in types
         if isinstance(node, ast.Import):
             yield from ((alias.name, at_once) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -90,6 +93,31 @@ def test_folders_import_those_above_them_in_the_table_of_the_architecture() -> N
         if room in rooms and other in rooms[rooms.index(room) + 1 :]
     ]
     assert bad == []
+
+
+def _import_graph(unit: Callable[[str], str], *, lazy: bool) -> dict[str, set[str]]:
+    """Unit of a module → units that it imports from, of all of our code; with or without imports in functions."""
+    paths = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        for name, at_once in _imports(path, for_types=False):
+            imported = name if name in modules else name.rpartition(".")[0]
+            if imported in modules and (at_once or lazy) and unit(imported) != unit(module):
+                graph.setdefault(unit(module), set()).add(unit(imported))
+    return graph
+
+
+def test_no_module_imports_in_a_circle() -> None:
+    graph = _import_graph(lambda module: module, lazy=True)
+    assert graph["protclip.checkpoints"] >= {"protclip.checkpoint_names", "protclip.fetching"}
+    TopologicalSorter(graph).prepare()  # names the circle
+
+
+def test_no_folder_of_the_package_imports_in_a_circle() -> None:
+    graph = _import_graph(lambda module: ".".join(module.split(".")[:2]), lazy=False)
+    assert "protclip.model" in graph["protclip.losses"]
+    TopologicalSorter(graph).prepare()
 
 
 def test_a_bare_gpu_machine_can_import_what_it_runs() -> None:

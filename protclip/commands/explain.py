@@ -8,8 +8,8 @@ import click
 import numpy as np
 
 from protclip.commands.startup import quick_start
-from protclip.embeddings.reading import DTYPES, Dtype
 from protclip.errors import ConfigError, DataError
+from protclip.inputs import DTYPES, Dtype
 from protclip.plots import check_plot, residue_figure, save
 from protclip.questions import Question
 from protclip.retrieval import Retriever

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from protclip import files
-from protclip.checkpoints import absolute_checkpoint, checkpoint_folder
+from protclip.checkpoint_names import absolute_checkpoint
+from protclip.checkpoints import checkpoint_folder
 from protclip.errors import ConfigError
 from protclip.terminal import echo
 

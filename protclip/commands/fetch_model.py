@@ -43,7 +43,7 @@ def main(
         protclip fetch-model published
         protclip search my-index --checkpoint published --text "FUNCTION: Hydrolyses ATP."
     """
-    from protclip.checkpoints import PUBLISHED, kind_of_checkpoint
+    from protclip.checkpoint_names import PUBLISHED, kind_of_checkpoint
     from protclip.fetching import Publication, fetch_checkpoint, fetch_into_cache
     from protclip.model.record import read_checkpoint_fingerprint
 

@@ -46,7 +46,7 @@ def main(
 
 def _check_output(output: str, *, overwrite: bool) -> None:
     """Nothing but a finished checkpoint is ever replaced: other models' folders hold files of the same names."""
-    from protclip.model.checkpoint import KIND
+    from protclip.model.record import KIND
 
     fs, inner = files.filesystem(output)
     if not fs.exists(inner) or not fs.ls(inner, detail=False):

@@ -13,8 +13,8 @@ import click
 from protclip.commands.answers import choose_writer, open_output
 from protclip.commands.questions import one_question, questions_of_file, read_fasta, read_texts, read_vectors
 from protclip.commands.sources import Source, check_vectors, index_here, index_of_server
-from protclip.embeddings.reading import DTYPES, Dtype
 from protclip.errors import ConfigError
+from protclip.inputs import DTYPES, Dtype
 from protclip.questions import COLUMNS, Answer, Coverage, Options, PartialAnswer, Question
 from protclip.terminal import echo
 from protclip.uniprot.residues import looks_like_a_sequence

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from protclip import files
 from protclip.checkpoints import checkpoint_folder
 from protclip.commands.startup import quick_start
-from protclip.embeddings.reading import Content, Dtype, read_embeddings
+from protclip.embeddings.reading import Content, read_embeddings
 from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
 from protclip.index.manifest import read_index_manifest
 from protclip.index.vector_files import format_of
+from protclip.inputs import Dtype
 from protclip.model.quality import quality_note, quality_of
 from protclip.model.record import read_checkpoint_record
 from protclip.questions import Answer, Options, Question

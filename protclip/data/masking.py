@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from protclip.hashing import hash64
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+from protclip.hashing import GOLDEN, hash64, splitmix64
 
 
 def stream_keys(accession_hash_B: np.ndarray, *, seed: int, epoch: int, purpose: str) -> np.ndarray:
     """A key (B,) uint64 for each protein's stream of this epoch and purpose."""
-    return _mix(accession_hash_B.astype(np.uint64) ^ np.uint64(hash64(seed, epoch, purpose)))
+    return splitmix64(accession_hash_B.astype(np.uint64) ^ np.uint64(hash64(seed, epoch, purpose)))
 
 
 def uniforms(key_B: np.ndarray, count: int) -> np.ndarray:
     """The first numbers of each stream, uniform in [0, 1), (B, count); number i does not depend on ``count``."""
-    counter_C = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
-    number_BC: np.ndarray = (_mix(key_B[:, None] + counter_C) >> np.uint64(11)) * 2.0**-53
+    counter_C = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
+    number_BC: np.ndarray = (splitmix64(key_B[:, None] + counter_C) >> np.uint64(11)) * 2.0**-53
     return number_BC
 
 
@@ -107,11 +105,3 @@ def places(masked_BR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _quota(num_residues_B: np.ndarray, fraction: float) -> np.ndarray:
     """Residues to mask: the nearest whole number, at least one."""
     return np.maximum(1, np.floor(num_residues_B * fraction + 0.5).astype(np.int64))
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser: every bit of the input moves every bit of the output."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = x ^ (x >> np.uint64(31))
-    return mixed

@@ -21,16 +21,19 @@ from functools import partial
 from typing import Any
 
 from protclip import files
-from protclip.checkpoints import checkpoint_folder, is_name
-from protclip.embeddings.chunks import chunk_stem, cut, file_chunks, pairs_chunks, part_name, parts_folder
+from protclip.checkpoint_names import is_name
+from protclip.checkpoints import checkpoint_folder
+from protclip.embeddings.chunks import chunk_stem, file_chunks, pairs_chunks, part_name, parts_folder
+from protclip.embeddings.cutting import cut
 from protclip.embeddings.estimate import describe_work, measure_rate, take_sample
+from protclip.embeddings.hdf5 import require_h5
 from protclip.embeddings.inputs import Inputs, find_inputs, resolve_content
 from protclip.embeddings.previous import KEYS_FILE, check_reusable, previous_folder, write_lookup
 from protclip.embeddings.progress import show_progress
-from protclip.embeddings.reading import DTYPES, KIND, Dtype, Embeddings, read_embeddings
+from protclip.embeddings.reading import KIND, Embeddings, read_embeddings
 from protclip.embeddings.settings import GPU_PART_ROWS, PART_ROWS, EmbedConfig
-from protclip.embeddings.writing import require_h5
 from protclip.errors import ConfigError, DataError
+from protclip.inputs import DTYPES, Dtype
 from protclip.manifest import FILE_NAME, finish_folder, read_claim, read_manifest, resume_folder, write_manifest
 from protclip.model.record import read_checkpoint_fingerprint, read_model_sizes
 from protclip.protanno import shards

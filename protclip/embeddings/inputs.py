@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from protclip import files
+from protclip.embeddings.chunks import pairs_chunks, read_chunk
 from protclip.embeddings.reading import Content
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
@@ -127,13 +128,11 @@ def read_rows(inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | Bad
 
 
 def _expand(path: str) -> list[str]:
-    fs, inner = files.filesystem(path)
-    if any(mark in inner for mark in "*?[") and not fs.exists(inner):
-        names = sorted(name for name in fs.glob(inner) if fs.isfile(name))
-        if not names:
+    if (matching := files.matches(path)) is not None:
+        if not matching:
             raise DataError(f"{path}: no file matches; check the pattern.")
-        return [fs.unstrip_protocol(name) if files.is_url(path) else name for name in names]
-    if not fs.exists(inner):
+        return matching
+    if not files.exists(path):
         raise DataError(f"{path}: does not exist; check the path.")
     if files.is_folder(path) and not files.exists(files.join(path, FILE_NAME)):
         names = [name for name in files.list_folder(path) if name.endswith(".parquet")]
@@ -180,8 +179,6 @@ def _refuse_sequences(path: str) -> None:
 
 
 def _read_pairs(folder: str, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
-    from protclip.embeddings.chunks import pairs_chunks, read_chunk
-
     for item in pairs_chunks(folder, _READ_ROWS):
         yield from read_chunk(item, content).to_pylist()
 

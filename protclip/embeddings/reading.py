@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from protclip import files
 from protclip.checked import Count, Size, checked
+from protclip.embeddings.hdf5 import h5_arrays
 from protclip.errors import DataError, IndexMismatchError
+from protclip.inputs import DTYPES, Dtype
 from protclip.manifest import FILE_NAME, read_manifest
 from protclip.parquet import open_parquet, valid
 from protclip.terminal import printable
@@ -29,9 +31,6 @@ KIND = "embeddings"
 Content = Literal["protein", "text"]
 """What vectors were made from."""
 CONTENTS: tuple[Content, ...] = get_args(Content)
-Dtype = Literal["float32", "bfloat16"]
-"""Of the matrix products and the attention of the model that made vectors. Vectors themselves are float32."""
-DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 METADATA = pa.schema(
     [
@@ -244,8 +243,6 @@ def check_npy(path: str) -> None:
 
 
 def _read_h5(path: str, accessions: pa.ChunkedArray, dimension: int | None) -> NDArray[np.float32]:
-    from protclip.embeddings.writing import h5_arrays
-
     try:
         arrays = list(h5_arrays(path, accessions.to_pylist(), dimension))
         vectors_ND = np.stack(arrays) if arrays else np.empty((0, dimension or 0))

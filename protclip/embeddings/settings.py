@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from protclip.embeddings.reading import Content, Dtype
+from protclip.embeddings.reading import Content
 from protclip.embeddings.writing import Format, Precision
 from protclip.errors import ConfigError
 from protclip.fields import check_number, check_types
-from protclip.inputs import LongPolicy
+from protclip.inputs import Dtype, LongPolicy
 
 PART_ROWS = 4096
 """Rows of a part where CPUs embed: the unit of work, and the window that is sorted by length."""

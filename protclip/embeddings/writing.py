@@ -9,8 +9,7 @@ An .h5 file has a dataset per accession, as UniProt publishes its embeddings. Eq
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip import files
+from protclip.embeddings.hdf5 import write_h5
 from protclip.embeddings.reading import LONG, METADATA
-from protclip.extras import require
 from protclip.manifest import describe
 
 Format = Literal["parquet", "h5", "npy"]
@@ -55,7 +54,7 @@ def write_part(
             np.save(stream, stored_ND, allow_pickle=False)
     else:
         names.append(f"part-{number:05d}.h5")
-        _write_h5(files.join(folder, names[-1]), rows.column("accession").to_pylist(), stored_ND)
+        write_h5(files.join(folder, names[-1]), rows.column("accession").to_pylist(), stored_ND)
     with files.atomic_write(files.join(folder, names[0])) as stream:
         pq.write_table(table, stream, compression="zstd")
     return {name: describe(files.join(folder, name)) for name in names}
@@ -73,7 +72,7 @@ def write_residues(
     path = files.join(folder, name)
     halves = [array_LD.astype(np.float16) for array_LD in residues]
     if form == "h5":
-        _write_h5(path, accessions, halves)
+        write_h5(path, accessions, halves)
     else:
         offsets = np.concatenate([[0], np.cumsum([len(array_LD) for array_LD in halves])])
         lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), _lists(np.concatenate(halves)))
@@ -82,51 +81,5 @@ def write_residues(
     return {name: describe(path)}
 
 
-def require_h5() -> Any:
-    """The module ``h5py``.
-
-    Raises:
-        ConfigError: if it is not installed.
-    """
-    require("h5py", extra="h5", what="HDF5")
-    import h5py
-
-    return h5py
-
-
 def _lists(stored_ND: np.ndarray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(stored_ND.reshape(-1)), stored_ND.shape[1])
-
-
-def _write_h5(path: str, accessions: Sequence[str], arrays: Sequence[np.ndarray] | np.ndarray) -> None:
-    # In memory first: HDF5 seeks back in its file, which an object store cannot.
-    buffer = io.BytesIO()
-    with require_h5().File(buffer, "w", libver="latest", track_order=False) as file:
-        for accession, array in zip(accessions, arrays, strict=True):
-            file.create_dataset(accession, data=array, track_times=False)
-    with files.atomic_write(path) as stream:
-        stream.write(buffer.getbuffer())
-
-
-def h5_arrays(path: str, accessions: Sequence[str], dimension: int | None = None) -> Iterator[np.ndarray]:
-    """The datasets of such a file in the given order.
-
-    Raises:
-        KeyError, ValueError, OSError: for one that is missing, or is no vector (of the dimension) in this very file.
-    """
-    h5py = require_h5()
-    with files.open_regular(path) as stream, h5py.File(stream, "r") as file:
-        for accession in accessions:
-            if (data := h5_floats(file, accession)) is None:
-                raise ValueError(f"{accession} is no array of floats in this file")
-            if data.ndim != 1 or data.shape[0] > data.id.get_storage_size() or dimension not in (None, data.shape[0]):
-                raise ValueError(f"{accession} has shape {data.shape}, dimension {dimension} is expected")
-            yield data[()]
-
-
-def h5_floats(file: Any, name: str) -> Any | None:
-    """The dataset of that name, if it is an array of floats in this very file: others lead to other files."""
-    h5py = require_h5()
-    data = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
-    is_ours = isinstance(data, h5py.Dataset) and not data.is_virtual and not data.external and data.dtype.kind == "f"
-    return data if is_ours else None

@@ -20,11 +20,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from protclip import files
-from protclip.embeddings.reading import KIND, LONG, Dtype, Embeddings, metadata_of, read_embeddings
+from protclip.embeddings.reading import KIND, LONG, Embeddings, metadata_of, read_embeddings
 from protclip.embeddings.writing import write_part
 from protclip.errors import ConfigError, DataError
 from protclip.index.manifest import EXTERNAL
 from protclip.index.vector_files import MAX_DIMENSION, PART_ROWS, Rows, read_rows
+from protclip.inputs import Dtype
 from protclip.manifest import FILE_NAME, write_manifest
 from protclip.parquet import open_parquet
 from protclip.uniprot.cells import text_or_none

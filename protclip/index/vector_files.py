@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from protclip import files
+from protclip.embeddings.hdf5 import h5_floats, require_h5
 from protclip.embeddings.reading import METADATA, check_npy
-from protclip.embeddings.writing import h5_floats, require_h5
 from protclip.errors import ConfigError, DataError
 from protclip.foreign import HEAD_BYTES
 from protclip.parquet import open_parquet, valid

@@ -25,11 +25,12 @@ from protclip.checked import Count, Size, checked
 from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import CheckpointError, ProtclipError
-from protclip.manifest import FILE_NAME, CheckpointRecord, read_manifest, write_manifest
+from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 from protclip.model.bare_encoders import bare_config
 from protclip.model.card import model_card
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.encoders import Kind, config_fields, encoder_config
+from protclip.model.record import CheckpointRecord
 from protclip.model.tensors import MAX_SHARD_BYTES, open_weights, save_weights
 from protclip.model.weights import build, checked_model, digest_of, fill, model_fingerprint, shapes
 

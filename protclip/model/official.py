@@ -23,10 +23,11 @@ from protclip.config import ObjectivesConfig
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest
-from protclip.model.checkpoint import KIND, load_checkpoint, read_encoder, save_checkpoint
+from protclip.model.checkpoint import load_checkpoint, read_encoder, save_checkpoint
 from protclip.model.dual_encoder import Architecture
 from protclip.model.encoders import Kind, known_fields
 from protclip.model.official_names import LOCAL_SCALE, Plan, make_plan
+from protclip.model.record import KIND
 from protclip.model.tensors import open_tensors, read_header, write_data, write_header, write_tensors
 from protclip.model.weights import build, empty_model
 

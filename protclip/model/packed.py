@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from protclip import distributed
+from protclip import layout
 from protclip.errors import ConfigError
 from protclip.model.bare_encoders import activation
 from protclip.model.encoders import Kind
@@ -168,7 +168,7 @@ def _layers(layers: nn.ModuleList, layer_forward: Callable[[Any, Tensor], Tensor
         run = partial(layer_forward, layer)
         if layer.training and getattr(layer, "gradient_checkpointing", False):
             run = partial(checkpoint, run, use_reentrant=False)
-        hidden_TH = distributed.run_block(layer, run, hidden_TH)
+        hidden_TH = layout.run_block(layer, run, hidden_TH)
     return hidden_TH
 
 
@@ -176,11 +176,11 @@ def _esm_embeddings(encoder: Any, ids_T: Tensor, packing: Packing) -> Tensor:
     hidden_TH: Tensor = encoder.embeddings.word_embeddings(ids_T)
     if not encoder.config.token_dropout:
         return hidden_TH
-    hidden_T = ids_T == encoder.config.mask_token_id
-    num_masked_S = torch.zeros_like(packing.length_S).index_add_(0, packing.sequence_T, hidden_T.long())
+    is_masked_T = ids_T == encoder.config.mask_token_id
+    num_masked_S = torch.zeros_like(packing.length_S).index_add_(0, packing.sequence_T, is_masked_T.long())
     ratio_S = at_least_fp32(num_masked_S / packing.length_S)
     factor_S = (1 - _TRAINED_MASK_RATIO) / (1 - ratio_S)
-    factor_T = factor_S[packing.sequence_T].masked_fill(hidden_T, 0.0)
+    factor_T = factor_S[packing.sequence_T].masked_fill(is_masked_T, 0.0)
     return (hidden_TH * factor_T[:, None]).to(hidden_TH.dtype)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 _GOLDEN, _MIX_1, _MIX_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
-"""SplitMix64's constants as signed integers."""
+"""SplitMix64's constants (``protclip.hashing``) as signed integers: torch has no arithmetic of unsigned ones."""
 
 
 class Prototypes(nn.Module):

@@ -1,13 +1,25 @@
-"""What a checkpoint's folder says of its model, without loading it."""
+"""What a checkpoint folder says of its model, read without torch and without loading it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from protclip import files
-from protclip.checked import Size, checked
+from protclip.checked import Sha256, Size, checked
 from protclip.errors import CheckpointError, DataError
-from protclip.manifest import FILE_NAME, CheckpointRecord, path_inside, read_manifest
+from protclip.manifest import FILE_NAME, path_inside, read_manifest
+
+KIND = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointRecord:
+    """What the manifest of a checkpoint says of its model."""
+
+    fingerprint: Sha256
+    metrics: Any = None
+    """What evaluation found, as whoever saved it recorded it."""
 
 
 def read_checkpoint_record(folder: str, *, verify: bool = False) -> CheckpointRecord:
@@ -16,7 +28,7 @@ def read_checkpoint_record(folder: str, *, verify: bool = False) -> CheckpointRe
     Raises:
         CheckpointError: if the folder is unfinished or not a checkpoint.
     """
-    manifest = read_manifest(folder, "checkpoint", verify=verify, error=CheckpointError)
+    manifest = read_manifest(folder, KIND, verify=verify, error=CheckpointError)
     return checked(CheckpointRecord, manifest, files.join(folder, FILE_NAME), error=CheckpointError)
 
 

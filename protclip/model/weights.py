@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
-from protclip.distributed import laid_out_like
 from protclip.errors import CheckpointError
+from protclip.layout import laid_out_like
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.tensors import open_weights
 

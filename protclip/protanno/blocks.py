@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from protclip.errors import DataError
-from protclip.uniprot.batch import Batch
+from protclip.uniprot.batch import EntryBatch
 from protclip.uniprot.dialect import TAB, read_layout
 from protclip.uniprot.entry import BadEntry, Entry
 from protclip.uniprot.fasta import read_fasta
@@ -111,7 +111,7 @@ def cut_blocks(path: str) -> Iterator[Block]:
         yield Block(path=path, ending=ending, ordinal=ordinal, line=line - bool(header), data=header + rest)
 
 
-def read_block(block: Block) -> Iterator[Batch]:
+def read_block(block: Block) -> Iterator[EntryBatch]:
     """The entries of a block in batches; lines are counted from the start of the file.
 
     Raises:
@@ -128,7 +128,7 @@ def read_block(block: Block) -> Iterator[Batch]:
         )
 
 
-def _entry_in_file(batch: Batch, block: Block, i: int) -> Entry | BadEntry:
+def _entry_in_file(batch: EntryBatch, block: Block, i: int) -> Entry | BadEntry:
     entry = batch.entry(i)
     return _line_in_file(entry, block) if isinstance(entry, BadEntry) else entry
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from protclip.hashing import GOLDEN
 from protclip.protanno.components import Components
 
 NUM_HASHES = 64
@@ -76,7 +77,7 @@ def _block_signatures(sequences: Sequence[str]) -> np.ndarray:
         inside[ends[:-1] - i] = False
     kmers = kmers[inside]
     starts = np.concatenate([[0], np.cumsum(lengths - KMER + 1)[:-1]])
-    kmers = (kmers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    kmers = (kmers + np.uint64(1)) * GOLDEN
     kmers ^= kmers >> np.uint64(29)
     result = np.empty((len(padded), NUM_HASHES), dtype=np.uint32)
     for slot in range(NUM_HASHES):

@@ -18,7 +18,7 @@ from protclip.errors import ConfigError
 from protclip.fields import check_number, check_types
 from protclip.hashing import uniform
 from protclip.protanno.shards import PROPERTIES
-from protclip.uniprot.batch import Batch
+from protclip.uniprot.batch import EntryBatch
 from protclip.uniprot.entry import Entry
 
 Dataset = Literal["S", "D", "all"]
@@ -70,7 +70,7 @@ GROUPS = tuple(
 """All there are."""
 
 
-def group_numbers(batch: Batch) -> np.ndarray:
+def group_numbers(batch: EntryBatch) -> np.ndarray:
     """The number in GROUPS of each entry's group, int (N,)."""
     reviewed, existence = batch.reviewed.astype(np.intp) + 1, batch.existence.astype(np.intp)
     numbers: np.ndarray = (reviewed * 6 + existence) * len(PROPERTIES) + batch.num_properties - 1

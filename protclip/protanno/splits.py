@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from protclip import files
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
-from protclip.hashing import hash64
+from protclip.hashing import hash64, splitmix64
 from protclip.protanno import minhash
 from protclip.protanno.components import Components
 from protclip.protanno.shards import PROPERTIES, SPLITS
@@ -214,7 +214,7 @@ def _assign(sizes: np.ndarray, hashes: np.ndarray, seed: int, config: SplitConfi
     valid, test = SPLITS.index("valid"), SPLITS.index("test")
     room = {valid: round(config.valid_fraction * number), test: round(config.test_fraction * number)}
     codes = np.full(len(sizes), SPLITS.index("train"), dtype=np.int8)
-    order = np.argsort(_mix(hashes ^ np.uint64(hash64(seed, "split"))), kind="stable")
+    order = np.argsort(splitmix64(hashes ^ np.uint64(hash64(seed, "split"))), kind="stable")
     order = order[sizes[order] > 0]
     for cluster, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
         for code, left in room.items():
@@ -225,14 +225,6 @@ def _assign(sizes: np.ndarray, hashes: np.ndarray, seed: int, config: SplitConfi
         if not any(room.values()):
             break
     return codes
-
-
-def _mix(numbers: np.ndarray) -> np.ndarray:
-    """A bijection that scatters 64-bit integers: SplitMix64's last steps (Steele et al. 2014)."""
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = numbers ^ (numbers >> np.uint64(31))
-    return mixed
 
 
 def _signatures(merged: Sequence[str], sequence_N: np.ndarray, number: int) -> np.ndarray:

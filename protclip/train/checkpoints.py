@@ -14,7 +14,7 @@ from protclip import files
 from protclip.config import SelectionConfig
 from protclip.errors import CheckpointError, ProtclipError
 from protclip.manifest import read_manifest
-from protclip.model.checkpoint import KIND
+from protclip.model.record import KIND
 from protclip.train.selection import best_first, cost, describe
 
 FOLDER = "checkpoints"

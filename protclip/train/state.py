@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from protclip import distributed, files
+from protclip import files, layout
 from protclip.errors import CheckpointError
 from protclip.model.dual_encoder import DualEncoder
 from protclip.model.tensors import load_tensors, write_tensors
@@ -79,7 +79,7 @@ def take_snapshot(state: TrainState, *, keep: bool = True) -> Snapshot:
     """
 
     def copied(tensor: Tensor, *, constant: bool = False) -> Tensor:
-        whole = distributed.gathered(tensor).detach()
+        whole = layout.gathered(tensor).detach()
         return whole.to("cpu", copy=not constant).contiguous() if keep else whole.new_empty(0)
 
     optimizer = state.optimizer.state_dict()
@@ -119,7 +119,7 @@ def load_trainer(folder: str, state: TrainState) -> None:
         for name, tensor in load_tensors(files.join(folder, TENSORS)).items():
             index, key = name.split(".", 1)
             parameter = parameters[int(index)]
-            moment = tensor if tensor.shape != parameter.shape else distributed.laid_out_like(tensor, parameter)
+            moment = tensor if tensor.shape != parameter.shape else layout.laid_out_like(tensor, parameter)
             optimizer_state.setdefault(int(index), {})[key] = moment
         for index, values in progress["optimizer"]["values"].items():
             optimizer_state.setdefault(int(index), {}).update(values)

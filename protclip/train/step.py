@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from protclip import distributed
+from protclip import distributed, layout
 from protclip.data.collate import Batch
 from protclip.losses.total import contrast, counted_terms, mean_counts, total_loss
 from protclip.model.dual_encoder import MAX_LOGIT_SCALE, Alignment, DualEncoder, Outputs
@@ -72,7 +72,7 @@ def train_step(
     """
     state.optimizer.zero_grad(set_to_none=True)
     terms = _backward(state.model, network, batches, group=group)
-    norm = distributed.clip_gradients(network, max_grad_norm, group).double()
+    norm = layout.clip_gradients(network, max_grad_norm, group).double()
     masks = [mask for batch in batches for mask in (batch.protein_mask_BL, batch.text_mask_BL)]
     num_tokens = torch.stack([mask.sum() for mask in masks]).sum()
     padded = state.model.architecture.attention == "padded"
@@ -143,7 +143,7 @@ def _backward(
     total_loss(terms, objectives).backward()  # type: ignore[no-untyped-call]
     for i, (batch, leaves) in enumerate(zip(batches, joint, strict=True)):
         last = i == len(batches) - 1
-        with contextlib.nullcontext() if last else distributed.without_averaging(network):
+        with contextlib.nullcontext() if last else layout.without_averaging(network):
             with drawn[i].again():
                 outputs_i = _forward(network, batch)
             loss = outputs_i.protein_BD.new_zeros(())

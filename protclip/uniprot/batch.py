@@ -1,4 +1,4 @@
-"""Batch: entries that stand together in a file, as the columns that the sampling decides on."""
+"""A batch: entries that stand together in a file, as the columns that the sampling decides on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BATCH_ENTRIES = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
+class EntryBatch:
     """Some entries of a file in its order; where a format allows it, they are made only when asked for.
 
     Only what is asked for is checked to the end: an entry that stands in the columns is sound in its structure, and may
@@ -35,7 +35,7 @@ class Batch:
     """What of the same part of the file could not be used for its structure; it is not in the columns."""
 
 
-def batch_of(entries: Iterable[Entry | BadEntry]) -> Batch:
+def batch_of(entries: Iterable[Entry | BadEntry]) -> EntryBatch:
     """The batch of entries that a reader gave."""
     good: list[Entry] = []
     bad: list[BadEntry] = []
@@ -44,7 +44,7 @@ def batch_of(entries: Iterable[Entry | BadEntry]) -> Batch:
             bad.append(entry)
         else:
             good.append(entry)
-    return Batch(
+    return EntryBatch(
         **columns([(entry.reviewed, entry.existence, entry.num_properties) for entry in good]),
         accession=lambda i: good[i].accession,
         entry=good.__getitem__,
@@ -59,7 +59,7 @@ def columns(rows: Iterable[tuple[bool | None, int | None, int]]) -> dict[str, np
     return {"reviewed": named[0], "existence": named[1], "num_properties": named[2]}
 
 
-def batches_of(entries: Iterator[Entry | BadEntry]) -> Iterator[Batch]:
+def batches_of(entries: Iterator[Entry | BadEntry]) -> Iterator[EntryBatch]:
     """The batches of all entries that a reader gives."""
     while some := list(islice(entries, BATCH_ENTRIES)):
         yield batch_of(some)

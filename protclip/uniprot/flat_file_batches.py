@@ -25,7 +25,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import IO
 
-from protclip.uniprot.batch import Batch, columns
+from protclip.uniprot.batch import EntryBatch, columns
 from protclip.uniprot.comments import TOPICS
 from protclip.uniprot.entry import BadEntry, Entry, is_utf8
 from protclip.uniprot.flat_file import MAX_ENTRY_BYTES, STATUS, no_entry, no_terminator, read_flat_file
@@ -49,7 +49,7 @@ _PLAIN = re.compile(
 )
 
 
-def read_flat_file_batches(stream: IO[bytes], source: str) -> Iterator[Batch]:
+def read_flat_file_batches(stream: IO[bytes], source: str) -> Iterator[EntryBatch]:
     """The entries of read_flat_file, in batches that read none before it is asked for.
 
     Raises:
@@ -87,7 +87,7 @@ def _cut_blocks(stream: IO[bytes], source: str) -> Iterator[tuple[int, bytes]]:
         yield line, b"\n" + rest
 
 
-def _batch(text: bytes, source: str, line: int) -> Batch:
+def _batch(text: bytes, source: str, line: int) -> EntryBatch:
     """The batch of a block, whose first entry starts at this line."""
     cut = functools.cache(lambda: text[1:].removesuffix(_END).split(_END))
     # The lines that the texts start at.
@@ -122,7 +122,7 @@ def _batch(text: bytes, source: str, line: int) -> Batch:
         found = entries[i]
         return found if isinstance(found, Entry) else next(_read(cut()[found], source, starts()[found]))
 
-    return Batch(
+    return EntryBatch(
         **columns(judged),
         accession=accession_at,
         entry=entry_at,

@@ -8,7 +8,7 @@ from typing import IO
 from protclip import files
 from protclip.errors import DataError
 from protclip.manifest import FILE_NAME, kind_of_folder
-from protclip.uniprot.batch import Batch, batches_of
+from protclip.uniprot.batch import EntryBatch, batches_of
 from protclip.uniprot.columns import describe_unused
 from protclip.uniprot.dialect import read_layout
 from protclip.uniprot.entry import BadEntry, Entry
@@ -81,7 +81,7 @@ def open_entries(path: str) -> Iterator[Entry | BadEntry]:
         yield from reader(stream, path)
 
 
-def open_batches(path: str) -> Iterator[Batch]:
+def open_batches(path: str) -> Iterator[EntryBatch]:
     """Stream the entries of one file in batches: the same entries as open_entries gives, as far as they are asked for.
 
     Raises:
@@ -92,7 +92,7 @@ def open_batches(path: str) -> Iterator[Batch]:
         yield from read_batches(stream, path, ending)
 
 
-def read_batches(stream: IO[bytes], path: str, ending: str) -> Iterator[Batch]:
+def read_batches(stream: IO[bytes], path: str, ending: str) -> Iterator[EntryBatch]:
     """The same of the decompressed bytes of a file, or of a part of it that could stand alone.
 
     Args:
@@ -144,13 +144,11 @@ def expand_inputs(patterns: Iterable[str]) -> list[str]:
     found: set[str] = set()
     for pattern in patterns:
         path = files.absolute(pattern)
-        fs, inner = files.filesystem(path)
-        if any(mark in inner for mark in "*?[") and not fs.exists(inner):
-            names = [name for name in fs.glob(inner) if fs.isfile(name)]
-            found.update(fs.unstrip_protocol(name) if files.is_url(path) else name for name in names)
-            if not names:
+        if (matching := files.matches(path)) is not None:
+            if not matching:
                 raise DataError(f"{pattern}: no file matches; check the pattern.")
-        elif fs.isfile(inner):
+            found.update(matching)
+        elif files.is_file(path):
             found.add(path)
         else:
             raise DataError(f"{pattern}: {_why_no_file(path)}.")

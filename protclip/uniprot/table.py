@@ -20,7 +20,7 @@ import numpy as np
 
 from protclip.errors import DataError
 from protclip.uniprot import cells
-from protclip.uniprot.batch import Batch, batch_of, batches_of
+from protclip.uniprot.batch import EntryBatch, batch_of, batches_of
 from protclip.uniprot.cells import MAX_NOTHING_CHARS, means_nothing, unquoted
 from protclip.uniprot.csv_rows import csv_rows
 from protclip.uniprot.dialect import TAB, Layout, cut_cells, read_layout
@@ -69,7 +69,7 @@ def read_table(stream: IO[bytes], source: str) -> Iterator[Entry | BadEntry]:
         yield from _entries(block)
 
 
-def read_table_batches(stream: IO[bytes], source: str) -> Iterator[Batch]:
+def read_table_batches(stream: IO[bytes], source: str) -> Iterator[EntryBatch]:
     """The same rows as read_table, in batches that make no entry before it is asked for, where tabs cut the table.
 
     Raises:
@@ -205,7 +205,7 @@ def _entries(block: _Block) -> Iterator[Entry | BadEntry]:
                 yield _entry_or_bad(row, block.source, number, block.layout)
 
 
-def _plain_batch(block: _Block) -> Batch | None:
+def _plain_batch(block: _Block) -> EntryBatch | None:
     """The batch of rows that are all plainly in order; None where one may not be, which ``_entry`` then finds out.
 
     Cells are not cut, their ends are found: only those of three columns are looked at, and those that may mean nothing.
@@ -281,7 +281,7 @@ class _Cells:
         return codes
 
 
-def _plain_rows(table: _Cells) -> Batch | None:
+def _plain_rows(table: _Cells) -> EntryBatch | None:
     block, layout = table.block, table.layout
     reviewed = table.codes("reviewed", cells.status, -1)
     existence = table.codes("existence", cells.existence, 0)
@@ -303,7 +303,7 @@ def _plain_rows(table: _Cells) -> Batch | None:
         present = [table.filled(field) for field in fields if field in layout.index]
         if present:
             num_properties += np.logical_or.reduce(present)
-    return Batch(
+    return EntryBatch(
         reviewed=reviewed,
         existence=existence,
         num_properties=num_properties,

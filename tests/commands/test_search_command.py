@@ -22,10 +22,11 @@ from tiny_model import random_sequences, random_texts, tiny_model, write_protein
 from protclip.commands import search
 from protclip.commands.answers import answer_schema
 from protclip.commands.search import main
-from protclip.embeddings.reading import DTYPES, read_embeddings
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
+from protclip.inputs import DTYPES
 
 pytestmark = pytest.mark.unit
 SEQUENCES = random_sequences(40)

@@ -18,9 +18,10 @@ from tiny_model import RESIDUES, random_sequences, tiny_model
 from protclip import passes
 from protclip.embedding import ProtCLIP
 from protclip.embeddings.parts import EmbedChunk
-from protclip.embeddings.reading import DTYPES, METADATA, Dtype, read_embeddings
+from protclip.embeddings.reading import METADATA, read_embeddings
 from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import CheckpointError, DataError
+from protclip.inputs import DTYPES, Dtype
 from protclip.manifest import write_manifest
 from protclip.model.dual_encoder import DualEncoder
 from protclip.model.packed import Packing

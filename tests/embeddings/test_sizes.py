@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from index_folders import unit_vectors, write_embeddings
 
+from protclip.embeddings.hdf5 import h5_arrays
 from protclip.embeddings.reading import read_embeddings
-from protclip.embeddings.writing import h5_arrays
 from protclip.errors import DataError, IndexMismatchError
 from protclip.manifest import write_manifest
 from protclip.parquet import open_parquet

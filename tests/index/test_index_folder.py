@@ -11,7 +11,7 @@ import pytest
 from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 
 from protclip import files
-from protclip.embeddings.reading import DTYPES, read_embeddings
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError, RequestError
 from protclip.index import building, hnsw, recall, segment
 from protclip.index.build import IndexConfig, build_from
@@ -19,6 +19,7 @@ from protclip.index.exact import exact_search
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig
 from protclip.index.index import Index
+from protclip.inputs import DTYPES
 
 pytestmark = pytest.mark.unit
 

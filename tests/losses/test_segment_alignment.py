@@ -10,12 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from protclip.losses.segment_alignment import (
-    segment_alignment,
-    segment_alignment_between_proteins,
-    segment_weights,
-)
+from protclip.losses.segment_alignment import segment_alignment, segment_alignment_between_proteins
 from protclip.model.dual_encoder import Alignment
+from protclip.model.dynamic_segments import segment_weights
 from protclip.model.prototypes import Prototypes, gumbel_noise
 
 pytestmark = pytest.mark.unit

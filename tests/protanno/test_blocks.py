@@ -14,7 +14,7 @@ from protclip.errors import DataError
 from protclip.protanno import blocks
 from protclip.protanno.blocks import cut_blocks, read_block
 from protclip.protanno.synthetic import synthetic_proteome
-from protclip.uniprot.batch import Batch
+from protclip.uniprot.batch import EntryBatch
 from protclip.uniprot.entry import BadEntry
 from protclip.uniprot.formats import open_entries
 
@@ -52,7 +52,7 @@ TEXTS = {
 }
 
 
-def contents(batches: Sequence[Batch]) -> tuple[list[Any], list[BadEntry]]:
+def contents(batches: Sequence[EntryBatch]) -> tuple[list[Any], list[BadEntry]]:
     given = [batch.entry(i) for batch in batches for i in range(len(batch.reviewed))]
     bad = [entry for batch in batches for entry in batch.bad] + [one for one in given if isinstance(one, BadEntry)]
     return [one for one in given if not isinstance(one, BadEntry)], sorted(bad, key=lambda entry: entry.line)

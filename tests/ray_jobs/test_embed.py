@@ -20,13 +20,14 @@ import protclip
 from protclip import files
 from protclip.__main__ import cli
 from protclip.embeddings import embed as stage
-from protclip.embeddings.chunks import cut, file_chunks, parts_folder
+from protclip.embeddings.chunks import file_chunks, parts_folder
+from protclip.embeddings.cutting import cut
 from protclip.embeddings.inputs import find_inputs, read_rows
 from protclip.embeddings.parts import EmbedChunk
-from protclip.embeddings.reading import DTYPES, Dtype
 from protclip.embeddings.repeats import copy_repeats
 from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError, DataError
+from protclip.inputs import DTYPES, Dtype
 from protclip.manifest import read_manifest
 from protclip.units import InProcess, Reporting, report_path
 

@@ -17,8 +17,9 @@ from tiny_model import tiny_model
 
 from protclip import ProtCLIP
 from protclip.__main__ import cli
-from protclip.embeddings.reading import DTYPES, Dtype, read_embeddings
+from protclip.embeddings.reading import read_embeddings
 from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
+from protclip.inputs import DTYPES, Dtype
 from protclip.manifest import read_manifest
 from protclip.protanno.shards import SPLITS, read_pairs, read_row_group
 

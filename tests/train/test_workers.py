@@ -13,7 +13,7 @@ from tiny_model import make_batch, random_pairs, tiny_model, tokenized
 from torch.distributed import ProcessGroup
 from workers import run_workers
 
-from protclip import distributed
+from protclip import distributed, layout
 from protclip.config import ObjectivesConfig, OptimizerConfig
 from protclip.model.dual_encoder import ENCODING_METHODS
 from protclip.model.tensors import save_weights
@@ -41,9 +41,9 @@ def train(
     model = tiny_model(objectives=OBJECTIVES)
     model.model.to(dtype)
     if strategy == "fsdp":
-        network = distributed.shard(model.model, model.model.blocks, group, methods=ENCODING_METHODS)
+        network = layout.shard(model.model, model.model.blocks, group, methods=ENCODING_METHODS)
     else:
-        network = distributed.replicate(model.model, group)
+        network = layout.replicate(model.model, group)
     tokens = tokenized(model, random_pairs(STEPS * SIZE))
     config = OptimizerConfig(learning_rate=1e-3)
     state = TrainState(
@@ -69,7 +69,7 @@ def train(
         found.append(report.terms)
         if save is not None and state.step == STEPS // 2:
             snapshot = take_snapshot(state, keep=distributed.rank(group) == 0)
-            with distributed.whole_weights(network):  # as after an epoch, with unequal parts
+            with layout.whole_weights(network):  # as after an epoch, with unequal parts
                 model.embed_proteins(["MKV"] * (1 + distributed.rank(group)))
                 model.embed_proteins(["MKV"] * distributed.rank(group))
             if distributed.rank(group) == 0:
