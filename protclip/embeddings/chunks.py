@@ -1,7 +1,7 @@
 """The units of work of ``protclip embed``: chunks of as many rows as a part has.
 
-A folder of pairs is in row groups already. Other inputs are cut by one task, in their order, into chunk files in the
-work folder, while actors embed those that are there; a chunk file goes when its part is committed.
+A folder of pairs is in row groups already. Other inputs are cut in their order into chunk files in the work
+folder, while those that are there are embedded; a chunk file goes when its part is committed.
 
 Where identical values are to be computed once, the chunks hold each at its first row, and the rows that repeat one go
 into chunks of their own, whose parts come behind and are copied from the others.
