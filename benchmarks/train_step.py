@@ -317,7 +317,7 @@ def plain_pass(model: DualEncoder, batch: Batch, properties: list[tuple[Tensor, 
         text_hash_BK=present_BK.long(),
         logit_scale=heads.segment_logit_scale,
     )
-    _, num_aligned, _ = mean_counts([batch], group=None).unbind()
+    num_aligned = mean_counts([batch], group=None).pda
     pda = segment_alignment(alignment, threshold=OBJECTIVES.threshold, window=1, mean_count=num_aligned)
     (gc + OBJECTIVES.pda * pda).backward()
     del clean_BLH, alignment

@@ -33,14 +33,14 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     return "".join(letter if letter == "\n" or _harmless(letter) else json.dumps(letter)[1:-1] for letter in text)
 
 
+def tell_on_stderr(line: str) -> None:
+    """Print a line about what goes on, such as a download, beside what the command says."""
+    echo(f"protclip: {line}", err=True)
+
+
 def _harmless(letter: str) -> bool:
     return letter.isprintable() or unicodedata.category(letter) == "Zs"
 
 
 def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
-
-
-def tell_on_stderr(line: str) -> None:
-    """Print a line about a download."""
-    echo(f"protclip: {line}", err=True)

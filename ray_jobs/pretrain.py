@@ -218,7 +218,8 @@ def _check_run(settings: PretrainConfig, pairs: Pairs, *, fresh: bool) -> None:
         raise ConfigError(f"run_dir={settings.run_dir} holds a finished run; choose another, or give --fresh.")
     found = forbidden_changes(load_config(path), settings)
     mark = files.read_json(files.join(settings.run_dir, PAIRS_MARK))
-    mark.pop(CHANGES_FILE, None)  # in those of older versions, though no pair is in it
+    if isinstance(mark, dict):
+        mark.pop(CHANGES_FILE, None)  # in those of older versions, though no pair is in it
     if mark != pairs.shards:
         found.append(f"data.pairs: {pairs.folder} holds other pairs than those that the run began with")
     if found:

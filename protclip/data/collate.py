@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Self
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from protclip.data.tokenize import SHOWN_HASH
 from protclip.hashing import hash64
 from protclip.protanno.shards import PROPERTIES
 
+Count = TypeVar("Count")
 Rows = Sequence[np.ndarray] | Sequence[Sequence[int]]
 """Token ids of several items, each as long as it is."""
 
@@ -72,6 +73,17 @@ class PropertyTexts(_Tensors):
     """Seed of each one's Gumbel noise."""
 
 
+class TermCounts(NamedTuple, Generic[Count]):
+    """What the mean of each term of the loss runs over."""
+
+    bsr: Count
+    """Masked residues."""
+    pda: Count
+    """Pairs that it aligns, where it is on."""
+    mlm: Count
+    """Masked residues."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch(_Tensors):
     """Pairs as the model takes them."""
@@ -85,7 +97,7 @@ class Batch(_Tensors):
     """Hashes of the sequence, of the biotext, and of what is shown of it where that is sampled: pairs that share any of
     them are no negatives of each other."""
     counts_3: Tensor
-    """Masked residues of BSR, pairs that PDA aligns (where it is on), masked residues of MLM."""
+    """What the means of the terms run over, in the order of TermCounts."""
     masked_ids_XL: Tensor | None = None
     """Copies of all proteins with ``<mask>`` in them, one after the other: that of MLM first, that of BSR last; one
     copy where they share it or one of them is off."""
@@ -142,7 +154,9 @@ def collate(pairs: pa.Table, *, protein_pad_id: int, text_pad_id: int, masking: 
         text_ids_BL=text_ids_BL,
         text_mask_BL=text_mask_BL,
         identity_BI=identity(pairs),
-        counts_3=torch.tensor([_num_masked(bsr), _num_aligned(properties, masking), _num_masked(mlm)]),
+        counts_3=torch.tensor(
+            TermCounts(bsr=_num_masked(bsr), pda=_num_aligned(properties, masking), mlm=_num_masked(mlm))
+        ),
         masked_ids_XL=masked_ids_XL,
         mlm=mlm,
         bsr=bsr,

@@ -8,7 +8,7 @@ import torch
 from torch.distributed import ProcessGroup
 
 from protclip import distributed
-from protclip.data.collate import Batch
+from protclip.data.collate import Batch, TermCounts
 from protclip.losses.total import counted_terms, weights
 from protclip.model.dual_encoder import DualEncoder
 
@@ -28,14 +28,13 @@ def validation_terms(model: DualEncoder, batches: Iterable[Batch], *, group: Pro
         return {}
     device = model.logit_scale.device
     sums = torch.zeros(len(names), dtype=torch.float64, device=device)
-    counts_3 = torch.zeros(3, dtype=torch.float64, device=device)
+    counts_3 = torch.zeros(len(TermCounts._fields), dtype=torch.float64, device=device)
+    ones = TermCounts(*torch.ones_like(counts_3).unbind())
     with torch.inference_mode():
         for batch in batches:
-            terms = counted_terms(
-                [model(batch)], [batch], objectives, mean_counts_3=torch.ones_like(counts_3), group=None
-            )
+            terms = counted_terms([model(batch)], [batch], objectives, counts=ones, group=None)
             sums += torch.stack([terms[name] for name in names])
             counts_3 += batch.counts_3
     sums, counts_3 = (distributed.mean_over_workers(values, group) for values in (sums, counts_3))
-    count = dict(zip(("bsr", "pda", "mlm"), counts_3.tolist(), strict=True))
+    count = TermCounts(*counts_3.tolist())._asdict()
     return {name: value / max(count[name], 1.0) for name, value in zip(names, sums.tolist(), strict=True)}

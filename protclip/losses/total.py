@@ -16,7 +16,7 @@ from torch.distributed import ProcessGroup
 
 from protclip import distributed
 from protclip.config import ObjectivesConfig
-from protclip.data.collate import Batch
+from protclip.data.collate import Batch, TermCounts
 from protclip.losses.global_contrast import global_contrast
 from protclip.losses.masked_residues import masked_residues
 from protclip.losses.segment_alignment import segment_alignment, segment_alignment_between_proteins
@@ -44,8 +44,8 @@ def objective_terms(
     gc = contrast(outputs, batches, group=group)
     if not weights(objectives):
         return {"gc": gc}
-    counts_3 = mean_counts(batches, group=group)
-    return {"gc": gc, **counted_terms(outputs, batches, objectives, mean_counts_3=counts_3, group=group)}
+    counts = mean_counts(batches, group=group)
+    return {"gc": gc, **counted_terms(outputs, batches, objectives, counts=counts, group=group)}
 
 
 def contrast(outputs: Sequence[Outputs], batches: Sequence[Batch], *, group: ProcessGroup | None) -> Tensor:
@@ -59,7 +59,7 @@ def contrast(outputs: Sequence[Outputs], batches: Sequence[Batch], *, group: Pro
     )
 
 
-def mean_counts(batches: Sequence[Batch], *, group: ProcessGroup | None) -> Tensor:
+def mean_counts(batches: Sequence[Batch], *, group: ProcessGroup | None) -> TermCounts[Tensor]:
     """What the means of BSR, PDA and MLM run over: the counts of the global batch, divided by the number of workers.
 
     DDP averages gradients: mean over W workers of (sum_w / (N / W)) = sum over workers of sum_w / N.
@@ -67,7 +67,7 @@ def mean_counts(batches: Sequence[Batch], *, group: ProcessGroup | None) -> Tens
     """
     counts_3 = torch.stack([batch.counts_3 for batch in batches]).sum(0).double()
     mean_3 = distributed.mean_over_workers(counts_3, group)
-    return torch.where(mean_3 > 0, mean_3, 1.0)
+    return TermCounts(*torch.where(mean_3 > 0, mean_3, 1.0).unbind())
 
 
 def counted_terms(
@@ -75,7 +75,7 @@ def counted_terms(
     batches: Sequence[Batch],
     objectives: ObjectivesConfig,
     *,
-    mean_counts_3: Tensor,
+    counts: TermCounts[Tensor],
     group: ProcessGroup | None,
 ) -> dict[str, Tensor]:
     """bsr, pda and mlm over these micro-batches, those of which the outputs have something.
@@ -84,20 +84,19 @@ def counted_terms(
         outputs: of the network, one for each micro-batch.
         batches: what it was given.
         objectives: which terms are on.
-        mean_counts_3: of ``mean_counts``.
+        counts: of ``mean_counts``.
         group: the workers that PDA contrasts proteins of, or None for one process.
     """
-    num_segment, num_aligned, num_masked = mean_counts_3.unbind()
     terms: dict[str, list[Tensor]] = {name: [] for name in weights(objectives)}
     alignments: list[Alignment] = []
     for output, batch in zip(outputs, batches, strict=True):
         if output.bsr_logits_BQV is not None:
             assert batch.bsr is not None
-            loss = segment_reconstruction(output.bsr_logits_BQV, batch.bsr.target_BQ, mean_count=num_segment)
+            loss = segment_reconstruction(output.bsr_logits_BQV, batch.bsr.target_BQ, mean_count=counts.bsr)
             terms["bsr"].append(loss)
         if output.mlm_logits_BQV is not None:
             assert batch.mlm is not None
-            terms["mlm"].append(masked_residues(output.mlm_logits_BQV, batch.mlm.target_BQ, mean_count=num_masked))
+            terms["mlm"].append(masked_residues(output.mlm_logits_BQV, batch.mlm.target_BQ, mean_count=counts.mlm))
         if output.alignment is not None:
             alignments.append(output.alignment)
     if alignments and objectives.pda_negatives == "properties":
@@ -106,7 +105,7 @@ def counted_terms(
                 alignment,
                 threshold=objectives.threshold,
                 window=objectives.segment_window,
-                mean_count=num_aligned,
+                mean_count=counts.pda,
             )
             for alignment in alignments
         ]
@@ -116,7 +115,7 @@ def counted_terms(
             torch.cat([batch.identity_BI[:, 0] for batch in batches]),
             threshold=objectives.threshold,
             window=objectives.segment_window,
-            mean_count=num_aligned,
+            mean_count=counts.pda,
             group=group,
         )
         terms["pda"] = [loss]

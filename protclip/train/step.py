@@ -118,10 +118,10 @@ def _backward(
 ) -> dict[str, Tensor]:
     """Gradients of the global batch, averaged over the workers; returns this worker's terms, detached."""
     objectives = model.architecture.objectives
-    counts_3 = mean_counts(batches, group=group)
+    counts = mean_counts(batches, group=group)
 
     def own_terms(outputs: Sequence[Outputs], batches: Sequence[Batch]) -> dict[str, Tensor]:
-        return counted_terms(outputs, batches, objectives, mean_counts_3=counts_3, group=group)
+        return counted_terms(outputs, batches, objectives, counts=counts, group=group)
 
     if len(batches) == 1:
         outputs = [_forward(network, batches[0])]
