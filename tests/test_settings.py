@@ -17,6 +17,7 @@ from protclip.config import (
     ObjectivesConfig,
     OptimizerConfig,
     PretrainConfig,
+    SelectionConfig,
     WorkersConfig,
 )
 from protclip.embeddings.settings import EmbedConfig
@@ -49,6 +50,7 @@ GOOD: dict[type, dict[str, Any]] = {
     BatchConfig: {},
     OptimizerConfig: {},
     WorkersConfig: {},
+    SelectionConfig: {},
     PretrainConfig: {
         "run_dir": "run",
         "data": DataConfig(pairs="pairs"),
@@ -68,7 +70,8 @@ GOOD: dict[type, dict[str, Any]] = {
     Limits: {},
 }
 BAD: dict[type, dict[str, list[Any]]] = {
-    DataConfig: {"pairs": PATH, "lanes": COUNT},
+    DataConfig: {"pairs": PATH, "lanes": COUNT, "text_sampling": [None, "all", True]},
+    SelectionConfig: {"metric": [None, "auc", 1], "mode": [None, "up", "max"]},
     EncoderConfig: {"pretrained": ["", 3, "both"], "config": [None, "x", 3], "max_tokens": [*COUNT, 2]},
     ModelConfig: {
         "protein": [None, {}, "esm"],
@@ -119,6 +122,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "optimizer": [None, {}],
         "workers": [None, WorkersConfig(num=3)],
         "valid_pairs": [*COUNT, 1],
+        "selection": [None, "loss", {}],
         "early_stop_epochs": [0, -1, 1.5, "4"],
         "max_skipped_steps": [-1, 1.5, None],
         "checkpoint_every_s": NOT_NEGATIVE,

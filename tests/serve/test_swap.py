@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -166,9 +168,10 @@ def test_either_an_index_is_given_or_one_is_removed(arguments):
 
 
 @pytest.mark.unit
-def test_the_server_is_found_where_it_is_plain_which_is_meant(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
+def test_the_server_is_found_where_it_is_plain_which_is_meant(request, monkeypatch):
+    base = tempfile.mkdtemp(dir="/tmp")  # a long path would not be used
+    request.addfinalizer(lambda: shutil.rmtree(base))
+    monkeypatch.setattr("tempfile.tempdir", base)
     with pytest.raises(ConfigError, match="no server of yours runs on this machine"):
         find_server(None)
     make_folder()  # of a Ray that serves nothing
