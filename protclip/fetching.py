@@ -30,6 +30,7 @@ from protclip.hashing import hash64
 from protclip.hub import download_checkpoint, is_offline
 from protclip.manifest import FILE_NAME, FileRecord, finish_folder, path_inside, read_manifest, resume_folder
 from protclip.model.record import read_checkpoint_fingerprint
+from protclip.occupied import occupied
 from protclip.terminal import tell_on_stderr
 from protclip.web import SOON_S, Client
 
@@ -134,6 +135,7 @@ def fetch_checkpoint(
     with contextlib.ExitStack() as stack:
         if kind != "store":  # of a store, it may be the reading that fails
             stack.enter_context(files.telling_what_cannot_be_written(output))
+        stack.enter_context(occupied(output))
         _fetch(checkpoint, kind, output, publication or Publication(), overwrite=overwrite, tell=tell)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from protclip import files
+from protclip import files, occupied
 from protclip.checked import Count, Sha256, checked
 from protclip.errors import ConfigError, DataError, ProtclipError
 from protclip.foreign import HEAD_BYTES, foreign_kind
@@ -34,6 +34,7 @@ _KINDS = {
     "embeddings": "a folder of embeddings (made by embed)",
     "index": "an index (made by index)",
 }
+_DIGEST = re.compile("[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)?")
 
 
@@ -76,7 +77,7 @@ def resume_folder(folder: str, own_files: Sequence[str], claim: Mapping[str, Any
         ``finish_folder`` removes.
 
     Raises:
-        ConfigError: as ``claim_folder``, or if the unfinished run has another claim.
+        ConfigError: as ``claim_folder``, or if an unfinished run of another claim has left results.
     """
     if files.exists(files.join(folder, FILE_NAME)) and not overwrite:
         files.remove(files.join(folder, WORK_FOLDER))  # a run that was killed in its last moment left it
@@ -88,11 +89,13 @@ def resume_folder(folder: str, own_files: Sequence[str], claim: Mapping[str, Any
     else:
         _refuse_finished(folder, overwrite)
         names = _own_names(folder, [*own_files, WORK_FOLDER])
-        if found := differences(files.read_json(path), json.loads(text)):
-            raise ConfigError(
-                f"output {folder} holds an unfinished run of another kind ({'; '.join(found)}); run that one "
-                "again, choose another folder, or give --overwrite to start again."
-            )
+        if found := _changes(files.read_json(path), json.loads(text)):
+            if _has_results(folder, names):
+                raise ConfigError(
+                    f"output {folder} holds part of a run that differs from this one: {'; '.join(found)}. Run that one "
+                    "again, choose another folder, or give --overwrite to start again."
+                )
+            files.write_json(path, claim)
         for name in names:
             if name.endswith(".tmp"):
                 files.remove(files.join(folder, name))
@@ -248,10 +251,35 @@ def _own_names(folder: str, own_files: Sequence[str]) -> list[str]:
     """What a folder holds; it is made where it is missing, and refused where it holds anything foreign."""
     files.make_folder(folder)
     names = files.list_folder(folder)
+    names = [name for name in names if name != occupied.FILE_NAME]
     patterns = [*own_files, FILE_NAME, "*.tmp"]
     if foreign := [name for name in names if not any(fnmatch.fnmatchcase(name, own) for own in patterns)]:
         raise ConfigError(f"output {folder} holds other files ({', '.join(foreign[:3])} …); choose an empty folder.")
     return names
+
+
+def _has_results(folder: str, names: Sequence[str]) -> bool:
+    """Whether an unfinished run left more than its claim."""
+    if any(name != WORK_FOLDER and not name.endswith(".tmp") for name in names):
+        return True
+    fs, inner = files.filesystem(files.join(folder, WORK_FOLDER))
+    return any(not name.endswith((f"/{CLAIM_FILE}", ".tmp")) for name in fs.find(inner))
+
+
+def _changes(there: Any, here: Any, *keys: str) -> list[str]:
+    """Where two claims differ, in words."""
+    if there == here:
+        return []
+    if isinstance(there, dict | None) and isinstance(here, dict | None):
+        there, here = there or {}, here or {}
+        names = sorted({*there, *here})
+        return [change for name in names for change in _changes(there.get(name), here.get(name), *keys, name)]
+    paths = [key for key in keys[-1:] if "/" in key]
+    what = paths[0] if paths else ".".join(keys)
+    # The mark of a file, or a checksum, says nothing to people.
+    if paths or any(isinstance(value, str) and _DIGEST.fullmatch(value) for value in (there, here)):
+        return [f"{what} {'is new' if there is None else 'is no longer given' if here is None else 'has changed'}"]
+    return [f"{what}: {there} there, {here} here"]
 
 
 def differences(there: Any, here: Any, place: str = "") -> list[str]:

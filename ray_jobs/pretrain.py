@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -17,6 +18,8 @@ from protclip import files
 from protclip.config import EncoderConfig, PretrainConfig, config_yaml, forbidden_changes, load_config
 from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
+from protclip.occupied import FILE_NAME as RUNNING_FILE
+from protclip.occupied import occupied
 from protclip.terminal import echo
 from ray_jobs.cluster import connect, resolve_input, resolve_output
 
@@ -92,6 +95,12 @@ def find_config(name: str) -> str:
 
 def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = False) -> None:
     """Prepare the run's folder, start the workers, and publish the best checkpoint."""
+    settings = _with_absolute_paths(settings)
+    with contextlib.nullcontext() if dry_run else occupied(settings.run_dir):
+        _pretrain(settings, fresh=fresh, dry_run=dry_run)
+
+
+def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
     from protclip.data.tokenize import TOKENIZED_COLUMNS, tokenize_pairs
     from protclip.model.build import (
         build_architecture,
@@ -108,7 +117,6 @@ def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = F
     from ray_jobs.lanes import LanePlan, count_drawn
     from ray_jobs.worker import TrainJob
 
-    settings = _with_absolute_paths(settings)
     require_trackers(settings.trackers)
     pairs = read_pairs(settings.data.pairs)
     train, valid = (pairs.row_groups(split) for split in ("train", "valid"))
@@ -207,7 +215,7 @@ def _check_run(settings: PretrainConfig, pairs: Pairs, *, fresh: bool) -> None:
 
     path = files.join(settings.run_dir, RESOLVED_CONFIG)
     if not files.exists(path):
-        if names := files.list_folder(settings.run_dir):
+        if names := [name for name in files.list_folder(settings.run_dir) if name != RUNNING_FILE]:
             raise ConfigError(
                 f"run_dir={settings.run_dir} holds other files ({', '.join(names[:3])} …); choose another."
             )

@@ -36,6 +36,7 @@ from protclip.errors import ConfigError, DataError
 from protclip.inputs import DTYPES, Dtype
 from protclip.manifest import FILE_NAME, finish_folder, read_claim, read_manifest, resume_folder, write_manifest
 from protclip.model.record import read_checkpoint_fingerprint, read_model_sizes
+from protclip.occupied import occupied
 from protclip.protanno import shards
 from protclip.terminal import echo
 from protclip.uniprot.formats import describe_unused_columns
@@ -71,7 +72,7 @@ def embed(config: EmbedConfig, run: Run | None = None) -> dict[str, Any]:
         if config.previous
         else None,
     }
-    with files.telling_what_cannot_be_written(config.output):
+    with files.telling_what_cannot_be_written(config.output), occupied(config.output):
         work = resume_folder(config.output, OWN_FILES, claim, overwrite=config.overwrite)
         return _Embedding(config, inputs, fingerprint, work, run or InProcess()).run()
 

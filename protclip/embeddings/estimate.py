@@ -55,15 +55,16 @@ def take_sample(inputs: Inputs, content: Content) -> Sample:
     column = "sequence" if content == "protein" else "text"
     if inputs.kind == "pairs":
         chunks = pairs_chunks(inputs.paths[0], SAMPLE_ROWS)
-        values = read_chunk(chunks[0], content)[column].to_pylist() if chunks else []
+        rows = read_chunk(chunks[0], content)[column].to_pylist() if chunks else []
+        values = [value for value in rows if value.strip()]  # a pair may have no text
         return _checked(Sample(values=values, num_rows=sum(chunk["rows"] for chunk in chunks), is_exact=True), inputs)
     if inputs.kind == "parquet":
-        rows = [row for row in islice(read_rows(inputs, content), SAMPLE_ROWS) if not isinstance(row, BadEntry)]
+        good = [row for row in islice(read_rows(inputs, content), SAMPLE_ROWS) if not isinstance(row, BadEntry)]
         num_rows = 0
         for path in inputs.paths:
             with open_parquet(path) as file:
                 num_rows += file.metadata.num_rows
-        return _checked(Sample(values=[row[column] for row in rows], num_rows=num_rows, is_exact=True), inputs)
+        return _checked(Sample(values=[row[column] for row in good], num_rows=num_rows, is_exact=True), inputs)
     values, count, is_exact = [], 0.0, True
     for path in inputs.paths:
         some, share = _first_rows(replace(inputs, paths=(path,)), content, column)

@@ -103,6 +103,10 @@ class EmbedChunk:
                     for i, length in enumerate(lengths)
                     if length > longest
                 }
+        else:  # a pair may have none
+            allowed = "a name or one of the three comments"
+            texts = rows.column("text").to_pylist()
+            refusals = {i: RefusedError("no text", "", allowed) for i, text in enumerate(texts) if not text.strip()}
         if config.format == "h5":
             for i, accession in enumerate(rows.column("accession").to_pylist()):
                 if "/" in accession or accession == ".":

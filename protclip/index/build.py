@@ -32,6 +32,7 @@ from protclip.index.manifest import IndexManifest, SegmentRecord, write_index_ma
 from protclip.index.queries import background_of, check_queries, sample_queries
 from protclip.index.segment import ROW_BYTES
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder
+from protclip.occupied import occupied
 from protclip.parquet import open_parquet, valid
 from protclip.units import InProcess, Item, Report, Run, Work, run_units
 from protclip.version import __version__
@@ -163,7 +164,7 @@ def build_from(
         "previous": before and files.sha256(files.join(previous or "", FILE_NAME)),
         "queries": {asked.content: files.sha256(files.join(asked.folder, FILE_NAME)) for asked in queries},
     }
-    with files.telling_what_cannot_be_written(folder):
+    with files.telling_what_cannot_be_written(folder), occupied(folder):
         if previous is not None and files.absolute(previous).rstrip("/") == files.absolute(folder).rstrip("/"):
             raise ConfigError(
                 f"output {folder} is the previous index; give another folder, and remove the old one after."

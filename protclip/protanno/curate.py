@@ -19,6 +19,7 @@ from protclip import files
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder, write_manifest
+from protclip.occupied import occupied
 from protclip.protanno import curation, merging, splits
 from protclip.protanno.blocks import Block, cut_blocks
 from protclip.protanno.changes import CHANGES_FILE, ChangeReport, write_changes
@@ -103,8 +104,9 @@ def curate(config: CurateConfig, run: Run | None = None) -> dict[str, Any]:
                 f"--previous {config.previous} is the output itself; write the new pairs to a folder of their own."
             )
         read_pairs(config.previous)
-    work = resume_folder(config.output, OWN_FILES, claim(config), overwrite=config.overwrite)
-    return _Curation(config, work, run or InProcess()).run()
+    with occupied(config.output):
+        work = resume_folder(config.output, OWN_FILES, claim(config), overwrite=config.overwrite)
+        return _Curation(config, work, run or InProcess()).run()
 
 
 def with_paths(

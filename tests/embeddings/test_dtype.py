@@ -45,12 +45,13 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def test_the_drivers_processor_decides_unless_it_is_said_and_a_resumed_run_keeps_it(start: Any) -> None:
+def test_the_drivers_processor_decides_unless_it_is_said_and_a_resumed_run_keeps_it(start: Any, tmp_path: Path) -> None:
     assert start(fast=False, output="slow") == "float32"
     assert start("--dtype", "bfloat16", fast=False, output="asked") == "bfloat16"
     assert start("--use-gpu", fast=False, output="gpu") == "bfloat16"
     assert start(fast=True) == "bfloat16"
     assert start(fast=False) == "bfloat16"
+    (tmp_path / "out" / ".work" / "unit").write_text("done")
     with pytest.raises(ConfigError, match=r"settings\.dtype: bfloat16 there, float32 here"):
         start("--dtype", "float32", fast=False)
     assert start("--overwrite", fast=False) == "float32"
@@ -69,7 +70,8 @@ def test_a_release_follows_the_previous_embeddings(start: Any, tmp_path: Path) -
 
 def test_the_unfinished_folder_of_another_command_says_nothing_of_a_dtype(start: Any, tmp_path: Path) -> None:
     (tmp_path / "out" / ".work").mkdir(parents=True)
+    (tmp_path / "out" / ".work" / "unit").write_text("done")
     for claim in ('{"settings": 1}', '{"settings": {"dtype": "float16"}}', "[]"):
         (tmp_path / "out" / ".work" / "claim.json").write_text(claim)
-        with pytest.raises(ConfigError, match="unfinished run of another kind"):
+        with pytest.raises(ConfigError, match="part of a run that differs"):
             start(fast=False)

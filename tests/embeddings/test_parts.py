@@ -80,6 +80,21 @@ def test_long_pairs_are_refused_by_their_place_in_the_shard(pairs: tuple[str, di
     assert (report["read"], report["rows"], report["long"]) == (5, 2, 0)
 
 
+def test_a_pair_without_a_text_is_refused_and_the_others_are_embedded(pairs: tuple[str, dict[str, str]]) -> None:
+    path, _ = pairs
+    table = pq.read_table(path)
+    names = pa.array([None if i in (1, 7) else f"kinase {i}" for i in range(len(table))])
+    table = table.set_column(table.column_names.index("name"), SCHEMA.field("name"), names)
+    pq.write_table(table, path, row_group_size=3)
+    report, rows = embed(path, [0, 2], content="text", long=None)
+    assert [row["accession"] for row in rows] == ["A0", "A2", "A6"]
+    assert [(entry["reason"], entry["line"], entry["accession"]) for entry in report["refused"]] == [
+        ("no text", 2, "A1"),
+        ("no text", 8, "A7"),
+    ]
+    assert (report["read"], report["rows"]) == (5, 3)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("policy", ["truncate", "window-mean"])
 def test_a_part_says_which_proteins_were_longer_than_the_model_sees(

@@ -210,10 +210,13 @@ def test_errors_of_a_task_arrive_as_our_own(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cut\.dat\.gz.*cut short"):
         run(tmp_path / "cut.dat.gz", "--output", tmp_path / "pairs")
     poor = write(tmp_path / "poor.fasta", [">tr|Q00001|Q00001_TEST Name OS=X OX=1 PE=4 SV=1\nMKV\n"])
-    with pytest.raises(ConfigError, match=r"unfinished run of another kind.*poor\.fasta.*--overwrite"):
-        run(poor, "--output", tmp_path / "pairs")
+    # Nothing was stored, so that the next run is free to be another one.
     with pytest.raises(DataError, match=r"no pair is kept of 1 rows \(below the coverage: 1\)"):
-        run(poor, "--output", tmp_path / "pairs", "--overwrite")
+        run(poor, "--output", tmp_path / "pairs")
+    with pytest.raises(ConfigError, match=r"part of a run that differs.*poor\.fasta is no longer given.*--overwrite"):
+        run(tmp_path / "cut.dat.gz", "--output", tmp_path / "pairs")
+    with pytest.raises(DataError, match=r"cut\.dat\.gz.*cut short"):
+        run(tmp_path / "cut.dat.gz", "--output", tmp_path / "pairs", "--overwrite")
 
 
 @pytest.mark.unit
