@@ -208,7 +208,7 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
         else:
             with pytest.raises(ConfigError, match=message):
                 run(*arguments, str(output), *other)
-    with pytest.raises(ConfigError, match=r"settings\.precision: float16 there, float32 here"):
+    with pytest.raises(DataError, match=r"some\.fasta\.gz"):  # that one stored nothing: other settings begin anew
         run(*arguments, str(output))
 
 

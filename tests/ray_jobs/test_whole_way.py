@@ -197,7 +197,7 @@ def test_embedded_pairs_equal_the_python_api_and_keep_their_columns(
     index = tmp_path / "index"
     run("index", str(output), "--output", str(index))
     answer = run("search", str(index), "--checkpoint", folders.checkpoint, "--sequence", rows[7]["sequence"], "--json")
-    hit = json.loads(answer.output)["hits"][0]
+    hit = json.loads(answer.stdout)["hits"][0]
     assert (hit["accession"], hit["score"]) == (rows[7]["accession"], pytest.approx(1, abs=1e-5))
 
 
@@ -275,7 +275,7 @@ def test_each_row_tells_how_a_long_protein_was_read(tmp_path: Path, dtype: Dtype
     }
     run("index", str(tmp_path / "window-mean"), "--output", str(tmp_path / "index"))
     question = ["--checkpoint", str(tmp_path / "model"), "--sequence", fits, "--json"]
-    hits = json.loads(run("search", str(tmp_path / "index"), *question).output)["hits"]
+    hits = json.loads(run("search", str(tmp_path / "index"), *question).stdout)["hits"]
     assert hits[0]["accession"] == "fits"
 
 
