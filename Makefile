@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PARALLEL := -n logical --maxprocesses 8
 # Each process has a Ray of its own, and mostly waits for it; a file's tests stay together, for its fixtures.
-WITH_RAY := -n 3 --dist loadfile
+WITH_RAY := -n 2 --dist loadfile
 UNIT_TESTS := $(BIN)/pytest -m 'unit and not slow' $(PARALLEL)
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
