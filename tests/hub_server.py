@@ -6,12 +6,13 @@ import base64
 import contextlib
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from loopback import listening
 
 COMMIT = "c0ffee" + "0" * 34
 
@@ -36,15 +37,8 @@ class HubServer:
 @contextlib.contextmanager
 def serving(server: HubServer) -> Iterator[HubServer]:
     """Serve on a free port of the loopback."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": server})) as http:
-        http.daemon_threads = True
-        server.url = f"http://127.0.0.1:{http.server_port}"
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
+    with listening(_Handler, server):
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):

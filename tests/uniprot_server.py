@@ -8,8 +8,10 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
+
+from loopback import listening
 
 XML_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<uniprot xmlns="https://uniprot.org/uniprot">\n'
 XML_TAIL = "<copyright>\nCC BY 4.0\n</copyright>\n</uniprot>"
@@ -43,16 +45,11 @@ class UniProtServer:
 @contextlib.contextmanager
 def serving(server: UniProtServer) -> Iterator[UniProtServer]:
     """Serve on a free port of the loopback."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": server})) as http:
-        http.daemon_threads = True
-        server.url = f"http://127.0.0.1:{http.server_port}"
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with listening(_Handler, server):
         try:
             yield server
         finally:
             server.go_on.set()
-            http.shutdown()
 
 
 class _Handler(BaseHTTPRequestHandler):
