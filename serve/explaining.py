@@ -1,8 +1,9 @@
 """Explanations beside searches: in a thread of their own, one after the other, a few passes at a time.
 
 An explanation is many passes of one protein. They are computed in chunks of some milliseconds; between two of these an
-explanation ends whose client has gone or whose time is over, and searches go first. It costs tokens × passes. By how
-long such a cost takes it is decided with which stride it is computed, and whether it is begun at all.
+explanation ends whose client has gone or whose time is over. Searches go first before each matrix product, since one
+pass of a long protein takes hundreds of milliseconds. An explanation costs tokens × passes. By how long such a cost
+takes it is decided with which stride it is computed, and whether it is begun at all.
 
 Shapes: P passes, n of a chunk, D width of an embedding.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from torch import nn
 
 from protclip.explanation import Steps
 from protclip.questions import Explanation
@@ -71,15 +74,20 @@ class Explainer:
         self._use_threads = use_threads
         self._count_tokens = count_tokens
         self._thread = ThreadPoolExecutor(1, "explanations")
+        self._thread_id = self._thread.submit(threading.get_ident).result()
         self._turn = asyncio.Lock()  # they are let in as they come
         self._left: dict[Steps, int] = {}  # tokens of those that are under way
         self._began: float | None = None
         self._seen_tokens = 0.0
         self._seen_s = 0.0  # with what was left to searches
         self._computed_s = 0.0
+        self._patience_s = 0.0  # of the chunk under way
         steps = retriever.explain_in_steps(MEASURED, "protein")
         self._thread.submit(steps.embed, [None]).result()  # for what torch does once
         self._thread.submit(self._embed, steps, [None]).result()
+        for module in steps.model.model.protein_encoder.modules():
+            if isinstance(module, nn.Linear):
+                module.register_forward_pre_hook(self._let_searches_go_first)
 
     @property
     def num_under_way(self) -> int:
@@ -179,23 +187,29 @@ class Explainer:
 
     def _embed(self, steps: Steps, some: Sequence[int | None]) -> np.ndarray:
         num_tokens = len(some) * len(steps.passes.ids_L)
-        came = self._began = time.monotonic()
+        self._began = began = time.monotonic()
+        patience_s = PATIENCE * num_tokens * self._computed_s / self._seen_tokens if self._seen_tokens else 0.0
+        self._patience_s = patience_s
         try:
-            if self._seen_tokens:
-                latest = came + PATIENCE * num_tokens * self._computed_s / self._seen_tokens
-                while self._is_searching() and time.monotonic() < latest:
-                    time.sleep(LOOK_S)
-            began = time.monotonic()
             self._use_threads(num_tokens)
             embedded_nD = steps.embed(some)
-            ended = time.monotonic()
+            took_s = time.monotonic() - began
         finally:
-            self._began = None
+            self._began, left_s, self._patience_s = None, self._patience_s, 0.0
         self._count_tokens(num_tokens)
         self._seen_tokens = DECAY * self._seen_tokens + num_tokens
-        self._seen_s = DECAY * self._seen_s + ended - came
-        self._computed_s = DECAY * self._computed_s + ended - began
+        self._seen_s = DECAY * self._seen_s + took_s
+        self._computed_s = DECAY * self._computed_s + took_s - (patience_s - left_s)
         return embedded_nD
+
+    def _let_searches_go_first(self, *_: object) -> None:
+        """Before a matrix product: of a chunk, as long as the chunk's patience lasts; of a search, at once."""
+        if self._patience_s <= 0 or threading.get_ident() != self._thread_id or not self._is_searching():
+            return
+        began = time.monotonic()
+        while self._is_searching() and time.monotonic() < began + self._patience_s:
+            time.sleep(LOOK_S)
+        self._patience_s -= time.monotonic() - began
 
 
 def _with_stride(steps: Steps, stride: int) -> Steps:

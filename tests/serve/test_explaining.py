@@ -57,6 +57,7 @@ class Passes:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0) -> None:
         self.chunks: list[int] = []
+        self.num_computed = 0
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         forward = ProtCLIP.forward_proteins
@@ -65,7 +66,9 @@ class Passes:
             self.chunks.append(len(ids))
             assert self.may_go_on.wait(10)
             time.sleep(seconds * len(ids))
-            return forward(model, ids)
+            embedded = forward(model, ids)
+            self.num_computed += 1
+            return embedded
 
         monkeypatch.setattr(ProtCLIP, "forward_proteins", slow)
 
@@ -159,8 +162,9 @@ def test_one_waits_for_another_and_more_are_told_when_to_come_again(replica, mon
         assert isinstance(third, OverloadedError) and third.retry_after_s == pytest.approx(20)
 
 
-def test_searches_are_answered_before_the_next_chunk_is_begun(replica, monkeypatch):
-    """Beside a batch that is held, a chunk waits as long as it may, and then goes on."""
+@pytest.mark.parametrize("is_under_way", [False, True])
+def test_searches_are_answered_before_an_explanation_goes_on(replica, monkeypatch, is_under_way):
+    """Beside a batch that is held, a chunk waits as long as it may, before it or within it, and then goes on."""
     passes = Passes(monkeypatch)
     retriever = replica.indexes.retriever("default")
     held, find = threading.Event(), retriever.find
@@ -171,14 +175,20 @@ def test_searches_are_answered_before_the_next_chunk_is_begun(replica, monkeypat
 
     monkeypatch.setattr(retriever, "find", slow)
     monkeypatch.setattr("serve.explaining.PATIENCE", 1e9)
-    passes.chunks.clear()
 
     async def scenario() -> None:
+        if is_under_way:
+            passes.may_go_on.clear()
+            explanation = asyncio.create_task(explain(replica))
+            await until(lambda: bool(passes.chunks))
         search = asyncio.create_task(replica.search([Question(text="kinase")], Options()))
         await until(lambda: replica.load().batch_s > 0)
-        explanation = asyncio.create_task(explain(replica))
+        if is_under_way:
+            passes.may_go_on.set()
+        else:
+            explanation = asyncio.create_task(explain(replica))
         await asyncio.sleep(0.05)
-        assert not passes.chunks
+        assert not passes.num_computed
         held.set()
         await search
         await explanation
