@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -143,16 +146,16 @@ def swap(name: str, index: str | None) -> list[State]:
         raise ConfigError("nothing is changed, since a replica did not answer; run this again when it does.")
     if problem := next((one for one in problems if one is not None), None):
         raise ConfigError(f"refused, and all answer as before: {problem}")
-    _change(wanted)
-    try:
-        states, problem = _await(wanted)
-    except KeyboardInterrupt:
+    with _held_interrupts() as interrupted:
+        _change(wanted)
+        states, problem = _await(wanted, interrupted)
+        if interrupted.is_set():
+            _change(before)
+            raise ConfigError("interrupted: the server goes back to the indexes that it had.")
+        if problem is None:
+            return states
         _change(before)
-        raise ConfigError("interrupted: the server goes back to the indexes that it had.") from None
-    if problem is None:
-        return states
-    _change(before)
-    _, still = _await(before, going_back=True)
+        _, still = _await(before, interrupted, going_back=True)
     if still is None:
         raise ConfigError(f"refused, and all answer as before: {problem}")
     raise ConfigError(
@@ -247,7 +250,23 @@ def _all_states(application: Mapping[str, Any]) -> list[State] | None:
     return states if states and len(states) == len(replicas) else None
 
 
-def _await(wanted: Mapping[str, Any], *, going_back: bool = False) -> tuple[list[State], str | None]:
+@contextmanager
+def _held_interrupts() -> Iterator[threading.Event]:
+    """Within, Ctrl-C sets the event instead of raising an error, which Ray's callbacks may lose."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _await(
+    wanted: Mapping[str, Any], interrupted: threading.Event, *, going_back: bool = False
+) -> tuple[list[State], str | None]:
     """Wait until every replica was told; what they say then, and why one of them did not change.
 
     Going back, it waits for replicas that take the place of dead ones too, for ``BACK_S``.
@@ -259,7 +278,7 @@ def _await(wanted: Mapping[str, Any], *, going_back: bool = False) -> tuple[list
 
     settled_s = 0.0
     deadline = time.monotonic() + BACK_S
-    while True:
+    while not interrupted.wait(WATCH_S):
         application = _application()
         failed = application["status"] in ("DEPLOY_FAILED", "UNHEALTHY")
         if time.monotonic() > deadline if going_back else failed:
@@ -276,7 +295,7 @@ def _await(wanted: Mapping[str, Any], *, going_back: bool = False) -> tuple[list
                     "another swap-index or deployment came in between, and its indexes answer; `GET /v1/indexes` says "
                     "which they are. Run this again where they are not those that you want."
                 )
-        time.sleep(WATCH_S)
+    return [], "it was not waited for, since you interrupted this command"
 
 
 def _change(user_config: Mapping[str, Any]) -> None:
