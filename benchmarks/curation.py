@@ -31,7 +31,7 @@ import numpy as np
 from report import Claim, write_results
 
 from protclip.protanno.blocks import cut_blocks
-from protclip.protanno.curation import CurationConfig, read_unit
+from protclip.protanno.reading import CurationConfig, read_unit
 from protclip.uniprot.crc64 import crc64
 
 ROWS, QUICK_ROWS = (100_000, 1_000_000), (20_000, 100_000)

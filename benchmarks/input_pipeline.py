@@ -57,10 +57,10 @@ from protclip.model.build import ESM2_FIELDS, NO_DROPOUT
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.encoders import encoder_config
 from protclip.protanno.biotext import property_texts
-from protclip.protanno.curation import CurationConfig
+from protclip.protanno.reading import CurationConfig
 from protclip.protanno.shards import PROPERTIES, SCHEMA, RowGroup
 from ray_jobs.cluster import connect, tame_ray_data
-from ray_jobs.lanes import LanePlan, read_piece, stream, worker_batches
+from ray_jobs.pretrain.lanes import LanePlan, read_piece, stream, worker_batches
 
 ROWS, QUICK_ROWS = 50_000, 8_000
 NUM_FILES, NUM_LANES, GLOBAL_BATCH, NUM_WORKERS = 4, 16, 512, 2

@@ -22,10 +22,10 @@ COMMANDS = {
     "fetch-uniprot": ("protclip.commands.fetch_uniprot:main", "Fetch entries or release files from UniProt's servers."),
     "fetch-model": ("protclip.commands.fetch_model:main", "Fetch a model to ask: the authors' own, or one of a hub."),
     "fetch-protanno": ("protclip.commands.fetch_protanno:main", "Fetch the data set that the authors publish."),
-    "curate": ("ray_jobs.curate:main", "Turn UniProtKB files into protein-text pairs."),
-    "pretrain": ("ray_jobs.pretrain:main", "Train a model on a folder of pairs."),
-    "embed": ("ray_jobs.embed:main", "Embed proteins or texts."),
-    "index": ("ray_jobs.index:main", "Build a searchable index of embeddings."),
+    "curate": ("ray_jobs.curate.main:main", "Turn UniProtKB files into protein-text pairs."),
+    "pretrain": ("ray_jobs.pretrain.main:main", "Train a model on a folder of pairs."),
+    "embed": ("ray_jobs.embed.main:main", "Embed proteins or texts."),
+    "index": ("ray_jobs.index.main:main", "Build a searchable index of embeddings."),
     "stats": ("protclip.commands.stats:main", "Describe a folder of pairs, beside the published data sets."),
     "search": ("protclip.commands.search:main", "Search an index by text, sequence or accession."),
     "explain": ("protclip.commands.explain:main", "Show which residues of a protein match a text."),
@@ -41,7 +41,7 @@ COMMANDS = {
         "Convert an imported checkpoint back into the authors' format.",
     ),
     "synthesize": ("protclip.commands.synthesize:main", "Write a synthetic proteome, for trials without data."),
-    "quickstart": ("ray_jobs.quickstart:main", "Run everything once on this machine, from data to queries."),
+    "quickstart": ("ray_jobs.quickstart.main:main", "Run everything once on this machine, from data to queries."),
 }
 
 ON_RAY = ("pretrain", "serve", "swap-index", "make-key", "quickstart")

@@ -30,6 +30,6 @@ def checkpoint_folder(
     if is_here(checkpoint):
         return checkpoint
     kind_of_checkpoint(checkpoint)
-    from protclip.fetching import fetch_into_cache  # with the libraries of the network
+    from protclip.checkpoint_cache import fetch_into_cache  # with the libraries of the network
 
     return fetch_into_cache(checkpoint, tell=tell)

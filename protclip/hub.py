@@ -13,8 +13,8 @@ from typing import Any
 from protclip import files
 from protclip.checkpoint_names import split_name
 from protclip.errors import ConfigError
+from protclip.http_client import SOON_S, Client
 from protclip.manifest import FILE_NAME
-from protclip.web import SOON_S, Client
 
 TIMEOUT_S = 60.0
 """The longest silence of the hub; its client would wait for ever."""

@@ -10,10 +10,10 @@ import datetime
 from collections.abc import Callable, Sequence
 
 from protclip import files
-from protclip.download import fetch_once
+from protclip.downloads import fetch_once
 from protclip.errors import ConfigError, ProtclipError
+from protclip.http_client import SOON_S, Client
 from protclip.hub import download_tokenizer
-from protclip.web import SOON_S, Client
 from protclip.zenodo import API_URL, ZenodoRecord, read_record
 
 RECORD = 15245588

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 from protclip import files
 from protclip.checked import Count, checked
-from protclip.download import RemoteFile
+from protclip.downloads import RemoteFile
 from protclip.errors import ConfigError
-from protclip.web import Client
+from protclip.http_client import Client
 
 API_URL = "https://zenodo.org/api"
 

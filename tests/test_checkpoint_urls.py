@@ -13,7 +13,7 @@ from urllib3.util.retry import Retry
 
 from protclip import ProtCLIP
 from protclip.errors import CheckpointError, ConfigError, DataError
-from protclip.web import Client
+from protclip.http_client import Client
 
 pytestmark = pytest.mark.unit
 

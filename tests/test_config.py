@@ -13,11 +13,11 @@ from protclip.errors import ConfigError
 
 pytestmark = pytest.mark.unit
 
-TINY = str(resources.files("ray_jobs") / "configs" / "tiny_cpu.yaml")
+TINY = str(resources.files("ray_jobs.pretrain") / "configs" / "tiny_cpu.yaml")
 
 
 def test_every_ready_config_loads() -> None:
-    for path in (resources.files("ray_jobs") / "configs").iterdir():
+    for path in (resources.files("ray_jobs.pretrain") / "configs").iterdir():
         load_config(str(path))
 
 

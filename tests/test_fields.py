@@ -14,10 +14,12 @@ from protclip.fields import configured, flat_fields
 from protclip.index.build import BuildConfig, IndexConfig
 from protclip.index.hnsw import HnswConfig
 from protclip.protanno.curate import CurateConfig
-from protclip.protanno.curation import CurationConfig
+from protclip.protanno.reading import CurationConfig
 from protclip.protanno.sampling import SamplingConfig
 from protclip.protanno.splits import SplitConfig
-from ray_jobs import curate, embed, index
+from ray_jobs.curate import main as curate
+from ray_jobs.embed import main as embed
+from ray_jobs.index import main as index
 
 pytestmark = pytest.mark.unit
 

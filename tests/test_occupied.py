@@ -15,13 +15,13 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from protclip.checkpoint_cache import fetch_checkpoint
 from protclip.config import load_config
 from protclip.errors import ConfigError
-from protclip.fetching import fetch_checkpoint
 from protclip.manifest import resume_folder
 from protclip.occupied import FILE_NAME, LOST_S, _Run, occupied
 from protclip.protanno.curate import CurateConfig, curate
-from ray_jobs.pretrain import find_config, pretrain
+from ray_jobs.pretrain.run import find_config, pretrain
 
 pytestmark = pytest.mark.unit
 

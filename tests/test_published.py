@@ -18,12 +18,12 @@ from published_server import PublishedServer, serving
 from tiny_model import tiny_model
 from urllib3.util.retry import Retry
 
-from protclip import ProtCLIP, download, fetching, published
+from protclip import ProtCLIP, checkpoint_cache, downloads, published
 from protclip.__main__ import cli
 from protclip.errors import CheckpointError, ConfigError, DataError, ProtclipError
+from protclip.http_client import Client
 from protclip.manifest import read_manifest
 from protclip.uniprot.formats import open_entries
-from protclip.web import Client
 
 pytestmark = pytest.mark.unit
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_is_refused_before_the_weights_are_downloaded(
     assert "neither a folder here nor a name on the HuggingFace hub" in refused("--text-tokenizer", "none")
     (tmp_path / "empty").mkdir()
     assert "holds neither tokenizer.json nor vocab.txt" in refused("--text-tokenizer", tmp_path / "empty")
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=len(weights)))
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: SimpleNamespace(free=len(weights)))
     assert f"needs {3 * len(weights):,} bytes more, but the disk has {len(weights):,}" in refused()
     assert server.ranges == []
     (tmp_path / "other").mkdir()
@@ -321,7 +321,7 @@ def test_one_process_fetches_and_the_others_wait_for_it(
     server: PublishedServer, official: Path, tmp_path: Path
 ) -> None:
     server.hold = threading.Event()
-    places = fetching.Publication(
+    places = checkpoint_cache.Publication(
         api_url=server.api_url, config_url=server.config_url, text_tokenizer=str(official.parent / "bert")
     )
     folders: list[str] = []
@@ -334,7 +334,7 @@ def test_one_process_fetches_and_the_others_wait_for_it(
             waiting.set()
 
     def work() -> None:
-        folders.append(fetching.fetch_into_cache("published", publication=places, tell=tell))
+        folders.append(checkpoint_cache.fetch_into_cache("published", publication=places, tell=tell))
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     threads[0].start()

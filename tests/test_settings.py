@@ -25,7 +25,7 @@ from protclip.errors import ConfigError
 from protclip.index.build import BuildConfig, IndexConfig
 from protclip.index.hnsw import HnswConfig
 from protclip.protanno.curate import CurateConfig
-from protclip.protanno.curation import CurationConfig
+from protclip.protanno.reading import CurationConfig
 from protclip.protanno.sampling import SamplingConfig
 from protclip.protanno.splits import SplitConfig
 from serve.settings import AppArgs, Limits, Sharding, UserConfig

@@ -11,7 +11,7 @@ import pytest
 
 from protclip.commands import answers, stats
 from protclip.terminal import json_text, printable
-from ray_jobs import quickstart
+from ray_jobs.quickstart import run as quickstart
 
 pytestmark = pytest.mark.unit
 

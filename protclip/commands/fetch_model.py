@@ -43,8 +43,8 @@ def main(
         protclip fetch-model published
         protclip search my-index --checkpoint published --text "FUNCTION: Hydrolyses ATP."
     """
+    from protclip.checkpoint_cache import Publication, fetch_checkpoint, fetch_into_cache
     from protclip.checkpoint_names import PUBLISHED, kind_of_checkpoint
-    from protclip.fetching import Publication, fetch_checkpoint, fetch_into_cache
     from protclip.model.record import read_checkpoint_fingerprint
 
     publication = Publication(api_url=base_url, config_url=config_url, text_tokenizer=text_tokenizer)

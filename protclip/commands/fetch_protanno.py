@@ -26,8 +26,8 @@ def main(*, output: str, names: tuple[str, ...], base_url: str | None, overwrite
     \b
         protclip fetch-protanno --output protanno
     """
+    from protclip.http_client import Client
     from protclip.published import fetch_protanno, unreadable
-    from protclip.web import Client
 
     folder = files.absolute(output)
     paths = fetch_protanno(

@@ -52,8 +52,8 @@ def main(
     if limit is not None and query is None:
         raise ConfigError("--limit counts the entries of a query; a release file is fetched whole.")
 
+    from protclip.http_client import Client
     from protclip.uniprot.fetch import RELEASE_URL, REST_URL, fetch_query, fetch_release_file, format_of
-    from protclip.web import Client
 
     if release_file is not None and (output.endswith("/") or files.is_folder(output)):
         output = files.join(output, release_file)

@@ -3,7 +3,7 @@
 WORK/converted, WORK/vectors          only of another tool's vectors (protclip.index.external)
 WORK/plan.json                        rows of each part of the embeddings
 WORK/parts, WORK/match.npz            only with a previous index (protclip.index.releases)
-and what protclip.index.building leaves of each segment.
+and what protclip.index.units leaves of each segment.
 
 The rows of a segment are those of the parts in their order, but for a seeded sample that comes last: recall is measured
 on it before the graph holds it.
@@ -25,12 +25,12 @@ from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
 from protclip.index import recall, releases
 from protclip.index.arrays import read_arrays
-from protclip.index.building import build_segment, measure_segment, sample_segment
 from protclip.index.external import QUARANTINE_FILE, VectorFile, convert, open_vectors
 from protclip.index.hnsw import SPACE, HnswConfig, graph_bytes
 from protclip.index.manifest import IndexManifest, SegmentRecord, write_index_manifest
 from protclip.index.queries import background_of, check_queries, sample_queries
-from protclip.index.segment import ROW_BYTES
+from protclip.index.subindex import ROW_BYTES
+from protclip.index.units import build_segment, measure_segment, sample_segment
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder
 from protclip.occupied import occupied
 from protclip.parquet import open_parquet, valid

@@ -1,7 +1,7 @@
 """The index folder, loaded and searched. It is made once, by protclip.index.build, and then only read.
 
 INDEX/
-  segment-00000.hnsw, segment-00000.parquet …    (protclip.index.segment)
+  segment-00000.hnsw, segment-00000.parquet …    (protclip.index.subindex)
   manifest.json                                  written last: model, counts, settings, measured recall, checksums
 """
 
@@ -23,7 +23,7 @@ from protclip.errors import DataError, IndexMismatchError, RequestError
 from protclip.index.filters import Filter, parse_filter
 from protclip.index.hnsw import check_unit_vectors, graph_bytes
 from protclip.index.manifest import IndexManifest, SegmentRecord, read_index_manifest
-from protclip.index.segment import EXACT_ROWS, ROW_BYTES, Segment, graph_file, rows_file
+from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, Segment, graph_file, rows_file
 from protclip.manifest import FILE_NAME
 
 NOT_SHOWN = ("sequence_hash",)

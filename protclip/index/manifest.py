@@ -21,7 +21,7 @@ from protclip.checked import Count, Sha256, Size, checked
 from protclip.errors import DataError, IndexMismatchError
 from protclip.index.background import check_background, percentiles
 from protclip.index.hnsw import SPACE
-from protclip.index.segment import graph_file, rows_file
+from protclip.index.subindex import graph_file, rows_file
 from protclip.inputs import Dtype
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 

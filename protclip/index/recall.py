@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protclip.errors import DataError
-from protclip.index.segment import Segment
+from protclip.index.subindex import Segment
 
 if TYPE_CHECKING:
     from protclip.index.index import Index

@@ -28,7 +28,7 @@ from protclip.index.arrays import read_arrays, write_arrays
 from protclip.index.external import VectorFile
 from protclip.index.hnsw import HnswConfig
 from protclip.index.manifest import KIND, IndexManifest, read_index_manifest
-from protclip.index.segment import graph_file, read_rows, rows_file, vector_hashes, write_rows
+from protclip.index.subindex import graph_file, read_rows, rows_file, vector_hashes, write_rows
 from protclip.manifest import describe, read_manifest
 from protclip.units import Item, Run, Work, run_units
 

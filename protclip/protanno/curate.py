@@ -20,11 +20,11 @@ from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder, write_manifest
 from protclip.occupied import occupied
-from protclip.protanno import curation, merging, splits
+from protclip.protanno import merging, reading, splits
 from protclip.protanno.blocks import Block, cut_blocks
 from protclip.protanno.changes import CHANGES_FILE, ChangeReport, write_changes
-from protclip.protanno.curation import QUARANTINE_FILE, CurationConfig, ReadReport, total
 from protclip.protanno.merging import MergeReport, ShardReport
+from protclip.protanno.reading import QUARANTINE_FILE, CurationConfig, ReadReport, total
 from protclip.protanno.record import pairs_record
 from protclip.protanno.sampling import expectation
 from protclip.protanno.shards import KIND, SPLITS, read_pairs
@@ -140,7 +140,7 @@ def claim(config: CurateConfig) -> dict[str, Any]:
             raise DataError(f"{path}: does not exist.")
     return {
         "software": __version__,
-        "settings": curation.settings(config.curation),
+        "settings": reading.settings(config.curation),
         "inputs": {path: files.identity(path) for path in read},
         "previous": {previous: files.identity(files.join(previous, FILE_NAME))} if previous else None,
     }
@@ -239,7 +239,7 @@ class _Curation:
         if self.curation.sampling.dataset != "D":
             return None
         candidates, drawn = (total([getattr(report, name) for report in reports]) for name in ("candidates", "drawn"))
-        expected, deviation = expectation(curation.sampling_groups(candidates), self.curation.sampling)
+        expected, deviation = expectation(reading.sampling_groups(candidates), self.curation.sampling)
         if self.curation.sampling.draw == "once":
             echo(
                 f"curate: of {candidates.total():,} unreviewed candidates {drawn.total():,} were drawn; expected are "
@@ -279,7 +279,7 @@ def _cut(item: Item, *, folder: str, done: frozenset[str]) -> Iterator[Item]:
 
 def _read(item: Item, *, folder: str, config: CurationConfig) -> Report:
     block = Block(**{slot: item[slot] for slot in Block.__slots__})
-    return _fields(curation.read_unit(block, files.join(folder, item["unit"]), config))
+    return _fields(reading.read_unit(block, files.join(folder, item["unit"]), config))
 
 
 def _merge(item: Item, *, units: Sequence[str], stems: Sequence[str], config: CurationConfig) -> Report:

@@ -17,7 +17,7 @@ from protclip import files
 from protclip.manifest import describe
 from protclip.protanno import minhash
 from protclip.protanno.biotext import biotext
-from protclip.protanno.curation import ROW_SCHEMA, SORT_KEYS, CurationConfig
+from protclip.protanno.reading import ROW_SCHEMA, SORT_KEYS, CurationConfig
 from protclip.protanno.sampling import is_drawn
 from protclip.protanno.shards import PROPERTIES, SCHEMA, SPLITS
 from protclip.protanno.splits import merit, read_splits

@@ -8,9 +8,9 @@ from typing import Any
 
 from protclip import files
 from protclip.errors import DataError
-from protclip.protanno import curation, splits
-from protclip.protanno.curation import CurationConfig, ReadReport, total
+from protclip.protanno import reading, splits
 from protclip.protanno.merging import MergeReport, ShardReport
+from protclip.protanno.reading import CurationConfig, ReadReport, total
 from protclip.protanno.shards import PROPERTIES, SPLITS
 from protclip.protanno.splits import SplitReport
 
@@ -47,7 +47,7 @@ def pairs_record(
     return {
         "splits": {name: rows[name] for name in SPLITS},
         "clusters": clusters,
-        "settings": curation.settings(config),
+        "settings": reading.settings(config),
         "inputs": [
             {
                 "path": path,

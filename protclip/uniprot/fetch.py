@@ -20,10 +20,10 @@ from xml.etree import ElementTree
 import requests
 
 from protclip import files
-from protclip.download import Partial, RemoteFile, fetch_file, progress_bar
+from protclip.downloads import Partial, RemoteFile, fetch_file, progress_bar
 from protclip.errors import ConfigError, DataError
+from protclip.http_client import Client, IncompleteError
 from protclip.version import __version__
-from protclip.web import Client, IncompleteError
 
 REST_URL = "https://rest.uniprot.org"
 RELEASE_URL = "https://ftp.uniprot.org/pub/databases/uniprot/current_release/knowledgebase/complete"

@@ -18,9 +18,9 @@ import yaml
 from protclip import files
 from protclip.config import PretrainConfig, load_config
 from protclip.version import __version__
-from ray_jobs.lanes import TASK_CPUS
-from ray_jobs.pretrain import find_config
-from ray_jobs.pretrain import main as pretrain
+from ray_jobs.pretrain.lanes import TASK_CPUS
+from ray_jobs.pretrain.main import main as pretrain
+from ray_jobs.pretrain.run import find_config
 from serve.settings import AppArgs
 
 pytestmark = pytest.mark.unit

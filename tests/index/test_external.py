@@ -24,7 +24,7 @@ from protclip.index.build import IndexConfig, build_from
 from protclip.index.external import open_vectors
 from protclip.index.index import Index
 from protclip.index.manifest import IndexManifest
-from ray_jobs.index import main
+from ray_jobs.index.main import main
 
 pytestmark = pytest.mark.unit
 CONFIG = IndexConfig(shard_rows=100, ef_search=20, max_stale=1.0)

@@ -10,7 +10,7 @@ from protclip.index import recall, segment
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig, insert, start_graph
 from protclip.index.recall import Scores, choose, joined, measure, merged
-from protclip.index.segment import Segment
+from protclip.index.subindex import Segment
 
 pytestmark = pytest.mark.unit
 NONE = -np.inf

@@ -25,7 +25,7 @@ from protclip.index.index import Index
 from protclip.manifest import read_manifest
 from protclip.protanno.blocks import cut_blocks
 from protclip.protanno.changes import write_changes
-from protclip.protanno.curation import CurationConfig, read_unit
+from protclip.protanno.reading import CurationConfig, read_unit
 from protclip.protanno.sampling import SamplingConfig
 from protclip.protanno.shards import read_pairs, read_row_group
 from protclip.protanno.statistics import pairs_statistics

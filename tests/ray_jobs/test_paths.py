@@ -14,7 +14,7 @@ from protclip.__main__ import cli
 from protclip.errors import ConfigError
 from protclip.index.build import BuildConfig
 from ray_jobs import cluster
-from ray_jobs import index as index_job
+from ray_jobs.index import main as index_job
 
 pytestmark = pytest.mark.unit
 

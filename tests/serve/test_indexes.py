@@ -236,8 +236,8 @@ def test_too_large_says_what_is_needed_and_what_is_free(replica, named, tmp_path
 
 
 def test_a_graph_that_finds_less_than_its_manifest_says_is_found_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("protclip.index.segment.EXACT_ROWS", 50)
-    monkeypatch.setattr("protclip.index.segment.GRAPH_COST", 1)
+    monkeypatch.setattr("protclip.index.subindex.EXACT_ROWS", 50)
+    monkeypatch.setattr("protclip.index.subindex.GRAPH_COST", 1)
     loaded = []
     for seed in (0, 1):
         vectors = np.random.default_rng(seed).standard_normal((600, 16)).astype(np.float32)

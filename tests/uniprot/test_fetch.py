@@ -24,15 +24,15 @@ from click.testing import CliRunner, Result
 from uniprot_server import XML_HEAD, XML_TAIL, UniProtServer, metalink, page_body, serving
 from urllib3.util.retry import Retry
 
-from protclip import download, web
+from protclip import downloads, http_client
 from protclip.commands.fetch_uniprot import main
-from protclip.download import Partial
+from protclip.downloads import Partial
 from protclip.errors import ConfigError, DataError
+from protclip.http_client import Client
 from protclip.protanno.synthetic import synthetic_proteome
 from protclip.uniprot import fetch
 from protclip.uniprot.fetch import fetch_query, fetch_release_file
 from protclip.uniprot.formats import open_entries
-from protclip.web import Client
 
 pytestmark = pytest.mark.unit
 
@@ -328,7 +328,7 @@ def test_an_unknown_file_and_a_full_disk_are_said_before_the_download(
 ) -> None:
     with pytest.raises(ConfigError, match=r"lists no file 'x'; it has uniprot_sprot\.dat\.gz"):
         fetch_release_file("x", str(tmp_path / "x"), client=client(), now=NOW, base_url=server.url)
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(ConfigError, match="needs 300,000 bytes more, but the disk has 10"):
         release_file(server, tmp_path / "s.dat.gz")
     server.metalink = "<html>"
@@ -385,7 +385,7 @@ def test_no_network_is_one_error_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_silent_server_is_named_without_the_clients_internals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "READ_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(http_client, "READ_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(DataError, match=r"failed 1 times, at last: Read timed out\."):

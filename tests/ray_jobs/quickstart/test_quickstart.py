@@ -19,9 +19,11 @@ from cluster.folders import private_root
 from protclip.errors import ConfigError
 from protclip.protanno.synthetic import synthetic_proteome
 from protclip.uniprot.formats import open_entries
-from ray_jobs import quickstart, quickstart_data
 from ray_jobs.local_head import STATE_FILE
-from ray_jobs.quickstart import SYNTHETIC, Run, choose_data, claim_folder, main, progress_line
+from ray_jobs.quickstart import data as quickstart_data
+from ray_jobs.quickstart.folder import MARKER_FILE, claim_folder
+from ray_jobs.quickstart.main import main
+from ray_jobs.quickstart.run import SYNTHETIC, Run, choose_data, progress_line
 
 pytestmark = pytest.mark.unit
 
@@ -38,7 +40,7 @@ def test_an_earlier_run_is_wiped(tmp_path: Path) -> None:
     claim_folder(str(folder))
     (folder / "pairs").mkdir()
     claim_folder(str(folder))
-    assert [path.name for path in folder.iterdir()] == [quickstart.MARKER_FILE]
+    assert [path.name for path in folder.iterdir()] == [MARKER_FILE]
 
 
 def test_what_a_symbolic_link_leads_to_is_not_wiped(tmp_path: Path) -> None:
@@ -48,7 +50,7 @@ def test_what_a_symbolic_link_leads_to_is_not_wiped(tmp_path: Path) -> None:
         claim_folder(str(tmp_path / "out"))
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
-    (tmp_path / "thesis" / quickstart.MARKER_FILE).symlink_to(tmp_path / "theirs" / quickstart.MARKER_FILE)
+    (tmp_path / "thesis" / MARKER_FILE).symlink_to(tmp_path / "theirs" / MARKER_FILE)
     with pytest.raises(ConfigError, match="choose another folder"):
         claim_folder(str(tmp_path / "thesis"))
     assert (tmp_path / "thesis" / "thesis.tex").exists()

@@ -9,8 +9,8 @@ from urllib3.util.retry import Retry
 
 from protclip import files
 from protclip.cache import cache_folder
+from protclip.http_client import Client
 from protclip.uniprot.fetch import REST_URL, fetch_query
-from protclip.web import Client
 
 FILE_NAME = "quickstart.tsv.gz"
 NUM_ENTRIES = 2000

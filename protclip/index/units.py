@@ -24,7 +24,7 @@ from protclip.index import recall, releases
 from protclip.index.arrays import read_arrays, write_arrays
 from protclip.index.hnsw import HnswConfig, check_unit_vectors, insert, save_graph, start_graph
 from protclip.index.queries import queries_path
-from protclip.index.segment import Segment, graph_file, rows_file, vector_hashes, write_rows
+from protclip.index.subindex import Segment, graph_file, rows_file, vector_hashes, write_rows
 from protclip.manifest import describe
 from protclip.units import Item
 

@@ -49,7 +49,7 @@ from protclip.train.state import PROGRESS, TENSORS, TrainState, load_trainer, sa
 from protclip.train.step import StepReport, Wishes
 from protclip.train.trackers import epoch_scalars, open_trackers, step_scalars
 from ray_jobs.cluster import tame_ray_data
-from ray_jobs.lanes import LanePlan, stream
+from ray_jobs.pretrain.lanes import LanePlan, stream
 
 METRICS, ROWS = "metrics.json", "rows"
 LOOK_EVERY_S = 5.0

@@ -22,8 +22,8 @@ from protclip import files
 from protclip.cache import cache_folder
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
+from protclip.http_client import Client, IncompleteError
 from protclip.version import __version__
-from protclip.web import Client, IncompleteError
 
 BLOCK_BYTES = 1 << 20
 

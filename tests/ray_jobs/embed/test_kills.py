@@ -16,7 +16,7 @@ from tiny_model import random_sequences, tiny_model
 from protclip import files
 from protclip.embeddings.reading import read_embeddings
 from protclip.manifest import read_manifest
-from ray_jobs.embed import main
+from ray_jobs.embed.main import main
 
 
 def num_committed(folder: str) -> int:

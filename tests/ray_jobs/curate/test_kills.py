@@ -13,7 +13,7 @@ from s3_server import place, s3  # noqa: F401
 from protclip import files
 from protclip.manifest import read_manifest
 from protclip.protanno.synthetic import synthetic_proteome
-from ray_jobs.curate import main
+from ray_jobs.curate.main import main
 
 OPTIONS = ("--dataset", "all", "--deduplicate", "--valid-fraction", "0.2", "--shard-mb", "0.02")
 NUM_INPUTS = 6

@@ -19,13 +19,13 @@ from protclip.errors import ConfigError, DataError
 from protclip.manifest import claim_folder, read_manifest, resume_folder
 from protclip.protanno import blocks
 from protclip.protanno.curate import OWN_FILES, CurateConfig, claim, curate
-from protclip.protanno.curation import CurationConfig
+from protclip.protanno.reading import CurationConfig
 from protclip.protanno.shards import SPLITS, read_pairs
 from protclip.protanno.splits import SplitConfig
 from protclip.protanno.synthetic import synthetic_proteome
 from protclip.units import InProcess
 from ray_jobs import cluster, pipelines
-from ray_jobs.curate import main
+from ray_jobs.curate.main import main
 
 ENTRIES = list(synthetic_proteome(90, 6, seed=1))
 
@@ -125,7 +125,7 @@ def test_the_sampling_says_what_was_expected_and_what_was_drawn(tmp_path: Path) 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_every_format_goes_through_curate_and_one_entry_is_one_row(tmp_path: Path) -> None:
-    uniprot = Path(__file__).parents[1] / "uniprot"
+    uniprot = Path(__file__).parents[2] / "uniprot"
     # P00001 and Q00009 come as flat file, XML and JSON; the row kept is that of any, for they are the same.
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.dat").write_bytes((uniprot / "golden.dat").read_bytes())

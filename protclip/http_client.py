@@ -1,7 +1,7 @@
 """Requests that survive a bad network: they are made again.
 
 Timeouts bound every wait. What is wrong with the network is one ProtclipError that says so, never a traceback.
-``protclip.download`` keeps and continues what has arrived.
+``protclip.downloads`` keeps and continues what has arrived.
 """
 
 from __future__ import annotations

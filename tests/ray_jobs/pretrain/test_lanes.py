@@ -16,7 +16,7 @@ from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import ConfigError
 from protclip.hashing import hash64
 from protclip.protanno.shards import SCHEMA, RowGroup
-from ray_jobs.lanes import (
+from ray_jobs.pretrain.lanes import (
     PIECE_COLUMNS,
     LanePlan,
     count_drawn,

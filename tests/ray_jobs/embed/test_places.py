@@ -15,7 +15,7 @@ from tiny_model import random_sequences, tiny_model
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError
 from protclip.manifest import read_manifest
-from ray_jobs.embed import main
+from ray_jobs.embed.main import main
 
 pytestmark = [pytest.mark.ray]
 

@@ -11,8 +11,6 @@ import math
 import os
 import re
 import shlex
-import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -20,10 +18,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import click
 import requests
 
 from cluster.ports import free_ports
@@ -38,14 +34,11 @@ from protclip.model.record import read_checkpoint_record
 from protclip.protanno.biotext import biotext
 from protclip.protanno.shards import PROPERTIES, read_pairs, read_row_group
 from protclip.terminal import echo, printable
-from ray_jobs.local_head import Head, start_head, stop_head
-from ray_jobs.pretrain import find_config
-from ray_jobs.quickstart_data import uniprot_sample
+from ray_jobs.local_head import Head, start_head
+from ray_jobs.pretrain.run import find_config
+from ray_jobs.quickstart.data import uniprot_sample
 
 BIN = Path(sys.executable).parent
-MARKER_FILE = ".protclip-quickstart"
-"""Lies in the output folder and says that we may wipe it."""
-
 LOGICAL_CPUS = 4
 """At least so many, also on 2 cores: two Train workers and their input streams, see docs/decisions/004."""
 
@@ -62,47 +55,6 @@ NUM_ANSWERS = 5
 _RAY_PREFIX = re.compile(r"\x1b\[\d+m|^\(\w+ pid=\d+[^)]*\) ")
 _PROGRESS = re.compile(r"(epoch \d|[\d,]+ (training pairs|steps) )")
 """What is shown of a job's log; Ray says much beside it, and the file has it all."""
-
-
-@click.command()
-@click.option(
-    "--data",
-    metavar=f"FILE|{SYNTHETIC}",
-    help="A file that curate reads, or a synthetic proteome. Default: 2,000 proteins of UniProt, downloaded once; "
-    "synthetic ones if they cannot be downloaded.",
-)
-@click.option(
-    "--output", default="quickstart", show_default=True, help="Folder for everything; an earlier run is wiped."
-)
-@click.option("--keep", is_flag=True, help="Leave the server and its Ray running.")
-@click.option("--stop", is_flag=True, help="Only end what an earlier --keep left running in the folder.")
-def main(*, data: str | None, output: str, keep: bool, stop: bool) -> None:
-    """Run everything once on this machine: curate, pretrain, embed, index, serve and query."""
-    output = files.absolute(output)
-    if stop:
-        stopped = stop_head(files.join(output, "ray"))
-        echo("stopped" if stopped else f"nothing of a quickstart in {output} is running")
-        return
-    if data not in (None, SYNTHETIC) and not files.exists(data):
-        raise ConfigError(
-            f"--data {data}: there is no such file; name a UniProtKB file that curate reads, or {SYNTHETIC}."
-        )
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    claim_folder(output)
-    run = Run(output=output)
-    kept = False
-    try:
-        run.whole_way(data)
-        kept = keep
-    finally:
-        if not kept:
-            # A second Ctrl-C must not leave processes behind.
-            with _signals_ignored():
-                stop_head(run.path("ray"))
-    if kept:
-        where = [] if output == files.absolute("quickstart") else ["--output", output]
-        echo(f"\nThe server stays up: {run.url}  (routes and forms: {run.url}/docs)")
-        echo(f"Stop it, and its Ray: {shlex.join([_shown(BIN / 'protclip'), 'quickstart', '--stop', *where])}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -332,32 +284,6 @@ def progress_line(text: str) -> str | None:
     return line if _PROGRESS.match(line) else None
 
 
-def claim_folder(output: str) -> None:
-    """Empty the output folder, if it is missing, empty or an earlier quickstart's.
-
-    Raises:
-        ConfigError: if it holds something else, is another user's, or is a symbolic link.
-    """
-    folder = Path(output)
-    if folder.is_symlink():
-        raise ConfigError(f"--output {output} is a symbolic link, and what it leads to is not wiped; name the folder.")
-    if folder.exists():
-        if not folder.is_dir() or (any(folder.iterdir()) and not _is_ours(folder)):
-            raise ConfigError(f"--output {output} holds something that is no quickstart's; choose another folder.")
-        stop_head(files.join(output, "ray"))
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    (folder / MARKER_FILE).touch()
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether a quickstart of this user made the folder."""
-    marker = folder / MARKER_FILE
-    if marker.is_symlink() or not marker.is_file():
-        return False
-    return {folder.lstat().st_uid, marker.lstat().st_uid} == {os.getuid()}
-
-
 def _a_valid_pair(pairs: str) -> tuple[str, str, str]:
     """Accession, sequence and biotext of the first validation pair."""
     row = read_row_group(read_pairs(pairs).row_groups("valid")[0]).slice(0, 1).to_pylist()[0]
@@ -396,22 +322,3 @@ def _end_of(log_path: Path) -> str:
 
 def _cut(value: str, width: int) -> str:
     return value if len(value) <= width else value[: width - 1] + "…"
-
-
-def _shown(path: Path) -> str:
-    """The path as one would type it here."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -24,15 +24,15 @@ from protclip import files
 from protclip.cache import cache_folder, locked
 from protclip.checked import Sha256, checked
 from protclip.checkpoint_names import CheckpointKind, kind_of_checkpoint
-from protclip.download import RemoteFile, fetch_once
+from protclip.downloads import RemoteFile, fetch_once
 from protclip.errors import CheckpointError, ConfigError, ProtclipError
 from protclip.hashing import hash64
+from protclip.http_client import SOON_S, Client
 from protclip.hub import download_checkpoint, is_offline
 from protclip.manifest import FILE_NAME, FileRecord, finish_folder, path_inside, read_manifest, resume_folder
 from protclip.model.record import read_checkpoint_fingerprint
 from protclip.occupied import occupied
 from protclip.terminal import tell_on_stderr
-from protclip.web import SOON_S, Client
 
 KIND = "checkpoint"
 LITTLE_PATIENCE = Retry(total=2, backoff_factor=1, retry_after_max=10)

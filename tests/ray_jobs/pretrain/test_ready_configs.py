@@ -13,11 +13,11 @@ from protclip.data.tokenize import TextTokenizer
 from protclip.model import build
 from protclip.model.dual_encoder import DualEncoder
 from protclip.model.encoders import encoder_config
-from ray_jobs.pretrain import find_config
+from ray_jobs.pretrain.run import find_config
 
 pytestmark = pytest.mark.unit
 
-CONFIGS = sorted(entry.name for entry in (resources.files("ray_jobs") / "configs").iterdir())
+CONFIGS = sorted(entry.name for entry in (resources.files("ray_jobs.pretrain") / "configs").iterdir())
 # The shapes of the published models, so that no network is needed.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "facebook/esm2_t6_8M_UR50D": {

@@ -17,8 +17,8 @@ import pytest
 from protclip.hashing import hash64
 from protclip.protanno import blocks
 from protclip.protanno.blocks import cut_blocks
-from protclip.protanno.curation import CurationConfig, ReadReport, read_unit
 from protclip.protanno.merging import MergeReport, ShardReport, finish_shard, merge_shard
+from protclip.protanno.reading import CurationConfig, ReadReport, read_unit
 from protclip.protanno.sampling import SamplingConfig
 from protclip.protanno.shards import PROPERTIES, SCHEMA, SPLITS
 from protclip.protanno.splits import SplitConfig, SplitReport, merit, split_rows

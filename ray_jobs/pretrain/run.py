@@ -1,4 +1,4 @@
-"""``protclip pretrain``: dual-encoder pretraining on a folder of pairs, by Ray Train."""
+"""A run of pretraining: its folder is prepared, its workers are started, and its best checkpoint is published."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from cluster import environment
 from protclip import files
@@ -25,7 +23,7 @@ from ray_jobs.cluster import connect, resolve_input, resolve_output
 
 if TYPE_CHECKING:
     from protclip.protanno.shards import Pairs, RowGroup
-    from ray_jobs.worker import TrainJob
+    from ray_jobs.pretrain.worker import TrainJob
 
 RESOLVED_CONFIG, PAIRS_MARK, BEST, RAY_FOLDER = "config.yaml", "pairs.json", "best", "ray"
 OWN_FILES = (
@@ -46,37 +44,6 @@ TOKENIZER_TEXTS = 50_000
 """Biotexts, at most, from which a WordPiece vocabulary is learned."""
 
 
-@click.command()
-@click.argument("config")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--fresh", is_flag=True, help="Remove what an earlier run left in run_dir, and start from the beginning.")
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Check settings, paths and every byte of the pairs, and print what a run would take.",
-)
-def main(config: str, overrides: tuple[str, ...], *, fresh: bool, dry_run: bool) -> None:
-    """Train a model with the settings in CONFIG.
-
-    CONFIG is a YAML file, or the name of a ready configuration such as tiny_cpu. KEY=VALUE overrides a setting, such as
-    workers.num=8 or data.pairs=/data/pairs. All settings with their defaults are printed at the start; each is
-    explained in protclip/config.py.
-
-    The run's folder (run_dir) receives config.yaml, metrics.json, steps.jsonl, report.html, tensorboard/, checkpoints/
-    and, at the end, best/: the checkpoint of the best epoch by selection.metric, which embed, search and serve take.
-
-    After an interruption, give the same command again: the run goes on after its last checkpoint, with the same
-    batches as an undisturbed run. The number of workers may be another one.
-
-    As a job on a running cluster, from the repository's root:
-
-    \b
-        ray job submit --working-dir . -- python -m protclip pretrain tiny_cpu data.pairs=/data/pairs run_dir=/data/run
-    """
-    settings = load_config(find_config(config), overrides)
-    pretrain(settings, fresh=fresh, dry_run=dry_run)
-
-
 def find_config(name: str) -> str:
     """The path of a config file: the path itself, or that of a ready config of this name.
 
@@ -85,7 +52,7 @@ def find_config(name: str) -> str:
     """
     if files.exists(name):
         return name
-    ready = resources.files("ray_jobs") / "configs"
+    ready = resources.files("ray_jobs.pretrain") / "configs"
     stem = name.removesuffix(".yaml")
     names = sorted(entry.name.removesuffix(".yaml") for entry in ready.iterdir() if entry.name.endswith(".yaml"))
     if stem not in names:
@@ -114,8 +81,8 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
     from protclip.train.report import write_report
     from protclip.train.selection import describe
     from protclip.train.trackers import require_trackers
-    from ray_jobs.lanes import LanePlan, count_drawn
-    from ray_jobs.worker import TrainJob
+    from ray_jobs.pretrain.lanes import LanePlan, count_drawn
+    from ray_jobs.pretrain.worker import TrainJob
 
     require_trackers(settings.trackers)
     pairs = read_pairs(settings.data.pairs)
@@ -255,9 +222,9 @@ def _run(job: TrainJob, pairs: Pairs) -> None:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    from ray_jobs.lanes import TASK_CPUS
-    from ray_jobs.process_group import ProcessGroupConfig
-    from ray_jobs.worker import train_worker
+    from ray_jobs.pretrain.lanes import TASK_CPUS
+    from ray_jobs.pretrain.process_group import ProcessGroupConfig
+    from ray_jobs.pretrain.worker import train_worker
 
     settings = job.config
     workers = settings.workers
@@ -318,7 +285,7 @@ def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     from protclip.model.record import KIND
     from protclip.train import checkpoints
     from protclip.train.state import PROGRESS, TENSORS
-    from ray_jobs.worker import METRICS
+    from ray_jobs.pretrain.worker import METRICS
 
     source, target = checkpoints.best(settings.run_dir, settings.selection), files.join(settings.run_dir, BEST)
     manifest = read_manifest(source, KIND, verify=True)

@@ -10,9 +10,9 @@ from protclip.errors import ConfigError, DataError
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.external import open_vectors
 from protclip.index.index import Index
-from ray_jobs import index as job
 from ray_jobs import pipelines
-from ray_jobs.index import main
+from ray_jobs.index import main as job
+from ray_jobs.index.main import main
 
 
 def run(*arguments: object) -> Result:

@@ -1,0 +1,1 @@
+"""UniProtKB files into a folder of pairs."""

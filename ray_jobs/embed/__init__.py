@@ -1,0 +1,1 @@
+"""Proteins or texts into a folder of embeddings."""

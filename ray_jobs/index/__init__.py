@@ -1,0 +1,1 @@
+"""Embeddings into an index."""

@@ -1,0 +1,1 @@
+"""A folder of pairs into a checkpoint, by Ray Train."""
