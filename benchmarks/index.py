@@ -98,10 +98,10 @@ def measured(
     build_from(embeddings, str(folder / "index"), IndexConfig(ef_search=100, shard_rows=len(vectors)))
     ours_s = time.process_time() - started
     index = Index.load(str(folder / "index"))
-    (part,) = index.segments
+    (part,) = index.subindexes
     path = folder / "index" / "segment-00000.hnsw"
     assert part.graph is not None, "the graph must be measured"
-    # Labels of the graph are rows of the segment; answers are compared by accession.
+    # Labels of the graph are rows of the subindex; answers are compared by accession.
     numbers = np.array([int(name[1:]) for name in part.metadata["accession"].to_pylist()])
     graph = hnswlib.Index(space="cosine", dim=DIMENSION)
     graph.load_index(str(path))

@@ -46,7 +46,7 @@ COMMANDS = {
 
 ON_RAY = ("pretrain", "serve", "swap-index", "make-key", "quickstart")
 """What needs Ray, or what comes with it, whatever it is given; ``curate`` and ``embed`` do where there is much to do,
-``index`` where there are several segments."""
+``index`` where there are several subindexes."""
 
 
 class LazyGroup(click.Group):

@@ -157,7 +157,7 @@ def _available(num_gpus: int) -> tuple[int, int]:
 def _check_memory(work: Work) -> None:
     if work.memory_bytes is not None and work.memory_bytes > (largest := largest_memory()):
         raise ConfigError(
-            f"{work.title}: a segment needs {work.memory_bytes / 2**30:.1f} GiB, and the largest node has "
+            f"{work.title}: a subindex needs {work.memory_bytes / 2**30:.1f} GiB, and the largest node has "
             f"{largest / 2**30:.1f}; choose a smaller --shard-rows."
         )
 

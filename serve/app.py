@@ -10,7 +10,7 @@ from ray import serve
 from ray.serve import Application
 
 from protclip.index.manifest import read_index_manifest
-from protclip.index.shards import split_segments
+from protclip.index.shards import split_subindexes
 from serve.deployments import Replica
 from serve.encoder import EncoderReplica
 from serve.gateway import Gateway
@@ -31,7 +31,7 @@ def build_app(args: AppArgs) -> Application:
     with ``sharding``, gateways over encoders and shards of one index.
 
     Raises:
-        ConfigError: for a relative path, or more shards than the index has segments.
+        ConfigError: for a relative path, or more shards than the index has subindexes.
         CheckpointError, DataError: if the checkpoint, or the index in shards, is unfinished or damaged.
         IndexMismatchError: if another model made the index in shards.
     """
@@ -57,7 +57,7 @@ def _sharded(args: AppArgs, sharding: Sharding) -> Application:
     fingerprint = check_args(args)
     manifest = read_index_manifest(sharding.index)
     manifest.check_model(fingerprint, sharding.index)
-    segments = split_segments(manifest, sharding.num_shards)
+    subindexes = split_subindexes(manifest, sharding.num_shards)
     model = {"num_cpus": args.num_cpus, "num_gpus": args.num_gpus}
     encoder = _deployment(args, args.num_replicas, model)(EncoderReplica).bind(args, fingerprint, manifest.dtype)
     resources = {"num_cpus": sharding.num_cpus, "memory": sharding.memory_bytes}
@@ -69,10 +69,10 @@ def _sharded(args: AppArgs, sharding: Sharding) -> Application:
             name=f"Shard-{number}",
             max_replicas_per_node=sharding.max_replicas_per_node,
         )(Shard).bind(sharding.index, manifest.fingerprint, its)
-        for number, its in enumerate(segments)
+        for number, its in enumerate(subindexes)
     ]
     gateway = _deployment(args, sharding.num_gateways, {"num_cpus": args.num_cpus})(serve.ingress()(Gateway))
-    return gateway.bind(args, sharding.index, manifest, segments, encoder, *shards)  # type: ignore[no-any-return]
+    return gateway.bind(args, sharding.index, manifest, subindexes, encoder, *shards)  # type: ignore[no-any-return]
 
 
 def _deployment(args: AppArgs, num_replicas: int | Autoscaling, resources: dict[str, float], **settings: Any) -> Any:

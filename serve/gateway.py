@@ -48,7 +48,7 @@ class Gateway:
         args: AppArgs,
         index: str,
         manifest: IndexManifest,
-        segments: Sequence[range],
+        subindexes: Sequence[range],
         encoder: DeploymentHandle[Any],
         *shards: DeploymentHandle[Any],
     ) -> None:
@@ -58,7 +58,7 @@ class Gateway:
             args: the settings.
             index: path or URL.
             manifest: of the whole index.
-            segments: of each shard.
+            subindexes: of each shard.
             encoder: the encoders.
             shards: each of the shards.
         """
@@ -68,11 +68,11 @@ class Gateway:
         self.metrics = Metrics()
         self._manifest = manifest
         self._written = files.modified(files.join(index, FILE_NAME))
-        self._rows = [sum(manifest.segments[number].live for number in numbers) for numbers in segments]
+        self._rows = [sum(manifest.segments[number].live for number in numbers) for numbers in subindexes]
         self._encoder = Part("the encoder", encoder, holds=self.fingerprint)
         self._shards = [
             Part(f"shard {number}", handle, holds=shard_holds(manifest.fingerprint, its))
-            for number, (handle, its) in enumerate(zip(shards, segments, strict=True))
+            for number, (handle, its) in enumerate(zip(shards, subindexes, strict=True))
         ]
         self._model: ModelInfo = await self._encoder.call("describe")
         self._watches = [asyncio.create_task(part.watch()) for part in (self._encoder, *self._shards)]

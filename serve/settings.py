@@ -80,7 +80,7 @@ class Sharding(BaseModel):
     index: str = Field(min_length=1)
     """Absolute path or URL; every machine with a shard must reach it. The only index, under the name ``default``."""
     num_shards: int = Field(ge=1)
-    """Parts of the index, of whole segments, with about as many rows each."""
+    """Parts of the index, of whole subindexes, with about as many rows each."""
     num_replicas: Annotated[int, Field(ge=1)] | Autoscaling = 2
     """Of each shard. With two, one may die."""
     num_cpus: float = Field(default=0.1, ge=0, allow_inf_nan=False)

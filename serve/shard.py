@@ -1,8 +1,8 @@
-"""A shard: a replica that holds some segments of the index and answers gateways.
+"""A shard: a replica that holds some subindexes of the index and answers gateways.
 
 Two queues (``serve.batching``), each with a thread of its own:
 
-    graphs   the segments' graphs are searched
+    graphs   the subindexes' graphs are searched
     scans    rows are gone through: for accessions, filters, exact answers, and questions' own rows
 """
 
@@ -85,21 +85,21 @@ class Known:
     """Rows of the shard that are the question itself, where they are to be left out."""
 
 
-def shard_holds(fingerprint: str, segments: range) -> str:
-    """Segments of an index, in one word."""
-    return f"{fingerprint}[{segments.start}:{segments.stop}]"
+def shard_holds(fingerprint: str, subindexes: range) -> str:
+    """Subindexes of an index, in one word."""
+    return f"{fingerprint}[{subindexes.start}:{subindexes.stop}]"
 
 
 class Shard:
-    """Some segments of the index."""
+    """Some subindexes of the index."""
 
-    def __init__(self, index: str, fingerprint: str, segments: range) -> None:
+    def __init__(self, index: str, fingerprint: str, subindexes: range) -> None:
         """Load them.
 
         Args:
             index: path or URL.
             fingerprint: of the index when it was shared out.
-            segments: their numbers.
+            subindexes: their numbers.
 
         Raises:
             DataError: if another index is there now, or it is damaged.
@@ -109,8 +109,8 @@ class Shard:
             raise DataError(
                 f"{index}: is the index {found}, and was {fingerprint} when the application was deployed; deploy again."
             )
-        self.index = Index.load(index, segments=segments)
-        self._holds = shard_holds(fingerprint, segments)
+        self.index = Index.load(index, subindexes=subindexes)
+        self._holds = shard_holds(fingerprint, subindexes)
         self._graphs: Batcher[Search, Found] = Batcher(
             self._search, max_batch_cost=QUESTIONS_AT_ONCE, max_cost_before=MAX_QUESTIONS, name="graphs"
         )

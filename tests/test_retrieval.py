@@ -17,7 +17,7 @@ from tiny_model import random_sequences, random_texts, tiny_model, write_protein
 from protclip.embeddings.reading import METADATA, read_embeddings
 from protclip.errors import CheckpointError, IndexMismatchError, NotFoundError, RequestError
 from protclip.hashing import hash64
-from protclip.index import segment
+from protclip.index import subindex
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
 from protclip.index.filters import parse_filter
@@ -69,7 +69,7 @@ def test_a_hit_has_a_field_for_each_column_and_no_other() -> None:
 def test_answers_are_those_of_exact_search(retriever: Retriever, where: str | None, offset: int, kind: str) -> None:
     """In order, score and rank; three rows come twice, so there are ties."""
     index = retriever.indexes["protein"]
-    (loaded,) = index.segments
+    (loaded,) = index.subindexes
     model = retriever.model
     assert model is not None
     vector = {
@@ -91,13 +91,13 @@ def test_answers_are_those_of_exact_search(retriever: Retriever, where: str | No
 
 
 def test_where_a_graph_answers_it_finds_nearly_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment, "EXACT_ROWS", 100)
-    monkeypatch.setattr(segment, "GRAPH_COST", 1)
+    monkeypatch.setattr(subindex, "EXACT_ROWS", 100)
+    monkeypatch.setattr(subindex, "GRAPH_COST", 1)
     vectors, asked = unit_vectors(3_000), unit_vectors(1_000, seed=1)
     embeddings = read_embeddings(write_embeddings(tmp_path / "embeddings", vectors))
     build_from(embeddings, str(tmp_path / "index"), IndexConfig())
     retriever = Retriever.load(str(tmp_path / "index"))
-    assert retriever.indexes["protein"].segments[0].graph is not None
+    assert retriever.indexes["protein"].subindexes[0].graph is not None
     questions = [Question(vector=vector) for vector in asked]
     for where in (None, "reviewed"):
         exact = retriever.search_all(questions, Options(exact=True, where=where))

@@ -111,7 +111,7 @@ def test_what_needs_ray_says_in_one_line_how_it_is_installed(python: Path, folde
     actors = ["embed", "my.fasta", "--checkpoint", "model", "--output", "embedded", "--workers", "2"]
     needs = {
         **{f"protclip {name}": [name] for name in ON_RAY},
-        "an index of several segments, or a release of several parts": several,
+        "an index of several subindexes, or a release of several parts": several,
         "embed --workers and --use-gpu": actors,
     }
     for what, words in needs.items():

@@ -3,10 +3,10 @@
 WORK/converted, WORK/vectors          only of another tool's vectors (protclip.index.external)
 WORK/plan.json                        rows of each part of the embeddings
 WORK/parts, WORK/match.npz            only with a previous index (protclip.index.releases)
-and what protclip.index.units leaves of each segment.
+and what protclip.index.units leaves of each subindex.
 
-The rows of a segment are those of the parts in their order, but for a seeded sample that comes last: recall is measured
-on it before the graph holds it.
+The rows of a subindex are those of the parts in their order, but for a seeded sample that comes last: recall is
+measured on it before the graph holds it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from protclip.index import recall, releases
 from protclip.index.arrays import read_arrays
 from protclip.index.external import QUARANTINE_FILE, VectorFile, convert, open_vectors
 from protclip.index.hnsw import SPACE, HnswConfig, graph_bytes
-from protclip.index.manifest import IndexManifest, SegmentRecord, write_index_manifest
+from protclip.index.manifest import IndexManifest, SubindexRecord, write_index_manifest
 from protclip.index.queries import background_of, check_queries, sample_queries
 from protclip.index.subindex import ROW_BYTES
-from protclip.index.units import build_segment, measure_segment, sample_segment
+from protclip.index.units import build_subindex, measure_subindex, sample_subindex
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder
 from protclip.occupied import occupied
 from protclip.parquet import open_parquet, valid
@@ -47,13 +47,13 @@ class IndexConfig:
 
     graph: HnswConfig = field(default_factory=HnswConfig)
     shard_rows: int = 1_000_000
-    """Largest number of rows of a segment; segments are built side by side, each by one thread."""
+    """Largest number of rows of a subindex; subindexes are built side by side, each by one thread."""
     recall: float = 0.99
     """Recall at 10 to reach with each kind of queries: the smallest ef_search that does is chosen."""
     ef_search: int | None = None
     """Candidates kept while searching; instead of a recall."""
     max_stale: float = 0.2
-    """With a previous index: build all anew if more than this share of rows is dead or in segments of changes."""
+    """With a previous index: build all anew if more than this share of rows is dead or in subindexes of changes."""
 
     def __post_init__(self) -> None:
         check_types("index.", self)
@@ -102,7 +102,7 @@ def build_index(config: BuildConfig, run: Run | None = None) -> IndexManifest:
 
     Args:
         config: over what, how, and where it goes.
-        run: where segments are built; None for this process.
+        run: where subindexes are built; None for this process.
 
     Raises:
         ConfigError, DataError, IndexMismatchError: as ``build_from``, ``read_embeddings`` and ``open_vectors``.
@@ -182,7 +182,7 @@ def build_from(
 
 
 def build_bytes(rows: int, dimension: int, m: int) -> int:
-    """Memory of building, or measuring, a segment, about: its vectors, the graph with them, and its rows."""
+    """Memory of building, or measuring, a subindex, about: its vectors, the graph with them, and its rows."""
     return BASE_BYTES + rows * (4 * dimension + ROW_BYTES) + graph_bytes(rows, dimension, m)
 
 
@@ -206,13 +206,13 @@ class _Build:
             else:
                 carried = releases.carry(previous or "", before, match, part_rows, self.folder, self.work, self._run)
         built = self.build(part_rows, match)
-        segments = [*carried, *built]
-        if not segments:
+        subindexes = [*carried, *built]
+        if not subindexes:
             raise DataError(f"{self.embeddings.folder}: holds no embeddings; there is nothing to search.")
         for asked in queries:
             sample_queries(asked, self.work, self.config.graph.seed)
-        scores = self.measure(segments, [asked.content for asked in queries])
-        totals = {kind: recall.merged([of_segment[kind] for of_segment in scores]) for kind in scores[0]}
+        scores = self.measure(subindexes, [asked.content for asked in queries])
+        totals = {kind: recall.merged([of_subindex[kind] for of_subindex in scores]) for kind in scores[0]}
         place = recall.choose(totals, self.efs, None if self.config.ef_search else self.config.recall)
         overall = recall.report(totals, place, len(self.efs))
         manifest = IndexManifest(
@@ -221,7 +221,7 @@ class _Build:
             space=SPACE,
             model_fingerprint=self.embeddings.model_fingerprint,
             dtype=self.embeddings.dtype,
-            count=sum(segment["live"] for segment in segments),
+            count=sum(subindex["live"] for subindex in subindexes),
             m=self.config.graph.m,
             ef_construction=self.config.graph.ef_construction,
             ef_search=self.efs[place],
@@ -232,16 +232,16 @@ class _Build:
             recall_at_10=min((kind["at_10"] for kind in overall.values()), default=None),
             recall_queries=sum(kind["queries"] for kind in overall.values()),
             segments=tuple(
-                SegmentRecord(
-                    **{name: segment[name] for name in ("name", "rows", "live", "delta")},
-                    recall=recall.report(of_segment, place, len(self.efs)),
+                SubindexRecord(
+                    **{name: subindex[name] for name in ("name", "rows", "live", "delta")},
+                    recall=recall.report(of_subindex, place, len(self.efs)),
                 )
-                for segment, of_segment in zip(segments, scores, strict=True)
+                for subindex, of_subindex in zip(subindexes, scores, strict=True)
             ),
             release=None if match is None else match.counts(carried),
             background=background_of(totals, self.embeddings.content),
         )
-        return manifest, {name: entry for segment in segments for name, entry in segment["files"].items()}
+        return manifest, {name: entry for subindex in subindexes for name, entry in subindex["files"].items()}
 
     def plan(self) -> list[int]:
         """Rows of each part; no accession may come twice."""
@@ -260,15 +260,15 @@ class _Build:
         return part_rows
 
     def run_units(self, title: str, unit: Any, items: Sequence[Item]) -> list[Report]:
-        """The reports of units that hold a segment."""
+        """The reports of units that hold a subindex."""
         work = Work(title=title, unit=unit, memory_bytes=self.memory_bytes)
         return run_units(work, items, files.join(self.work, title), self._run)
 
     def build(self, part_rows: Sequence[int], match: releases.Match | None) -> list[dict[str, Any]]:
-        """The new segments: of all rows, or of those that a release added or changed."""
+        """The new subindexes: of all rows, or of those that a release added or changed."""
         whole = match is None or match.compacted
         count = sum(part_rows) if match is None or match.compacted else match.num_new
-        first = 0 if match is None or match.compacted else match.next_segment
+        first = 0 if match is None or match.compacted else match.next_subindex
         number = -(-count // self.config.shard_rows)
         items = [
             {
@@ -282,7 +282,7 @@ class _Build:
             for i in range(number)
         ]
         unit = partial(
-            build_segment,
+            build_subindex,
             embeddings=self.embeddings,
             part_rows=part_rows,
             folder=self.folder,
@@ -292,16 +292,16 @@ class _Build:
         )
         return self.run_units("building", unit, items)
 
-    def measure(self, segments: Sequence[Item], given: Sequence[str]) -> list[dict[str, recall.Scores]]:
-        """For each segment the scores of each kind of queries."""
-        total = sum(segment["live"] for segment in segments)
+    def measure(self, subindexes: Sequence[Item], given: Sequence[str]) -> list[dict[str, recall.Scores]]:
+        """For each subindex the scores of each kind of queries."""
+        total = sum(subindex["live"] for subindex in subindexes)
         sampled = [
             {
-                "unit": segment["name"],
-                **{name: segment[name] for name in ("name", "rows", "delta")},
-                "inside": min(segment["live"], -(-recall.NUM_QUERIES * segment["live"] // total)),
+                "unit": subindex["name"],
+                **{name: subindex[name] for name in ("name", "rows", "delta")},
+                "inside": min(subindex["live"], -(-recall.NUM_QUERIES * subindex["live"] // total)),
             }
-            for segment in segments
+            for subindex in subindexes
         ]
         common: dict[str, Any] = {
             "folder": self.folder,
@@ -309,18 +309,18 @@ class _Build:
             "dimension": self.embeddings.dimension,
             "efs": self.efs,
         }
-        unit = partial(sample_segment, seed=self.config.graph.seed, **common)
+        unit = partial(sample_subindex, seed=self.config.graph.seed, **common)
         self.run_units("sampling", unit, sampled)
-        unit = partial(measure_segment, names=[segment["name"] for segment in segments], given=given, **common)
+        unit = partial(measure_subindex, names=[subindex["name"] for subindex in subindexes], given=given, **common)
         self.run_units("measuring", unit, sampled)
         kinds = ["inside", "outside", *given]
         return [
             {
                 kind: recall.Scores.of(arrays, kind, len(self.efs))
-                for arrays in [read_arrays(files.join(self.work, "measuring", f"{segment['name']}.npz"))]
+                for arrays in [read_arrays(files.join(self.work, "measuring", f"{subindex['name']}.npz"))]
                 for kind in kinds
             }
-            for segment in segments
+            for subindex in subindexes
         ]
 
 

@@ -22,8 +22,8 @@ from protclip.embeddings.reading import METADATA
 from protclip.errors import DataError, IndexMismatchError, RequestError
 from protclip.index.filters import Filter, parse_filter
 from protclip.index.hnsw import check_unit_vectors, graph_bytes
-from protclip.index.manifest import IndexManifest, SegmentRecord, read_index_manifest
-from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, Segment, graph_file, rows_file
+from protclip.index.manifest import IndexManifest, SubindexRecord, read_index_manifest
+from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, Subindex, graph_file, rows_file
 from protclip.manifest import FILE_NAME
 
 NOT_SHOWN = ("sequence_hash",)
@@ -32,18 +32,18 @@ NOT_SHOWN = ("sequence_hash",)
 class Index:
     """A loaded index; it never changes, so searches may run side by side.
 
-    A row is counted through the segments, in the order of the manifest.
+    A row is counted through the subindexes, in the order of the manifest.
     """
 
-    def __init__(self, manifest: IndexManifest, segments: Sequence[Segment], *, first_segment: int = 0) -> None:
-        """Args are what the index is, its segments or consecutive ones of them, and the number of the first."""
+    def __init__(self, manifest: IndexManifest, subindexes: Sequence[Subindex], *, first_subindex: int = 0) -> None:
+        """Args are what the index is, its subindexes or consecutive ones of them, and the number of the first."""
         self.manifest = manifest
-        self.segments = tuple(segments)
-        before = sum(record.rows for record in manifest.segments[:first_segment])
-        self._starts = before + np.cumsum([0, *(len(segment) for segment in segments)])
+        self.subindexes = tuple(subindexes)
+        before = sum(record.rows for record in manifest.segments[:first_subindex])
+        self._starts = before + np.cumsum([0, *(len(subindex) for subindex in subindexes)])
 
     @classmethod
-    def load(cls, path: str, *, expect_fingerprint: str | None = None, segments: range | None = None) -> Index:
+    def load(cls, path: str, *, expect_fingerprint: str | None = None, subindexes: range | None = None) -> Index:
         """Verify an index against its checksums, then load it.
 
         Graphs are held in memory. Vectors for exact search are read from the files, through the system's cache; they
@@ -52,24 +52,24 @@ class Index:
         Args:
             path: path or URL.
             expect_fingerprint: of the model that will make the queries; None where vectors are searched as they are.
-            segments: numbers of those that are loaded and verified, where it is a part (``protclip.index.shards``);
+            subindexes: numbers of those that are loaded and verified, where it is a part (``protclip.index.shards``);
                 rows keep the numbers that they have in the whole. None for all.
 
         Raises:
             DataError: if it is unfinished, damaged, or not an index.
             IndexMismatchError: if another model made it.
         """
-        with local_index(path, segments) as (folder, names):
+        with local_index(path, subindexes) as (folder, names):
             manifest = read_index_manifest(folder, verify=True, names=names)
             if expect_fingerprint is not None:
                 manifest.check_model(expect_fingerprint, path)
-            numbers = range(len(manifest.segments)) if segments is None else segments
-            loaded = [load_segment(folder, manifest.segments[number], manifest) for number in numbers]
-        return cls(manifest, loaded, first_segment=numbers.start)
+            numbers = range(len(manifest.segments)) if subindexes is None else subindexes
+            loaded = [load_subindex(folder, manifest.segments[number], manifest) for number in numbers]
+        return cls(manifest, loaded, first_subindex=numbers.start)
 
     def __len__(self) -> int:
         """Rows that may answer."""
-        return sum(segment.num_live for segment in self.segments)
+        return sum(subindex.num_live for subindex in self.subindexes)
 
     @property
     def fingerprint(self) -> str:
@@ -96,7 +96,7 @@ class Index:
             queries: (n, dimension), unit length, by the model that made the index.
             k: 1 or more; more than may answer gives all of it.
             where: which rows may answer: a filter, or its text, such as ``reviewed and length < 200``.
-            exact: True compares all vectors. None leaves it to each segment: exact where it is small, or the filter
+            exact: True compares all vectors. None leaves it to each subindex: exact where it is small, or the filter
                 narrow; otherwise its graph, with the recall that the manifest says.
 
         Returns:
@@ -118,9 +118,9 @@ class Index:
             check_unit_vectors(queries, "queries")
         where = parse_filter(where) if isinstance(where, str) else where
         answers = []
-        for start, segment in zip(self._starts, self.segments, strict=False):
-            allowed = None if where is None else where.mask(segment.metadata)
-            scores, rows = segment.search(queries, k, allowed=allowed, exact=exact)
+        for start, subindex in zip(self._starts, self.subindexes, strict=False):
+            allowed = None if where is None else where.mask(subindex.metadata)
+            scores, rows = subindex.search(queries, k, allowed=allowed, exact=exact)
             answers.append((scores, rows + start if start else rows))
         return merge(answers, k, lambda rows: self.table(rows, ())["accession"].to_pylist())
 
@@ -165,7 +165,7 @@ class Index:
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(numbers):
             mine = numbers == number
-            vectors_ND[mine] = self.segments[number].vectors[rows[mine] - self._starts[number]]
+            vectors_ND[mine] = self.subindexes[number].vectors[rows[mine] - self._starts[number]]
         return vectors_ND
 
     def find(self, column: str, values: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -178,22 +178,22 @@ class Index:
         wanted = pa.array(values, METADATA.field(column).type)
         rows, numbers = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         if len(wanted):
-            for start, segment in zip(self._starts, self.segments, strict=False):
-                number = pc.fill_null(pc.index_in(segment.metadata[column], value_set=wanted), -1).to_numpy()
-                found = np.flatnonzero((number >= 0) & segment.live)
+            for start, subindex in zip(self._starts, self.subindexes, strict=False):
+                number = pc.fill_null(pc.index_in(subindex.metadata[column], value_set=wanted), -1).to_numpy()
+                found = np.flatnonzero((number >= 0) & subindex.live)
                 rows.append(found + start)
                 numbers.append(number[found].astype(np.int64))
         return np.concatenate(rows), np.concatenate(numbers)
 
     def _table(self, rows: NDArray[np.int64]) -> pa.Table:
-        if len(self.segments) == 1:
-            return self.segments[0].metadata.take(pa.array(rows - self._starts[0]))
+        if len(self.subindexes) == 1:
+            return self.subindexes[0].metadata.take(pa.array(rows - self._starts[0]))
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
-        tables, places = [self.segments[0].metadata.slice(0, 0)], np.empty(len(rows), np.int64)
+        tables, places = [self.subindexes[0].metadata.slice(0, 0)], np.empty(len(rows), np.int64)
         done = 0
         for number in np.unique(numbers):
             mine = np.flatnonzero(numbers == number)
-            tables.append(self.segments[number].metadata.take(pa.array(rows[mine] - self._starts[number])))
+            tables.append(self.subindexes[number].metadata.take(pa.array(rows[mine] - self._starts[number])))
             places[mine] = np.arange(done, done + len(mine))
             done += len(mine)
         return pa.concat_tables(tables).take(pa.array(places))
@@ -231,11 +231,11 @@ def rows_of(table: pa.Table) -> list[Any]:
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def load_segment(
-    folder: str, record: SegmentRecord, manifest: IndexManifest, *, with_graph: bool | None = None
-) -> Segment:
-    """Load a segment of a verified local index folder."""
-    segment = Segment.load(
+def load_subindex(
+    folder: str, record: SubindexRecord, manifest: IndexManifest, *, with_graph: bool | None = None
+) -> Subindex:
+    """Load a subindex of a verified local index folder."""
+    subindex = Subindex.load(
         folder,
         record.name,
         rows=record.rows,
@@ -243,38 +243,38 @@ def load_segment(
         ef_search=manifest.ef_search,
         with_graph=with_graph,
     )
-    if segment.num_live != record.live:
+    if subindex.num_live != record.live:
         raise DataError(
-            f"{folder}: {record.name} has {segment.num_live} live rows, its manifest says {record.live}; make the "
+            f"{folder}: {record.name} has {subindex.num_live} live rows, its manifest says {record.live}; make the "
             "index again."
         )
-    return segment
+    return subindex
 
 
 def memory_bytes(manifest: IndexManifest) -> int:
-    """Memory of a loaded index, about: its graphs, or the vectors of small segments, and what is known of rows."""
+    """Memory of a loaded index, about: its graphs, or the vectors of small subindexes, and what is known of rows."""
 
     def of_vectors(rows: int) -> int:
         dimension = manifest.dimension
         return graph_bytes(rows, dimension, manifest.m) if rows > EXACT_ROWS else 4 * dimension * rows
 
-    return sum(of_vectors(segment.rows) + ROW_BYTES * segment.rows for segment in manifest.segments)
+    return sum(of_vectors(subindex.rows) + ROW_BYTES * subindex.rows for subindex in manifest.segments)
 
 
 @contextlib.contextmanager
-def local_index(path: str, segments: range | None) -> Iterator[tuple[str, list[str]]]:
+def local_index(path: str, subindexes: range | None) -> Iterator[tuple[str, list[str]]]:
     """The folder itself, or a copy of a URL's on the local disk; what is mapped of it outlives its removal.
 
     Args:
         path: path or URL.
-        segments: numbers of those that are wanted; None for all.
+        subindexes: numbers of those that are wanted; None for all.
 
     Returns:
-        the folder, and the names of the wanted segments' files.
+        the folder, and the names of the wanted subindexes' files.
     """
     records = read_index_manifest(path).segments  # presence and sizes, before anything is fetched
-    wanted = records if segments is None else [records[number] for number in segments]
-    names = [file(segment.name) for segment in wanted for file in (graph_file, rows_file)]
+    wanted = records if subindexes is None else [records[number] for number in subindexes]
+    names = [file(subindex.name) for subindex in wanted for file in (graph_file, rows_file)]
     if not files.is_url(path):
         yield path, names
         return

@@ -26,7 +26,7 @@ from protclip.inputs import Dtype
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 
 KIND = "index"
-_SEGMENT = re.compile(r"segment-\d{5,}")
+_SUBINDEX = re.compile(r"segment-\d{5,}")
 FORMAT = 3
 """1 was a single graph beside a metadata.parquet; 2 did not say in which dtype the model computed."""
 
@@ -38,8 +38,8 @@ Recalls = Mapping[str, Mapping[str, int | float]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SegmentRecord:
-    """What the manifest says of a segment."""
+class SubindexRecord:
+    """What the manifest says of a subindex."""
 
     name: str
     rows: Size
@@ -48,7 +48,7 @@ class SegmentRecord:
     delta: bool
     """Made by a release, from what it added or changed."""
     recall: Recalls
-    """Of this segment alone."""
+    """Of this subindex alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,20 +69,21 @@ class IndexManifest:
     m: int
     ef_construction: int
     ef_search: Size
-    """Of every segment; chosen for the wanted recall, or given."""
+    """Of every subindex; chosen for the wanted recall, or given."""
     seed: int
     shard_rows: int
-    """Rows of a segment at most."""
+    """Rows of a subindex at most."""
     wanted_recall: float | None
     """At 10, of every kind of queries that was measured; None where ef_search was given."""
     recall: Recalls
-    """Of the graphs against exact search, over all segments. ``inside``: vectors of the index, each without itself.
+    """Of the graphs against exact search, over all subindexes. ``inside``: vectors of the index, each without itself.
     ``outside``: vectors that the graph did not hold yet. ``text``, ``protein``: queries that were given."""
     recall_at_10: float | None
     """The lowest of ``recall``; None where there is nothing to find."""
     recall_queries: int
     """How many queries it was measured on."""
-    segments: tuple[SegmentRecord, ...]
+    segments: tuple[SubindexRecord, ...]
+    """Its subindexes; this key and the names of their files are those of the first indexes that had several."""
     release: Mapping[str, Any] | None
     """What the last release changed; None where the index was built from its embeddings alone."""
     background: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -177,18 +178,18 @@ def read_index_manifest(folder: str, *, verify: bool = False, names: Collection[
     where = files.join(folder, FILE_NAME)
     manifest = checked(IndexManifest, stored, where)
     check_background(manifest.background, where)
-    segments = manifest.segments
-    own = {file(segment.name) for segment in segments for file in (graph_file, rows_file)}
+    subindexes = manifest.segments
+    own = {file(subindex.name) for subindex in subindexes for file in (graph_file, rows_file)}
     if not (
         manifest.space == SPACE
-        and manifest.count == sum(segment.live for segment in segments)
-        and all(segment.live <= segment.rows and _SEGMENT.fullmatch(segment.name) for segment in segments)
-        and len(own) == 2 * len(segments)
+        and manifest.count == sum(subindex.live for subindex in subindexes)
+        and all(subindex.live <= subindex.rows and _SUBINDEX.fullmatch(subindex.name) for subindex in subindexes)
+        and len(own) == 2 * len(subindexes)
         and set(stored["files"]) == own
     ):
         raise DataError(
             f"{folder}: an index of {manifest.count} {manifest.content!r} vectors of dimension {manifest.dimension} in "
-            f"the space {manifest.space!r:.60} and {len(segments)} segments cannot be searched; make the index again."
+            f"the space {manifest.space!r:.60} and {len(subindexes)} subindexes cannot be searched; make it again."
         )
     return manifest
 

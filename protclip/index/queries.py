@@ -73,7 +73,7 @@ def background_of(totals: Mapping[str, recall.Scores], content: str) -> dict[str
     Rows of the index, each without itself, stand for questions of its own kind, unless such were given.
 
     Args:
-        totals: the scores over all segments, of ``inside`` and the given kinds.
+        totals: the scores over all subindexes, of ``inside`` and the given kinds.
         content: of the index.
     """
     asked: dict[str, recall.Scores] = {content: totals["inside"]}

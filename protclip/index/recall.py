@@ -1,7 +1,7 @@
 """Recall of the graphs against exact search, and the ef_search that reaches a wanted one.
 
 An answer counts when its score reaches the exact k-th, so that among equal vectors any will do; and so scores are all
-that is kept of a measurement. Scores of segments merge into those of the index.
+that is kept of a measurement. Scores of subindexes merge into those of the index.
 
     Q queries, K = 100 answers, E values of ef_search
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protclip.errors import DataError
-from protclip.index.subindex import Segment
+from protclip.index.subindex import Subindex
 
 if TYPE_CHECKING:
     from protclip.index.index import Index
@@ -30,16 +30,16 @@ TOLERANCE = 1e-6
 SATURATED = 0.9999
 """A recall at 10 above which larger values of ef_search are not tried."""
 PROBE_QUERIES = 50
-"""Of a loaded segment."""
+"""Of a loaded subindex."""
 PROBE_ROWS = 1_000_000
-"""A loaded index is probed until segments of so many rows were: each question is compared with all of them."""
+"""A loaded index is probed until subindexes of so many rows were: each question is compared with all of them."""
 PROBE_MARGIN = 0.1
 """By how much the recall of so few questions may be below that of the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Best scores of Q queries in a segment, downwards; -inf where there are no more."""
+    """Best scores of Q queries in a subindex, downwards; -inf where there are no more."""
 
     exact_QK: NDArray[np.float32]
     found_EQK: tuple[NDArray[np.float32], ...]
@@ -63,20 +63,20 @@ def ladder(ef_search: int | None) -> tuple[int, ...]:
 
 
 def measure(
-    segment: Segment, queries: NDArray[np.float32], efs: Sequence[int], *, own_rows: NDArray[np.int64] | None = None
+    subindex: Subindex, queries: NDArray[np.float32], efs: Sequence[int], *, own_rows: NDArray[np.int64] | None = None
 ) -> Scores:
     """Scores of the graph and of exact search.
 
     Args:
-        segment: with its graph; its ef_search is left at another value.
+        subindex: with its graph; its ef_search is left at another value.
         queries: (Q, dimension).
         efs: upwards.
         own_rows: (Q,), the row that each query is, which is no answer to it; -1 for none.
     """
-    graph, depth = segment.graph, max(DEPTHS)
+    graph, depth = subindex.graph, max(DEPTHS)
     assert graph is not None
     own = np.full(len(queries), -1) if own_rows is None else own_rows
-    exact = _others(*segment.search(queries, depth + 1, exact=True), own, depth)
+    exact = _others(*subindex.search(queries, depth + 1, exact=True), own, depth)
     by_depth: dict[int, list[NDArray[np.float32]]] = {k: [] for k in DEPTHS}
     last: dict[int, NDArray[np.float32]] = {}
     for ef in efs:
@@ -85,29 +85,29 @@ def measure(
             for k in DEPTHS:
                 # hnswlib raises ef to k, so that answers for a larger k say nothing of a smaller one.
                 if k not in last or ef > k + 1:
-                    last[k] = _others(*segment.search(queries, k + 1, exact=False), own, k)
+                    last[k] = _others(*subindex.search(queries, k + 1, exact=False), own, k)
         for k in DEPTHS:
             by_depth[k].append(last[k])
     return Scores(exact, tuple(found for k in DEPTHS for found in by_depth[k]))
 
 
 def joined(parts: Sequence[Scores]) -> Scores:
-    """The same segment's scores for further queries."""
+    """The same subindex's scores for further queries."""
     return Scores(
         np.concatenate([part.exact_QK for part in parts]),
         tuple(np.concatenate(found) for found in zip(*(part.found_EQK for part in parts), strict=True)),
     )
 
 
-def merged(segments: Sequence[Scores]) -> Scores:
-    """The scores of the same queries over several segments."""
+def merged(subindexes: Sequence[Scores]) -> Scores:
+    """The scores of the same queries over several subindexes."""
 
     def best(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         return -np.sort(-np.concatenate(arrays, axis=1), axis=1)[:, : max(array.shape[1] for array in arrays)]
 
     return Scores(
-        best([part.exact_QK for part in segments]),
-        tuple(best(found) for found in zip(*(part.found_EQK for part in segments), strict=True)),
+        best([part.exact_QK for part in subindexes]),
+        tuple(best(found) for found in zip(*(part.found_EQK for part in subindexes), strict=True)),
     )
 
 
@@ -155,15 +155,15 @@ def probe(index: Index) -> None:
         DataError: if they find clearly less than the manifest says.
     """
     depth, probed = DEPTHS[0], 0
-    for record, segment in zip(index.manifest.segments, index.segments, strict=True):
+    for record, subindex in zip(index.manifest.segments, index.subindexes, strict=True):
         stated = record.recall.get("inside", {}).get(f"at_{depth}")
-        if segment.graph is None or stated is None or probed >= PROBE_ROWS:
+        if subindex.graph is None or stated is None or probed >= PROBE_ROWS:
             continue
-        probed += len(segment)
-        live = np.flatnonzero(segment.live)
+        probed += len(subindex)
+        live = np.flatnonzero(subindex.live)
         own = live[np.linspace(0, len(live) - 1, min(PROBE_QUERIES, len(live))).astype(np.int64)]
-        exact = _others(*segment.search(segment.vectors[own], depth + 1, exact=True), own, depth)
-        found = _others(*segment.search(segment.vectors[own], depth + 1), own, depth)
+        exact = _others(*subindex.search(subindex.vectors[own], depth + 1, exact=True), own, depth)
+        found = _others(*subindex.search(subindex.vectors[own], depth + 1), own, depth)
         measured = recall(exact, found, depth)
         if measured < stated - PROBE_MARGIN:
             raise DataError(

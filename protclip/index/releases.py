@@ -1,12 +1,12 @@
-"""The next release of an index: what did not change is taken over, what did becomes a segment of changes.
+"""The next release of an index: what did not change is taken over, what did becomes a subindex of changes.
 
 A row is the same as before where accession and vector are. Rows that are gone, or whose vector is another, are marked
-as not live in the segment that holds them; the new ones make segments of their own. What is known of a row always
+as not live in the subindex that holds them; the new ones make subindexes of their own. What is known of a row always
 comes from the new embeddings. The graphs stay as they are: their files are linked or copied.
 
 WORK/parts/00000.parquet …    of each part of the embeddings: its rows without vectors, with the hash of each
-WORK/match.npz                source: for each row of the old segments, its row in the new embeddings, or -1;
-                              new: rows of the new embeddings that no old segment has
+WORK/match.npz                source: for each row of the old subindexes, its row in the new embeddings, or -1;
+                              new: rows of the new embeddings that no old subindex has
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from protclip.units import Item, Run, Work, run_units
 
 MATCH_FILE = "match.npz"
 PART_BYTES = 1 << 30
-"""Memory of the units here: they hold a part of the embeddings, or the rows of a segment without its vectors."""
+"""Memory of the units here: they hold a part of the embeddings, or the rows of a subindex without its vectors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,13 +42,13 @@ class Match:
     """What a release changes."""
 
     starts: tuple[int, ...]
-    """First row of each old segment among all of them, and their number."""
+    """First row of each old subindex among all of them, and their number."""
     num_new: int
     changed: int
     removed: int
     stale: float
-    """Share of all rows that would be dead or in segments of changes."""
-    next_segment: int
+    """Share of all rows that would be dead or in subindexes of changes."""
+    next_subindex: int
     compacted: bool = False
     """All is built anew."""
 
@@ -58,7 +58,7 @@ class Match:
             "added": self.num_new - self.changed,
             "changed": self.changed,
             "removed": self.removed,
-            "redescribed": None if self.compacted else sum(segment["redescribed"] for segment in carried),
+            "redescribed": None if self.compacted else sum(subindex["redescribed"] for subindex in carried),
             "compacted": self.compacted,
         }
 
@@ -97,7 +97,7 @@ def match(previous: str, before: IndexManifest, embeddings: Embeddings, work: st
     unit = partial(_read_part, embeddings=embeddings, work=work)
     run_units(Work(title="comparing", unit=unit, memory_bytes=PART_BYTES), items, files.join(work, "comparing"), run)
     columns = ["accession", "vector_hash", "live"]
-    olds = [read_rows(files.join(previous, rows_file(segment.name)), columns) for segment in before.segments]
+    olds = [read_rows(files.join(previous, rows_file(subindex.name)), columns) for subindex in before.segments]
     news = [read_rows(_part_path(work, item["unit"]), columns[:2]) for item in items]
     old, new = pa.concat_tables(olds), pa.concat_tables(news)
     live = old["live"].to_numpy()
@@ -116,7 +116,7 @@ def match(previous: str, before: IndexManifest, embeddings: Embeddings, work: st
     is_new[source[source >= 0]] = False
     write_arrays(files.join(work, MATCH_FILE), {"source": source, "new": np.flatnonzero(is_new)})
 
-    in_deltas = sum(segment.live for segment in before.segments if segment.delta)
+    in_deltas = sum(subindex.live for subindex in before.segments if subindex.delta)
     num_dead = int((source < 0).sum())
     num_new = int(is_new.sum())
     changed = int(known.sum() - same.sum())
@@ -126,7 +126,7 @@ def match(previous: str, before: IndexManifest, embeddings: Embeddings, work: st
         changed=changed,
         removed=int(live.sum() - known.sum()),
         stale=(num_dead + num_new + in_deltas) / (len(old) + num_new),
-        next_segment=1 + max(int(segment.name[-5:]) for segment in before.segments),
+        next_subindex=1 + max(int(subindex.name[-5:]) for subindex in before.segments),
     )
 
 
@@ -139,18 +139,18 @@ def carry(
     work: str,
     run: Run,
 ) -> list[dict[str, Any]]:
-    """Take over the old segments in which anything is live."""
+    """Take over the old subindexes in which anything is live."""
     source = read_arrays(files.join(work, MATCH_FILE))["source"]
     described = read_manifest(previous, KIND)["files"]
     items = [
         {
-            "unit": segment.name,
-            "delta": segment.delta,
+            "unit": subindex.name,
+            "delta": subindex.delta,
             "start": start,
             "stop": stop,
-            "graph": described[graph_file(segment.name)],
+            "graph": described[graph_file(subindex.name)],
         }
-        for segment, start, stop in zip(before.segments, found.starts[:-1], found.starts[1:], strict=True)
+        for subindex, start, stop in zip(before.segments, found.starts[:-1], found.starts[1:], strict=True)
         if (source[start:stop] >= 0).any()
     ]
     unit = partial(_carry, previous=previous, part_rows=part_rows, folder=folder, work=work)

@@ -1,4 +1,4 @@
-"""A segment of an index: a graph over some rows and what is known of them. Its files never change once written.
+"""A subindex of an index: a graph over some rows and what is known of them. Its files never change once written.
 
   segment-00000.hnsw      graph and vectors; label i is row i
   segment-00000.parquet   row i: METADATA, whether it is live, and the hash of its vector as it was embedded
@@ -43,12 +43,12 @@ SPARE = 1.2
 
 
 def graph_file(name: str) -> str:
-    """The file of a segment's graph and vectors."""
+    """The file of a subindex's graph and vectors."""
     return f"{name}.hnsw"
 
 
 def rows_file(name: str) -> str:
-    """The file of what is known of a segment's rows."""
+    """The file of what is known of a subindex's rows."""
     return f"{name}.parquet"
 
 
@@ -60,14 +60,14 @@ def vector_hashes(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 
 def write_rows(path: str, metadata: pa.Table, live: NDArray[np.bool_], hashes: NDArray[np.uint64]) -> None:
-    """Write a segment's rows."""
+    """Write a subindex's rows."""
     columns = [*metadata.columns, pa.array(live), pa.array(hashes)]
     with files.atomic_write(path) as stream:
         pq.write_table(pa.table(columns, schema=ROWS), stream, compression="zstd")
 
 
 def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a segment's rows, or some columns of them; genes, where an earlier version wrote it, are null.
+    """Read a subindex's rows, or some columns of them; genes, where an earlier version wrote it, are null.
 
     Raises:
         DataError: if it is no such file.
@@ -81,8 +81,8 @@ def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
         return with_column(table, ROWS.field(_GENE)).select(names)
 
 
-class Segment:
-    """A loaded segment; it never changes, so searches may run side by side."""
+class Subindex:
+    """A loaded subindex; it never changes, so searches may run side by side."""
 
     def __init__(self, vectors: NDArray[np.float32], rows: pa.Table, graph: hnswlib.Index | None) -> None:
         """Args are the vectors by row, the columns METADATA and live, and the graph where one is loaded."""
@@ -105,12 +105,12 @@ class Segment:
         ef_search: int,
         with_graph: bool | None = None,
         num_threads: int | None = None,
-    ) -> Segment:
-        """Load a segment from a local folder; all of it is read once, and checked, whatever its checksums say.
+    ) -> Subindex:
+        """Load a subindex from a local folder; all of it is read once, and checked, whatever its checksums say.
 
         Args:
             folder: of the files; what is large stays in the graph's file, which must not be changed in place.
-            name: of the segment.
+            name: of the subindex.
             rows: that it must have.
             dimension: that it must have.
             ef_search: of the graph.

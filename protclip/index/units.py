@@ -1,8 +1,8 @@
-"""The units of work of which an index is built: a segment is built, sampled for queries, and measured with all of them.
+"""The units of work of which an index is built: a subindex is built, sampled for queries, and measured with all."""
 
-WORK/building/segment-00000.npz …     the queries held out from a segment, and what its graph found before it held them
-WORK/sampling/segment-00000.npz …     queries that are live rows of a segment
-WORK/measuring/segment-00000.npz …    scores of all queries in a segment
+WORK/building/segment-00000.npz …     the queries held out from a subindex, and what its graph found before it held them
+WORK/sampling/segment-00000.npz …     queries that are live rows of a subindex
+WORK/measuring/segment-00000.npz …    scores of all queries in a subindex
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from protclip.index import recall, releases
 from protclip.index.arrays import read_arrays, write_arrays
 from protclip.index.hnsw import HnswConfig, check_unit_vectors, insert, save_graph, start_graph
 from protclip.index.queries import queries_path
-from protclip.index.subindex import Segment, graph_file, rows_file, vector_hashes, write_rows
+from protclip.index.subindex import Subindex, graph_file, rows_file, vector_hashes, write_rows
 from protclip.manifest import describe
 from protclip.units import Item
 
 
-def build_segment(
+def build_subindex(
     item: Item,
     *,
     embeddings: Embeddings,
@@ -39,7 +39,7 @@ def build_segment(
     graph_config: HnswConfig,
     efs: Sequence[int],
 ) -> dict[str, Any]:
-    """Build a segment of rows ``start`` to ``stop``: of all rows, or of a release's new ones."""
+    """Build a subindex of rows ``start`` to ``stop``: of all rows, or of a release's new ones."""
     name, count = item["unit"], item["stop"] - item["start"]
     chosen = np.arange(item["start"], item["stop"])
     if item["delta"]:
@@ -69,7 +69,7 @@ def build_segment(
     graph = start_graph(count, embeddings.dimension, graph_config)
     held = count - num_outside
     insert(graph, vectors[:held])
-    so_far = Segment(vectors[:held], table.append_column("live", pa.array(live)).slice(0, held), graph)
+    so_far = Subindex(vectors[:held], table.append_column("live", pa.array(live)).slice(0, held), graph)
     before = recall.measure(so_far, vectors[held:], efs)
     if num_outside:
         insert(graph, vectors[held:])
@@ -88,22 +88,22 @@ def build_segment(
     }
 
 
-def sample_segment(
+def sample_subindex(
     item: Item, *, folder: str, work: str, dimension: int, efs: Sequence[int], seed: int
 ) -> dict[str, Any]:
-    """Sample live rows of a segment, as queries."""
+    """Sample live rows of a subindex, as queries."""
     del efs
-    with local_segment(folder, item["name"]) as place:
-        segment = Segment.load(place, item["name"], rows=item["rows"], dimension=dimension, ef_search=10)
+    with local_subindex(folder, item["name"]) as place:
+        subindex = Subindex.load(place, item["name"], rows=item["rows"], dimension=dimension, ef_search=10)
         rng = np.random.default_rng([seed, 1, int(item["name"][-5:])])
-        rows = np.sort(rng.choice(np.flatnonzero(segment.live), item["inside"], replace=False))
+        rows = np.sort(rng.choice(np.flatnonzero(subindex.live), item["inside"], replace=False))
         write_arrays(
-            files.join(work, "sampling", f"{item['name']}.npz"), {"rows": rows, "vectors": segment.vectors[rows]}
+            files.join(work, "sampling", f"{item['name']}.npz"), {"rows": rows, "vectors": subindex.vectors[rows]}
         )
     return {}
 
 
-def measure_segment(
+def measure_subindex(
     item: Item,
     *,
     folder: str,
@@ -113,10 +113,10 @@ def measure_segment(
     names: Sequence[str],
     given: Sequence[str],
 ) -> dict[str, Any]:
-    """The scores of all queries in a segment, as it was saved."""
+    """The scores of all queries in a subindex, as it was saved."""
     own = item["name"]
-    with local_segment(folder, own) as place:
-        segment = Segment.load(
+    with local_subindex(folder, own) as place:
+        subindex = Subindex.load(
             place, own, rows=item["rows"], dimension=dimension, ef_search=10, with_graph=True, num_threads=1
         )
         inside = [read_arrays(files.join(work, "sampling", f"{name}.npz")) for name in names]
@@ -124,22 +124,22 @@ def measure_segment(
             s["rows"] if name == own else np.full(len(s["rows"]), -1) for name, s in zip(names, inside, strict=True)
         ]
         vectors = np.concatenate([sample["vectors"] for sample in inside])
-        arrays = recall.measure(segment, vectors, efs, own_rows=np.concatenate(own_rows)).arrays("inside")
+        arrays = recall.measure(subindex, vectors, efs, own_rows=np.concatenate(own_rows)).arrays("inside")
         outside = []
         for name in names:
             path = files.join(work, "building", f"{name}.npz")
-            if files.exists(path):  # not of a segment that was taken over
+            if files.exists(path):  # not of a subindex that was taken over
                 stored = read_arrays(path)
                 if name == own:
                     outside.append(recall.Scores.of(stored, "outside", len(efs)))
                 else:
-                    outside.append(recall.measure(segment, stored["outside_vectors"], efs))
+                    outside.append(recall.measure(subindex, stored["outside_vectors"], efs))
         if not outside:
-            outside.append(recall.measure(segment, np.empty((0, dimension), np.float32), efs))
+            outside.append(recall.measure(subindex, np.empty((0, dimension), np.float32), efs))
         arrays.update(recall.joined(outside).arrays("outside"))
         for kind in given:
             vectors = read_arrays(queries_path(work, kind))["vectors"]
-            arrays.update(recall.measure(segment, vectors, efs).arrays(kind))
+            arrays.update(recall.measure(subindex, vectors, efs).arrays(kind))
     write_arrays(files.join(work, "measuring", f"{own}.npz"), arrays)
     return {}
 
@@ -174,8 +174,8 @@ def writable_copy(target: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def local_segment(folder: str, name: str) -> Iterator[str]:
-    """The folder of a segment's files, or a local copy of them."""
+def local_subindex(folder: str, name: str) -> Iterator[str]:
+    """The folder of a subindex's files, or a local copy of them."""
     if not files.is_url(folder):
         yield folder
         return

@@ -1,4 +1,4 @@
-"""``protclip index``: embeddings into a searchable HNSW index, a Ray task for each segment where there are several."""
+"""``protclip index``: embeddings into a searchable HNSW index, a Ray task for each subindex where there are several."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ray_jobs.cluster import resolve_input, resolve_output
 from ray_jobs.pipelines import OnRay
 
 SMALL_BYTES = 2 << 30
-"""Memory that a single segment may need to be built without Ray, whose start and tasks take most of a minute."""
+"""Memory that a single subindex may need to be built without Ray, whose start and tasks take most of a minute."""
 
 
 @click.command()
@@ -76,7 +76,7 @@ def main(**values: Any) -> None:
         echo("index: " + ", ".join(f"{name} {value}" for name, value in manifest.release.items()))
     echo(
         f"index: {manifest.count:,} {manifest.content} vectors of dimension {manifest.dimension}, "
-        f"segments: {len(manifest.segments)}, ef_search {manifest.ef_search}, {time.monotonic() - start:.1f} s "
+        f"subindexes: {len(manifest.segments)}, ef_search {manifest.ef_search}, {time.monotonic() - start:.1f} s "
         f"→ {config.output}"
     )
 
@@ -88,5 +88,5 @@ class HereOrOnRay(OnRay):
         """Do a unit for each item; gives the reports as they come."""
         if len(items) == 1 and (work.memory_bytes or 0) <= SMALL_BYTES:
             return InProcess()(work, items)
-        require("ray", extra="ray", what="an index of several segments, or a release of several parts")
+        require("ray", extra="ray", what="an index of several subindexes, or a release of several parts")
         return super().__call__(work, items)

@@ -17,7 +17,7 @@ import numpy as np
 
 from protclip.errors import ProtclipError
 from protclip.index import manifest as manifest_module
-from protclip.index import segment
+from protclip.index import subindex
 from protclip.index.filters import parse_filter
 from protclip.index.index import Index
 from protclip.manifest import describe
@@ -52,7 +52,7 @@ def damage(rng: np.random.Generator, content: bytearray) -> str:
 
 def run(folder: Path, seed: int, count: int, ending: str) -> Counter[str]:
     """Damage the files of that ending, one after the other, so many times."""
-    segment.EXACT_ROWS = segment.GRAPH_COST = 0  # graphs are searched whatever their size
+    subindex.EXACT_ROWS = subindex.GRAPH_COST = 0  # graphs are searched whatever their size
     rng = np.random.default_rng(seed)
     manifest = json.loads((folder / "manifest.json").read_text())
     names = sorted(name for name in manifest["files"] if name.endswith(ending))

@@ -54,7 +54,7 @@ def test_a_percentile_is_the_share_of_random_questions_whose_best_answer_scores_
 
 
 @pytest.mark.parametrize("shard_rows", [1000, 70])
-def test_the_background_is_the_best_other_answer_of_each_row_whatever_the_segments(tmp_path, shard_rows):
+def test_the_background_is_the_best_other_answer_of_each_row_whatever_the_subindexes(tmp_path, shard_rows):
     vectors = unit_vectors(300)
     vectors[7] = vectors[250]  # another accession with the same sequence is a neighbour as others
     manifest = build(tmp_path / "i", vectors, shard_rows)
@@ -160,7 +160,7 @@ def test_the_fingerprint_is_the_digest_and_tells_indexes_apart(tmp_path):
     assert index.fingerprint == stored["digest"] == manifest.digest and index.manifest == manifest
     assert build(tmp_path / "same", vectors).digest == manifest.digest
     assert build(tmp_path / "other", unit_vectors(30, seed=1)).digest != manifest.digest
-    in_memory = Index(replace(manifest, digest=None), index.segments)
+    in_memory = Index(replace(manifest, digest=None), index.subindexes)
     assert len(in_memory.fingerprint) == 64 and in_memory.fingerprint != index.fingerprint
 
 

@@ -13,7 +13,7 @@ from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 from protclip import files
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError, RequestError
-from protclip.index import building, hnsw, recall, segment
+from protclip.index import hnsw, recall, subindex, units
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
 from protclip.index.filters import parse_filter
@@ -29,9 +29,9 @@ FILES = ["segment-00000.hnsw", "segment-00000.parquet"]
 
 @pytest.fixture
 def always_graphs(monkeypatch):
-    """Small segments are answered by their graphs too."""
-    monkeypatch.setattr(segment, "EXACT_ROWS", 0)
-    monkeypatch.setattr(segment, "GRAPH_COST", 0)
+    """Small subindexes are answered by their graphs too."""
+    monkeypatch.setattr(subindex, "EXACT_ROWS", 0)
+    monkeypatch.setattr(subindex, "GRAPH_COST", 0)
 
 
 def make(tmp_path: Path, vectors: np.ndarray, name: str = "index", *, shard_rows: int = 10_000, **graph: int) -> str:
@@ -51,8 +51,8 @@ def edit_manifest(folder: str, **fields: object) -> None:
 def test_the_graphs_find_what_exact_search_finds(tmp_path, shard_rows):
     vectors, queries = unit_vectors(2000, 32), unit_vectors(100, 32, seed=1)
     index = Index.load(make(tmp_path, vectors, shard_rows=shard_rows))
-    assert all(one.graph is not None for one in index.segments)
-    assert len(index.segments) == -(-2000 // shard_rows)
+    assert all(one.graph is not None for one in index.subindexes)
+    assert len(index.subindexes) == -(-2000 // shard_rows)
     scores, rows = index.search(queries, 10)
     exact_scores, exact_rows = index.search(queries, 10, exact=True)
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows, exact_rows, strict=True)]) >= 0.98
@@ -63,10 +63,10 @@ def test_the_graphs_find_what_exact_search_finds(tmp_path, shard_rows):
     assert np.array_equal(found, expected)
 
 
-def test_a_small_segment_is_answered_exactly_and_needs_no_graph(tmp_path):
+def test_a_small_subindex_is_answered_exactly_and_needs_no_graph(tmp_path):
     vectors = unit_vectors(2000, 32)
     index = Index.load(make(tmp_path, vectors, m=2, ef_construction=2))
-    assert index.segments[0].graph is None
+    assert index.subindexes[0].graph is None
     queries = unit_vectors(50, 32, seed=1)
     np.testing.assert_allclose(index.search(queries, 10)[0], exact_search(vectors, queries, 10)[0], atol=1e-6)
 
@@ -177,7 +177,7 @@ def test_a_run_that_was_killed_at_any_write_goes_on_to_the_same_files(tmp_path, 
     config = IndexConfig(shard_rows=50, ef_search=20)
     build_from(embeddings, str(tmp_path / "whole"), config)
     builds = []
-    monkeypatch.setattr(building, "start_graph", lambda *a, real=building.start_graph: (builds.append(1), real(*a))[1])
+    monkeypatch.setattr(units, "start_graph", lambda *a, real=units.start_graph: (builds.append(1), real(*a))[1])
     writes, kills = 0, 0
     real = files.atomic_write
 
@@ -272,7 +272,7 @@ def test_a_folder_without_manifest_is_unfinished(tmp_path):
         {"files": {}},
         {"index_format": 1},
         {"digest": None},
-        {"segments": []},
+        {"subindexes": []},
     ],
 )
 def test_a_manifest_that_does_not_fit_its_files_is_an_error(tmp_path, fields):
@@ -341,7 +341,7 @@ def test_a_write_that_hnswlib_loses_is_noticed_and_leaves_no_index(tmp_path, mon
     def nowhere(_target):
         yield "/no/such/folder/hnsw.bin"  # hnswlib saves there without an error
 
-    monkeypatch.setattr(building, "writable_copy", nowhere)
+    monkeypatch.setattr(units, "writable_copy", nowhere)
     with pytest.raises(ConfigError, match="0 of"):
         build_from(embeddings, str(folder), IndexConfig())
     assert not (folder / "manifest.json").exists() and not list(folder.glob("*.hnsw*"))

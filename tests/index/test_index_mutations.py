@@ -18,7 +18,7 @@ from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ProtclipError
 from protclip.index import manifest as manifest_module
-from protclip.index import recall, segment
+from protclip.index import recall, subindex
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.filters import parse_filter
 from protclip.index.index import Index
@@ -31,8 +31,8 @@ def folders(tmp_path, monkeypatch):
     """An index with a release, and three others: of another dimension, of another model, of other vectors."""
     monkeypatch.setattr(recall, "NUM_QUERIES", 10)
     # Graphs are loaded and searched whatever the size.
-    monkeypatch.setattr(segment, "EXACT_ROWS", 0)
-    monkeypatch.setattr(segment, "GRAPH_COST", 0)
+    monkeypatch.setattr(subindex, "EXACT_ROWS", 0)
+    monkeypatch.setattr(subindex, "GRAPH_COST", 0)
     config = IndexConfig(shard_rows=30, ef_search=40)
     made = {}
     for name, dimension, seed, fingerprint in (
@@ -87,7 +87,7 @@ def remove(_rng: np.random.Generator, path: Path, _others: dict[str, Path]) -> N
 
 
 def swap(rng: np.random.Generator, path: Path, others: dict[str, Path]) -> None:
-    """Another index's file of that name, or another segment's."""
+    """Another index's file of that name, or another subindex's."""
     there = [folder / path.name for folder in others.values() if (folder / path.name).exists()]
     there += [other for other in path.parent.glob(f"*{path.suffix}") if other != path]
     shutil.copy(there[rng.integers(len(there))], path)
@@ -112,7 +112,7 @@ def forge(rng: np.random.Generator, path: Path, _others: dict[str, Path]) -> Non
     if kind == 0:
         manifest["dimension"] += int(rng.integers(-11, 12)) or 1
     elif kind == 1:
-        manifest["segments"][0]["rows"] += int(rng.integers(1, 9))
+        manifest["subindexes"][0]["rows"] += int(rng.integers(1, 9))
     else:
         manifest["model_fingerprint"] = "a" * 64
     body = {key: value for key, value in manifest.items() if key not in _UNDIGESTED}

@@ -6,11 +6,11 @@ import pytest
 from index_folders import unit_vectors
 
 from protclip.embeddings.reading import METADATA
-from protclip.index import recall, segment
+from protclip.index import recall, subindex
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig, insert, start_graph
 from protclip.index.recall import Scores, choose, joined, measure, merged
-from protclip.index.subindex import Segment
+from protclip.index.subindex import Subindex
 
 pytestmark = pytest.mark.unit
 NONE = -np.inf
@@ -20,7 +20,7 @@ def scores(*lines: list[float]) -> np.ndarray:
     return np.array(lines, np.float32)
 
 
-def a_segment(count: int, m: int = 16, ef_construction: int = 200) -> Segment:
+def a_subindex(count: int, m: int = 16, ef_construction: int = 200) -> Subindex:
     vectors = unit_vectors(count)
     graph = start_graph(count, 16, HnswConfig(m=m, ef_construction=ef_construction))
     insert(graph, vectors)
@@ -28,7 +28,7 @@ def a_segment(count: int, m: int = 16, ef_construction: int = 200) -> Segment:
     table = pa.table(columns, schema=METADATA).set_column(5, "length", pa.array(range(count), pa.int32()))
     accessions = pa.array([f"P{i:05d}" for i in range(count)])
     table = table.set_column(0, "accession", accessions)
-    return Segment(vectors, table.append_column("live", pa.array([True] * count)), graph)
+    return Subindex(vectors, table.append_column("live", pa.array([True] * count)), graph)
 
 
 def test_recall_is_the_share_of_scores_that_reach_the_kth():
@@ -41,7 +41,7 @@ def test_recall_is_the_share_of_scores_that_reach_the_kth():
     assert recall.recall(scores([0.9, 0.7]), tied[:, 1:], 2) == 1  # any of the equal ones will do
 
 
-def test_scores_of_segments_merge_into_those_of_the_index():
+def test_scores_of_subindexes_merge_into_those_of_the_index():
     one = Scores(scores([0.9, 0.5]), (scores([0.9, 0.2]),))
     other = Scores(scores([0.8, 0.7]), (scores([0.7, NONE]),))
     both = merged([one, other])
@@ -61,7 +61,7 @@ def test_the_smallest_ef_with_which_every_kind_is_found_is_chosen():
 
 
 def test_a_vector_of_the_index_is_no_answer_to_itself():
-    part = a_segment(300)
+    part = a_subindex(300)
     own = np.array([7, 250])
     measured = measure(part, part.vectors[own], (50,), own_rows=own)
     full = part.vectors[own] @ part.vectors.T
@@ -72,9 +72,9 @@ def test_a_vector_of_the_index_is_no_answer_to_itself():
 
 
 def test_what_a_narrow_filter_leaves_is_searched_exactly(monkeypatch):
-    monkeypatch.setattr(segment, "EXACT_ROWS", 40)
-    monkeypatch.setattr(segment, "GRAPH_COST", 0)
-    part, queries = a_segment(600, 2, 1), unit_vectors(30, seed=3)
+    monkeypatch.setattr(subindex, "EXACT_ROWS", 40)
+    monkeypatch.setattr(subindex, "GRAPH_COST", 0)
+    part, queries = a_subindex(600, 2, 1), unit_vectors(30, seed=3)
     for text, same in (("length < 40", True), ("length < 500", False)):
         allowed = parse_filter(text).mask(part.metadata)
         found, exact = (part.search(queries, 5, allowed=allowed, exact=how) for how in (None, True))

@@ -11,7 +11,7 @@ from index_folders import unit_vectors, write_embeddings
 
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError
-from protclip.index import recall, segment
+from protclip.index import recall, subindex
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig
@@ -99,15 +99,15 @@ def test_three_releases_answer_as_if_built_anew(tmp_path, monkeypatch):
         build(tmp_path / f"new{number}", embeddings)
         # Every bit of scores, every name.
         assert answers(tmp_path / f"i{number}", exact=True) == answers(tmp_path / f"new{number}", exact=True)
-        old = Index.load(str(tmp_path / f"i{number}")).segments[:3]
+        old = Index.load(str(tmp_path / f"i{number}")).subindexes[:3]
         live = {name for one in old for name in one.metadata["accession"].filter(one.live).to_pylist()}
         assert not live & {*what["removed"], *what["changed"]}
     where = parse_filter("name contains 'Renamed'")
     one, two = (answers(tmp_path / name, where=where) for name in ("i3", "new3"))
     assert one == two and all(name.startswith("Renamed") for line in one for _, _, name in line)
 
-    monkeypatch.setattr(segment, "EXACT_ROWS", 0)
-    monkeypatch.setattr(segment, "GRAPH_COST", 0)
+    monkeypatch.setattr(subindex, "EXACT_ROWS", 0)
+    monkeypatch.setattr(subindex, "GRAPH_COST", 0)
     exact = answers(tmp_path / "new3", k=10, exact=True)
     found = answers(tmp_path / "i3", k=10)
     hits = sum(len({a for a, *_ in f} & {a for a, *_ in e}) for f, e in zip(found, exact, strict=True))
@@ -152,7 +152,7 @@ def test_too_much_change_builds_the_same_files_as_no_previous_index(tmp_path):
     assert one == two
 
 
-def test_a_release_without_a_segment_of_the_first_leaves_it_out(tmp_path):
+def test_a_release_without_a_subindex_of_the_first_leaves_it_out(tmp_path):
     first = vectors(0, 300)
     names = [f"P{i:04d}" for i in range(300)]
     build(tmp_path / "i0", write_embeddings(tmp_path / "e0", first, accessions=names), replace(CONFIG, shard_rows=100))

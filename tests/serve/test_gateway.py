@@ -16,7 +16,7 @@ import pytest
 from tiny_model import WORDS, write_protein_index
 
 from protclip.errors import ProtclipError
-from protclip.index import segment
+from protclip.index import subindex
 from protclip.index.build import IndexConfig
 from protclip.questions import COLUMNS, Options, Question
 from serve.deployments import Replica
@@ -30,13 +30,13 @@ FILTERS = (None, "reviewed", "length > 120 and not ec = 1", "gene contains gP000
 
 @pytest.fixture(scope="module")
 def servers(folders, tmp_path_factory) -> Iterator[tuple[Any, Replica]]:
-    """A gateway over three shards of six segments, as a handle, and a replica with the whole index."""
+    """A gateway over three shards of six subindexes, as a handle, and a replica with the whole index."""
     from ray import serve
 
     from serve.app import build_app
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(segment, "EXACT_ROWS", 3)  # so that graphs are searched
+    patch.setattr(subindex, "EXACT_ROWS", 3)  # so that graphs are searched
     sequences = [*folders.sequences, *folders.sequences[:20]]  # equal vectors in several shards
     index = write_protein_index(
         tmp_path_factory.mktemp("shards"), folders.model, sequences, config=IndexConfig(shard_rows=15)

@@ -249,8 +249,8 @@ def test_a_graph_that_finds_less_than_its_manifest_says_is_found_out(tmp_path, m
     good, other = loaded
     assert good.manifest.segments[0].recall["inside"]["at_10"] > 0.95
     probe(good)
-    good.segments[0].graph = other.segments[0].graph
+    good.subindexes[0].graph = other.subindexes[0].graph
     with pytest.raises(DataError, match=r"segment-00000: its graph finds 0\.\d\d of the 10 nearest"):
         probe(good)
     quiet = replace(good.manifest, segments=(replace(good.manifest.segments[0], recall={}),))
-    probe(Index(quiet, good.segments))  # nothing is known of what it should find
+    probe(Index(quiet, good.subindexes))  # nothing is known of what it should find

@@ -30,7 +30,7 @@ SEARCH = {"queries": [{"text": "binds ATP"}, {"accession": "P00003"}], "k": 25, 
 
 @pytest.fixture(scope="module")
 def sharded(server, tmp_path_factory) -> Any:
-    """Two shards of two segments each, of two replicas each."""
+    """Two shards of two subindexes each, of two replicas each."""
     from ray import serve
 
     from serve.app import build_app

@@ -21,7 +21,7 @@ def run(*arguments: object) -> Result:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_segments_built_on_ray_are_those_built_here_and_the_next_release_follows(tmp_path):
+def test_subindexes_built_on_ray_are_those_built_here_and_the_next_release_follows(tmp_path):
     vectors = unit_vectors(160)
     embeddings = write_embeddings(tmp_path / "e", vectors)
     texts = write_embeddings(tmp_path / "t", unit_vectors(30, seed=2), content="text")
@@ -30,7 +30,7 @@ def test_segments_built_on_ray_are_those_built_here_and_the_next_release_follows
     assert "inside queries (160): recall@10" in result.output
     assert "random protein questions (160): the best answer scores 0." in result.output
     assert "random text questions (30): the best answer scores 0." in result.output
-    assert "160 protein vectors of dimension 16, segments: 3, ef_search" in result.output
+    assert "160 protein vectors of dimension 16, subindexes: 3, ef_search" in result.output
     config = IndexConfig(shard_rows=60, recall=0.9)
     build_from(read_embeddings(embeddings), str(tmp_path / "here"), config, queries=[read_embeddings(texts)])
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("i", "here"))
@@ -73,7 +73,7 @@ def test_what_cannot_be_built_on_ray_is_one_clear_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.unit
-def test_a_single_segment_needs_no_ray_unless_it_is_large(tmp_path, monkeypatch):
+def test_a_single_subindex_needs_no_ray_unless_it_is_large(tmp_path, monkeypatch):
     def connect():
         raise ConfigError("Ray was asked for")
 

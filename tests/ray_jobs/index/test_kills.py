@@ -17,14 +17,14 @@ from protclip.embeddings.reading import read_embeddings
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.index import Index
 
-NUM_SEGMENTS = 6
-NUM_UNITS = 3 * NUM_SEGMENTS
-"""Each segment is built, sampled and measured."""
+NUM_SUBINDEXES = 6
+NUM_UNITS = 3 * NUM_SUBINDEXES
+"""Each subindex is built, sampled and measured."""
 
 
 def check(tmp_path: Path, there: str, *, rows: int, moments: Sequence[int], victims: Sequence[str], seed: int) -> None:
     embeddings = write_embeddings(tmp_path / "e", unit_vectors(rows, 64))
-    config = IndexConfig(shard_rows=rows // NUM_SEGMENTS, recall=0.95)
+    config = IndexConfig(shard_rows=rows // NUM_SUBINDEXES, recall=0.95)
     folder, calm = files.join(there, "killed"), str(tmp_path / "calm")
     options = ["--shard-rows", str(config.shard_rows), "--recall", str(config.recall), "--output", folder]
     log = finish_despite_kills(
@@ -37,7 +37,7 @@ def check(tmp_path: Path, there: str, *, rows: int, moments: Sequence[int], vict
     )
     build_from(read_embeddings(embeddings), calm, config)
     one, two = ({name: files.sha256(files.join(at, name)) for name in names_below(at)} for at in (folder, calm))
-    assert one == two and len(one) == 2 * NUM_SEGMENTS + 1
+    assert one == two and len(one) == 2 * NUM_SUBINDEXES + 1
     assert len(Index.load(folder)) == rows
     print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}")
     assert len(log) == len(victims)
