@@ -143,8 +143,8 @@ def swap(name: str, index: str | None) -> list[State]:
         raise ConfigError("nothing is changed, since a replica did not answer; run this again when it does.")
     if problem := next((one for one in problems if one is not None), None):
         raise ConfigError(f"refused, and all answer as before: {problem}")
-    _change(wanted)
     try:
+        _change(wanted)
         states, problem = _await(wanted)
     except KeyboardInterrupt:
         _change(before)

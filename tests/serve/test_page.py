@@ -592,6 +592,7 @@ def test_what_is_said_of_the_index_is_of_the_one_that_is_asked(page, new_window,
 
 
 def test_back_is_one_step_for_what_was_asked_twice_and_esc_at_the_start_is_none(page):
+    expect(page.locator("#quality")).to_contain_text("Index of 60 proteins")  # a question names the index from then on
     ask(page, QUESTION)
     before = page.evaluate("history.length")
     with page.expect_response("**/v1/search"):
