@@ -5,8 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PARALLEL := -n logical --maxprocesses 8
-# Each process has a Ray of its own, and mostly waits for it; a file's tests stay together, for its fixtures.
-WITH_RAY := -n 2 --dist loadfile
+# Each process has a Ray of its own, and mostly waits for it; a file's tests stay together, for its fixtures, and the
+# files in the order of tests/conftest.py.
+WITH_RAY := -n 2 --dist loadfile --no-loadscope-reorder
 UNIT_TESTS := $(BIN)/pytest -m 'unit and not slow' $(PARALLEL)
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 

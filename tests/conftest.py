@@ -23,6 +23,24 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)  # for tiny tensors a second thread only waits, at the cost of a core
 
 
+LONGEST = (
+    "test_pretrain_kills.py",
+    "test_life.py",
+    "test_embed_kills.py",
+    "test_whole_way.py",
+    "test_page.py",
+    "test_serve_command.py",
+    "test_curate_kills.py",
+    "test_local_head.py",
+    "test_swap.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of a minute or more come first: one that began last would leave the other processes idle."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 # The same examples each time, few; make prove looks for new ones.
 hypothesis.settings.register_profile("test", derandomize=True, max_examples=40, deadline=None)
 hypothesis.settings.register_profile("prove", max_examples=2000, deadline=None)

@@ -25,6 +25,8 @@ from cluster.processes import end_marked, mark_of, marked
 from serve.haproxy import SOCKET
 
 COMMAND = (sys.executable, "-m", "protclip")
+HANGS_S = 600.0
+"""What is not done by then hangs: no loaded machine takes as long for anything here."""
 LOGS = {"log_level": "WARNING", "enable_access_log": False}
 """Of Serve in tests, as ``protclip serve`` has them: what goes wrong is shown, and not each request."""
 
@@ -113,7 +115,7 @@ class Running:
         """Send it a signal, to it alone."""
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float) -> int:
+    def wait(self, timeout_s: float = HANGS_S) -> int:
         """Its exit code, with what it said since in ``said``."""
         output, _ = self.process.communicate(timeout=timeout_s)
         self.said += output
@@ -196,7 +198,7 @@ class Load:
                 time.sleep(0.05)
 
 
-def wait_until(is_true: Callable[[], object], what: str, timeout_s: float = 120.0) -> None:
+def wait_until(is_true: Callable[[], object], what: str, timeout_s: float = HANGS_S) -> None:
     """Look again and again until it is true."""
     deadline = time.monotonic() + timeout_s
     while not is_true():

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -23,30 +24,32 @@ CODE = ("cluster", "protclip", "ray_jobs", "serve", "tests", "benchmarks")
 HEAVY = ("click", "fastapi", "hnswlib", "matplotlib", "pydantic", "ray")
 
 
-def _imports(path: Path, *, for_types: bool = True) -> Iterator[tuple[str, bool]]:
-    """Modules that a file imports, with or without those for types alone, and whether at once, not in a function."""
-    tree = ast.parse(path.read_text())
-    lazy = {
-        id(inner)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for inner in ast.walk(function)
-    }
-    types = {
-        id(inner)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for inner in ast.walk(block)
-    }
-    for node in ast.walk(tree):
-        if id(node) in types and not for_types:
-            continue
-        at_once = id(node) not in lazy and id(node) not in types
+@cache
+def _all_imports(path: Path) -> list[tuple[str, bool, bool]]:
+    """(module, at once and not in a function, for types alone) of each import of a file."""
+    found = []
+
+    def visit(node: ast.AST, at_once: bool, for_types: bool) -> None:
         if isinstance(node, ast.Import):
-            yield from ((alias.name, at_once) for alias in node.names)
+            found.extend((alias.name, at_once, for_types) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield from ((f"{node.module}.{alias.name}", at_once) for alias in node.names)
+            found.extend((f"{node.module}.{alias.name}", at_once, for_types) for alias in node.names)
+        elif isinstance(node, ast.stmt | ast.excepthandler | ast.match_case | ast.Module):
+            lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            for inner in ast.iter_child_nodes(node):
+                visit(inner, at_once and not lazy and not types, for_types or types)
+
+    visit(ast.parse(path.read_text()), at_once=True, for_types=False)
+    return found
+
+
+def _imports(path: Path, *, for_types: bool = True) -> Iterator[tuple[str, bool]]:
+    """Modules that a file imports, with or without those for types alone, and whether at once, not in a function."""
+    for module, at_once, only_for_types in _all_imports(path):
+        if for_types or not only_for_types:
+            yield module, at_once
 
 
 def _imports_of(folder: str) -> list[tuple[str, str, str, bool]]:
@@ -152,7 +155,6 @@ WITHOUT_TRAINING = (
         ("import protclip", WITHOUT_TORCH),
         ("from protclip.__main__ import cli; cli(['--help'], standalone_mode=False)", WITHOUT_TORCH),
         ("import protclip.client", ("torch", "transformers", "ray", "fastapi", "pydantic", "requests")),
-        ("import protclip.embedding", WITHOUT_TRAINING),
         ("import protclip; protclip.ProtCLIP.from_pretrained('model').embed_texts(['binds ATP'])", WITHOUT_TRAINING),
         (
             "from protclip.__main__ import cli\n"

@@ -307,36 +307,52 @@ def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) 
         Retriever.load(proteins, checkpoint=checkpoint).search(vector=unit_vectors(1)[0])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--sequence", "MK7"], "RequestError: sequence: holds '7' at residue 3"),
-        (["--text", " "], "RequestError: text is empty"),
-        (["--text", "a", "--filter", "lenght > 3"], "RequestError: filter"),
-        (["--text", "a", "--columns", "gene,size"], "RequestError: column 'size'"),
-        (["--text", "a", "--output", "a.xls"], "ConfigError: output 'a.xls'"),
-        (["--fasta", "bad.fasta"], "bad.fasta, line 3 (two)"),
-        (["--texts", "empty.txt"], "RequestError: empty.txt: holds no text"),
-        (["--accession", "P99999"], "NotFoundError: accession 'P99999'"),
-        (["--accession", "P00001"], ""),
-    ],
-)
-def test_what_can_be_refused_or_answered_without_torch_is(
-    folder: Path, tmp_path: Path, arguments: list[str], message: str
-) -> None:
+ANSWER_EACH = """
+import contextlib, io, json, sys
+from protclip.__main__ import main
+for arguments in json.load(sys.stdin):
+    sys.argv[1:], code = arguments, 0
+    out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+    loaded = sorted({'torch', 'transformers', 'ray'} & set(sys.modules))
+    print(json.dumps([code, out.buffer.getvalue().decode(), err.buffer.getvalue().decode(), loaded]))
+"""
+
+
+def test_what_can_be_refused_or_answered_without_torch_is(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.fasta").write_text(">one\nMKV\n>two\nMK7\n")
     (tmp_path / "empty.txt").write_text("\n\n")
-    script = (
-        "import sys\nfrom protclip.__main__ import main\n"
-        "try:\n    main()\nfinally:\n    assert not {'torch', 'transformers', 'ray'} & set(sys.modules), 'loaded'\n"
-    )
-    command = ["search", str(folder / "index"), "--checkpoint", str(folder / "checkpoint"), *arguments]
+    cases: dict[tuple[str, ...], str] = {
+        ("--sequence", "MK7"): "RequestError: sequence: holds '7' at residue 3",
+        ("--text", " "): "RequestError: text is empty",
+        ("--text", "a", "--filter", "lenght > 3"): "RequestError: filter",
+        ("--text", "a", "--columns", "gene,size"): "RequestError: column 'size'",
+        ("--text", "a", "--output", "a.xls"): "ConfigError: output 'a.xls'",
+        ("--fasta", "bad.fasta"): "bad.fasta, line 3 (two)",
+        ("--texts", "empty.txt"): "RequestError: empty.txt: holds no text",
+        ("--accession", "P99999"): "NotFoundError: accession 'P99999'",
+        ("--accession", "P00001"): "",
+    }
+    command = ["search", str(folder / "index"), "--checkpoint", str(folder / "checkpoint")]
     done = subprocess.run(
-        [sys.executable, "-c", script, *command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", ANSWER_EACH],
+        input=json.dumps([[*command, *arguments] for arguments in cases]),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert "loaded" not in done.stderr and message in done.stderr, done.stderr
-    assert done.returncode == (1 if message else 0)
-    assert ("P00001" in done.stdout) is not bool(message)
+    assert done.returncode == 0, done.stderr
+    for (arguments, message), line in zip(cases.items(), done.stdout.splitlines(), strict=True):
+        code, out, err, loaded = json.loads(line)
+        assert loaded == [], arguments
+        assert message in err, arguments
+        assert code == (1 if message else 0), arguments
+        assert ("P00001" in out) is not bool(message), arguments
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from running import HANGS_S
 
 from cluster.quiet import _standard_error_without
 
@@ -43,7 +44,7 @@ except ray.exceptions.WorkerCrashedError:
 
 @pytest.mark.ray
 def test_rays_own_habits_are_not_told_and_a_worker_that_dies_is() -> None:
-    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=HANGS_S, check=False)
     assert done.stdout.endswith("CRASHED\n"), done.stderr
     assert "last words" in done.stderr
     assert "A worker died or was killed" in done.stdout

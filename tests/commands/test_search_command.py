@@ -32,10 +32,14 @@ pytestmark = pytest.mark.unit
 SEQUENCES = random_sequences(40)
 
 
-@pytest.fixture(scope="module", params=DTYPES)
+in_each_dtype = pytest.mark.parametrize("folders", DTYPES, indirect=True)
+
+
+@pytest.fixture(scope="module")
 def folders(tmp_path_factory, request):
+    """A model, an index by it and its checkpoint; of float32 unless the test is ``in_each_dtype``."""
     folder = tmp_path_factory.mktemp("search")
-    model = tiny_model(dtype=request.param)
+    model = tiny_model(dtype=getattr(request, "param", "float32"))
     model.save_pretrained(str(folder / "checkpoint"), metrics=measured(0.5))
     return model, write_protein_index(folder, model, SEQUENCES), str(folder / "checkpoint")
 
@@ -51,6 +55,7 @@ def ask(folders, *arguments: str) -> Result:
     return CliRunner().invoke(main, [index, "--checkpoint", checkpoint, *arguments])
 
 
+@in_each_dtype
 def test_a_sequence_finds_itself_in_an_aligned_table(folders):
     result = ask(folders, "--sequence", SEQUENCES[12], "-k", "3")
     lines = result.stdout.splitlines()
@@ -60,6 +65,7 @@ def test_a_sequence_finds_itself_in_an_aligned_table(folders):
     assert {line.index("Homo") for line in lines[1:]} == {lines[0].index("organism")}
 
 
+@in_each_dtype
 def test_a_sequence_scores_1_against_itself_in_the_dtype_of_the_index(folders):
     for i in (3, 12):
         hit = json.loads(ask(folders, "--sequence", SEQUENCES[i], "-k", "1", "--json").stdout)["hits"][0]
@@ -69,6 +75,7 @@ def test_a_sequence_scores_1_against_itself_in_the_dtype_of_the_index(folders):
     assert score == pytest.approx((model.embed_proteins(SEQUENCES) @ model.embed_texts([text])[0]).max(), abs=1e-6)
 
 
+@in_each_dtype
 def test_a_text_finds_what_exact_search_finds(folders):
     model, text = folders[0], random_texts(1, seed=5)[0]
     answer = json.loads(ask(folders, "--text", text, "-k", "5", "--json").stdout)
@@ -121,6 +128,7 @@ def fasta(tmp_path):
     return str(path)
 
 
+@in_each_dtype
 @pytest.mark.parametrize("batch", [512, 3])
 def test_each_sequence_of_a_file_is_answered_in_every_format_as_it_is_alone(
     folders, fasta, tmp_path, monkeypatch, batch
@@ -215,6 +223,7 @@ def test_a_full_device_is_one_clear_error(folders, tmp_path):
     assert result.stderr.startswith("ConfigError: standard output") and "Traceback" not in result.stderr
 
 
+@in_each_dtype
 def test_an_accession_needs_no_checkpoint_and_may_be_left_out(folders):
     arguments = [folders[1], "--accession", "P00012", "-k", "3", "--json"]
     answer = json.loads(CliRunner().invoke(main, arguments).stdout)
@@ -226,6 +235,7 @@ def test_an_accession_needs_no_checkpoint_and_may_be_left_out(folders):
     assert isinstance(error, ConfigError) and "search --text needs --checkpoint" in str(error)
 
 
+@in_each_dtype
 def test_each_line_of_a_file_of_texts_is_a_question(folders, tmp_path):
     texts = random_texts(3, seed=5)
     (tmp_path / "texts.txt").write_text(f"{texts[0]}\n\n  {texts[1]} \r\n{texts[2]}")
@@ -240,6 +250,7 @@ def test_each_line_of_a_file_of_texts_is_a_question(folders, tmp_path):
     assert isinstance(error, DataError) and "save it as UTF-8" in str(error)
 
 
+@in_each_dtype
 def test_vectors_of_a_file_are_questions(folders, tmp_path):
     model = folders[0]
     vectors = 5 * model.embed_proteins(SEQUENCES[:3])
@@ -263,6 +274,7 @@ def test_vectors_of_a_file_are_questions(folders, tmp_path):
         assert isinstance(error, DataError) and "holds no vector" in str(error)
 
 
+@in_each_dtype
 def test_a_folder_of_embeddings_asks_with_its_kind_and_model(folders, tmp_path):
     model, index, _ = folders
     settings = {"dtype": str(model.dtype).removeprefix("torch.")}
@@ -305,6 +317,7 @@ def test_a_cut_question_is_said_to_be_cut(folders):
     assert "longer than the model sees" in cut.stderr and not whole.stderr
 
 
+@in_each_dtype
 def test_answers_of_an_index_of_texts_show_the_texts(folders, tmp_path):
     model, _, checkpoint = folders
     texts = random_texts(30, seed=5)
@@ -326,6 +339,7 @@ def test_answers_of_an_index_of_texts_show_the_texts(folders, tmp_path):
         assert hit["text"] in texts and hit["text"][:50] in line
 
 
+@in_each_dtype
 def test_another_dtype_may_be_chosen(folders):
     other = {"float32": "bfloat16", "bfloat16": "float32"}[str(folders[0].dtype).removeprefix("torch.")]
     score = [

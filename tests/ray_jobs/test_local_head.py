@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running import HANGS_S
 
 from cluster.folders import find_folder
 from protclip.errors import ConfigError
@@ -57,7 +58,7 @@ def _submit(head: Head, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=head.environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS_S,
         check=False,
     )
 
@@ -88,7 +89,12 @@ def test_a_submitted_job_sees_our_commands_and_our_cluster(head: Head, tmp_path:
 def test_the_head_refuses_a_token_that_is_not_its_own(head: Head, home: Path) -> None:
     with_home_token = {**head.environment(), "RAY_AUTH_TOKEN_PATH": str(home / ".ray" / "auth_token")}
     done = subprocess.run(
-        [str(BIN / "ray"), "job", "list"], env=with_home_token, capture_output=True, text=True, timeout=60, check=False
+        [str(BIN / "ray"), "job", "list"],
+        env=with_home_token,
+        capture_output=True,
+        text=True,
+        timeout=HANGS_S,
+        check=False,
     )
     assert done.returncode != 0
     assert "uthentication" in done.stderr
@@ -103,7 +109,7 @@ def test_joining_with_a_token_that_is_not_its_own_is_one_line(
     script = (
         "from cluster.environment import *; prepare_environment(); from cluster.connection import *; start_or_join()"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGS_S, check=False)
     assert done.stderr.splitlines()[-1] == (
         f"protclip.errors.ConfigError: RAY_ADDRESS={head.address}: refuses the token (RAY_AUTH_MODE=token); name the "
         "one of this cluster with RAY_AUTH_TOKEN_PATH."

@@ -21,6 +21,7 @@ import yaml
 from click.testing import CliRunner
 from ports import free_port
 from pydantic import ValidationError
+from running import HANGS_S
 from sockets import listening, open_to_others
 from tiny_model import tiny_model
 
@@ -173,17 +174,17 @@ def test_on_a_cluster_it_takes_nobodys_place_says_where_it_listens_and_leaves_no
     assert open_to_others(listening(head.processes())) == []
 
     second = serve()
-    assert "the application 'protclip' at /, which would be replaced" in second.communicate(timeout=60)[0]
+    assert "the application 'protclip' at /, which would be replaced" in second.communicate(timeout=HANGS_S)[0]
     assert second.returncode == 1
     assert requests.get(f"http://127.0.0.1:{port}/health", timeout=60).status_code == 200
     first.send_signal(signal.SIGTERM)
-    assert first.communicate(timeout=60)[0].endswith("stopped\n") and first.returncode == 0
+    assert first.communicate(timeout=HANGS_S)[0].endswith("stopped\n") and first.returncode == 0
 
     on_head(TAKE_ALL_CPUS)
     third = serve()
     read_until(third, "loading the model")  # which is never done: no replica can start
     third.send_signal(signal.SIGTERM)
-    third.communicate(timeout=60)
+    third.communicate(timeout=HANGS_S)
     assert third.returncode == 128 + signal.SIGTERM
     assert on_head("print(list(serve.status().applications), serve.context._get_global_client().http_config.port)") == (
         f"[] {port}"

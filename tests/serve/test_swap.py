@@ -18,7 +18,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 from releases import damage, make_too_large, write_release
-from running import LOGS, wait_until
+from running import HANGS_S, LOGS, wait_until
 from tiny_model import tiny_model
 
 from cluster.folders import locked, make_folder, private_root
@@ -48,7 +48,7 @@ def deployed(server: Any) -> Iterator[str]:
     }
     client = _get_global_client()
     client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))
-    wait_until(lambda: serve.status().applications[APP_NAME].status == "RUNNING", "the application runs", 300)
+    wait_until(lambda: serve.status().applications[APP_NAME].status == "RUNNING", "the application runs")
     yield server.url + PREFIX
     serve.delete(APP_NAME)
 
@@ -118,8 +118,8 @@ def test_of_two_exchanges_at_once_the_one_that_was_overtaken_ends_and_says_so(de
                 running.append(pool.submit(swap, "default", path))
                 wait_until(lambda path=path: set_to(path) or running[-1].done(), f"{path} is set")
         with pytest.raises(ConfigError, match="another swap-index or deployment came in between"):
-            running[0].result(120)
-        assert len(running[1].result(120)) == 2
+            running[0].result(HANGS_S)
+        assert len(running[1].result(HANGS_S)) == 2
     assert answering(deployed)["default"] == read_index_manifest(paths[1]).fingerprint
 
 
@@ -135,7 +135,7 @@ def test_an_interrupted_exchange_is_taken_back(deployed, server, tmp_path):
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         wait_until(lambda: _user_config() != before or process.poll() is not None, "it is under way")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=HANGS_S)
     assert process.returncode == 1 and "interrupted: the server goes back to the indexes that it had" in said
     assert _user_config() == before
     wait_until(lambda: answering(deployed) == answered, "the old one answers")

@@ -66,6 +66,7 @@ def write_fasta(path: Path, count: int) -> Path:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("place", [pytest.param("local", marks=pytest.mark.prove), "s3"], indirect=True)
 def test_a_killed_run_given_again_ends_with_the_files_of_an_undisturbed_one(
     tmp_path: Path,
     place: str,  # noqa: F811

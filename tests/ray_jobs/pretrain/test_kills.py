@@ -121,7 +121,7 @@ def history(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(pairs: str, tmp_path: Path) -> None:
-    check_kills(pairs, tmp_path, victims=["run"], seed=1)
+    check_kills(pairs, tmp_path, victims=["run"], seed=1, settings=["epochs=2"])
 
 
 @pytest.mark.prove
