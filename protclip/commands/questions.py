@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from protclip.embeddings.reading import Embeddings, read_embeddings
 from protclip.errors import DataError, RequestError
 from protclip.index.vector_files import format_of, load_npy, read_rows
 from protclip.questions import Question
-from protclip.uniprot.entry import is_utf8, not_utf8
-from protclip.uniprot.fasta import read_proteins
+from protclip.terminal import echo
+from protclip.uniprot.entry import BadEntry, is_utf8, not_utf8
+from protclip.uniprot.fasta import read_records
 from protclip.uniprot.residues import Nucleotides, looks_like_a_sequence, looks_like_nucleotides
 from protclip.uniprot.streams import open_stream, read_lines
 
-Read = Callable[[str, Nucleotides], Iterator[Question]]
+Read = Callable[[str, Nucleotides], Iterator[Question | BadEntry]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +34,8 @@ class Questions:
     """None of a pipe, which is read once."""
     nucleotides: Nucleotides
     """Those that look like DNA or RNA: of all that were read so far, and where the total is known of all."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Records of a file that cannot be asked, by reason, likewise; each was told on standard error."""
 
     def __iter__(self) -> Iterator[Question]:
         """Each in turn, with a bar and an ETA on a terminal where there are several."""
@@ -54,24 +58,57 @@ def questions_of_file(path: str, read: Read) -> Questions:
     """The questions of a file, a path or URL, by ``read_fasta`` or ``read_texts``.
 
     All of it is read and checked before the first is asked, so that no model is loaded for a file that is refused;
-    a pipe is checked as it is read.
+    a pipe is checked as it is read. A record that cannot be used is told on standard error and left out.
 
     Raises:
-        DataError: if one of them cannot be asked: no question goes without an answer unseen.
+        DataError: if the file cannot be read, or holds nothing that can be asked.
     """
-    nucleotides = Nucleotides()
+    nucleotides, refused = Nucleotides(), Counter[str]()
     if not files.is_url(path) and Path(path).exists() and not Path(path).is_file():
-        return Questions(read=lambda: read(path, nucleotides), total=None, nucleotides=nucleotides)
-    total = sum(1 for _ in read(path, nucleotides))
-    return Questions(read=lambda: read(path, Nucleotides()), total=total, nucleotides=nucleotides)
+        return Questions(
+            read=lambda: _telling(path, read(path, nucleotides), refused),
+            total=None,
+            nucleotides=nucleotides,
+            refused=refused,
+        )
+    total = sum(1 for _ in _telling(path, read(path, nucleotides), refused))
+    return Questions(
+        read=lambda: (one for one in read(path, Nucleotides()) if not isinstance(one, BadEntry)),
+        total=total,
+        nucleotides=nucleotides,
+        refused=refused,
+    )
 
 
-def read_fasta(path: str, nucleotides: Nucleotides) -> Iterator[Question]:
+def _telling(path: str, read: Iterator[Question | BadEntry], refused: Counter[str]) -> Iterator[Question]:
+    """The questions; tells and counts what is none.
+
+    Raises:
+        DataError: if there are none but these.
+    """
+    first, found = None, False
+    for one in read:
+        if isinstance(one, BadEntry):
+            echo(f"search: left out: {one}", err=True)
+            refused[one.reason] += 1
+            first = first or one
+        else:
+            found = True
+            yield one
+    if not found:
+        raise DataError(f"{path}: holds nothing that can be asked ({refused.total():,} left out). The first: {first}.")
+
+
+def read_fasta(path: str, nucleotides: Nucleotides) -> Iterator[Question | BadEntry]:
     """Each record, named by its accession; what looks like DNA or RNA is counted."""
-    for record in read_proteins(path):
-        if looks_like_nucleotides(record.sequence, record.header.name):
-            nucleotides.add(record.header.accession)
-        yield Question(sequence=record.sequence, name=record.header.accession)
+    with open_stream(path, pipes=True) as stream:
+        for record in read_records(stream, path):
+            if isinstance(record, BadEntry):
+                yield record
+                continue
+            if looks_like_nucleotides(record.sequence, record.header.name):
+                nucleotides.add(record.header.accession)
+            yield Question(sequence=record.sequence, name=record.header.accession)
 
 
 def read_vectors(path: str, _nucleotides: Nucleotides) -> Iterator[Question]:

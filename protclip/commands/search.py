@@ -116,6 +116,12 @@ def main(
         exclude_self=exclude_self,
         columns=None if columns is None else list(dict.fromkeys(map(str.strip, columns.split(",")))),
     )
+    alone = asked not in READERS
+    questions = (
+        one_question(Question(text=text, sequence=sequence, accession=accession))
+        if alone
+        else questions_of_file(value, READERS[asked])
+    )
     source = _source(index, checkpoint, servers, asked, allow_partial=allow_partial, device=device, dtype=dtype)
     if vectors is not None:
         check_vectors(vectors, source, exclude_self)
@@ -124,13 +130,7 @@ def main(
             "search: warning: --text looks like a sequence, and is asked as a description; --sequence asks it.",
             err=True,
         )
-    alone = asked not in READERS
     write = choose_writer(output, as_json=as_json, columns=options.columns, content=source.content, alone=alone)
-    questions = (
-        one_question(Question(text=text, sequence=sequence, accession=accession))
-        if alone
-        else questions_of_file(value, READERS[asked])
-    )
     search_all = source.load()
 
     cut: list[str] = []
@@ -151,6 +151,9 @@ def main(
 
     with _opened(output) as stream:
         write(answers(), stream)
+    if refused := questions.refused:
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(refused.items()))
+        echo(f"search: warning: {value}: records left out: {refused.total():,} ({reasons}).", err=True)
     if questions.nucleotides.number:
         echo(f"search: {questions.nucleotides.warning(f'--{asked}' if alone else value)}", err=True)
     if not num_hits:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from index_folders import write_embeddings
+from ports import free_port
 from tiny_model import random_sequences, random_texts, tiny_model, write_protein_index
 
 from protclip.commands import search
@@ -197,6 +198,39 @@ def test_a_damaged_file_of_sequences_leaves_no_output(folders, tmp_path, content
     error = ask(folders, "--fasta", str(path), "--output", str(output)).exception
     assert isinstance(error, DataError) and message in str(error)
     assert [one.name for one in tmp_path.iterdir()] == ["bad.fasta"]
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_bad_record_is_told_and_the_others_are_answered_as_they_are_alone(folders, fasta, tmp_path, piped):
+    bad = tmp_path / "bad.fasta"
+    bad.write_text(f">first\nMK7\n{Path(fasta).read_text()}>\nMKV\n>last\n")
+    if piped:
+        os.mkfifo(tmp_path / "pipe")
+        writer = Thread(target=lambda: (tmp_path / "pipe").write_bytes(bad.read_bytes()))
+        writer.start()
+    asked = str(tmp_path / "pipe") if piped else str(bad)
+    result = ask(folders, "--fasta", asked, "-k", "2", "--output", "-")
+    if piped:
+        writer.join()
+    assert result.exit_code == 0
+    assert result.stdout == ask(folders, "--fasta", fasta, "-k", "2", "--output", "-").stdout
+    told = [line for line in result.stderr.splitlines() if "left out" in line]
+    assert [line.removeprefix(f"search: left out: {asked}, line ")[:12] for line in told[:3]] == [
+        "1 (first): l",
+        "17: no acces",
+        "19 (last): n",
+    ]
+    assert told[3:] == [
+        f"search: warning: {asked}: records left out: 3 (letter outside the alphabet: 1, no accession: 1, "
+        "no sequence: 1)."
+    ]
+
+
+def test_a_file_without_a_record_is_refused_before_a_server_is_asked(tmp_path):
+    (tmp_path / "empty.fasta").write_text("")
+    nobody = f"http://127.0.0.1:{free_port()}"
+    error = CliRunner().invoke(main, ["--server", nobody, "--fasta", str(tmp_path / "empty.fasta")]).exception
+    assert isinstance(error, DataError) and "empty.fasta: holds no sequence" in str(error)
 
 
 def test_an_output_that_cannot_be_written_is_one_clear_error(folders, tmp_path):

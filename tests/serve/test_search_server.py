@@ -24,12 +24,14 @@ def questions(server: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folder = tmp_path_factory.mktemp("questions")
     records = [f">sp|Q{i:05d}|N Some protein\n{one}\n" for i, one in enumerate(random_sequences(20, seed=3))]
     (folder / "my.fasta").write_text("".join(records))
+    (folder / "bad.fasta").write_text(f"{records[0]}>bad\nMK7\n{records[1]}")
     (folder / "my.txt").write_text("\n".join(random_texts(20, seed=3)))
     vectors = server.model.embed_texts(random_texts(5, seed=4))
     np.save(folder / "my.npy", vectors)
     paths = {name: str(folder / f"my.{ending}") for name, ending in (("fasta", "fasta"), ("texts", "txt"))}
     embeddings = str(Path(server.index).parent / "embeddings")
     other = write_embeddings(folder / "other", vectors, fingerprint="f" * 64)
+    paths |= {"bad": str(folder / "bad.fasta")}
     return paths | {"npy": str(folder / "my.npy"), "embeddings": embeddings, "other": other}
 
 
@@ -62,6 +64,7 @@ def test_one_question_has_the_same_output(server, form):
 def test_a_file_of_questions_has_the_same_output(server, questions, tmp_path, ending):
     output = tmp_path / f"answers.{ending}"
     check_same(server, "--fasta", questions["fasta"], "-k", "4", output=output)
+    check_same(server, "--fasta", questions["bad"], output=output)
     check_same(server, "--texts", questions["texts"], output=output)
     check_same(server, "--vectors", questions["npy"], output=output)
     check_same(server, "--vectors", questions["embeddings"], "--exclude-self", output=output)
