@@ -1,4 +1,4 @@
-"""The units of work of which an index is built: a subindex is built, sampled for queries, and measured with all."""
+"""The units of work of which an index is built: a subindex is built, sampled for queries, and measured with all.
 
 WORK/building/segment-00000.npz …     the queries held out from a subindex, and what its graph found before it held them
 WORK/sampling/segment-00000.npz …     queries that are live rows of a subindex
