@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import psutil
@@ -57,6 +58,45 @@ def kill(victims: Sequence[psutil.Process]) -> None:
     for process in victims:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def rehearse_kills(
+    command: Sequence[str],
+    folder: str,
+    undisturbed: Callable[[str], object],
+    *,
+    calm: Path,
+    counted: str,
+    moments: Sequence[int],
+    victims: Sequence[str],
+    seed: int,
+) -> None:
+    """Kill a job of units again and again; it ends with the bytes of an undisturbed one, and leaves nothing else.
+
+    Args:
+        command: of the job, without its output.
+        folder: the output, a path or URL.
+        undisturbed: does the same job into the folder that it is given, in this process.
+        calm: that folder.
+        counted: pattern of files below the output, of which there are more while the command works.
+        moments: numbers of them, one for each victim.
+        victims: as of ``finish_despite_kills``.
+        seed: likewise.
+    """
+    log = finish_despite_kills(
+        [*command, "--output", folder],
+        progress=lambda: sum(fnmatchcase(name, counted) for name in names_below(folder)),
+        moments=moments,
+        victims=victims,
+        seed=seed,
+        is_done=lambda: is_finished(folder),
+    )
+    undisturbed(str(calm))
+    one, two = ({name: files.sha256(files.join(at, name)) for name in names_below(at)} for at in (folder, str(calm)))
+    assert one == two
+    assert set(one) == {*files.read_json(str(calm / "manifest.json"))["files"], "manifest.json"}
+    print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}")
+    assert len(log) == len(victims)
 
 
 def run_until(command: Sequence[str], is_time: Callable[[], bool]) -> tuple[subprocess.Popen[str], bool]:

@@ -272,7 +272,7 @@ def test_a_folder_without_manifest_is_unfinished(tmp_path):
         {"files": {}},
         {"index_format": 1},
         {"digest": None},
-        {"subindexes": []},
+        {"segments": []},
     ],
 )
 def test_a_manifest_that_does_not_fit_its_files_is_an_error(tmp_path, fields):

@@ -112,7 +112,7 @@ def forge(rng: np.random.Generator, path: Path, _others: dict[str, Path]) -> Non
     if kind == 0:
         manifest["dimension"] += int(rng.integers(-11, 12)) or 1
     elif kind == 1:
-        manifest["subindexes"][0]["rows"] += int(rng.integers(1, 9))
+        manifest["segments"][0]["rows"] += int(rng.integers(1, 9))
     else:
         manifest["model_fingerprint"] = "a" * 64
     body = {key: value for key, value in manifest.items() if key not in _UNDIGESTED}

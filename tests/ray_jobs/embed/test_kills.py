@@ -5,22 +5,16 @@ from __future__ import annotations
 import gzip
 import random
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from kills import COMMAND, finish_despite_kills, is_finished, names_below
+from kills import COMMAND, rehearse_kills
 from s3_server import place, s3  # noqa: F401
 from tiny_model import random_sequences, tiny_model
 
 from protclip import files
 from protclip.embeddings.reading import read_embeddings
-from protclip.manifest import read_manifest
 from ray_jobs.embed.main import main
-
-
-def num_committed(folder: str) -> int:
-    return sum(fnmatchcase(name, ".work/*/parts/*.json") for name in names_below(folder))
 
 
 def check(
@@ -37,24 +31,19 @@ def check(
     tiny_model().save_pretrained(str(tmp_path / "model"))
     folder = files.join(there, "killed")
     arguments = [str(fasta), "--checkpoint", str(tmp_path / "model"), "--part-rows", str(part_rows)]
-    log = finish_despite_kills(
-        [*COMMAND, "embed", *arguments, "--output", folder, *(["--workers", "2"] if on_ray else [])],
-        progress=lambda: num_committed(folder),
+    rehearse_kills(
+        [*COMMAND, "embed", *arguments, *(["--workers", "2"] if on_ray else [])],
+        folder,
+        lambda calm: main.main([*arguments, "--output", calm], standalone_mode=False),
+        calm=tmp_path / "calm",
+        counted=".work/*/parts/*.json",
         moments=moments,
         victims=victims,
         seed=seed,
-        is_done=lambda: is_finished(folder),
     )
-    main.main([*arguments, "--output", str(tmp_path / "calm")], standalone_mode=False)
-    folders = [folder, str(tmp_path / "calm")]
-    killed, calm = (read_manifest(folder, "embeddings", verify=True) for folder in folders)
-    assert killed == calm
-    assert names_below(folders[0]) == names_below(folders[1]) == {*calm["files"], "manifest.json"}
     with gzip.open(fasta, "rt") as lines:
         accessions = [line.split("|")[1] for line in lines if line.startswith(">")]
     assert read_embeddings(folder).ids.tolist() == accessions
-    print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}")
-    assert len(log) == len(victims)
 
 
 def write_fasta(path: Path, count: int) -> Path:
