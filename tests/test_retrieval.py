@@ -324,7 +324,7 @@ for arguments in json.load(sys.stdin):
 
 
 def test_what_can_be_refused_or_answered_without_torch_is(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "bad.fasta").write_text(">one\nMKV\n>two\nMK7\n")
+    (tmp_path / "bad.fasta").write_text(">one\nMK7\n")
     (tmp_path / "empty.txt").write_text("\n\n")
     cases: dict[tuple[str, ...], str] = {
         ("--sequence", "MK7"): "RequestError: sequence: holds '7' at residue 3",
@@ -332,7 +332,7 @@ def test_what_can_be_refused_or_answered_without_torch_is(folder: Path, tmp_path
         ("--text", "a", "--filter", "lenght > 3"): "RequestError: filter",
         ("--text", "a", "--columns", "gene,size"): "RequestError: column 'size'",
         ("--text", "a", "--output", "a.xls"): "ConfigError: output 'a.xls'",
-        ("--fasta", "bad.fasta"): "bad.fasta, line 3 (two)",
+        ("--fasta", "bad.fasta"): "bad.fasta, line 1 (one)",
         ("--texts", "empty.txt"): "RequestError: empty.txt: holds no text",
         ("--accession", "P99999"): "NotFoundError: accession 'P99999'",
         ("--accession", "P00001"): "",
