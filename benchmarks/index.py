@@ -112,7 +112,8 @@ def measured(
         return numbers[index.search(batch, K)[1]]
 
     def hnswlib_search(batch: NDArray[np.float32]) -> Rows:
-        return numbers[graph.knn_query(batch, k=K)[0].astype(np.int64)]
+        found: Rows = graph.knn_query(batch, k=K)[0].astype(np.int64)
+        return numbers[found]
 
     ours = tuned(protclip_search, part.graph.set_ef, queries, truth)
     ratios = {}
@@ -211,7 +212,12 @@ def write_embeddings(folder: Path, vectors: NDArray[np.float32]) -> str:
     columns["accession"] = pa.array([f"P{i:09d}" for i in range(len(vectors))])
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIMENSION)
     pq.write_table(pa.table(columns), folder / "part-00000.parquet")
-    record = {"content": "protein", "model_fingerprint": "0" * 64, "dimension": DIMENSION, "rows": len(vectors)}
+    record: dict[str, Any] = {
+        "content": "protein",
+        "model_fingerprint": "0" * 64,
+        "dimension": DIMENSION,
+        "rows": len(vectors),
+    }
     write_manifest(str(folder), "embeddings", ["part-00000.parquet"], **record)
     return str(folder)
 

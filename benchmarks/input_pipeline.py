@@ -24,7 +24,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -127,7 +127,7 @@ def main() -> None:
 
 def stage_seconds(plan: LanePlan, text: TextTokenizer) -> dict[str, float]:
     """Processor time of each stage of one worker that reads all lanes of an epoch."""
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     protein = ProteinTokenizer()
 
     def timed(name: str, work: Callable[[], Item]) -> Item:

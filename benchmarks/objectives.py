@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,6 @@ import torch
 from matplotlib.figure import Figure
 from motif_proteome import MotifProteome, motif_proteome
 from report import Claim, write_results
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -192,7 +192,7 @@ def run(name: str, seed: int, num_steps: int) -> dict[str, float]:
 
 
 @torch.no_grad()
-def look_at_neighbours(encoder: nn.Module) -> None:
+def look_at_neighbours(encoder: Any) -> None:
     """Give heads of the first layers a place to look at, relative to their own: ``NEIGHBOURS``.
 
     It stands in for what a pretrained protein model knows; from random weights a transformer takes thousands of steps

@@ -1,13 +1,12 @@
-"""What benchmarks/serve.py measures, in one Ray behind one proxy, until its standard input ends.
+"""What benchmarks/serve_search.py measures, in one Ray behind one proxy, until its standard input ends.
 
-    python -m benchmarks.serve_apps PORT INDEX CHECKPOINT
+    python benchmarks/serve_apps.py PORT INDEX CHECKPOINT
 
     /v1/search       the application
     /noop/           a route of FastAPI that reads the same body and does nothing
     /old/search      the server as it was (serve_old_chain.py)
 
-RAY_SERVE_ENABLE_HA_PROXY=0 takes Serve's own proxy. Run it as a module: as a script it would import benchmarks/serve.py
-for the package serve.
+RAY_SERVE_ENABLE_HA_PROXY=0 takes Serve's own proxy.
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the route.
@@ -38,16 +37,16 @@ def main() -> None:
         object_store_bytes=256 * 2**20,
         before_start=lambda folder: use_haproxy(folder, host="127.0.0.1", port=port),
     )
+    import serve_old_chain
     from fastapi import FastAPI, Response
     from ray import cloudpickle, serve
     from ray.serve.config import HTTPOptions
     from ray.serve.schema import LoggingConfig
 
-    from benchmarks import serve_old_chain
     from serve.app import application as our_application
     from serve.settings import AppArgs
 
-    cloudpickle.register_pickle_by_value(serve_old_chain)  # replicas find no folder of benchmarks
+    cloudpickle.register_pickle_by_value(serve_old_chain)  # type: ignore[no-untyped-call]  # replicas find no folder of benchmarks
     noop = FastAPI()
 
     @noop.post("/")
@@ -65,7 +64,7 @@ def main() -> None:
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), logging_config=logs)
         apps = {
             "application": (our_application(AppArgs(checkpoint=checkpoint, keys="none"), {"default": index}), "/"),
-            "noop": (Noop.bind(), "/noop"),
+            "noop": (Noop.bind(), "/noop"),  # type: ignore[attr-defined]
             "old": (serve_old_chain.build_old_chain(index, checkpoint), "/old"),
         }
         for name, (app, prefix) in apps.items():
@@ -74,7 +73,7 @@ def main() -> None:
         print("ready", flush=True)
         sys.stdin.read()
     finally:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
         leave()
 
 

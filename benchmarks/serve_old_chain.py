@@ -1,6 +1,7 @@
 """The server as it was before one replica held all: Api → encoder → index, each a process of its own (decision 063).
 
-Kept for benchmarks/serve.py to compare with; search by text alone, without the checks of bodies, which cost it more.
+Kept for benchmarks/serve_search.py to compare with; search by text alone, without the checks of bodies, which cost it
+more.
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the route.

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -76,7 +77,7 @@ def main() -> None:
     write_results("serve_overload", claims, found, "\n".join(lines), quick=quick)
 
 
-def measured(url: str, body: object, pid: int, seconds: float) -> dict[str, object]:
+def measured(url: str, body: object, pid: int, seconds: float) -> dict[str, Any]:
     """What was seen; ``statuses`` has 0 for no answer."""
     capacity = ask(url, body, clients=8, seconds=5).per_s
     alone_s = ask(url, body, clients=1, seconds=2).p50_ms / 1e3
@@ -93,7 +94,8 @@ def measured(url: str, body: object, pid: int, seconds: float) -> dict[str, obje
 
     async def flood() -> None:
         nonlocal most_mb
-        started, tasks = time.monotonic(), set()
+        tasks: set[asyncio.Task[None]] = set()
+        started = time.monotonic()
         looked = 0.0
         while (now := time.monotonic() - started) < seconds:
             while len(tasks) < now * capacity * TIMES:

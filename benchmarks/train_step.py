@@ -201,7 +201,7 @@ def text_times(model: DualEncoder, batch: Batch) -> dict[str, float]:
             return hidden_TH[: sum(lengths)], mean_pool(hidden_TH, packing.length_S)[NUM_PAIRS:], lengths
 
     token_TH, mean_PH, lengths = compute()
-    stored = [part.clone() for part in (*token_TH.half().split(lengths), *mean_PH.half())]
+    stored = [part.clone() for part in (*torch.split(token_TH.half(), lengths), *mean_PH.half())]
 
     def read() -> list[Tensor]:
         return [torch.cat(stored[:NUM_PAIRS]).float(), torch.stack(stored[NUM_PAIRS:]).float()]
@@ -319,7 +319,7 @@ def plain_pass(model: DualEncoder, batch: Batch, properties: list[tuple[Tensor, 
     )
     num_aligned = mean_counts([batch], group=None).pda
     pda = segment_alignment(alignment, threshold=OBJECTIVES.threshold, window=1, mean_count=num_aligned)
-    (gc + OBJECTIVES.pda * pda).backward()
+    torch.autograd.backward(gc + OBJECTIVES.pda * pda)
     del clean_BLH, alignment
 
     mlm_logits_BLV = heads.mlm_head(encode(model.protein_encoder, mlm_ids_BL, mask_BL))

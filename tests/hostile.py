@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from raw_http import exchange, head, read_answer
 
@@ -29,7 +30,7 @@ CLOSED, BLOCKED = "closed", "blocked"
 Statuses = collections.Counter[str]
 
 
-def post(port: int, body: bytes, path: str = "/v1/embed", **headers: str | int) -> str:
+def post(port: int, body: bytes, path: str = "/v1/embed", **headers: Any) -> str:
     return status(port, head("POST", path, Content_Type="application/json", Content_Length=len(body), **headers), body)
 
 
@@ -171,7 +172,7 @@ def old_version(port: int) -> Iterator[str]:
 
 def websocket(port: int) -> Iterator[str]:
     """A change to a WebSocket."""
-    upgrade = {
+    upgrade: dict[str, Any] = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
         "Sec_WebSocket_Version": 13,

@@ -18,7 +18,8 @@ FINGERPRINT = "f" * 64
 def unit_vectors(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
     """Random unit vectors, float32."""
     vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 def write_embeddings(

@@ -76,7 +76,7 @@ class OfficialModel(nn.Module):
         """Mean over all tokens, projected, divided by its length."""
         hidden = getattr(self, f"{side}_model")(input_ids=torch.tensor([ids])).last_hidden_state
         vector: Tensor = getattr(self, f"{side}_projection")(hidden.mean(dim=1))[0]
-        return vector / vector.norm()
+        return vector / vector.norm()  # type: ignore[no-any-return]
 
     def published_tensors(self) -> dict[str, Tensor]:
         """All tensors by their published names: a copy of inv_freq in each layer, and ESM-2's unused positions."""
@@ -114,7 +114,9 @@ class OfficialModel(nn.Module):
 
     def logit_dim(self) -> int:
         """Width of the common space."""
-        return self.protein_projection[0].out_features  # type: ignore[no-any-return, union-attr]
+        first = self.protein_projection[0]
+        assert isinstance(first, nn.Linear)
+        return first.out_features
 
 
 def official_model(seed: int = 0, *, dtype: torch.dtype = torch.float32) -> OfficialModel:

@@ -50,7 +50,7 @@ def read_answer(connection: socket.socket) -> RawAnswer:
     raise AssertionError(f"the connection ended after {received!r}")
 
 
-def head(method: str = "POST", path: str = "/v1/embed", version: str = "1.1", **headers: str | int) -> bytes:
+def head(method: str = "POST", path: str = "/v1/embed", version: str = "1.1", **headers: Any) -> bytes:
     """A request's head; names of headers with _ for -."""
     lines = [f"{method} {path} HTTP/{version}", "Host: 127.0.0.1"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

@@ -126,7 +126,9 @@ class Running:
         new = [path for path in self.folder.glob("*/*") if path.is_dir()]
         processes = [process for path in new for process in marked(path.name)]
         processes += [process for process in psutil.process_iter() if self._in_session(process)]
-        ports = [one.laddr.port for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+        ports = [
+            one.laddr.port for one in psutil.net_connections("tcp") if one.laddr and one.status == psutil.CONN_LISTEN
+        ]
         return [
             *(f"{process.name()} {mark_of(process)}" for process in processes if process.is_running()),
             *map(str, new),

@@ -61,9 +61,9 @@ def pairs_table(sequences: Sequence[str], properties: Sequence[Sequence[str | No
 
 def random_pairs(count: int, seed: int = 0) -> pa.Table:
     """Pairs with a name each, and each of the other properties in about half of them."""
-    texts = np.array(random_texts(4 * count, seed)).reshape(count, 4)
+    texts = np.array(random_texts(4 * count, seed), object).reshape(count, 4)
     present = np.random.default_rng(seed).random((count, 4)) < [1.0, 0.5, 0.5, 0.5]
-    return pairs_table(random_sequences(count, seed), np.where(present, texts, None).tolist())
+    return pairs_table(random_sequences(count, seed), np.where(present, texts, np.array(None)).tolist())
 
 
 def tokenized(model: ProtCLIP, pairs: pa.Table) -> pa.Table:

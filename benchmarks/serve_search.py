@@ -1,7 +1,7 @@
 """Searches a second over HTTP, beside a route that does nothing and beside the server as it was. Some 10 minutes.
 
-    python benchmarks/serve.py            100,000 vectors of 512; 20 s for each number of clients
-    python benchmarks/serve.py --quick    12,000 vectors, 1 s; within 2 minutes
+    python benchmarks/serve_search.py            100,000 vectors of 512; 20 s for each number of clients
+    python benchmarks/serve_search.py --quick    12,000 vectors, 1 s; within 2 minutes
 
 All on this machine, clients (wrk where it is installed), proxy and replicas together: a tiny encoder, seeded vectors in
 clusters, one question by text, 10 answers. All three applications stand in one Ray behind one proxy and are asked in
@@ -94,7 +94,7 @@ class Server:
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.serve_apps", str(port), index, checkpoint],
+            [sys.executable, str(Path(__file__).with_name("serve_apps.py")), str(port), index, checkpoint],
             cwd=Path(__file__).parents[1],
             env={**os.environ, "RAY_SERVE_ENABLE_HA_PROXY": haproxy},
             stdin=subprocess.PIPE,
