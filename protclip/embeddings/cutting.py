@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,10 @@ from protclip.embeddings.inputs import Inputs, read_rows
 from protclip.embeddings.reading import Content
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.units import Item
+
+CHUNK_BYTES = 128 << 20
+"""Characters of a chunk's texts beyond which it ends before it has its rows: several times those of a chunk of
+proteins. It bounds the memory that a cut and a part take."""
 
 
 def cut(
@@ -77,41 +81,74 @@ def _write_chunk(stem: str, rows: list[dict[str, Any]], bad: list[BadEntry]) -> 
 def _chunks(
     stream: Iterable[dict[str, Any] | BadEntry], part_rows: int, value: str | None
 ) -> Iterator[tuple[list[dict[str, Any]], list[BadEntry], bool]]:
-    """Rows of accessions that did not come before, so many at a time, with what was refused on the way.
+    """Rows of accessions that did not come before, so many at a time or CHUNK_BYTES, with what was refused on the way.
 
     Rows whose value (the column of that name) came before are set apart; the last number says whether these are such.
     """
-    stream = iter(stream)
     accessions, values = DistinctKeys(), DistinctKeys()
     rows: list[dict[str, Any]] = []
     repeats: list[dict[str, Any]] = []
     bad: list[BadEntry] = []
-    while some := list(islice(stream, part_rows)):
+    # The first distinct value of each chunk.
+    firsts = [0]
+    size = size_of_repeats = num_distinct = 0
+    for some in _bounded(stream, part_rows):
         good = [row for row in some if not isinstance(row, BadEntry)]
         is_new = accessions.number([row["accession"] for row in good])[1]
-        if value is not None:
-            kept = [row for row, new in zip(good, is_new, strict=True) if new]
-            numbers, is_first = values.number([row[value] for row in kept])
-            for row, number, first in zip(kept, numbers.tolist(), is_first, strict=True):
-                row["same_as"] = None if first else number // part_rows
+        kept = [row for row, new in zip(good, is_new, strict=True) if new]
+        place = iter(() if value is None else zip(*values.number([row[value] for row in kept]), strict=True))
         new = iter(is_new)
         for item in some:
             if isinstance(item, BadEntry):
                 bad.append(item)
-            elif not next(new):
+                continue
+            if not next(new):
                 bad.append(_repeated(item))
+                continue
+            number, is_first = next(place, (0, True))
+            if is_first:
+                item["same_as"] = None
+                rows.append(item)
+                num_distinct += 1
+                size += _size(item)
             else:
-                (rows if item.get("same_as") is None else repeats).append(item)
-            if len(rows) == part_rows:
+                item["same_as"] = bisect_right(firsts, int(number)) - 1
+                repeats.append(item)
+                size_of_repeats += _size(item)
+            if len(rows) == part_rows or size > CHUNK_BYTES:
                 yield rows, bad, False
-                rows, bad = [], []
-            if len(repeats) == part_rows:
+                rows, bad, size = [], [], 0
+                firsts.append(num_distinct)
+            if len(repeats) == part_rows or size_of_repeats > CHUNK_BYTES:
                 yield repeats, [], True
-                repeats = []
+                repeats, size_of_repeats = [], 0
     if rows or bad:
         yield rows, bad, False
     if repeats:
         yield repeats, [], True
+
+
+def _bounded(stream: Iterable[dict[str, Any] | BadEntry], num_rows: int) -> Iterator[list[dict[str, Any] | BadEntry]]:
+    """The stream in lists of so many, or of fewer that are large."""
+    some: list[dict[str, Any] | BadEntry] = []
+    size = 0
+    for item in stream:
+        some.append(item)
+        size += 0 if isinstance(item, BadEntry) else _size(item)
+        if len(some) == num_rows or size > CHUNK_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _size(row: Mapping[str, Any]) -> int:
+    """Characters of a row's texts."""
+    return sum(
+        len(value) if isinstance(value, str) else sum(map(len, value))
+        for value in row.values()
+        if isinstance(value, str | list)
+    )
 
 
 def _repeated(row: Mapping[str, Any]) -> BadEntry:

@@ -13,7 +13,7 @@ from protclip.embeddings.reading import Content
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
 from protclip.manifest import FILE_NAME, WORK_FOLDER, what_is_there
-from protclip.parquet import open_parquet
+from protclip.parquet import MAX_ROW_BYTES, column_values, open_parquet, rows_at_once
 from protclip.protanno import shards
 from protclip.protanno.biotext import biotext
 from protclip.uniprot import cells
@@ -249,7 +249,7 @@ def _read_lines(path: str) -> Iterator[dict[str, Any] | BadEntry]:
 
 
 def _read_parquet(path: str, inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
-    with open_parquet(path) as file:
+    with open_parquet(path, keep_dictionaries=True) as file:
         names = file.schema_arrow.names
         key = _column(path, names, [inputs.id_column] if inputs.id_column else _ID_COLUMNS)
         value = _column(path, names, [inputs.value_column or ("text" if content == "text" else "sequence")])
@@ -257,12 +257,14 @@ def _read_parquet(path: str, inputs: Inputs, content: Content) -> Iterator[dict[
         shown = {field: names[i] for field, i in places.items() if i is not None and names[i] != value}
         number = 0
         columns = sorted({key, value, *shown.values()})
-        for batch in file.iter_batches(batch_size=_READ_ROWS, columns=columns):
+        num_rows = min(_READ_ROWS, rows_at_once(file, columns, path))
+        for batch in file.iter_batches(batch_size=num_rows, columns=columns):
             batch.validate(full=True)
-            for row in batch.to_pylist():
+            cells_of = {name: column_values(batch.column(name)) for name in columns}
+            for i in range(len(batch)):
                 number += 1
-                facts = {field: row[column] for field, column in shown.items()}
-                yield _parquet_row(row[key], row[value], facts, content, path, number)
+                facts = {field: cells_of[column][i] for field, column in shown.items()}
+                yield _parquet_row(cells_of[key][i], cells_of[value][i], facts, content, path, number)
 
 
 def _column(path: str, names: Sequence[str], wanted: Sequence[str]) -> str:
@@ -283,6 +285,8 @@ def _parquet_row(
             raise RefusedError("no accession", repr(key), "an identifier in every row")
         if not isinstance(value, str):
             raise RefusedError(f"no {content}", repr(value), "a string in every row")
+        if len(value) > MAX_ROW_BYTES:
+            raise RefusedError("too large", f"{len(value):,} characters", f"at most {MAX_ROW_BYTES:,}")
         row = {"accession": accession, "ec": [], "source": path, "line": number}
         row |= {field: _fact(field, fact) for field, fact in facts.items() if fact is not None}
         if content == "text":

@@ -29,6 +29,9 @@ from protclip.units import Item, Report
 TOO_LONG = "longer than the model sees"
 """The reason by which such proteins are quarantined where that is asked for."""
 
+MAX_TEXT_CHARS = 1 << 20
+"""All of a text is cut into tokens, in some 120 bytes of memory a character, before the model sees its first ones."""
+
 
 class EmbedChunk:
     """Embeds the rows of one chunk and writes them as one part; the model is loaded with the first.
@@ -107,6 +110,12 @@ class EmbedChunk:
             allowed = "a name or one of the three comments"
             texts = rows.column("text").to_pylist()
             refusals = {i: RefusedError("no text", "", allowed) for i, text in enumerate(texts) if not text.strip()}
+            allowed = f"at most {MAX_TEXT_CHARS:,} characters"
+            refusals |= {
+                i: RefusedError("text too large", f"{len(text):,} characters", allowed)
+                for i, text in enumerate(texts)
+                if len(text) > MAX_TEXT_CHARS
+            }
         if config.format == "h5":
             for i, accession in enumerate(rows.column("accession").to_pylist()):
                 if "/" in accession or accession == ".":

@@ -17,6 +17,9 @@ from protclip.errors import DataError
 from protclip.uniprot.entry import MAX_VALUE_CHARS, BadEntry, Entry, RefusedError, checked_sequence, not_utf8
 from protclip.uniprot.streams import open_stream, read_lines
 
+MAX_ENTRY_BYTES = 64 << 20
+"""The longest proteins have some 50,000 residues; a larger record is a genome, or another kind of file."""
+
 _UNIPROT = re.compile(r"(sp|tr)\|([A-Za-z0-9-]+)\|(\S+)(?:\s+(.*))?$")
 _KEY = re.compile(r"(?:^|\s)(OS|OX|GN|PE|SV)=")
 _FRAGMENT = re.compile(r" \(Fragments?\)$")
@@ -107,19 +110,26 @@ def read_records(stream: IO[bytes], source: str) -> Iterator[Record | BadEntry]:
         source: the name for messages.
 
     Raises:
-        DataError: if the stream is damaged (records before the damage are given first) or holds no record.
+        DataError: if the stream is damaged or a record is larger than MAX_ENTRY_BYTES (records before that are given
+            first), or if it holds no record.
     """
     header: bytes | None = None
-    start, found = 0, False
-    residues: list[bytes] = []
+    start, num_bytes, found = 0, 0, False
+    residues = bytearray()
     for number, line in read_lines(stream, source, "a FASTA file"):
         if line.startswith(b">"):
             if header is not None:
                 yield _record(header, residues, source, start)
-            header, residues, start, found = line, [], number, True
+            header, residues, start, num_bytes, found = line, bytearray(), number, 0, True
         elif header is not None:
+            num_bytes += len(line) + 1
+            if num_bytes > MAX_ENTRY_BYTES:
+                raise DataError(
+                    f"{source}: no end of a record in {MAX_ENTRY_BYTES >> 20} MB from line {start}; is this a FASTA "
+                    "file of proteins? Remove the record."
+                )
             if not line.startswith(b";"):  # the old comment line
-                residues.append(line)
+                residues += line
         elif line.strip() and not line.startswith(b";"):
             value = line[:MAX_VALUE_CHARS].decode("latin-1")
             raise DataError(f"{source}, line {number}: {value!r} stands before the first '>'; is this a FASTA file?")
@@ -162,14 +172,14 @@ def _entry(record: Record, source: str) -> Entry | BadEntry:
     )
 
 
-def _record(line: bytes, residues: list[bytes], source: str, number: int) -> Record | BadEntry:
+def _record(line: bytes, residues: bytearray, source: str, number: int) -> Record | BadEntry:
     accession = None
     try:
         header = parse_header(line.decode())
         if not header.accession:
             raise RefusedError("no accession", line.decode(), "a header whose first word names the sequence")
         accession = header.accession
-        letters = b"".join(residues).translate(None, b" \t").removesuffix(b"*")
+        letters = bytes(residues).translate(None, b" \t").removesuffix(b"*")
         return Record(header=header, sequence=checked_sequence(letters), line=number)
     except RefusedError as refusal:
         return refusal.at(source=source, line=number, accession=accession)
