@@ -16,39 +16,51 @@ index, not the picture, how near two proteins are.
 
 import argparse
 import csv
+import sys
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from protclip import ProtCLIP, read_proteins
+from protclip import ProtCLIP, ProtclipError, read_proteins
 from protclip.pca import plane_of
+from protclip.plots import check_plot
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("fasta", help="proteins, plain or .gz")
-parser.add_argument("--text", action="append", required=True, help="a description; give two or more")
-parser.add_argument("--checkpoint", required=True, help="folder, name (such as published) or URL of the model")
-parser.add_argument("--output", type=Path, required=True, help="picture to write")
-args = parser.parse_args()
 
-proteins = list(read_proteins(args.fasta))
-model = ProtCLIP.from_pretrained(args.checkpoint)
-embeddings = model.embed_proteins([protein.sequence for protein in proteins], show_progress=True)  # (n, D)
-best_text = (embeddings @ model.embed_texts(args.text).T).argmax(axis=1)  # (n,): place in args.text
-xy = plane_of(embeddings)  # (n, 2)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("fasta", help="proteins, plain or .gz")
+    parser.add_argument("--text", action="append", required=True, help="a description; give two or more")
+    parser.add_argument("--checkpoint", required=True, help="folder, name (such as published) or URL of the model")
+    parser.add_argument("--output", type=Path, required=True, help="picture to write")
+    args = parser.parse_args()
 
-figure = Figure(figsize=(9, 7), layout="constrained")
-axes = figure.subplots()
-for i, text in enumerate(args.text):
-    mine = best_text == i
-    axes.scatter(*xy[mine].T, s=9, linewidths=0, alpha=0.7, label=f"{text} ({mine.sum():,})")
-axes.set(xlabel="first principal component", ylabel="second principal component", aspect="equal")
-axes.set_title(f"{len(proteins):,} proteins of {Path(args.fasta).name}")
-figure.legend(loc="outside lower center", frameon=False, markerscale=2)
-figure.savefig(args.output, dpi=150)
+    check_plot(str(args.output))  # before the work: matplotlib is an extra
+    from matplotlib.figure import Figure
 
-with args.output.with_suffix(".tsv").open("w", newline="", encoding="utf-8") as file:
-    table = csv.writer(file, delimiter="\t", lineterminator="\n")
-    table.writerow(["accession", "name", "x", "y", "best_text"])
-    for protein, (x, y), i in zip(proteins, xy, best_text, strict=True):
-        table.writerow([protein.header.accession, protein.header.name, f"{x:.4f}", f"{y:.4f}", args.text[i]])
-print(f"{len(proteins)} proteins → {args.output}, {args.output.with_suffix('.tsv')}")
+    proteins = list(read_proteins(args.fasta))
+    model = ProtCLIP.from_pretrained(args.checkpoint)
+    embeddings = model.embed_proteins([protein.sequence for protein in proteins], show_progress=True)  # (n, D)
+    best_text = (embeddings @ model.embed_texts(args.text).T).argmax(axis=1)  # (n,): place in args.text
+    xy = plane_of(embeddings)  # (n, 2)
+
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    axes = figure.subplots()
+    for i, text in enumerate(args.text):
+        mine = best_text == i
+        axes.scatter(*xy[mine].T, s=9, linewidths=0, alpha=0.7, label=f"{text} ({mine.sum():,})")
+    axes.set(xlabel="first principal component", ylabel="second principal component", aspect="equal")
+    axes.set_title(f"{len(proteins):,} proteins of {Path(args.fasta).name}")
+    figure.legend(loc="outside lower center", frameon=False, markerscale=2)
+    figure.savefig(args.output, dpi=150)
+
+    with args.output.with_suffix(".tsv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+        table.writerow(["accession", "name", "x", "y", "best_text"])
+        for protein, (x, y), i in zip(proteins, xy, best_text, strict=True):
+            table.writerow([protein.header.accession, protein.header.name, f"{x:.4f}", f"{y:.4f}", args.text[i]])
+    print(f"{len(proteins)} proteins → {args.output}, {args.output.with_suffix('.tsv')}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ProtclipError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

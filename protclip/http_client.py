@@ -92,7 +92,7 @@ class Client:
             return
         raise ConfigError(
             f"{url} cannot be reached: {problem}. A download needs the network: check it, or the proxy in HTTPS_PROXY, "
-            "or download on another machine and copy the file."
+            "or run this on another machine and copy what it writes."
         )
 
     def get(self, url: str, read: Callable[[requests.Response], T], *, headers: Mapping[str, str] | None = None) -> T:

@@ -176,6 +176,7 @@ class ModelQuality(BaseModel):
     recall_at_1: float = Field(description="Share of held-out texts for which the right protein comes first.")
     chance: float = Field(description="The same of a random order.")
     num_pairs: int = Field(description="Held-out pairs among which it is looked for, 1,000 at most.")
+    num_train_pairs: int | None = Field(description="Pairs that it was trained on; null where that was not recorded.")
     is_weak: bool = Field(description="By the criterion of docs/training.md.")
 
 

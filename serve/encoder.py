@@ -187,7 +187,7 @@ class Encoder:
 
     def _model_info(self, model: ProtCLIP) -> ModelInfo:
         record = read_checkpoint_record(checkpoint_folder(self.args.checkpoint))
-        quality = quality_of(record.metrics)
+        quality = quality_of(record.metrics, record.data)
         return ModelInfo(
             fingerprint=self.fingerprint,
             dimension=model.dimension,

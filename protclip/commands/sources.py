@@ -59,7 +59,7 @@ def index_here(index: str, checkpoint: str | None, asked: str, *, device: str, d
         checkpoint = checkpoint_folder(checkpoint)
         record = read_checkpoint_record(checkpoint)
         manifest.check_model(record.fingerprint, index)
-        note = quality_note(quality_of(record.metrics))
+        note = quality_note(quality_of(record.metrics, record.data))
     elif asked not in ASKED_WITHOUT_MODEL:
         why = "the model that made the index, to embed it"
         if manifest.external_model is not None:

@@ -146,7 +146,7 @@ def _without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
 def _metrics(record: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
     if not metrics:
         return "Not recorded.\n"
-    quality = str(quality_of(record["metrics"]) or NOT_MEASURED)
+    quality = str(quality_of(record["metrics"], record.get("data")) or NOT_MEASURED)
     rows = ["| metric | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in metrics.items())]
     return "\n".join([f"{quality[0].upper()}{quality[1:]}.\n", *rows]) + "\n"
 

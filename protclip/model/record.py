@@ -20,6 +20,8 @@ class CheckpointRecord:
     fingerprint: Sha256
     metrics: Any = None
     """What evaluation found, as whoever saved it recorded it."""
+    data: Any = None
+    """What the model was trained on, likewise."""
 
 
 def read_checkpoint_record(folder: str, *, verify: bool = False) -> CheckpointRecord:

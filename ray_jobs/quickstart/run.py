@@ -119,7 +119,8 @@ class Run:
             metrics = files.read_json(self.path("run", "metrics.json"))
             line.append(f"{metrics['steps']:,} steps on 2 workers, submitted as a Ray job")
         _print_retrieval(metrics)
-        if (note := quality_note(quality_of(read_checkpoint_record(self._checkpoint).metrics))) is not None:
+        record = read_checkpoint_record(self._checkpoint)
+        if (note := quality_note(quality_of(record.metrics, record.data))) is not None:
             echo(f"      Note: {note}")
 
     def _epochs(self) -> int:

@@ -229,9 +229,12 @@ def test_a_weak_model_is_called_so(page):
     model = {"fingerprint": "c" * 64, "metrics": {"valid": valid}}
     index = {"count": 1, "content": "protein", "recall_at_10": None}
     for is_weak in (True, False):
-        told = page.evaluate(describe, {"model": {**model, "quality": {"is_weak": is_weak}}, "index": index})
+        told = page.evaluate(
+            describe, {"model": {**model, "quality": {"is_weak": is_weak, "num_train_pairs": 1094}}, "index": index}
+        )
+        assert told.startswith("Model cccccccc, trained on 1,094 pairs: for 25.0 %")
         assert "for 25.0 % of texts the right one of 122 held-out proteins is among its first 10" in told
-        assert ("That is weak: for trials alone." in told) == is_weak
+        assert ("It is a weak model, for trials alone." in told) == is_weak
 
 
 def test_a_function_is_asked_and_answered(page, sites, shot):

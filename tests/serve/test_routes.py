@@ -214,7 +214,13 @@ def test_facts_are_those_of_model_and_index(server):
         "cpu",
     )
     assert model["scale"] == pytest.approx(server.model.scale)
-    assert model["quality"] == {"recall_at_1": 0.05, "chance": 0.001, "num_pairs": 1000, "is_weak": True}
+    assert model["quality"] == {
+        "recall_at_1": 0.05,
+        "chance": 0.001,
+        "num_pairs": 1000,
+        "num_train_pairs": None,
+        "is_weak": True,
+    }
     assert model["quality_note"].startswith("a weak model, for trials: the right protein comes first for 5.0%")
     assert get(server, "/health/live") == get(server, "/health/ready") == {"status": "ok"}
 
