@@ -26,7 +26,7 @@ def test_card_tells_data_recipe_and_metrics_that_the_manifest_records(tmp_path: 
     found = {"text_to_protein": {"recall@1": 0.25, "recall@10": 0.875}, "chance": {"recall@1": 0.0125}}
     metrics = {"epoch": 3, "valid": {"loss": 1.25, "num_pairs": 80, **found}}
     run = {"data": {"pairs": "/data/pairs", "lanes": 64}, "optimizer": {"learning_rate": 1e-5}}
-    data = {"train_pairs": 1200, "valid_pairs": 80, "fingerprint": "c0ffee"}
+    data = {"train_pairs": 12_000, "valid_pairs": 80, "fingerprint": "c0ffee"}
     front, sections = card(tmp_path, metrics=metrics, run=run, data=data)
     assert list(sections) == ["Use", "Model", "Data", "Recipe", "Metrics", "Licence"]
     assert yaml.safe_load(sections["Data"].split("```")[1].removeprefix("yaml")) == {"data": data}
