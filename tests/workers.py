@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing.spawn as mp
 from ports import free_port
+from torch.multiprocessing.spawn import start_processes
 
 
 def run_workers(function: Callable[..., None], world_size: int, folder: Path, *arguments: Any) -> None:
     """Run ``function(rank, group, folder, *arguments)`` in the processes of a group; results go to the folder."""
     address = f"tcp://127.0.0.1:{free_port()}"
-    mp.start_processes(  # type: ignore[no-untyped-call]
+    start_processes(  # type: ignore[no-untyped-call]
         _worker, (function, world_size, address, folder, arguments), nprocs=world_size, start_method="spawn"
     )
 
