@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -215,11 +215,11 @@ def open_regular(path: str) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def telling_what_cannot_be_written(folder: str) -> Iterator[None]:
-    """What the disk or the object store refuses becomes a ConfigError that names the folder.
+def telling_what_cannot_be_written(path: str) -> Iterator[None]:
+    """What the disk or the object store refuses becomes a ConfigError that names the path; for the write itself alone.
 
     Raises:
-        ConfigError: for a full disk, a missing bucket, no permission and the like.
+        ConfigError: for a full disk, a quota, a missing bucket, no permission and the like.
     """
     try:
         yield
@@ -227,7 +227,7 @@ def telling_what_cannot_be_written(folder: str) -> Iterator[None]:
         if not isinstance(error, OSError) and not is_store_error(error):
             raise
         raise ConfigError(
-            f"{folder}: cannot be written ({error}); make room, or give another place, and run the command again."
+            f"{path}: cannot be written ({error}); make room, or give another place, and run the command again."
         ) from error
 
 
@@ -236,29 +236,59 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
     """Write a file that appears whole or not at all.
 
     Raises:
-        ConfigError: if its folder cannot be made.
+        ConfigError: if it cannot be written.
     """
     fs, inner = filesystem(path)
     make_folder(posixpath.dirname(inner) if isinstance(fs, LocalFileSystem) else posixpath.dirname(path))
     if not isinstance(fs, LocalFileSystem):
         # Closing a stream to an object store publishes what it has, after an error too: so upload only what is whole.
         with tempfile.SpooledTemporaryFile(MEMORY_BYTES) as whole:
-            yield whole
-            whole.seek(0)
-            with fs.open(inner, "wb") as stream:
-                shutil.copyfileobj(whole, stream, 1 << 24)
+            yield cast(IO[bytes], _Target(whole, tempfile.gettempdir()))
+            with telling_what_cannot_be_written(path):
+                whole.seek(0)
+                with fs.open(inner, "wb") as stream:
+                    shutil.copyfileobj(whole, stream, 1 << 24)
         return
     temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        with Path(temporary).open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, inner)
-        _sync_folder(os.path.dirname(inner))
+        with telling_what_cannot_be_written(path):
+            stream = Path(temporary).open("wb")  # noqa: SIM115
+        try:
+            yield cast(IO[bytes], _Target(stream, path))
+            with telling_what_cannot_be_written(path):
+                stream.flush()
+                os.fsync(stream.fileno())
+        finally:
+            with contextlib.suppress(OSError):  # of what is left in its buffer after an error
+                stream.close()
+        with telling_what_cannot_be_written(path):
+            os.replace(temporary, inner)
+            _sync_folder(os.path.dirname(inner))
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # it has its name by now, or the disk is read-only
             os.unlink(temporary)
+
+
+class _Target:
+    """A file that is written, and says where it is if it cannot be."""
+
+    def __init__(self, stream: IO[bytes], path: str) -> None:
+        self._stream, self._path = stream, path
+
+    def write(self, data: Any) -> int:
+        with telling_what_cannot_be_written(self._path):
+            return self._stream.write(data)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        with telling_what_cannot_be_written(self._path):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def write_json(path: str, value: Any) -> None:
@@ -328,7 +358,8 @@ def copy(source: str | Path, target: str) -> None:
     if is_url(target) and not is_url(str(source)):
         fs, inner = filesystem(target)
         make_folder(posixpath.dirname(target))
-        fs.put_file(str(source), inner)
+        with telling_what_cannot_be_written(target):
+            fs.put_file(str(source), inner)
         return
     with open_read(str(source)) as stream, atomic_write(target) as copied:
         shutil.copyfileobj(stream, copied, 1 << 24)
@@ -340,10 +371,11 @@ def publish(path: str, target: str) -> None:
         copy(path, target)
         os.unlink(path)
         return
-    with Path(path).open("rb") as stream:
-        os.fsync(stream.fileno())
-    os.replace(path, target)
-    _sync_folder(os.path.dirname(target))
+    with telling_what_cannot_be_written(target):
+        with Path(path).open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(path, target)
+        _sync_folder(os.path.dirname(target))
 
 
 def link_or_copy(source: str, target: str) -> None:

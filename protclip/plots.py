@@ -53,7 +53,7 @@ def save(figure: Figure, path: str) -> None:
         ConfigError: for another ending, or a place that cannot be written.
     """
     ending = _check_ending(path)
-    with files.telling_what_cannot_be_written(path), files.atomic_write(files.absolute(path)) as stream:
+    with files.atomic_write(files.absolute(path)) as stream:
         figure.savefig(stream, format=ending.removeprefix("."), dpi=DPI)
 
 

@@ -166,9 +166,8 @@ class Reporting:
         report: Report | None = files.read_json(path) if files.exists(path) else None
         if report is None:
             try:
-                with files.telling_what_cannot_be_written(self.folder):
-                    report = self.unit(item)
-                    files.write_json(path, report)
+                report = self.unit(item)
+                files.write_json(path, report)
             except DataError:
                 # A worker that outlived a killed run was faster, and what the unit reads is gone.
                 if not ("spent" in item and files.exists(path)):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster import environment
-from protclip import errors
+from protclip import errors, files
 from protclip.errors import ConfigError, ProtclipError
 from protclip.extras import require
 from protclip.units import InProcess, Item, Report, Run, Unit, Work
@@ -117,7 +117,7 @@ def _pieces(dataset: ray.data.Dataset, work: Work) -> ray.data.Dataset:
             try:
                 for piece in cut(json.loads(item)):
                     yield _piece(piece)
-            except ProtclipError as error:
+            except Exception as error:
                 yield _piece(_error(error))
 
     dataset.context.target_max_block_size = 1  # each piece is a block, and so a task, of its own
@@ -191,7 +191,7 @@ def _report(unit: Unit, row: Mapping[str, Any]) -> dict[str, str]:
         item["data"] = row["data"]
     try:
         return {"report": json.dumps(unit(item))}
-    except ProtclipError as error:
+    except Exception as error:
         return {"report": json.dumps(_error(error))}
 
 
@@ -202,5 +202,10 @@ def _piece(item: Item) -> pa.Table:
     return pa.table({"item": [told], "data": pa.array([item.get("data")], pa.large_binary())})
 
 
-def _error(error: ProtclipError) -> dict[str, str]:
+def _error(error: Exception) -> dict[str, str]:
+    """An error of ours or of an object store, as an item; others are raised again."""
+    if files.is_store_error(error):
+        error = ConfigError(f"the object store does not answer as it should ({error}).")
+    if not isinstance(error, ProtclipError):
+        raise error
     return {"error": str(error), "type": type(error).__name__}

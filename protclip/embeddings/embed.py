@@ -72,7 +72,7 @@ def embed(config: EmbedConfig, run: Run | None = None) -> dict[str, Any]:
         if config.previous
         else None,
     }
-    with files.telling_what_cannot_be_written(config.output), occupied(config.output):
+    with occupied(config.output):
         work = resume_folder(config.output, OWN_FILES, claim, overwrite=config.overwrite)
         return _Embedding(config, inputs, fingerprint, work, run or InProcess()).run()
 

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from protclip import files
 from protclip.embedding import ProtCLIP
 from protclip.embeddings.chunks import count_nucleotides, place_of, read_chunk
 from protclip.embeddings.previous import Lookup, previous_folder
@@ -85,9 +84,8 @@ class EmbedChunk:
             rows, vectors_ND = rows.filter(pa.array(kept)), vectors_ND[kept]
             residues = [residues[i] for i in np.flatnonzero(kept)] if residues else []
         record |= self._counts(rows) | {"refused": [entry.record() for _, entry in refused], "files": {}}
-        with files.telling_what_cannot_be_written(self.config.output):
-            if len(rows):
-                record["files"] = self._write(number, rows, vectors_ND, residues)
+        if len(rows):
+            record["files"] = self._write(number, rows, vectors_ND, residues)
         _return_free_memory()
         return record
 

@@ -48,8 +48,7 @@ def copy_repeats(item: Item, *, config: EmbedConfig, work: str) -> Report:
     if kept:
         vectors_ND = np.stack([vector_of_row[i] for i in kept])
         form = config.format
-        with files.telling_what_cannot_be_written(config.output):
-            written = write_part(config.output, unit, rows, vectors_ND, form=form, precision=config.precision)
+        written = write_part(config.output, unit, rows, vectors_ND, form=form, precision=config.precision)
     is_protein = config.content == "protein"
     return {
         "number": unit,

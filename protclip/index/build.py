@@ -164,7 +164,7 @@ def build_from(
         "previous": before and files.sha256(files.join(previous or "", FILE_NAME)),
         "queries": {asked.content: files.sha256(files.join(asked.folder, FILE_NAME)) for asked in queries},
     }
-    with files.telling_what_cannot_be_written(folder), occupied(folder):
+    with occupied(folder):
         if previous is not None and files.absolute(previous).rstrip("/") == files.absolute(folder).rstrip("/"):
             raise ConfigError(
                 f"output {folder} is the previous index; give another folder, and remove the old one after."

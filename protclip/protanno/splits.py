@@ -299,7 +299,10 @@ def _mmseqs(merged: Sequence[str], sequence_N: np.ndarray, number: int) -> np.nd
     rows[sequence_N[::-1]] = np.arange(len(sequence_N))[::-1]
     components = Components(number)
     with tempfile.TemporaryDirectory() as folder:
-        with Path(folder, "sequences.fasta").open("w") as stream:
+        with (
+            files.telling_what_cannot_be_written(folder),
+            Path(folder, "sequences.fasta").open("w") as stream,
+        ):
             # In the order of their hashes, so that the clusters depend on the set of sequences alone.
             for i, sequence in enumerate(pc.cast(column, pa.large_string()).take(pa.array(rows)).to_pylist()):
                 stream.write(f">{i}\n{sequence}\n")
