@@ -33,6 +33,7 @@ def pages_of(folder: Path, seed: int) -> dict[str, bytes]:
     return {f"/models/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_web_servers_folder_is_cached_followed_and_used_without_it(server: PublishedServer, tmp_path: Path) -> None:
     url = f"{server.url}/models/"
     server.pages = pages_of(tmp_path / "a", seed=0)

@@ -16,6 +16,7 @@ from protclip.model.dual_encoder import DualEncoder
 pytestmark = pytest.mark.unit
 
 
+@pytest.mark.slow
 def test_information_retrieval_evaluator_runs_and_agrees_with_ranks_by_hand(tmp_path: Path) -> None:
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 

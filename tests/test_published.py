@@ -205,6 +205,7 @@ def test_its_own_options_are_refused_for_other_names(tmp_path: Path) -> None:
     assert "are for 'published'; lab/tiny needs none of them" in told
 
 
+@pytest.mark.slow
 def test_without_a_network_it_is_one_line_within_five_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert published.SOON_S == 5.0
     monkeypatch.setattr(published, "SOON_S", 0.5)

@@ -90,6 +90,7 @@ def test_answers_are_those_of_exact_search(retriever: Retriever, where: str | No
     assert (answer.model, answer.index, answer.content) == (model.fingerprint, index.fingerprint, "protein")
 
 
+@pytest.mark.slow
 def test_where_a_graph_answers_it_finds_nearly_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subindex, "EXACT_ROWS", 100)
     monkeypatch.setattr(subindex, "GRAPH_COST", 1)

@@ -244,6 +244,7 @@ def test_an_output_that_cannot_be_written_is_one_clear_error(folders, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.slow
 def test_a_full_device_is_one_clear_error(folders, tmp_path):
     link = tmp_path / "out.tsv"
     link.symlink_to("/dev/full")

@@ -28,6 +28,7 @@ def of_properties(num_rows: int, *present: str) -> pa.Table:
     return rows
 
 
+@pytest.mark.slow
 def test_all_orders_of_all_numbers_of_properties_are_drawn() -> None:
     present = ("function", "subcellular_location", "similarity")
     count = Counter(sampled_biotexts(of_properties(9000, *present), seed=1, epoch=0))

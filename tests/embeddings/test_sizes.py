@@ -67,6 +67,7 @@ def test_a_small_parquet_file_of_very_many_rows_is_refused(tmp_path: Path) -> No
         pass
 
 
+@pytest.mark.slow
 def test_equal_vectors_however_small_their_file_are_read(tmp_path: Path) -> None:
     folder = tmp_path / "e"
     vectors = np.zeros((40_000, 512), np.float32)  # of a model that tells nothing apart

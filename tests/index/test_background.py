@@ -179,6 +179,7 @@ def test_best_answers_of_random_proteins_have_evenly_spread_percentiles(tmp_path
     check_spread(tmp_path, random_sequences(500, seed=8), 50)
 
 
+@pytest.mark.slow
 def test_best_answers_of_real_proteins_have_evenly_spread_percentiles(tmp_path, real_data):
     path = real_data / "uniprot" / "sequences_20000.fasta.gz"
     with gzip.open(path) as stream:

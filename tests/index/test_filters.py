@@ -101,6 +101,7 @@ def test_every_column_of_the_answers_that_can_be_asked_for_is_there():
     assert set(OPERATORS) == set(METADATA.names) - {"sequence_hash"}
 
 
+@pytest.mark.slow
 def test_a_filter_that_is_long_is_read_and_answered():
     """White space at its end once took a time of its square: hours for this."""
     table = pa.table({"name": ["kinase", None], "length": pa.array([3, None], pa.int32())})

@@ -48,6 +48,7 @@ def edit_manifest(folder: str, **fields: object) -> None:
 
 @pytest.mark.usefixtures("always_graphs")
 @pytest.mark.parametrize("shard_rows", [10_000, 700])
+@pytest.mark.slow
 def test_the_graphs_find_what_exact_search_finds(tmp_path, shard_rows):
     vectors, queries = unit_vectors(2000, 32), unit_vectors(100, 32, seed=1)
     index = Index.load(make(tmp_path, vectors, shard_rows=shard_rows))
@@ -71,6 +72,7 @@ def test_a_small_subindex_is_answered_exactly_and_needs_no_graph(tmp_path):
     np.testing.assert_allclose(index.search(queries, 10)[0], exact_search(vectors, queries, 10)[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_recorded_recall_is_low_where_the_graph_is_poor(tmp_path):
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(2000, 32)))
     build_from(embeddings, str(tmp_path / "good"), IndexConfig(ef_search=128))
@@ -84,6 +86,7 @@ def test_the_recorded_recall_is_low_where_the_graph_is_poor(tmp_path):
         assert bad.segments[0].recall[kind] == bad.recall[kind]
 
 
+@pytest.mark.slow
 def test_the_smallest_ef_that_reaches_the_wanted_recall_is_chosen(tmp_path, monkeypatch):
     monkeypatch.setattr(recall, "NUM_QUERIES", 200)
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(1500, 32)))

@@ -114,6 +114,7 @@ def test_three_releases_answer_as_if_built_anew(tmp_path, monkeypatch):
     assert hits / 1000 >= CONFIG.recall - 0.02  # of other queries: three standard deviations
 
 
+@pytest.mark.slow
 def test_graphs_are_taken_over_and_the_previous_index_is_left_as_it_was(tmp_path):
     releases = Releases(tmp_path)
     build(tmp_path / "i0", releases.write())
@@ -126,6 +127,7 @@ def test_graphs_are_taken_over_and_the_previous_index_is_left_as_it_was(tmp_path
     assert {path.name: path.read_bytes() for path in (tmp_path / "i0").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_release_that_changes_nothing_changes_no_answer(tmp_path):
     releases = Releases(tmp_path)
     build(tmp_path / "i0", releases.write())

@@ -258,6 +258,7 @@ def test_dataset_s_has_the_reviewed_entries_only(tmp_path: Path) -> None:
     assert not run.read[0].candidates
 
 
+@pytest.mark.slow
 def test_the_real_sample_gives_1216_pairs_from_one_file_or_three(tmp_path: Path, real_data: Path) -> None:
     import gzip
 

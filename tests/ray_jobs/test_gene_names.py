@@ -174,6 +174,7 @@ def test_a_chunk_that_an_earlier_version_cut_is_embedded(tmp_path: Path) -> None
     assert chunk.select(METADATA.names).cast(METADATA)["accession"].to_pylist() == ["P69905"]
 
 
+@pytest.mark.slow
 def test_embeddings_and_indexes_of_earlier_versions_are_read_and_their_next_release_has_genes(tmp_path: Path) -> None:
     vectors = unit_vectors(60)
     new = read_embeddings(write_embeddings(tmp_path / "new", vectors, parts=3))

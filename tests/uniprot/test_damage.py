@@ -192,6 +192,7 @@ def test_cut_spliced_and_random_files_are_read_or_refused(
     "name", ["swissprot_250.xml.gz", "trembl_export_186.csv.gz", "protanno_published_sample.jsonl"]
 )
 @given(rng=randoms)
+@pytest.mark.slow
 def test_real_files_cut_and_spliced_are_read_or_refused(
     name: str, real_data: Path, folder: Path, rng: random.Random
 ) -> None:

@@ -125,6 +125,7 @@ def test_our_reader_reads_the_members_of_a_fetched_file(server: UniProtServer, t
 
 
 @pytest.mark.parametrize("fault", ["drop", "503", "429", "truncate"])
+@pytest.mark.slow
 def test_a_page_that_failed_is_asked_for_again(server: UniProtServer, tmp_path: Path, fault: str) -> None:
     server.page_faults = ["", "", fault, "drop"]
     started = time.monotonic()
@@ -370,6 +371,7 @@ def test_arguments_that_cannot_be_meant_are_refused(arguments: list[str], messag
         raise run(*arguments, "--output", "out.csv").exception or AssertionError
 
 
+@pytest.mark.slow
 def test_no_network_is_one_error_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as silent:
         closed.bind(("127.0.0.1", 0))  # so that nobody else listens there
