@@ -51,7 +51,7 @@ def watch_joined(address: str, raylet_socket: str) -> Watch:
 
     messages: Any = gcs_service_pb2
     services: Any = gcs_service_pb2_grpc
-    raylet = _process_with(raylet_socket)
+    raylet = raylet_with(raylet_socket)
     channel = init_grpc_channel(address, [("grpc.enable_http_proxy", 0)])
     nodes = services.NodeInfoGcsServiceStub(channel)
 
@@ -72,7 +72,7 @@ def watch_joined(address: str, raylet_socket: str) -> Watch:
     return lost
 
 
-def _process_with(raylet_socket: str) -> psutil.Process | None:
+def raylet_with(raylet_socket: str) -> psutil.Process | None:
     """The raylet with that socket; None where it cannot be seen from here, as in another container."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):

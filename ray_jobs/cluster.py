@@ -9,16 +9,30 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
+import threading
+import time
+from collections.abc import Callable
 
 from protclip import files
 from protclip.errors import ConfigError
+from protclip.terminal import echo
 
 JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray's job supervisor sets it, with the submission id in its metadata, for the driver of a submitted job."""
 
+WATCH_S = 0.5
+"""Between two looks at whether Ray lives."""
+
+_watching = threading.Lock()
+"""Taken for good by the thread that looks."""
+
 
 def connect(num_cpus: int | None = None, *, state_service: bool = False) -> None:
     """Join the cluster of RAY_ADDRESS, or start a Ray of this process; a Ray already initialised is left as it is.
+
+    Should that Ray die, the process ends with status 1, and says what died: Ray itself would wait for minutes, and
+    then abort the process.
 
     Args:
         num_cpus: logical CPUs of a Ray that is started here; None for the machine's cores. A Train worker
@@ -31,7 +45,37 @@ def connect(num_cpus: int | None = None, *, state_service: bool = False) -> None
     from cluster.connection import start_or_join
 
     start_or_join(num_cpus=num_cpus, state_service=state_service)
+    if _watching.acquire(blocking=False):
+        _watch_ray()
     tame_ray_data()
+
+
+def _watch_ray() -> None:
+    """From now on see to it that this process ends when its Ray dies, and says so."""
+    import ray
+
+    from cluster.connection import abandon, lost
+    from cluster.last_words import on_silent_end
+    from cluster.watch import raylet_with
+
+    advice = "give the same command again: it goes on with what is done."
+    raylet = raylet_with(ray._private.worker._global_node.raylet_socket_name)  # type: ignore[attr-defined]
+    take_back: Callable[[], None] = lambda: None  # noqa: E731
+    if raylet is not None:
+        line = f"ConfigError: the run ends, for the raylet of this machine has died, or an agent of it; {advice}"
+        take_back = on_silent_end(raylet, line)
+
+    def watch() -> None:
+        while (died := lost()) is None:
+            time.sleep(WATCH_S)
+        take_back()
+        echo(f"ConfigError: the run ends, for {died}; {advice}", err=True)
+        abandon()  # the calls that wait for Ray cannot be interrupted
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch", daemon=True).start()
 
 
 def tame_ray_data() -> None:
