@@ -24,15 +24,23 @@ JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 WATCH_S = 0.5
 """Between two looks at whether Ray lives."""
 
+_ends_with_ray = threading.Event()
+"""Whether this process is a command's, and ends when its Ray dies."""
 _watching = threading.Lock()
 """Taken for good by the thread that looks."""
 
 
+def end_with_ray() -> None:
+    """Have ``connect`` see to it that this process ends with status 1 when its Ray dies, and says what died.
+
+    Ray itself would wait for minutes, and then abort the process. For commands: a process of somebody else is not
+    ended.
+    """
+    _ends_with_ray.set()
+
+
 def connect(num_cpus: int | None = None, *, state_service: bool = False) -> None:
     """Join the cluster of RAY_ADDRESS, or start a Ray of this process; a Ray already initialised is left as it is.
-
-    Should that Ray die, the process ends with status 1, and says what died: Ray itself would wait for minutes, and
-    then abort the process.
 
     Args:
         num_cpus: logical CPUs of a Ray that is started here; None for the machine's cores. A Train worker
@@ -45,7 +53,7 @@ def connect(num_cpus: int | None = None, *, state_service: bool = False) -> None
     from cluster.connection import start_or_join
 
     start_or_join(num_cpus=num_cpus, state_service=state_service)
-    if _watching.acquire(blocking=False):
+    if _ends_with_ray.is_set() and _watching.acquire(blocking=False):
         _watch_ray()
     tame_ray_data()
 

@@ -13,7 +13,7 @@ from protclip.fields import configured
 from protclip.protanno.curate import CurateConfig, curate, with_paths
 from protclip.protanno.shards import SPLITS
 from protclip.terminal import echo
-from ray_jobs.cluster import resolve_input, resolve_output
+from ray_jobs.cluster import end_with_ray, resolve_input, resolve_output
 from ray_jobs.pipelines import suited_run
 
 
@@ -29,6 +29,7 @@ def main(**values: Any) -> None:
 
     After an interruption, give the same command again, and it goes on where it was.
     """
+    end_with_ray()
     start = time.monotonic()
     config = with_paths(configured(CurateConfig, values), resolve_input, resolve_output)
     num_bytes = sum(map(files.size, config.inputs))

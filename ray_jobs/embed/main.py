@@ -16,7 +16,7 @@ from protclip.extras import require
 from protclip.fields import configured
 from protclip.model.record import read_model_sizes
 from protclip.terminal import echo
-from ray_jobs.cluster import resolve_input, resolve_output
+from ray_jobs.cluster import end_with_ray, resolve_input, resolve_output
 from ray_jobs.pipelines import OnRay, suited_run
 
 
@@ -37,6 +37,7 @@ def main(*, dry_run: bool, **values: Any) -> None:
     \b
         protclip embed my.fasta --checkpoint runs/tiny/best --output my-embeddings
     """
+    end_with_ray()
     started = time.monotonic()
     config = with_paths(configured(EmbedConfig, values), resolve_input, resolve_output)
     if config.workers is not None or config.use_gpu:

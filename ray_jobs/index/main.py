@@ -17,7 +17,7 @@ from protclip.index.build import BuildConfig, build_index
 from protclip.index.external import QUARANTINE_FILE
 from protclip.terminal import echo
 from protclip.units import InProcess, Item, Report, Work
-from ray_jobs.cluster import resolve_input, resolve_output
+from ray_jobs.cluster import end_with_ray, resolve_input, resolve_output
 from ray_jobs.pipelines import OnRay
 
 SMALL_BYTES = 2 << 30
@@ -39,6 +39,7 @@ def main(**values: Any) -> None:
     Rows of another tool's vectors that cannot be used are listed in quarantine.jsonl, with the reason.
     After an interruption, give the same command again, and it goes on where it was.
     """
+    end_with_ray()
     start = time.monotonic()
     config = configured(BuildConfig, values)
     previous, ids = (None if path is None else resolve_input(path) for path in (config.previous, config.ids))

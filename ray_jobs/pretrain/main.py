@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from protclip.config import load_config
+from ray_jobs.cluster import end_with_ray
 from ray_jobs.pretrain.run import find_config, pretrain
 
 
@@ -35,5 +36,6 @@ def main(config: str, overrides: tuple[str, ...], *, fresh: bool, dry_run: bool)
     \b
         ray job submit --working-dir . -- python -m protclip pretrain tiny_cpu data.pairs=/data/pairs run_dir=/data/run
     """
+    end_with_ray()
     settings = load_config(find_config(config), overrides)
     pretrain(settings, fresh=fresh, dry_run=dry_run)
