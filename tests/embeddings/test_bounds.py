@@ -12,7 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tiny_model import tiny_model
 
+from protclip.embeddings.embed import embed
+from protclip.embeddings.parts import MAX_TEXT_CHARS
+from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import DataError
 from protclip.parquet import column_values, open_parquet, rows_at_once
 
@@ -128,3 +132,11 @@ def test_dictionaries_of_a_parquet_file_are_the_values_that_it_has_without(tmp_p
         assert {name: column_values(batch.column(name)) for name in table.column_names} == table.to_pydict()
         again = batch.slice(1, 3)
         assert {name: column_values(again.column(name)) for name in table.column_names} == table.slice(1, 3).to_pydict()
+
+
+def test_a_text_that_would_take_gigabytes_to_cut_into_tokens_is_quarantined(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(str(tmp_path / "model"))
+    (tmp_path / "texts.txt").write_text(f"kinase\n{'binds ATP ' * (MAX_TEXT_CHARS // 9)}\nbinds ATP\n")
+    inputs, output = (str(tmp_path / "texts.txt"),), str(tmp_path / "out")
+    manifest = embed(EmbedConfig(inputs=inputs, checkpoint=str(tmp_path / "model"), output=output))
+    assert manifest["rows"] == 2 and manifest["counts"]["quarantined_by_reason"] == {"text too large": 1}
