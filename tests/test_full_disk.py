@@ -24,7 +24,7 @@ from protclip.index.build import IndexConfig, build_from
 from protclip.manifest import read_manifest
 from protclip.protanno.curate import CurateConfig, curate
 from protclip.protanno.synthetic import synthetic_proteome
-from protclip.units import InProcess, Run
+from protclip.units import InProcess, Item, Run, Work
 
 FULL = r"cannot be written \(\[Errno 28\] No space left on device\); make room, or give another place"
 
@@ -111,6 +111,21 @@ def test_so_it_is_on_ray(tmp_path: Path, disk: Path) -> None:
     from ray_jobs.pipelines import OnRay
 
     check_curate(tmp_path, disk, OnRay())
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cut_on_ray_that_finds_no_room_is_one_line_too(disk: Path) -> None:
+    from ray_jobs.pipelines import OnRay
+
+    path = str(disk / "blocks.json")
+
+    def cut(_: Item) -> Iterator[Item]:
+        yield {"unit": "00000"}
+        files.write_json(path, "x" * 100_000)
+
+    with pytest.raises(ConfigError, match=f"^{path}: {FULL}"):
+        list(OnRay()(Work(title="", unit=dict, cut=cut), [{}]))
 
 
 @pytest.mark.unit
