@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from disks import resize, small_disk
 from index_folders import unit_vectors, write_embeddings
 from tiny_model import random_sequences, tiny_model
 
@@ -32,16 +33,8 @@ FULL = r"cannot be written \(\[Errno 28\] No space left on device\); make room, 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """With 64 kB of room."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=False).returncode:
-        pytest.skip("a small file system cannot be mounted here: root is needed")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def resize(disk: Path, size: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,rw,size={size}", disk], check=True)
+    with small_disk(tmp_path / "disk", "64k") as folder:
+        yield folder
 
 
 NOISE = np.random.default_rng(0).standard_normal((500, 64)).astype(np.float32)

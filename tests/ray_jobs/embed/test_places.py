@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import disks
 import numpy as np
 import pytest
 from kills import COMMAND, ROOT
@@ -30,12 +31,8 @@ def arguments(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", folder], check=False).returncode:
-        pytest.skip("a small file system cannot be mounted here: root is needed")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with disks.small_disk(tmp_path / "disk", "100k") as folder:
+        yield folder
 
 
 def embed(arguments: list[str], output: str) -> None:
@@ -54,7 +51,7 @@ def test_a_full_disk_is_told_and_leaves_only_what_is_whole(
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(ConfigError, match="Read-only file system"):
         embed(arguments, str(output))
-    subprocess.run(["mount", "-o", "remount,rw,size=50m", small_disk], check=True)
+    disks.resize(small_disk, "50m")
     embed(arguments, str(output))
     embed(arguments, str(tmp_path / "calm"))
     wanted = read_manifest(str(tmp_path / "calm"), "embeddings", verify=True)
