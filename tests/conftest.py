@@ -24,21 +24,20 @@ def pytest_configure() -> None:
 
 
 LONGEST = (
-    "test_pretrain_kills.py",
-    "test_life.py",
-    "test_embed_kills.py",
-    "test_whole_way.py",
-    "test_page.py",
-    "test_serve_command.py",
-    "test_curate_kills.py",
-    "test_local_head.py",
-    "test_swap.py",
+    "serve/test_life.py",
+    "ray_jobs/test_whole_way.py",
+    "serve/test_page.py",
+    "serve/test_serve_command.py",
+    "ray_jobs/test_local_head.py",
+    "serve/test_swap.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of a minute or more come first: one that began last would leave the other processes idle."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    """Some long files come first: one that began last would leave the other processes idle."""
+    place = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    assert all(path.is_file() for path in place)
+    items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
 
 
 # The same examples each time, few; make prove looks for new ones.

@@ -25,8 +25,8 @@ from cluster.processes import end_marked, mark_of, marked
 from serve.haproxy import SOCKET
 
 COMMAND = (sys.executable, "-m", "protclip")
-HANGS_S = 600.0
-"""What is not done by then hangs: no loaded machine takes as long for anything here."""
+HANGS_S = 240.0
+"""What is not done by then hangs; short enough that CI ends in time all the same."""
 LOGS = {"log_level": "WARNING", "enable_access_log": False}
 """Of Serve in tests, as ``protclip serve`` has them: what goes wrong is shown, and not each request."""
 
