@@ -35,6 +35,7 @@ from protclip.data.collate import Batch, Masking, collate
 from protclip.model.build import ESM2_FIELDS, NO_DROPOUT
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.encoders import encoder_config
+from protclip.pretraining.learner import DualEncoderLearner, part_of
 from protclip.train.optim import build_optimizer
 from protclip.train.state import TrainState
 from protclip.train.step import Wishes, train_step
@@ -152,14 +153,15 @@ def _measured(architecture: Architecture, num_batches: int, *, steps: int, devic
     state = TrainState(model=model, optimizer=build_optimizer(model, OptimizerConfig()), schedule=lambda _: 1e-5)
     batch = make_batch(architecture, num_batches)
     flops = step_flops(architecture, batch)
-    batch = batch.to(device)
+    part = part_of([batch.to(device)], [], model)
+    learner = DualEncoderLearner(model, model, None)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = []
     for _ in range(2 + steps):  # the first two are the warm-up
         before = time.monotonic()
         # It ends with the step's numbers on the host: the device is done with all but the update.
-        report = train_step(state, model, [batch], group=None, max_grad_norm=1.0, wishes=Wishes())
+        report = train_step(state, learner, part, group=None, max_grad_norm=1.0, wishes=Wishes())
         assert not report.skipped
         seconds.append(time.monotonic() - before)
     return Measure(

@@ -46,6 +46,7 @@ from protclip.evaluation.retrieval import retrieval_metrics
 from protclip.explanation import occlusion, segments
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.model.dual_encoder import DualEncoder
+from protclip.pretraining.learner import DualEncoderLearner, part_of
 from protclip.protanno.biotext import property_texts
 from protclip.protanno.shards import PROPERTIES
 from protclip.train.optim import build_optimizer, build_schedule
@@ -226,7 +227,11 @@ def fit(network: DualEncoder, rows: pa.Table, *, seed: int, num_steps: int) -> N
 
 def one_step(state: TrainState, batch: Batch) -> None:
     """Forward, backward and update, in one process and without a bound on the gradient."""
-    train_step(state, state.model, [batch], group=None, max_grad_norm=math.inf, wishes=Wishes())
+    model = state.model
+    assert isinstance(model, DualEncoder)
+    learner = DualEncoderLearner(model, model, None)
+    part = part_of([batch], [], model)
+    train_step(state, learner, part, group=None, max_grad_norm=math.inf, wishes=Wishes())
 
 
 def retrieval(model: ProtCLIP, rows: pa.Table) -> dict[str, float]:

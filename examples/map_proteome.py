@@ -21,7 +21,7 @@ from pathlib import Path
 
 from protclip import ProtCLIP, ProtclipError, read_proteins
 from protclip.pca import plane_of
-from protclip.plots import check_plot
+from protclip.reporting.plots import check_plot
 
 
 def main() -> None:

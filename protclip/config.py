@@ -186,7 +186,17 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SelectionConfig:
+class Selection:
+    """Which epoch of a training is the best one."""
+
+    metric: str
+    """A measure of each epoch, by its name."""
+    mode: Literal["min", "max"]
+    """Whether less of it is better, or more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectionConfig(Selection):
     """Which epoch is the best one. ``best`` is made of it, and ``keep_checkpoints`` and ``early_stop_epochs`` go by it.
 
     The defaults are the paper's. See docs/training.md.
@@ -252,26 +262,15 @@ class WorkersConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainConfig:
-    """A whole run."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # reaches the nested dataclasses too
+class TrainingConfig:
+    """What any training with a folder of its own is told."""
 
     run_dir: str
     """Where the run's checkpoints and metrics go: an absolute path or URL that every node can reach."""
-    seed: int = 0
-    """Of the weights, the order of rows and all else that is random."""
     epochs: int = 1
     """Passes over the training pairs. Each leaves out fewer than one global batch of rows, others each time."""
-    data: DataConfig
-    model: ModelConfig
-    objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
-    batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    selection: SelectionConfig = field(default_factory=SelectionConfig)
-    workers: WorkersConfig = field(default_factory=WorkersConfig)
-    valid_pairs: int = 2000
-    """Held-out pairs, at most, on which each epoch is measured."""
+    selection: Selection
     early_stop_epochs: int | None = None
     """Epochs in a row without a better one, by ``selection``, after which a run ends; None: it never ends before its
     time."""
@@ -282,6 +281,32 @@ class PretrainConfig:
     keep_checkpoints: int = 2
     """Checkpoints of epochs that are kept, the best ones by ``selection``; ``best`` is made of them. The last two are
     kept beside them."""
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        check_number("epochs", self.epochs, at_least=1)
+        check_number("early_stop_epochs", self.early_stop_epochs, at_least=1, hint="null never ends a run early")
+        check_number("max_skipped_steps", self.max_skipped_steps, at_least=0)
+        check_number("checkpoint_every_s", self.checkpoint_every_s, at_least=0)
+        check_number("keep_checkpoints", self.keep_checkpoints, at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainConfig(TrainingConfig):
+    """A whole run."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # reaches the nested dataclasses too
+
+    seed: int = 0
+    """Of the weights, the order of rows and all else that is random."""
+    data: DataConfig
+    model: ModelConfig
+    objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    valid_pairs: int = 2000
+    """Held-out pairs, at most, on which each epoch is measured."""
     max_failures: int = 3
     """Times that the workers are started again from the last checkpoint after a failure."""
     log_every_s: float = 10.0
@@ -292,14 +317,9 @@ class PretrainConfig:
     """Write the accessions of each batch to rows/ in the run's folder, a path on this machine or a shared disk."""
 
     def __post_init__(self) -> None:
-        check_types("", self)
+        TrainingConfig.__post_init__(self)
         check_number("seed", self.seed, at_least=0, below=2**63)
-        check_number("epochs", self.epochs, at_least=1)
         check_number("valid_pairs", self.valid_pairs, at_least=2)
-        check_number("early_stop_epochs", self.early_stop_epochs, at_least=1, hint="null never ends a run early")
-        check_number("max_skipped_steps", self.max_skipped_steps, at_least=0)
-        check_number("checkpoint_every_s", self.checkpoint_every_s, at_least=0)
-        check_number("keep_checkpoints", self.keep_checkpoints, at_least=1)
         check_number("max_failures", self.max_failures, at_least=0)
         check_number("log_every_s", self.log_every_s, at_least=0)
         if self.log_rows and files.is_url(self.run_dir):

@@ -10,8 +10,8 @@ import numpy as np
 from protclip.commands.startup import quick_start
 from protclip.errors import ConfigError, DataError
 from protclip.inputs import DTYPES, Dtype
-from protclip.plots import check_plot, residue_figure, save
 from protclip.questions import Question
+from protclip.reporting.plots import check_plot, residue_figure, save
 from protclip.retrieval import Retriever
 from protclip.terminal import echo, json_text
 from protclip.uniprot.entry import BadEntry

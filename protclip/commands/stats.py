@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from protclip import files
-from protclip.plots import check_plot, composition_figure, save
+from protclip.reporting.plots import check_plot, composition_figure, save
 from protclip.terminal import echo, json_text, printable
 
 NAME_WIDTH = 60

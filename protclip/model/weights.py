@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import CheckpointError
@@ -27,7 +27,7 @@ _NOT_IN_EMBEDDINGS = ("objectives", "attention", "architectures")
 _EMBEDDING_PREFIXES = ("protein_encoder.", "text_encoder.", "protein_projection.", "text_projection.")
 
 
-def load_weights(model: DualEncoder, path: str) -> None:
+def load_weights(model: nn.Module, path: str) -> None:
     """Load ``…/model.safetensors``, or the shards in its place, into the model, a tensor at a time.
 
     Raises:

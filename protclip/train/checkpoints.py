@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from protclip import files
-from protclip.config import SelectionConfig
+from protclip.config import Selection
 from protclip.errors import CheckpointError, ProtclipError
 from protclip.manifest import read_manifest
 from protclip.model.record import KIND
@@ -46,7 +46,7 @@ def newest(run_dir: str, *, tell: Callable[[str], None]) -> str | None:
     return None
 
 
-def best(run_dir: str, selection: SelectionConfig) -> str:
+def best(run_dir: str, selection: Selection) -> str:
     """The checkpoint of the best epoch, of equal ones the earliest.
 
     Raises:
@@ -66,7 +66,7 @@ def best(run_dir: str, selection: SelectionConfig) -> str:
 class Writer:
     """Writes checkpoints one after the other, and removes those that are not kept."""
 
-    def __init__(self, run_dir: str, *, keep: int, selection: SelectionConfig) -> None:
+    def __init__(self, run_dir: str, *, keep: int, selection: Selection) -> None:
         """``keep`` is the number of epochs, the best ones by ``selection``, whose checkpoints stay."""
         self.run_dir, self.keep, self.selection = run_dir, keep, selection
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -131,7 +131,7 @@ class Writer:
             files.remove(path)
 
 
-def _costs(paths: list[str], selection: SelectionConfig) -> dict[str, float]:
+def _costs(paths: list[str], selection: Selection) -> dict[str, float]:
     """Of those that are of epochs, oldest first."""
     metrics = {path: files.read_json(files.join(path, "manifest.json")).get("metrics", {}) for path in paths}
     return {path: cost(selection, of["valid"]) for path, of in metrics.items() if "valid" in of}

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from protclip.config import SelectionConfig
+from protclip.config import Selection
 
 Epoch = TypeVar("Epoch")
 
 
-def cost(selection: SelectionConfig, valid: Mapping[str, Any]) -> float:
+def cost(selection: Selection, metrics: Mapping[str, Any]) -> float:
     """What an epoch is selected by: the less, the better. NaN where it was not measured.
 
     Args:
-        selection: names the measure.
-        valid: the measures of an epoch, as ``validation_metrics`` and the terms of the loss give them.
+        selection: names the measure, as ``flat`` does.
+        metrics: of an epoch; nested ones go by both names, such as text_to_protein_recall_at_10.
     """
-    values: Any = valid
-    *way, measure = _PLACES[selection.metric]
-    for name in way:
-        values = values.get(name, {})
-    value = float(values.get(measure, math.nan))
+    value = float(dict(flat(metrics, separator="_")).get(selection.metric, math.nan))
     return value if selection.mode == "min" else -value
 
 
@@ -31,18 +27,18 @@ def best_first(costs: Mapping[Epoch, float]) -> list[Epoch]:
     return sorted((epoch for epoch in costs if math.isfinite(costs[epoch])), key=lambda epoch: costs[epoch])
 
 
-def describe(selection: SelectionConfig) -> str:
+def describe(selection: Selection) -> str:
     """``lowest validation loss``, for people."""
     extreme = "lowest" if selection.mode == "min" else "highest"
-    return f"{extreme} validation {' '.join(_PLACES[selection.metric]).replace('_', ' ')}"
+    return f"{extreme} validation {selection.metric.replace('_at_', '@').replace('_', ' ')}"
 
 
-_PLACES = {
-    "loss": ("loss",),
-    **{
-        f"{way}_{name}": (way, measure)
-        for way in ("text_to_protein", "protein_to_text")
-        for name, measure in (("recall_at_1", "recall@1"), ("recall_at_10", "recall@10"), ("mrr", "mrr"))
-    },
-}
-"""Metric → where an epoch's measures have it."""
+def flat(values: Mapping[str, Any], *, separator: str) -> Iterator[tuple[str, Any]]:
+    """The leaves of nested metrics with their names; recall@10 is ``recall_at_10``, since few tools take an @."""
+    for key, value in values.items():
+        name = key.replace("@", "_at_")
+        if isinstance(value, Mapping):
+            for inner, leaf in flat(value, separator=separator):
+                yield f"{name}{separator}{inner}", leaf
+        else:
+            yield name, value

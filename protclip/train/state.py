@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from protclip import files, layout
 from protclip.errors import CheckpointError
-from protclip.model.dual_encoder import DualEncoder
 from protclip.model.tensors import load_tensors, write_tensors
 from protclip.model.weights import load_weights
 
@@ -37,7 +36,7 @@ class TrainState:
     There is no random state: masks, noise and order are functions of (seed, epoch, accession).
     """
 
-    model: DualEncoder
+    model: nn.Module
     optimizer: Optimizer
     schedule: Callable[[int], float]
     """Step, from 0 → learning rate."""

@@ -75,12 +75,13 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
         build_text_tokenizer,
         check_architecture,
     )
+    from protclip.pretraining.checks import check_pairs, check_words
+    from protclip.pretraining.estimate import estimate
+    from protclip.pretraining.run import Pretraining
     from protclip.protanno.shards import read_pairs, read_row_group
-    from protclip.train.checks import check_pairs, check_words
-    from protclip.train.estimate import estimate
-    from protclip.train.report import write_report
+    from protclip.reporting.report import write_report
+    from protclip.reporting.trackers import require_trackers
     from protclip.train.selection import describe
-    from protclip.train.trackers import require_trackers
     from ray_jobs.pretrain.lanes import LanePlan, count_drawn
     from ray_jobs.pretrain.worker import TrainJob
 
@@ -111,9 +112,10 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
     if (name := settings.model.text.pretrained) is not None:
         check_words(tokenizer, train, name=name)
     echo(config_yaml(settings).removesuffix("\n"))
-    job = TrainJob(
+    steps = [replace(plan, epoch=epoch).num_batches for epoch in range(settings.epochs)]
+    pretraining = Pretraining(
         config=settings,
-        plan=plan,
+        batches_per_epoch=steps,
         valid=valid,
         text_tokenizer_json=tokenizer.json,
         data={
@@ -122,7 +124,6 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
             "fingerprint": pairs.fingerprint,
         },
     )
-    steps = job.batches_per_epoch
     drawn = "" if drawn_EG is None else f" drawn of {pairs.num_rows('train')} candidates"
     about = "" if drawn_EG is None else "about "
     echo(
@@ -140,7 +141,7 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
     if fresh:
         for name in OWN_FILES:
             files.remove(files.join(settings.run_dir, name))
-    _run(job, pairs)
+    _run(TrainJob(pretraining=pretraining, plan=plan), pairs)
     summary = _publish(settings, seconds=time.monotonic() - started)
     write_report(settings.run_dir)
     valid = summary["valid"]
@@ -226,7 +227,7 @@ def _run(job: TrainJob, pairs: Pairs) -> None:
     from ray_jobs.pretrain.process_group import ProcessGroupConfig
     from ray_jobs.pretrain.worker import train_worker
 
-    settings = job.config
+    settings = job.pretraining.config
     workers = settings.workers
     cpus = workers.num * (workers.resources.get("CPU", 1.0) + TASK_CPUS)
     # Ray Train would write what a worker prints to its own log too, and show it twice.
@@ -283,9 +284,9 @@ def _run(job: TrainJob, pairs: Pairs) -> None:
 def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:
     """Copy the checkpoint of the best epoch to ``best`` and write the run's summary."""
     from protclip.model.record import KIND
+    from protclip.reporting.report import METRICS
     from protclip.train import checkpoints
     from protclip.train.state import PROGRESS, TENSORS
-    from ray_jobs.pretrain.worker import METRICS
 
     source, target = checkpoints.best(settings.run_dir, settings.selection), files.join(settings.run_dir, BEST)
     manifest = read_manifest(source, KIND, verify=True)

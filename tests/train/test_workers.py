@@ -15,12 +15,14 @@ from workers import run_workers
 
 from protclip import distributed, layout
 from protclip.config import ObjectivesConfig, OptimizerConfig
+from protclip.data.collate import Batch
 from protclip.model.dual_encoder import ENCODING_METHODS
 from protclip.model.tensors import save_weights
-from protclip.train.loop import Part, fit
+from protclip.pretraining.learner import DualEncoderLearner, part_of
+from protclip.train.loop import fit
 from protclip.train.optim import build_optimizer, build_schedule
 from protclip.train.state import TrainState, load_trainer, save_trainer, take_snapshot
-from protclip.train.step import StepReport, Wishes
+from protclip.train.step import Part, StepReport, Wishes
 
 STEPS, SIZE = 20, 8
 OBJECTIVES = ObjectivesConfig(num_prototypes=16)
@@ -56,16 +58,16 @@ def train(
     own = SIZE // distributed.world_size(group)
     first = distributed.rank(group) * own
 
-    def parts(_: int, first_batch: int) -> Iterator[Part]:
+    def parts(_: int, first_batch: int) -> Iterator[Part[Batch]]:
         for step in range(first_batch, STEPS):
             rows = tokens.slice(step * SIZE + first, own)
             size = own // micro_batches
             batches = [make_batch(model, rows.slice(start, size)) for start in range(0, own, size)]
-            yield Part(batches=batches, accessions=rows.column("accession").to_pylist())
+            yield part_of(batches, rows.column("accession").to_pylist(), model.model)
 
     found: Terms = []
 
-    def after_step(report: StepReport, _: float) -> None:
+    def after_step(report: StepReport, *_: float) -> None:
         found.append(report.terms)
         if save is not None and state.step == STEPS // 2:
             snapshot = take_snapshot(state, keep=distributed.rank(group) == 0)
@@ -78,7 +80,7 @@ def train(
 
     fit(
         state,
-        network,
+        DualEncoderLearner(model.model, network, group),
         parts=parts,
         after_step=after_step,
         end_epoch=lambda _: None,

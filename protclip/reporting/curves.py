@@ -1,6 +1,6 @@
 """Curves as inline SVG for a page that works offline: no script, no library, colours from the page's style sheet.
 
-For pictures of papers and the like there is ``protclip/plots.py``.
+For pictures of papers and the like there is ``protclip/reporting/plots.py``.
 """
 
 from __future__ import annotations

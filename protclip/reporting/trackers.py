@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ import yaml
 from protclip import files
 from protclip.errors import ConfigError
 from protclip.extras import how_to_install
+from protclip.train.selection import flat
 
 TENSORBOARD_FOLDER = "tensorboard"
 IDS = "trackers.json"
@@ -29,9 +30,10 @@ IDS = "trackers.json"
 PUBLISH_EVERY_S = 300.0
 """Seconds between two uploads of TensorBoard's file where the run's folder is a URL."""
 STEP_GROUPS = {
-    **dict.fromkeys(("loss", "gc", "bsr", "pda", "mlm"), "loss"),
+    **dict.fromkeys(("learning_rate", "grad_norm", "skipped"), "optimizer"),
     **dict.fromkeys(("tokens_per_s", "padding_share", "wait_share", "memory_gb"), "speed"),
 }
+"""Of what a logged step tells beside the loss and its terms."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +82,7 @@ def require_trackers(names: Sequence[str]) -> None:
 def step_scalars(row: Mapping[str, float]) -> dict[str, float]:
     """A logged step, as in ``steps.jsonl``, as ``loss/…``, ``speed/…`` and ``optimizer/…``."""
     return {
-        f"{STEP_GROUPS.get(key, 'optimizer')}/{key}": value
+        f"{STEP_GROUPS.get(key, 'loss')}/{key}": value
         for key, value in row.items()
         if key not in ("step", "epoch") and value is not None
     }
@@ -91,8 +93,7 @@ def epoch_scalars(entry: Mapping[str, Any]) -> dict[str, float]:
 
     recall@10 is ``recall_at_10`` there: neither TensorBoard nor MLflow takes a name with @.
     """
-    values = _flat({"valid": entry["valid"], "train": entry["train"] or {}}, separator="/")
-    return {name.replace("@", "_at_"): value for name, value in values}
+    return dict(flat({"valid": entry["valid"], "train": entry["train"] or {}}, separator="/"))
 
 
 class TensorBoardTracker:
@@ -169,7 +170,7 @@ class MLflowTracker:
             def create() -> str:
                 experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "Default")
                 run = self._client.create_run(experiment.experiment_id, run_name=_name(run_dir))
-                params = [Param(key, str(value)) for key, value in _flat(config, separator=".")]
+                params = [Param(key, str(value)) for key, value in flat(config, separator=".")]
                 self._client.log_batch(run.info.run_id, params=params)
                 return str(run.info.run_id)
 
@@ -260,12 +261,3 @@ def _remembered(run_dir: str, tracker: str, create: Callable[[], str]) -> tuple[
     ids[tracker] = create()
     files.write_json(path, ids)
     return ids[tracker], False
-
-
-def _flat(values: Mapping[str, Any], *, separator: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            for inner, leaf in _flat(value, separator=separator):
-                yield f"{key}{separator}{inner}", leaf
-        else:
-            yield key, value

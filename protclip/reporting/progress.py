@@ -7,15 +7,14 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from protclip import files
-from protclip.config import ObjectivesConfig
-from protclip.losses.total import with_loss
+from protclip.reporting.trackers import STEP_GROUPS
 from protclip.train.state import TrainState
 from protclip.train.step import StepReport
 
@@ -25,26 +24,30 @@ STEPS = "steps.jsonl"
 class Progress:
     """Means over the steps since the last record."""
 
-    def __init__(self, state: TrainState, *, total_steps: int, epochs: int, every_s: float) -> None:
-        self.state = state
+    def __init__(
+        self,
+        state: TrainState,
+        *,
+        loss: Callable[[Mapping[str, float]], float],
+        total_steps: int,
+        epochs: int,
+        every_s: float,
+    ) -> None:
+        self.state, self.loss = state, loss
         self.total_steps, self.epochs, self.every_s = total_steps, epochs, every_s
         self._started, self._first_step = time.monotonic(), state.step
         self._reset()
 
     def _reset(self) -> None:
-        self._since = time.monotonic()
         self._reports: list[StepReport] = []
-        self._waited = 0.0
+        self._waited = self._seconds = 0.0
 
-    def leave_out(self, seconds: float) -> None:
-        """Time since the last record that went into something else than steps, such as validation."""
-        self._since += seconds
-
-    def add(self, report: StepReport, waited: float) -> dict[str, Any] | None:
-        """Take a step's report and the seconds that it waited for data; gives a record when it is time for one."""
+    def add(self, report: StepReport, waited: float, seconds: float) -> dict[str, Any] | None:
+        """Take what ``fit`` tells of a step; gives a record when there were steps for long enough."""
         self._reports.append(report)
         self._waited += waited
-        if (seconds := time.monotonic() - self._since) < self.every_s:
+        self._seconds += seconds
+        if self._seconds < self.every_s:
             return None
         counted = [one for one in self._reports if not one.skipped]
         terms: Counter[str] = Counter()
@@ -54,18 +57,17 @@ class Progress:
         num_tokens, num_places = (
             sum(getattr(one, name) for one in self._reports) for name in ("num_tokens", "num_places")
         )
-        objectives: ObjectivesConfig = self.state.model.architecture.objectives
         record = {
             "step": self.state.step,
             "epoch": self.state.epoch + 1,
-            **(with_loss(means, objectives) if means else {}),
+            **({"loss": self.loss(means), **means} if means else {}),
             # Of the last step, and of the second group, which has all of it.
             "learning_rate": self.state.optimizer.param_groups[-1]["lr"],
             "grad_norm": self._reports[-1].grad_norm,
-            "tokens_per_s": num_tokens / seconds,
+            "tokens_per_s": num_tokens / self._seconds,
             "padding_share": 1 - num_tokens / num_places,
-            "wait_share": self._waited / seconds,
-            "memory_gb": _memory_gb(self.state.model.logit_scale.device),
+            "wait_share": self._waited / self._seconds,
+            "memory_gb": _memory_gb(next(self.state.model.parameters()).device),
             "skipped": len(self._reports) - len(counted),
         }
         self._reset()
@@ -74,12 +76,12 @@ class Progress:
     def line(self, record: Mapping[str, Any]) -> str:
         """The record for people, with the time that is left."""
         speed = (self.state.step - self._first_step) / (time.monotonic() - self._started)
-        terms = [name for name in ("loss", "gc", "bsr", "pda", "mlm") if name in record]
+        terms = [name for name in record if name not in ("step", "epoch", *STEP_GROUPS)]
         values = {
             "epoch": f"{record['epoch']}/{self.epochs}",
             "step": f"{record['step']}/{self.total_steps}",
-            # With the contrast alone, gc is the loss.
-            **{name: f"{record[name]:.3f}" for name in terms if name != "gc" or len(terms) > 2},
+            # A term alone is the loss.
+            **{name: f"{record[name]:.3f}" for name in (terms if len(terms) > 2 else terms[:1])},
             "tokens/s": f"{record['tokens_per_s']:,.0f}",
             "padding": f"{record['padding_share']:.0%}",
             "waiting": f"{record['wait_share']:.0%}",

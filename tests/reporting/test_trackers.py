@@ -15,7 +15,7 @@ from run_folders import fake_entry, fake_step
 
 from protclip import files
 from protclip.errors import ConfigError
-from protclip.train.trackers import (
+from protclip.reporting.trackers import (
     MLflowTracker,
     TensorBoardTracker,
     WandbTracker,

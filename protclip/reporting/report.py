@@ -12,7 +12,7 @@ from tqdm import tqdm
 from protclip import files
 from protclip.config import SelectionConfig
 from protclip.evaluation.retrieval import CUTOFFS
-from protclip.train import curves
+from protclip.reporting import curves
 from protclip.train.selection import best_first, cost, describe
 
 REPORT, CONFIG, METRICS, STEPS = "report.html", "config.yaml", "metrics.json", "steps.jsonl"

@@ -12,8 +12,8 @@ from pairs_folders import row, write_pairs
 
 from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.errors import ConfigError, DataError
+from protclip.pretraining.checks import check_pairs
 from protclip.protanno.shards import read_pairs
-from protclip.train.checks import check_pairs
 from protclip.uniprot.entry import Entry
 
 pytestmark = pytest.mark.unit

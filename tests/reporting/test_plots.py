@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from protclip.errors import ConfigError
-from protclip.plots import check_plot, composition_figure, residue_figure, save
+from protclip.reporting.plots import check_plot, composition_figure, residue_figure, save
 
 pytest.importorskip("matplotlib", reason="the extra plot")
 

@@ -10,8 +10,8 @@ import pytest
 from run_folders import fake_entry, fake_step, write_fake_run
 
 from protclip import files
-from protclip.train.curves import MAX_POINTS, figure
-from protclip.train.report import write_report
+from protclip.reporting.curves import MAX_POINTS, figure
+from protclip.reporting.report import write_report
 
 pytestmark = pytest.mark.unit
 

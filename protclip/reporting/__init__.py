@@ -1,0 +1,1 @@
+"""What people see of a run: lines of progress, the report, curves, pictures, trackers."""
