@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from protclip.embedding import ProtCLIP
 from protclip.embeddings.chunks import count_nucleotides, place_of, read_chunk
 from protclip.embeddings.previous import Lookup, previous_folder
 from protclip.embeddings.reading import LONG, read_embeddings
 from protclip.embeddings.settings import THREADS, EmbedConfig
 from protclip.embeddings.writing import write_part, write_residues
 from protclip.errors import CheckpointError
+from protclip.trained_model import ProtCLIP
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.uniprot.residues import bare_residues, count_mapped
 from protclip.units import Item, Report

@@ -22,7 +22,6 @@ from protclip.config import PretrainConfig, config_dict
 from protclip.data.collate import Batch, Masking, collate, identity, ragged
 from protclip.data.prefetch import prefetched
 from protclip.data.tokenize import TOKENIZED_COLUMNS, TextTokenizer, tokenize_pairs
-from protclip.embedding import ProtCLIP
 from protclip.errors import ConfigError, ProtclipError
 from protclip.evaluation.objectives import validation_terms
 from protclip.evaluation.retrieval import validation_metrics
@@ -48,6 +47,7 @@ from protclip.train.selection import cost
 from protclip.train.state import PROGRESS, TENSORS, TrainState, load_trainer, save_trainer, take_snapshot
 from protclip.train.step import StepReport, Wishes
 from protclip.train.trackers import epoch_scalars, open_trackers, step_scalars
+from protclip.trained_model import ProtCLIP
 from ray_jobs.cluster import tame_ray_data
 from ray_jobs.pretrain.lanes import LanePlan, stream
 
