@@ -21,7 +21,15 @@ from functools import partial
 from typing import Any
 
 from protclip import files
-from protclip.embeddings.chunks import chunk_stem, file_chunks, pairs_chunks, part_name, parts_folder
+from protclip.embeddings.chunks import (
+    ChunkItem,
+    PartReport,
+    chunk_stem,
+    file_chunks,
+    pairs_chunks,
+    part_name,
+    parts_folder,
+)
 from protclip.embeddings.cutting import cut
 from protclip.embeddings.job import EmbedJob, resolve
 from protclip.embeddings.previous import KEYS_FILE, previous_folder, write_lookup
@@ -93,11 +101,11 @@ class _Embedding:
             pass
         return self.commit(self.records([chunk["unit"] for chunk in self.chunks(chunks)]))
 
-    def records(self, names: Iterable[str]) -> list[Report]:
-        """The reports of parts, in order, each with the number of refused rows in the place of the rows."""
+    def records(self, names: Iterable[str]) -> list[PartReport]:
+        """The reports of parts, in order, each with the first alone of the rows that were refused."""
         return files.in_threads(lambda name: _small(files.read_json(report_path(self.parts, name))), names)
 
-    def committed(self) -> dict[str, Report]:
+    def committed(self) -> dict[str, PartReport]:
         """The reports of the parts that are there, by name."""
         there, names = set(files.list_folder(self.folder)), sorted(finished_units(self.parts))
         found = {}
@@ -116,11 +124,11 @@ class _Embedding:
             for _ in self.do(Work(title="previous", unit=lookup), [{}]):
                 pass
 
-    def chunks(self, of_pairs: Sequence[Item] | None) -> Sequence[Item]:
+    def chunks(self, of_pairs: Sequence[ChunkItem] | None) -> Sequence[ChunkItem]:
         """The items of all parts, once the inputs are cut."""
         return of_pairs if of_pairs is not None else file_chunks(self.work) or []
 
-    def embed(self, of_pairs: Sequence[Item] | None, committed: Mapping[str, Report]) -> Iterator[Report]:
+    def embed(self, of_pairs: Sequence[ChunkItem] | None, committed: Mapping[str, PartReport]) -> Iterator[Report]:
         """The reports of all parts that are not yet committed."""
         from protclip.embeddings.parts import EmbedChunk
         from protclip.embeddings.repeats import copy_repeats
@@ -145,7 +153,7 @@ class _Embedding:
         repeats = [chunk for chunk in chunks if chunk.get("repeats")]
         yield from do_units(Work(title="copying", unit=copy), repeats, self.parts, self.do)
 
-    def is_cut(self, committed: Mapping[str, Report]) -> bool:
+    def is_cut(self, committed: Mapping[str, PartReport]) -> bool:
         """Whether all chunks that are not embedded lie in the work folder: then the input is not read again."""
         there = set(files.list_folder(files.join(self.work, "cut")))
         chunks = file_chunks(self.work)
@@ -153,7 +161,7 @@ class _Embedding:
             chunk["unit"] in committed or chunk["path"].rsplit("/", 1)[-1] in there for chunk in chunks
         )
 
-    def commit(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def commit(self, records: Sequence[PartReport]) -> dict[str, Any]:
         """Write the quarantine and the manifest, and remove the work folder."""
         reasons = self.gather_quarantine(records)
         num_rows = sum(record["rows"] for record in records)
@@ -191,7 +199,7 @@ class _Embedding:
         finish_folder(self.folder)
         return manifest
 
-    def reused(self, records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    def reused(self, records: Sequence[PartReport]) -> dict[str, int]:
         """Rows by where their vectors are from, and rows of the previous embeddings that are gone or changed."""
         if self.config.previous is None:
             return {}
@@ -200,7 +208,7 @@ class _Embedding:
         num_rows = sum(record["rows"] for record in records)
         return {"reused": num_reused, "computed": num_rows - num_reused, "dropped": num_before - num_reused}
 
-    def gather_quarantine(self, records: Sequence[Mapping[str, Any]]) -> Counter[str]:
+    def gather_quarantine(self, records: Sequence[PartReport]) -> Counter[str]:
         """Write what could not be used, in the order of the input; counts it by reason."""
         unread = set(files.list_folder(files.join(self.work, "cut")))
         reasons: Counter[str] = Counter()
@@ -226,12 +234,12 @@ def _write_lookup(_: Item, *, previous: str, folder: str) -> Report:
     return {}
 
 
-def _small(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without what the refused rows are: the driver keeps those of all parts."""
-    return {**record, "refused": len(record["refused"])}
+def _small(report: PartReport) -> PartReport:
+    """The driver keeps the reports of all parts."""
+    return {**report, "refused": report["refused"][:1]}
 
 
-def _nucleotides(records: Iterable[Mapping[str, Any]]) -> dict[str, Nucleotides]:
+def _nucleotides(records: Iterable[PartReport]) -> dict[str, Nucleotides]:
     """What looks like DNA or RNA, by source."""
     total: dict[str, Nucleotides] = {}
     for record in records:
