@@ -37,9 +37,9 @@ from report import Claim, write_results
 from train_step import MAX_RESIDUES, MEDIAN_RESIDUES, PROTEIN_SHAPES, SPREAD, matmul_rate
 
 from protclip.config import EncoderConfig, ModelConfig
-from protclip.embedding import ProtCLIP
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.model.inference import has_fast_bfloat16
+from protclip.trained_model import ProtCLIP
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 DTYPE = torch.bfloat16 if has_fast_bfloat16() else torch.float32

@@ -24,8 +24,8 @@ from train_step import MAX_RESIDUES, MEDIAN_RESIDUES, SPREAD
 
 import protclip.passes
 from protclip.config import EncoderConfig, ModelConfig
-from protclip.embedding import ProtCLIP
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
+from protclip.trained_model import ProtCLIP
 
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 TEXT_SHAPE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}

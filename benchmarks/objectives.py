@@ -40,7 +40,6 @@ from tqdm import tqdm
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig, OptimizerConfig
 from protclip.data.collate import Batch, Masking, collate, identity, ragged
 from protclip.data.tokenize import biotexts, tokenize_pairs
-from protclip.embedding import ProtCLIP
 from protclip.evaluation.objectives import validation_terms
 from protclip.evaluation.retrieval import retrieval_metrics
 from protclip.explanation import occlusion, segments
@@ -52,6 +51,7 @@ from protclip.protanno.shards import PROPERTIES
 from protclip.train.optim import build_optimizer, build_schedule
 from protclip.train.state import TrainState
 from protclip.train.step import Wishes, train_step
+from protclip.trained_model import ProtCLIP
 
 ALL = ObjectivesConfig(num_prototypes=128)
 PDA = replace(ALL, mlm=0.0, bsr=0.0)

@@ -32,12 +32,12 @@ from serve_inputs import TEXT, index_of
 from torch import Tensor
 
 from protclip.config import EncoderConfig, ModelConfig
-from protclip.embedding import ProtCLIP
 from protclip.model.build import build_text_tokenizer
 from protclip.model.official import read_official_architecture
 from protclip.model.official_names import LOCAL_SCALE, OFFICIAL_TO_OURS, ROTARY
 from protclip.model.record import read_checkpoint_fingerprint
 from protclip.model.weights import empty_model
+from protclip.trained_model import ProtCLIP
 
 ESM2 = {
     "model_type": "esm",

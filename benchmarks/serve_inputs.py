@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 from index import clustered
 
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig
-from protclip.embedding import ProtCLIP
 from protclip.embeddings.reading import METADATA, read_embeddings
 from protclip.index.build import IndexConfig, build_from
 from protclip.manifest import write_manifest
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
+from protclip.trained_model import ProtCLIP
 
 TEXT = "FUNCTION: Catalyzes the hydrolysis of ATP in the membrane."
 QUESTION = {"text": TEXT, "k": 10}

@@ -29,7 +29,7 @@ from serve_clients import Rate, ask
 from serve_inputs import QUESTION, made, random_sequences
 
 from cluster.ports import free_ports
-from protclip.embedding import ProtCLIP
+from protclip.trained_model import ProtCLIP
 
 PATHS = {"application": "/v1/search", "noop": "/noop/", "old chain": "/old/search"}
 MODES = {"HAProxy": "1", "Serve's proxy": "0"}

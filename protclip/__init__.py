@@ -9,16 +9,16 @@ from protclip.errors import ProtclipError
 from protclip.version import __version__
 
 if TYPE_CHECKING:
-    from protclip.embedding import ProtCLIP
     from protclip.embeddings.reading import Embeddings, read_embeddings
     from protclip.retrieval import Retriever
+    from protclip.trained_model import ProtCLIP
     from protclip.uniprot.fasta import read_proteins
 
 __all__ = ["Embeddings", "ProtCLIP", "ProtclipError", "Retriever", "__version__", "read_embeddings", "read_proteins"]
 
 
 _MODULES = {
-    "ProtCLIP": "protclip.embedding",
+    "ProtCLIP": "protclip.trained_model",
     "Retriever": "protclip.retrieval",
     "read_proteins": "protclip.uniprot.fasta",
     "Embeddings": "protclip.embeddings.reading",

@@ -18,13 +18,13 @@ from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import convert_file_size_to_int
 
 from protclip.checkpoints import checkpoint_folder
-from protclip.embedding import ProtCLIP
 from protclip.errors import ConfigError, ProtclipError
 from protclip.model.checkpoint import MODEL_TYPE, load_tokenizers, read_architecture, save_checkpoint
 from protclip.model.dual_encoder import DualEncoder, scale
 from protclip.model.encoders import Kind
 from protclip.model.packed import pack
 from protclip.model.tensors import MAX_SHARD_BYTES
+from protclip.trained_model import ProtCLIP
 
 
 class ProtCLIPConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]

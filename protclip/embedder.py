@@ -1,6 +1,7 @@
-"""From sequences and texts to embeddings, in three stages: *prepare* (check and tokenise), *forward* (protclip.passes),
-*finish* (what was asked for, in the order of the input). The Python API, batch jobs, serving and training's evaluation
-all call them here.
+"""The methods of a ``ProtCLIP`` that turn sequences and texts into embeddings.
+
+They have three stages: *prepare* (check and tokenise), *forward* (protclip.passes), *finish* (what was asked for, in
+the order of the input). The Python API, batch jobs, serving and training's evaluation all call them here.
 
 Shapes: n items, L tokens, H hidden width of an encoder, D width of the embedding.
 """

@@ -22,8 +22,8 @@ from protclip.errors import RequestError
 from protclip.model.dynamic_segments import segment_weights
 
 if TYPE_CHECKING:
-    from protclip.embedding import ProtCLIP
     from protclip.questions import Explanation
+    from protclip.trained_model import ProtCLIP
 
 WINDOW = 11
 """Residues that are hidden together by default: about three turns of a helix. Chosen, not measured."""

@@ -25,7 +25,7 @@ WORDS = {
 """What a type is called to people."""
 
 
-def check_types(section: str, settings: Any) -> None:
+def check_types(section: str, settings: DataclassInstance) -> None:
     """Refuse a value of another type than its field's, one that its ``Literal`` does not list, and an empty string.
 
     Args:
@@ -110,16 +110,16 @@ def configured(config: type[Config], values: Mapping[str, Any]) -> Config:
     return config(**given)
 
 
-def flat_fields(config: Any) -> Iterator[tuple[Field[Any], Any]]:
+def flat_fields(config: type[DataclassInstance]) -> Iterator[tuple[Field[Any], Any]]:
     """Each field of a dataclass with its type, in order; a dataclass within stands for its own fields."""
     for field, hint in _typed_fields(config):
-        if is_dataclass(hint):
+        if isinstance(hint, type) and is_dataclass(hint):
             yield from flat_fields(hint)
         else:
             yield field, hint
 
 
-def _typed_fields(config: Any) -> Iterator[tuple[Field[Any], Any]]:
+def _typed_fields(config: type[DataclassInstance]) -> Iterator[tuple[Field[Any], Any]]:
     hints = get_type_hints(config)
     return ((field, hints[field.name]) for field in fields(config))
 

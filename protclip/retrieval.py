@@ -30,8 +30,8 @@ from protclip.uniprot.residues import checked_residues
 if TYPE_CHECKING:
     import torch
 
-    from protclip.embedding import ProtCLIP
     from protclip.explanation import Steps
+    from protclip.trained_model import ProtCLIP
 
 
 class Retriever:
@@ -91,7 +91,7 @@ class Retriever:
         loaded = [Index.load(path) for path in indexes]
         model = None
         if checkpoint is not None:
-            from protclip.embedding import ProtCLIP
+            from protclip.trained_model import ProtCLIP
 
             dtype = dtype or (manifests[0].dtype if manifests else "float32")
             model = ProtCLIP.from_pretrained(checkpoint, device=device, dtype=dtype)

@@ -22,9 +22,10 @@ Item = Mapping[str, Any]
 """What a unit is told: JSON values, and bytes under ``data`` where it takes some. ``unit`` is its name, that of its
 report; ``spent`` a file that goes when the report is there. What has no name is no unit, but news that a cut passes on.
 """
-Report = dict[str, Any]
+Report = Mapping[str, Any]
 """JSON values."""
-Unit = Callable[[Item], Report]
+Unit = Callable[[Any], Report]
+"""Takes an item, which its own TypedDict describes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +36,7 @@ class Work:
     """For people, such as ``merging``."""
     unit: Unit
     """Does one. It is pickled."""
-    cut: Callable[[Item], Iterator[Item]] | None = None
+    cut: Callable[[Any], Iterator[Item]] | None = None
     """Makes the units, from each item that is given, while earlier ones are done; where these fall behind, it waits.
     Called again, since its worker died, it gives the same."""
     keeps_state: bool = False
@@ -160,7 +161,7 @@ class Reporting:
 
     def __call__(self, item: Item) -> Report:
         if "unit" not in item:
-            return dict(item)
+            return item
         path = report_path(self.folder, item["unit"])
         # Of a worker that died after its last write: its unit is given to another.
         report: Report | None = files.read_json(path) if files.exists(path) else None
@@ -172,7 +173,7 @@ class Reporting:
                 # A worker that outlived a killed run was faster, and what the unit reads is gone.
                 if not ("spent" in item and files.exists(path)):
                     raise
-                report = dict(files.read_json(path))
+                report = files.read_json(path)
         if "spent" in item:
             files.remove(item["spent"])
         return report

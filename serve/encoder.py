@@ -37,7 +37,7 @@ from serve.sequences import Sequences, load_sequences
 from serve.settings import AppArgs
 
 if TYPE_CHECKING:
-    from protclip.embedding import ProtCLIP
+    from protclip.trained_model import ProtCLIP
 
 SHORT_LETTERS = 5_000
 """A request's questions of fewer letters are tokenised at once."""
@@ -149,7 +149,7 @@ class Encoder:
         Raises:
             CheckpointError: if it is damaged, or another than when the application was deployed.
         """
-        from protclip.embedding import ProtCLIP
+        from protclip.trained_model import ProtCLIP
 
         args = self.args
         model = ProtCLIP.from_pretrained(args.checkpoint, device=args.torch_device, dtype=args.dtype or dtype)

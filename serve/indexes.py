@@ -16,7 +16,6 @@ import psutil
 
 from cluster.folders import locked, private_root
 from protclip import files
-from protclip.embedding import ProtCLIP
 from protclip.errors import ConfigError, IndexMismatchError, NotFoundError
 from protclip.index.index import Index, memory_bytes
 from protclip.index.manifest import IndexManifest, read_index_manifest
@@ -24,6 +23,7 @@ from protclip.index.recall import probe
 from protclip.inputs import Dtype
 from protclip.manifest import FILE_NAME
 from protclip.retrieval import Retriever
+from protclip.trained_model import ProtCLIP
 from serve.answers import NamedIndex, describe_index
 from serve.settings import DEFAULT_INDEX, read_user_config
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from tiny_model import random_sequences, write_protein_index
 
-from protclip.embedding import ProtCLIP
 from protclip.index.manifest import read_index_manifest, write_index_manifest
 from protclip.manifest import read_manifest
 from protclip.questions import Answer, Options, Question
 from protclip.retrieval import Retriever
+from protclip.trained_model import ProtCLIP
 
 
 def write_release(folder: Path, model: ProtCLIP, name: str, *, count: int = 300, seed: int = 0) -> str:

@@ -19,7 +19,6 @@ from pairs_folders import write_pairs
 from tiny_model import tiny_model
 
 from protclip.commands.stats import format_statistics
-from protclip.embedding import ProtCLIP
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import DataError, ProtclipError
 from protclip.index import manifest as index_manifest
@@ -29,6 +28,7 @@ from protclip.manifest import describe, path_inside, read_manifest, write_manife
 from protclip.model.record import read_checkpoint_fingerprint
 from protclip.protanno.shards import read_pairs, read_row_group
 from protclip.protanno.statistics import pairs_statistics
+from protclip.trained_model import ProtCLIP
 from protclip.uniprot.entry import Entry
 
 DEEP = json.loads("[" * 200 + "]" * 200)

@@ -13,13 +13,13 @@ from index_folders import write_embeddings
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig
 from protclip.data.collate import Batch, Masking, collate
 from protclip.data.tokenize import TOKENIZED_COLUMNS, tokenize_pairs
-from protclip.embedding import ProtCLIP
 from protclip.embeddings.reading import read_embeddings
 from protclip.hashing import hash64
 from protclip.index.build import IndexConfig, build_from
 from protclip.inputs import Dtype
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.protanno.shards import SCHEMA
+from protclip.trained_model import ProtCLIP
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 WORDS = ("kinase", "binds", "membrane", "hydrolyses", "ATP", "transports", "nucleus", "ribosome", "the", "of")

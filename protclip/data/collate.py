@@ -32,7 +32,7 @@ NO_TARGET = -100
 
 @dataclass(frozen=True, slots=True)
 class _Tensors:
-    """Fields that are tensors or such dataclasses, any of them None."""
+    """Of its fields, those that are tensors or such dataclasses go to a device."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same with what the function makes of each tensor."""
@@ -40,7 +40,7 @@ class _Tensors:
         mapped = {
             name: function(value) if isinstance(value, Tensor) else value.map(function)
             for name, value in values.items()
-            if value is not None
+            if isinstance(value, Tensor | _Tensors)
         }
         return type(self)(**{**values, **mapped})
 
@@ -96,8 +96,7 @@ class Batch(_Tensors):
     identity_BI: Tensor
     """Hashes of the sequence, of the biotext, and of what is shown of it where that is sampled: pairs that share any of
     them are no negatives of each other."""
-    counts_3: Tensor
-    """What the means of the terms run over, in the order of TermCounts."""
+    counts: TermCounts[int]
     masked_ids_XL: Tensor | None = None
     """Copies of all proteins with ``<mask>`` in them, one after the other: that of MLM first, that of BSR last; one
     copy where they share it or one of them is off."""
@@ -154,9 +153,7 @@ def collate(pairs: pa.Table, *, protein_pad_id: int, text_pad_id: int, masking: 
         text_ids_BL=text_ids_BL,
         text_mask_BL=text_mask_BL,
         identity_BI=identity(pairs),
-        counts_3=torch.tensor(
-            TermCounts(bsr=_num_masked(bsr), pda=_num_aligned(properties, masking), mlm=_num_masked(mlm))
-        ),
+        counts=TermCounts(bsr=_num_masked(bsr), pda=_num_aligned(properties, masking), mlm=_num_masked(mlm)),
         masked_ids_XL=masked_ids_XL,
         mlm=mlm,
         bsr=bsr,

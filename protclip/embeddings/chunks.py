@@ -9,9 +9,9 @@ into chunks of their own, whose parts come behind and are copied from the others
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -40,9 +40,56 @@ CUT_FILE = "cut.json"
 """In the work folder once the inputs were cut to their end: the number of chunks, of chunks of repeats, and of rows."""
 
 
-def pairs_chunks(folder: str, part_rows: int) -> list[dict[str, Any]]:
+class ChunkItem(TypedDict):
+    """What a unit is told that makes a part."""
+
+    unit: str
+    """The part's name."""
+    path: str
+    """The parquet file with the rows."""
+    row_groups: list[int]
+    """Of the file."""
+    pairs: bool
+    """Whether they are rows of a folder of pairs."""
+    rows: NotRequired[int]
+    """How many; of pairs alone."""
+    spent: NotRequired[str]
+    """The file, where it goes with the chunk."""
+    repeats: NotRequired[bool]
+    """Whether all of them repeat the values of earlier ones."""
+
+
+class PartCounts(TypedDict):
+    """Of the rows that were embedded."""
+
+    rows: int
+    residues: int
+    """Or characters."""
+    long: int
+    """Longer than the model sees."""
+    mapped: dict[str, int]
+    """Letters by kind."""
+    nucleotides: dict[str, dict[str, Any]]
+    """The fields of Nucleotides by source."""
+
+
+class PartReport(PartCounts):
+    """What is known of a part."""
+
+    number: int
+    read: int
+    """Rows, with those that were refused."""
+    reused: int
+    """Rows with the vectors of the previous embeddings."""
+    refused: list[dict[str, Any]]
+    """As BadEntry.record has them."""
+    files: dict[str, dict[str, Any]]
+    """With their checksums; none where no row was embedded."""
+
+
+def pairs_chunks(folder: str, part_rows: int) -> list[ChunkItem]:
     """The row groups of a folder of pairs as items of about so many rows each, never of two files."""
-    chunks: list[dict[str, Any]] = []
+    chunks: list[ChunkItem] = []
     pairs = read_pairs(folder)
     for split in reversed(SPLITS):
         pending: list[RowGroup] = []
@@ -57,7 +104,7 @@ def pairs_chunks(folder: str, part_rows: int) -> list[dict[str, Any]]:
     return chunks
 
 
-def file_chunks(work: str) -> list[dict[str, Any]] | None:
+def file_chunks(work: str) -> list[ChunkItem] | None:
     """The items of all chunk files, those of repeats behind the others; None where the inputs are not cut."""
     if not files.exists(files.join(work, CUT_FILE)):
         return None
@@ -82,7 +129,7 @@ def part_name(number: int) -> str:
     return f"{number:05d}"
 
 
-def read_chunk(item: Mapping[str, Any], content: Content) -> pa.Table:
+def read_chunk(item: ChunkItem, content: Content) -> pa.Table:
     """The rows of an item, with the columns of CHUNK_SCHEMA."""
     groups = [RowGroup(path=item["path"], index=i, num_rows=0) for i in item["row_groups"]]
     rows = with_column(pa.concat_tables([read_row_group(group) for group in groups]), METADATA.field("gene"))
@@ -127,7 +174,7 @@ def row_numbers(groups: Sequence[RowGroup]) -> np.ndarray:
     return np.concatenate([np.arange(start, ends[g.index]) for start, g in zip(starts, groups, strict=True)]) + 1
 
 
-def _pairs_chunk(groups: Sequence[RowGroup], number: int) -> dict[str, Any]:
+def _pairs_chunk(groups: Sequence[RowGroup], number: int) -> ChunkItem:
     return {
         "unit": part_name(number),
         "path": groups[0].path,
@@ -137,7 +184,7 @@ def _pairs_chunk(groups: Sequence[RowGroup], number: int) -> dict[str, Any]:
     }
 
 
-def file_chunk(stem: str, number: int, *, repeats: bool = False) -> dict[str, Any]:
+def file_chunk(stem: str, number: int, *, repeats: bool = False) -> ChunkItem:
     """The item of a chunk file."""
     path = f"{stem}.parquet"
     return {

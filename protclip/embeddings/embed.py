@@ -15,33 +15,33 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from protclip import files
-from protclip.checkpoint_names import is_name
-from protclip.checkpoints import checkpoint_folder
-from protclip.embeddings.chunks import chunk_stem, file_chunks, pairs_chunks, part_name, parts_folder
+from protclip.embeddings.chunks import (
+    ChunkItem,
+    PartReport,
+    chunk_stem,
+    file_chunks,
+    pairs_chunks,
+    part_name,
+    parts_folder,
+)
 from protclip.embeddings.cutting import cut
-from protclip.embeddings.estimate import describe_work, measure_rate, take_sample
-from protclip.embeddings.hdf5 import require_h5
-from protclip.embeddings.inputs import Inputs, find_inputs, resolve_content
-from protclip.embeddings.previous import KEYS_FILE, check_reusable, previous_folder, write_lookup
+from protclip.embeddings.job import EmbedJob, resolve
+from protclip.embeddings.previous import KEYS_FILE, previous_folder, write_lookup
 from protclip.embeddings.progress import show_progress
-from protclip.embeddings.reading import KIND, Embeddings, read_embeddings
-from protclip.embeddings.settings import GPU_PART_ROWS, PART_ROWS, EmbedConfig
-from protclip.errors import ConfigError, DataError
-from protclip.inputs import DTYPES, Dtype
-from protclip.manifest import FILE_NAME, finish_folder, read_claim, read_manifest, resume_folder, write_manifest
-from protclip.model.record import read_checkpoint_fingerprint, read_model_sizes
+from protclip.embeddings.reading import KIND, read_embeddings
+from protclip.embeddings.settings import EmbedConfig
+from protclip.errors import DataError
+from protclip.manifest import FILE_NAME, finish_folder, read_manifest, resume_folder, write_manifest
 from protclip.occupied import occupied
-from protclip.protanno import shards
 from protclip.terminal import echo
-from protclip.uniprot.formats import describe_unused_columns
 from protclip.uniprot.residues import Nucleotides
-from protclip.units import InProcess, Item, Report, Run, Unit, Work, do_units, finished_units, report_path
+from protclip.units import InProcess, Item, Report, Run, Work, do_units, finished_units, report_path
 from protclip.version import __version__
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -62,112 +62,32 @@ def embed(config: EmbedConfig, run: Run | None = None) -> dict[str, Any]:
         ConfigError: for settings that do not go together, or an output that cannot be written.
         DataError: if the input cannot be read to its end, or holds nothing that can be embedded.
     """
-    config, inputs, fingerprint = _resolved(with_paths(config))
+    return embed_resolved(resolve(config), run or InProcess())
+
+
+def embed_resolved(job: EmbedJob, run: Run) -> dict[str, Any]:
+    """``embed`` of a config whose inputs and checkpoint are looked up already."""
+    config = job.config
     claim = {
         "software": __version__,
-        "model_fingerprint": fingerprint,
-        "inputs": inputs.identity(),
-        "settings": {**config.settings(), "part_rows": config.part_rows},
+        "model_fingerprint": job.fingerprint,
+        "inputs": job.inputs.identity(),
+        "settings": {**config.settings(), "part_rows": job.part_rows},
         "previous": {config.previous: files.identity(files.join(config.previous, FILE_NAME))}
         if config.previous
         else None,
     }
     with occupied(config.output):
         work = resume_folder(config.output, OWN_FILES, claim, overwrite=config.overwrite)
-        return _Embedding(config, inputs, fingerprint, work, run or InProcess()).run()
-
-
-def estimate(config: EmbedConfig, run: Run | None = None) -> Iterator[str]:
-    """Lines that say how much there is to do and how long it takes, by a sample; nothing is written.
-
-    Raises:
-        ConfigError, DataError: as ``embed``.
-    """
-    run = run or InProcess()
-    config, inputs, _ = _resolved(with_paths(config))
-    assert config.content is not None and config.part_rows is not None
-    sample = take_sample(inputs, config.content)
-    work = _with_model(config, partial(measure_rate, config=config, threads=run.threads))
-    (report,) = run(replace(work, title="measuring", workers=(1, 1)), [{"values": sample.values}])
-    return describe_work(
-        sample,
-        report["residues_per_s"],
-        part_rows=config.part_rows,
-        workers=(config.num_workers or (1, run.room(work.num_gpus)))[1],
-        dimension=read_model_sizes(checkpoint_folder(config.checkpoint)).projection_dim,
-        precision=config.precision,
-        content=config.content,
-    )
-
-
-def with_paths(
-    config: EmbedConfig,
-    of_input: Callable[[str], str] = files.absolute,
-    of_output: Callable[[str], str] = files.absolute,
-) -> EmbedConfig:
-    """The same with other paths, by default absolute ones."""
-    return replace(
-        config,
-        inputs=tuple(map(of_input, config.inputs)),
-        # A name is looked up on each node.
-        checkpoint=config.checkpoint if is_name(config.checkpoint) else of_input(config.checkpoint),
-        output=of_output(config.output),
-        previous=None if config.previous is None else of_input(config.previous),
-    )
-
-
-def input_bytes(config: EmbedConfig) -> int:
-    """Of what is embedded, as it lies on the disk.
-
-    Raises:
-        ConfigError, DataError: if it is not there, or of no kind that can be embedded.
-    """
-    found = find_inputs(config.inputs, id_column=config.id_column, value_column=config.column)
-    if found.kind == "pairs":
-        (folder,) = found.paths
-        return sum(int(record["bytes"]) for record in shards.read_pairs(folder).manifest["files"].values())
-    return sum(files.in_threads(files.size, found.paths))
-
-
-def _resolved(config: EmbedConfig) -> tuple[EmbedConfig, Inputs, str]:
-    """The config with what nobody said, its inputs, and the model's fingerprint; what can be refused before is."""
-    inputs = find_inputs(config.inputs, id_column=config.id_column, value_column=config.column)
-    content = resolve_content(inputs.kind, config.content)
-    for line in describe_unused_columns(inputs.paths) if inputs.kind == "entries" else ():
-        echo(f"embed: {line}", err=True)
-    before = None if config.previous is None else _open_previous(config.previous, config.output)
-    config = replace(replace(config, content=content), dtype=config.dtype or _default_dtype(config, before))
-    config = replace(
-        config,
-        long=config.long or (None if content == "text" else "truncate"),
-        part_rows=config.part_rows or (GPU_PART_ROWS if config.use_gpu else PART_ROWS),
-    )
-    if config.format == "h5":
-        require_h5()
-    fingerprint = read_checkpoint_fingerprint(checkpoint_folder(config.checkpoint), verify=True)
-    if before is not None:
-        moving = {
-            name: value for name, value in config.settings().items() if name not in ("content", "format", "deduplicate")
-        }
-        check_reusable(before, fingerprint, content, moving)
-    return config, inputs, fingerprint
-
-
-def _with_model(config: EmbedConfig, unit: Unit) -> Work:
-    """The work of a unit that holds the model."""
-    return Work(
-        title="embedding", unit=unit, keeps_state=True, workers=config.num_workers, num_gpus=int(config.use_gpu)
-    )
+        return _Embedding(job, work, run).run()
 
 
 class _Embedding:
     """One run, and what it leaves in the work folder."""
 
-    def __init__(self, config: EmbedConfig, inputs: Inputs, fingerprint: str, work: str, run: Run) -> None:
-        assert config.content is not None and config.part_rows is not None
-        self.config, self.inputs, self.content, self.part_rows = config, inputs, config.content, config.part_rows
-        self.fingerprint = fingerprint  # of the model
-        self.folder, self.work, self.do, self.parts = config.output, work, run, parts_folder(work)
+    def __init__(self, job: EmbedJob, work: str, run: Run) -> None:
+        self.job, self.config, self.inputs, self.content = job, job.config, job.inputs, job.content
+        self.folder, self.work, self.do, self.parts = job.config.output, work, run, parts_folder(work)
 
     def run(self) -> dict[str, Any]:
         """Embed what is not yet embedded, and commit the folder; gives the manifest."""
@@ -176,16 +96,16 @@ class _Embedding:
             self.prepare_previous(self.config.previous)
         chunks = None
         if self.inputs.kind == "pairs" and not self.config.deduplicate:
-            chunks = pairs_chunks(self.inputs.paths[0], self.part_rows)
+            chunks = pairs_chunks(self.inputs.paths[0], self.job.part_rows)
         for _ in show_progress(self.embed(chunks, committed), [*committed.values()], chunks=chunks):
             pass
         return self.commit(self.records([chunk["unit"] for chunk in self.chunks(chunks)]))
 
-    def records(self, names: Iterable[str]) -> list[Report]:
-        """The reports of parts, in order, each with the number of refused rows in the place of the rows."""
+    def records(self, names: Iterable[str]) -> list[PartReport]:
+        """The reports of parts, in order, each with the first alone of the rows that were refused."""
         return files.in_threads(lambda name: _small(files.read_json(report_path(self.parts, name))), names)
 
-    def committed(self) -> dict[str, Report]:
+    def committed(self) -> dict[str, PartReport]:
         """The reports of the parts that are there, by name."""
         there, names = set(files.list_folder(self.folder)), sorted(finished_units(self.parts))
         found = {}
@@ -204,24 +124,24 @@ class _Embedding:
             for _ in self.do(Work(title="previous", unit=lookup), [{}]):
                 pass
 
-    def chunks(self, of_pairs: Sequence[Item] | None) -> Sequence[Item]:
+    def chunks(self, of_pairs: Sequence[ChunkItem] | None) -> Sequence[ChunkItem]:
         """The items of all parts, once the inputs are cut."""
         return of_pairs if of_pairs is not None else file_chunks(self.work) or []
 
-    def embed(self, of_pairs: Sequence[Item] | None, committed: Mapping[str, Report]) -> Iterator[Report]:
+    def embed(self, of_pairs: Sequence[ChunkItem] | None, committed: Mapping[str, PartReport]) -> Iterator[Report]:
         """The reports of all parts that are not yet committed."""
         from protclip.embeddings.parts import EmbedChunk
         from protclip.embeddings.repeats import copy_repeats
 
-        unit = EmbedChunk(self.config, self.work, fingerprint=self.fingerprint, threads=self.do.threads)
-        embedding = _with_model(self.config, unit)
+        unit = EmbedChunk(self.config, self.work, fingerprint=self.job.fingerprint, threads=self.do.threads)
+        embedding = self.job.with_model(unit)
         if of_pairs is None and not self.is_cut(committed):
             cut_inputs = partial(
                 cut,
                 done=frozenset(committed),
                 inputs=self.inputs,
                 content=self.content,
-                part_rows=self.part_rows,
+                part_rows=self.job.part_rows,
                 work=self.work,
                 deduplicate=self.config.deduplicate,
             )
@@ -233,7 +153,7 @@ class _Embedding:
         repeats = [chunk for chunk in chunks if chunk.get("repeats")]
         yield from do_units(Work(title="copying", unit=copy), repeats, self.parts, self.do)
 
-    def is_cut(self, committed: Mapping[str, Report]) -> bool:
+    def is_cut(self, committed: Mapping[str, PartReport]) -> bool:
         """Whether all chunks that are not embedded lie in the work folder: then the input is not read again."""
         there = set(files.list_folder(files.join(self.work, "cut")))
         chunks = file_chunks(self.work)
@@ -241,7 +161,7 @@ class _Embedding:
             chunk["unit"] in committed or chunk["path"].rsplit("/", 1)[-1] in there for chunk in chunks
         )
 
-    def commit(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def commit(self, records: Sequence[PartReport]) -> dict[str, Any]:
         """Write the quarantine and the manifest, and remove the work folder."""
         reasons = self.gather_quarantine(records)
         num_rows = sum(record["rows"] for record in records)
@@ -273,13 +193,13 @@ class _Embedding:
                 **({"nucleotides": sum(found.number for found in nucleotides.values())} if nucleotides else {}),
                 **self.reused(records),
             },
-            model_fingerprint=self.fingerprint,
-            dimension=read_model_sizes(checkpoint_folder(self.config.checkpoint)).projection_dim,
+            model_fingerprint=self.job.fingerprint,
+            dimension=self.job.sizes.projection_dim,
         )
         finish_folder(self.folder)
         return manifest
 
-    def reused(self, records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    def reused(self, records: Sequence[PartReport]) -> dict[str, int]:
         """Rows by where their vectors are from, and rows of the previous embeddings that are gone or changed."""
         if self.config.previous is None:
             return {}
@@ -288,7 +208,7 @@ class _Embedding:
         num_rows = sum(record["rows"] for record in records)
         return {"reused": num_reused, "computed": num_rows - num_reused, "dropped": num_before - num_reused}
 
-    def gather_quarantine(self, records: Sequence[Mapping[str, Any]]) -> Counter[str]:
+    def gather_quarantine(self, records: Sequence[PartReport]) -> Counter[str]:
         """Write what could not be used, in the order of the input; counts it by reason."""
         unread = set(files.list_folder(files.join(self.work, "cut")))
         reasons: Counter[str] = Counter()
@@ -314,12 +234,12 @@ def _write_lookup(_: Item, *, previous: str, folder: str) -> Report:
     return {}
 
 
-def _small(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without what the refused rows are: the driver keeps those of all parts."""
-    return {**record, "refused": len(record["refused"])}
+def _small(report: PartReport) -> PartReport:
+    """The driver keeps the reports of all parts."""
+    return {**report, "refused": report["refused"][:1]}
 
 
-def _nucleotides(records: Iterable[Mapping[str, Any]]) -> dict[str, Nucleotides]:
+def _nucleotides(records: Iterable[PartReport]) -> dict[str, Nucleotides]:
     """What looks like DNA or RNA, by source."""
     total: dict[str, Nucleotides] = {}
     for record in records:
@@ -334,25 +254,3 @@ def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
     for count in counts:
         total.update(count)
     return Counter(dict(sorted((+total).items())))
-
-
-def _open_previous(previous: str, folder: str) -> Embeddings:
-    if previous == folder:
-        raise ConfigError(f"--previous {previous} is the output itself; give the new embeddings a folder of their own.")
-    return read_embeddings(previous, verify=False)
-
-
-def _default_dtype(config: EmbedConfig, previous: Embeddings | None) -> Dtype:
-    """In which dtype the model computes where nobody says: as the vectors that are there, else as is fast here.
-
-    On a processor without instructions for bfloat16 it takes several times as long as float32.
-    """
-    claim = None if config.overwrite else read_claim(config.output)
-    claimed = claim.get("settings") if isinstance(claim, dict) else None  # of what other command there may be
-    if isinstance(claimed, dict) and claimed.get("dtype") in DTYPES:
-        return claimed["dtype"]  # type: ignore[no-any-return]
-    if previous is not None:
-        return previous.dtype
-    from protclip.model.inference import has_fast_bfloat16
-
-    return "bfloat16" if config.use_gpu or has_fast_bfloat16() else "float32"

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 from protclip import files
 from protclip.embeddings.chunks import pairs_chunks, read_chunk
 from protclip.embeddings.inputs import Inputs, read_rows
+from protclip.embeddings.job import EmbedJob
 from protclip.embeddings.reading import Content
 from protclip.embeddings.settings import THREADS, EmbedConfig
 from protclip.errors import DataError
 from protclip.parquet import open_parquet
 from protclip.uniprot.entry import BadEntry
-from protclip.units import Item, Report
+from protclip.units import Item, Report, Run
 
 SAMPLE_BYTES = 8 << 20
 """Of each file that has to be read to know what is in it, as it lies on the disk."""
@@ -44,6 +46,26 @@ class Sample:
     def mean_length(self) -> float:
         """Residues, or characters, of a row."""
         return sum(map(len, self.values)) / len(self.values)
+
+
+def estimate(job: EmbedJob, run: Run) -> Iterator[str]:
+    """Lines that say how much there is to do and how long it takes, by a sample; nothing is written.
+
+    Raises:
+        DataError: if nothing in the sample can be embedded.
+    """
+    sample = take_sample(job.inputs, job.content)
+    work = job.with_model(partial(measure_rate, config=job.config, threads=run.threads))
+    (report,) = run(replace(work, title="measuring", workers=(1, 1)), [{"values": sample.values}])
+    return describe_work(
+        sample,
+        report["residues_per_s"],
+        part_rows=job.part_rows,
+        workers=(job.config.num_workers or (1, run.room(work.num_gpus)))[1],
+        dimension=job.sizes.projection_dim,
+        precision=job.config.precision,
+        content=job.content,
+    )
 
 
 def take_sample(inputs: Inputs, content: Content) -> Sample:

@@ -77,6 +77,13 @@ class Inputs:
             "value_column": self.value_column,
         }
 
+    def num_bytes(self) -> int:
+        """Of what is embedded, as it lies on the disk."""
+        if self.kind == "pairs":
+            (folder,) = self.paths
+            return sum(int(record["bytes"]) for record in shards.read_pairs(folder).manifest["files"].values())
+        return sum(files.in_threads(files.size, self.paths))
+
 
 def find_inputs(patterns: Sequence[str], *, id_column: str | None, value_column: str | None) -> Inputs:
     """The inputs that paths, globs and URLs mean.

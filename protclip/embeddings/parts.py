@@ -14,16 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from protclip.embedding import ProtCLIP
-from protclip.embeddings.chunks import count_nucleotides, place_of, read_chunk
+from protclip.embeddings.chunks import ChunkItem, PartCounts, PartReport, count_nucleotides, place_of, read_chunk
 from protclip.embeddings.previous import Lookup, previous_folder
 from protclip.embeddings.reading import LONG, read_embeddings
 from protclip.embeddings.settings import THREADS, EmbedConfig
 from protclip.embeddings.writing import write_part, write_residues
 from protclip.errors import CheckpointError
+from protclip.trained_model import ProtCLIP
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.uniprot.residues import bare_residues, count_mapped
-from protclip.units import Item, Report
 
 TOO_LONG = "longer than the model sees"
 """The reason by which such proteins are quarantined where that is asked for."""
@@ -33,13 +32,7 @@ MAX_TEXT_CHARS = 1 << 20
 
 
 class EmbedChunk:
-    """Embeds the rows of one chunk and writes them as one part; the model is loaded with the first.
-
-    An item has the name of the part (``unit``), the chunk's file (``path``) and row groups, and whether they are
-    ``pairs``. The report: rows ``read`` and embedded (``rows``), ``residues`` or characters of the latter, how many
-    are longer than the model sees (``long``), mapped letters by kind, the ``files`` with their checksums, and the
-    ``refused`` rows. Where no row was embedded there are no files.
-    """
+    """Embeds the rows of one chunk and writes them as one part; the model is loaded with the first."""
 
     def __init__(self, config: EmbedConfig, work: str, *, fingerprint: str | None = None, threads: int = 1) -> None:
         """Without loading anything.
@@ -71,23 +64,27 @@ class EmbedChunk:
             return None
         return Lookup(read_embeddings(self.config.previous, verify=False), previous_folder(self.work))
 
-    def __call__(self, item: Item) -> Report:
+    def __call__(self, item: ChunkItem) -> PartReport:
         rows = read_chunk(item, self.content)
-        number = int(item["unit"])
-        record: Report = {"number": number, "read": len(rows)}
+        number, num_read = int(item["unit"]), len(rows)
         with torch_threads(THREADS):
             rows, refused = self._without_refused(rows)
-            vectors_ND, residues, unfit, record["reused"] = self._embedded_or_reused(rows)
+            vectors_ND, residues, unfit, num_reused = self._embedded_or_reused(rows)
         if unfit:
             refused += [(i, unfit[i].at(**place_of(rows, i))) for i in sorted(unfit)]
             kept = np.array([i not in unfit for i in range(len(rows))])
             rows, vectors_ND = rows.filter(pa.array(kept)), vectors_ND[kept]
             residues = [residues[i] for i in np.flatnonzero(kept)] if residues else []
-        record |= self._counts(rows) | {"refused": [entry.record() for _, entry in refused], "files": {}}
-        if len(rows):
-            record["files"] = self._write(number, rows, vectors_ND, residues)
+        report: PartReport = {
+            "number": number,
+            "read": num_read,
+            "reused": num_reused,
+            **self._counts(rows),
+            "refused": [entry.record() for _, entry in refused],
+            "files": self._write(number, rows, vectors_ND, residues) if len(rows) else {},
+        }
         _return_free_memory()
-        return record
+        return report
 
     def _without_refused(self, rows: pa.Table) -> tuple[pa.Table, list[tuple[int, BadEntry]]]:
         """The rows that can be embedded, with the column LONG; and why the others cannot."""
@@ -157,7 +154,7 @@ class EmbedChunk:
         unfit = {i: problems[place] for i, place in enumerate(place_N.tolist()) if place in problems}
         return vectors_UD[place_N], [residues[place] for place in place_N] if residues else [], unfit
 
-    def _counts(self, rows: pa.Table) -> dict[str, Any]:
+    def _counts(self, rows: pa.Table) -> PartCounts:
         if self.config.content == "text":
             num_tokens = pc.sum(pc.utf8_length(rows.column("text"))).as_py()
             return {"rows": len(rows), "residues": num_tokens or 0, "long": 0, "mapped": {}, "nucleotides": {}}

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
+from protclip.embeddings.chunks import ChunkItem, PartReport
 from protclip.terminal import echo
+from protclip.units import Report
 
 SAY_EVERY_S = 30.0
 """Between two lines where no terminal shows a bar."""
 
 
 def show_progress(
-    reports: Iterable[dict[str, Any]],
-    committed: Sequence[Mapping[str, Any]],
+    reports: Iterable[Report],
+    committed: Sequence[PartReport],
     *,
-    chunks: Sequence[Mapping[str, Any]] | None,
-) -> Iterator[dict[str, Any]]:
+    chunks: Sequence[ChunkItem] | None,
+) -> Iterator[Report]:
     """Pass the reports of parts on, with a bar on a terminal, or a line now and then.
 
     The time left is known from when the input was cut to its end, which a report with ``total`` rows says.

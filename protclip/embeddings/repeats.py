@@ -6,19 +6,27 @@ import numpy as np
 import pyarrow as pa
 
 from protclip import files
-from protclip.embeddings.chunks import count_nucleotides, part_name, parts_folder, place_of, read_chunk
+from protclip.embeddings.chunks import (
+    ChunkItem,
+    PartReport,
+    count_nucleotides,
+    part_name,
+    parts_folder,
+    place_of,
+    read_chunk,
+)
 from protclip.embeddings.reading import LONG, read_part
 from protclip.embeddings.settings import EmbedConfig
 from protclip.embeddings.writing import write_part
 from protclip.uniprot.entry import RefusedError
 from protclip.uniprot.residues import count_mapped
-from protclip.units import Item, Report, report_path
+from protclip.units import report_path
 
 
-def copy_repeats(item: Item, *, config: EmbedConfig, work: str) -> Report:
+def copy_repeats(item: ChunkItem, *, config: EmbedConfig, work: str) -> PartReport:
     """The part of a chunk of repeats, each row with the vector of the first one of its value.
 
-    Item and report are those of EmbedChunk. The parts of all other chunks are committed.
+    The parts of all other chunks are committed.
     """
     unit = int(item["unit"])
     assert config.content is not None

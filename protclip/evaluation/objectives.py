@@ -28,13 +28,13 @@ def validation_terms(model: DualEncoder, batches: Iterable[Batch], *, group: Pro
         return {}
     device = model.logit_scale.device
     sums = torch.zeros(len(names), dtype=torch.float64, device=device)
-    counts_3 = torch.zeros(len(TermCounts._fields), dtype=torch.float64, device=device)
-    ones = TermCounts(*torch.ones_like(counts_3).unbind())
+    counts_3 = torch.zeros(len(TermCounts._fields), dtype=torch.float64)
+    ones = TermCounts(*torch.ones_like(counts_3, device=device).unbind())
     with torch.inference_mode():
         for batch in batches:
             terms = counted_terms([model(batch)], [batch], objectives, counts=ones, group=None)
             sums += torch.stack([terms[name] for name in names])
-            counts_3 += batch.counts_3
-    sums, counts_3 = (distributed.mean_over_workers(values, group) for values in (sums, counts_3))
+            counts_3 += torch.tensor(batch.counts)
+    sums, counts_3 = (distributed.mean_over_workers(values, group) for values in (sums, counts_3.to(device)))
     count = TermCounts(*counts_3.tolist())._asdict()
     return {name: value / max(count[name], 1.0) for name, value in zip(names, sums.tolist(), strict=True)}

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -29,12 +29,12 @@ from protclip.index.external import QUARANTINE_FILE, VectorFile, convert, open_v
 from protclip.index.hnsw import SPACE, HnswConfig, graph_bytes
 from protclip.index.manifest import IndexManifest, SubindexRecord, write_index_manifest
 from protclip.index.queries import background_of, check_queries, sample_queries
-from protclip.index.subindex import ROW_BYTES
-from protclip.index.units import build_subindex, measure_subindex, sample_subindex
+from protclip.index.subindex import ROW_BYTES, SubindexReport
+from protclip.index.units import BuildItem, MeasureItem, build_subindex, measure_subindex, sample_subindex
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder
 from protclip.occupied import occupied
 from protclip.parquet import open_parquet, valid
-from protclip.units import InProcess, Item, Report, Run, Work, run_units
+from protclip.units import InProcess, Item, Report, Run, Unit, Work, run_units
 from protclip.version import __version__
 
 OWN_FILES = ("segment-*.hnsw", "segment-*.parquet", QUARANTINE_FILE)
@@ -198,7 +198,7 @@ class _Build:
         """All units; gives the manifest and the description of the files."""
         part_rows = self.plan()
         match = None
-        carried: list[dict[str, Any]] = []
+        carried: list[SubindexReport] = []
         if before is not None:
             match = releases.match(previous or "", before, self.embeddings, self.work, self._run)
             if match.stale > self.config.max_stale:
@@ -233,7 +233,10 @@ class _Build:
             recall_queries=sum(kind["queries"] for kind in overall.values()),
             segments=tuple(
                 SubindexRecord(
-                    **{name: subindex[name] for name in ("name", "rows", "live", "delta")},
+                    name=subindex["name"],
+                    rows=subindex["rows"],
+                    live=subindex["live"],
+                    delta=subindex["delta"],
                     recall=recall.report(of_subindex, place, len(self.efs)),
                 )
                 for subindex, of_subindex in zip(subindexes, scores, strict=True)
@@ -259,18 +262,18 @@ class _Build:
         part_rows: list[int] = files.read_json(path)["part_rows"]
         return part_rows
 
-    def run_units(self, title: str, unit: Any, items: Sequence[Item]) -> list[Report]:
+    def run_units(self, title: str, unit: Unit, items: Sequence[Item]) -> list[Report]:
         """The reports of units that hold a subindex."""
         work = Work(title=title, unit=unit, memory_bytes=self.memory_bytes)
         return run_units(work, items, files.join(self.work, title), self._run)
 
-    def build(self, part_rows: Sequence[int], match: releases.Match | None) -> list[dict[str, Any]]:
+    def build(self, part_rows: Sequence[int], match: releases.Match | None) -> list[SubindexReport]:
         """The new subindexes: of all rows, or of those that a release added or changed."""
         whole = match is None or match.compacted
         count = sum(part_rows) if match is None or match.compacted else match.num_new
         first = 0 if match is None or match.compacted else match.next_subindex
         number = -(-count // self.config.shard_rows)
-        items = [
+        items: list[BuildItem] = [
             {
                 "unit": f"segment-{first + i:05d}",
                 "number": first + i,
@@ -290,29 +293,24 @@ class _Build:
             graph_config=self.config.graph,
             efs=self.efs,
         )
-        return self.run_units("building", unit, items)
+        return cast(list[SubindexReport], self.run_units("building", unit, items))
 
-    def measure(self, subindexes: Sequence[Item], given: Sequence[str]) -> list[dict[str, recall.Scores]]:
+    def measure(self, subindexes: Sequence[SubindexReport], given: Sequence[str]) -> list[dict[str, recall.Scores]]:
         """For each subindex the scores of each kind of queries."""
         total = sum(subindex["live"] for subindex in subindexes)
-        sampled = [
+        sampled: list[MeasureItem] = [
             {
                 "unit": subindex["name"],
-                **{name: subindex[name] for name in ("name", "rows", "delta")},
+                "rows": subindex["rows"],
                 "inside": min(subindex["live"], -(-recall.NUM_QUERIES * subindex["live"] // total)),
             }
             for subindex in subindexes
         ]
-        common: dict[str, Any] = {
-            "folder": self.folder,
-            "work": self.work,
-            "dimension": self.embeddings.dimension,
-            "efs": self.efs,
-        }
-        unit = partial(sample_subindex, seed=self.config.graph.seed, **common)
-        self.run_units("sampling", unit, sampled)
-        unit = partial(measure_subindex, names=[subindex["name"] for subindex in subindexes], given=given, **common)
-        self.run_units("measuring", unit, sampled)
+        common: dict[str, Any] = {"folder": self.folder, "work": self.work, "dimension": self.embeddings.dimension}
+        self.run_units("sampling", partial(sample_subindex, seed=self.config.graph.seed, **common), sampled)
+        names = [subindex["name"] for subindex in subindexes]
+        measure = partial(measure_subindex, efs=self.efs, names=names, given=given, **common)
+        self.run_units("measuring", measure, sampled)
         kinds = ["inside", "outside", *given]
         return [
             {

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +28,9 @@ from protclip.index.arrays import read_arrays, write_arrays
 from protclip.index.external import VectorFile
 from protclip.index.hnsw import HnswConfig
 from protclip.index.manifest import KIND, IndexManifest, read_index_manifest
-from protclip.index.subindex import graph_file, read_rows, rows_file, vector_hashes, write_rows
+from protclip.index.subindex import SubindexReport, graph_file, read_rows, rows_file, vector_hashes, write_rows
 from protclip.manifest import describe, read_manifest
-from protclip.units import Item, Run, Work, run_units
+from protclip.units import Report, Run, Work, run_units
 
 MATCH_FILE = "match.npz"
 PART_BYTES = 1 << 30
@@ -52,7 +52,7 @@ class Match:
     compacted: bool = False
     """All is built anew."""
 
-    def counts(self, carried: Sequence[Item]) -> dict[str, Any]:
+    def counts(self, carried: Sequence[SubindexReport]) -> dict[str, Any]:
         """What the manifest records of the release."""
         return {
             "added": self.num_new - self.changed,
@@ -93,7 +93,7 @@ def read_previous(folder: str, embeddings: Embeddings | VectorFile, graph: HnswC
 
 def match(previous: str, before: IndexManifest, embeddings: Embeddings, work: str, run: Run) -> Match:
     """Find out what changed. Accessions and hashes of both releases are held in memory: some 60 bytes a row."""
-    items = [{"unit": f"{i:06d}", "part": name} for i, name in enumerate(embeddings.part_names)]
+    items: list[_PartItem] = [{"unit": f"{i:06d}", "part": name} for i, name in enumerate(embeddings.part_names)]
     unit = partial(_read_part, embeddings=embeddings, work=work)
     run_units(Work(title="comparing", unit=unit, memory_bytes=PART_BYTES), items, files.join(work, "comparing"), run)
     columns = ["accession", "vector_hash", "live"]
@@ -138,11 +138,11 @@ def carry(
     folder: str,
     work: str,
     run: Run,
-) -> list[dict[str, Any]]:
+) -> list[SubindexReport]:
     """Take over the old subindexes in which anything is live."""
     source = read_arrays(files.join(work, MATCH_FILE))["source"]
     described = read_manifest(previous, KIND)["files"]
-    items = [
+    items: list[_CarryItem] = [
         {
             "unit": subindex.name,
             "delta": subindex.delta,
@@ -155,20 +155,39 @@ def carry(
     ]
     unit = partial(_carry, previous=previous, part_rows=part_rows, folder=folder, work=work)
     taking_over = Work(title="taking over", unit=unit, memory_bytes=PART_BYTES)
-    return run_units(taking_over, items, files.join(work, "taking over"), run)
+    return cast(list[SubindexReport], run_units(taking_over, items, files.join(work, "taking over"), run))
 
 
 def _part_path(work: str, unit: str) -> str:
     return files.join(work, "parts", f"{unit}.parquet")
 
 
-def _read_part(item: Item, *, embeddings: Embeddings, work: str) -> dict[str, Any]:
+class _PartItem(TypedDict):
+    unit: str
+    part: str
+    """Of the new embeddings."""
+
+
+class _CarryItem(TypedDict):
+    """A subindex that is taken over."""
+
+    unit: str
+    """Its name."""
+    delta: bool
+    start: int
+    """Of its rows among those of the previous index."""
+    stop: int
+    graph: dict[str, Any]
+    """Size and checksum."""
+
+
+def _read_part(item: _PartItem, *, embeddings: Embeddings, work: str) -> Report:
     vectors, metadata = embeddings.part(item["part"])
     write_rows(_part_path(work, item["unit"]), metadata, np.ones(len(vectors), bool), vector_hashes(vectors))
     return {"rows": len(vectors)}
 
 
-def _carry(item: Item, *, previous: str, part_rows: Sequence[int], folder: str, work: str) -> dict[str, Any]:
+def _carry(item: _CarryItem, *, previous: str, part_rows: Sequence[int], folder: str, work: str) -> SubindexReport:
     name = item["unit"]
     source = read_arrays(files.join(work, MATCH_FILE))["source"][item["start"] : item["stop"]]
     live = source >= 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any, NotRequired, TypedDict
 
 import hnswlib
 import numpy as np
@@ -79,6 +80,21 @@ def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
         names = ROWS.names if columns is None else list(columns)
         table = valid(file.read([name for name in names if name in schema.names]))
         return with_column(table, ROWS.field(_GENE)).select(names)
+
+
+class SubindexReport(TypedDict):
+    """What is known of a subindex that was written."""
+
+    name: str
+    rows: int
+    live: int
+    """Rows that are not removed or changed since."""
+    delta: bool
+    """Whether a release added it."""
+    files: dict[str, dict[str, Any]]
+    """With their checksums."""
+    redescribed: NotRequired[int]
+    """Live rows of which anything but the vector changed; of one that was taken over."""
 
 
 class Subindex:

@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +24,38 @@ from protclip.index import recall, releases
 from protclip.index.arrays import read_arrays, write_arrays
 from protclip.index.hnsw import HnswConfig, check_unit_vectors, insert, save_graph, start_graph
 from protclip.index.queries import queries_path
-from protclip.index.subindex import Subindex, graph_file, rows_file, vector_hashes, write_rows
+from protclip.index.subindex import Subindex, SubindexReport, graph_file, rows_file, vector_hashes, write_rows
 from protclip.manifest import describe
-from protclip.units import Item
+from protclip.units import Report
+
+
+class BuildItem(TypedDict):
+    """A subindex that is built."""
+
+    unit: str
+    """Its name."""
+    number: int
+    start: int
+    """Of its rows, among all or those that are new."""
+    stop: int
+    outside: int
+    """Rows that are questions before the graph holds them, at most."""
+    delta: bool
+    """Whether its rows are those that are new in a release."""
+
+
+class MeasureItem(TypedDict):
+    """A subindex that is there."""
+
+    unit: str
+    """Its name."""
+    rows: int
+    inside: int
+    """Live rows that are questions."""
 
 
 def build_subindex(
-    item: Item,
+    item: BuildItem,
     *,
     embeddings: Embeddings,
     part_rows: Sequence[int],
@@ -38,7 +63,7 @@ def build_subindex(
     work: str,
     graph_config: HnswConfig,
     efs: Sequence[int],
-) -> dict[str, Any]:
+) -> SubindexReport:
     """Build a subindex of rows ``start`` to ``stop``: of all rows, or of a release's new ones."""
     name, count = item["unit"], item["stop"] - item["start"]
     chosen = np.arange(item["start"], item["stop"])
@@ -88,23 +113,19 @@ def build_subindex(
     }
 
 
-def sample_subindex(
-    item: Item, *, folder: str, work: str, dimension: int, efs: Sequence[int], seed: int
-) -> dict[str, Any]:
+def sample_subindex(item: MeasureItem, *, folder: str, work: str, dimension: int, seed: int) -> Report:
     """Sample live rows of a subindex, as queries."""
-    del efs
-    with local_subindex(folder, item["name"]) as place:
-        subindex = Subindex.load(place, item["name"], rows=item["rows"], dimension=dimension, ef_search=10)
-        rng = np.random.default_rng([seed, 1, int(item["name"][-5:])])
+    name = item["unit"]
+    with local_subindex(folder, name) as place:
+        subindex = Subindex.load(place, name, rows=item["rows"], dimension=dimension, ef_search=10)
+        rng = np.random.default_rng([seed, 1, int(name[-5:])])
         rows = np.sort(rng.choice(np.flatnonzero(subindex.live), item["inside"], replace=False))
-        write_arrays(
-            files.join(work, "sampling", f"{item['name']}.npz"), {"rows": rows, "vectors": subindex.vectors[rows]}
-        )
+        write_arrays(files.join(work, "sampling", f"{name}.npz"), {"rows": rows, "vectors": subindex.vectors[rows]})
     return {}
 
 
 def measure_subindex(
-    item: Item,
+    item: MeasureItem,
     *,
     folder: str,
     work: str,
@@ -112,9 +133,9 @@ def measure_subindex(
     efs: Sequence[int],
     names: Sequence[str],
     given: Sequence[str],
-) -> dict[str, Any]:
+) -> Report:
     """The scores of all queries in a subindex, as it was saved."""
-    own = item["name"]
+    own = item["unit"]
     with local_subindex(folder, own) as place:
         subindex = Subindex.load(
             place, own, rows=item["rows"], dimension=dimension, ef_search=10, with_graph=True, num_threads=1

@@ -65,8 +65,9 @@ def mean_counts(batches: Sequence[Batch], *, group: ProcessGroup | None) -> Term
     DDP averages gradients: mean over W workers of (sum_w / (N / W)) = sum over workers of sum_w / N.
     A count of zero is given as one, since the sum over nothing is zero.
     """
-    counts_3 = torch.stack([batch.counts_3 for batch in batches]).sum(0).double()
-    mean_3 = distributed.mean_over_workers(counts_3, group)
+    counts_3 = torch.tensor([batch.counts for batch in batches], dtype=torch.float64).sum(0)
+    on_device_3 = counts_3.to(batches[0].identity_BI.device, non_blocking=True)  # a GPU goes on with its work
+    mean_3 = distributed.mean_over_workers(on_device_3, group)
     return TermCounts(*torch.where(mean_3 > 0, mean_3, 1.0).unbind())
 
 

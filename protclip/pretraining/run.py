@@ -22,7 +22,6 @@ from protclip.config import PretrainConfig, config_dict
 from protclip.data.collate import Batch, Masking, collate
 from protclip.data.prefetch import prefetched
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
-from protclip.embedding import ProtCLIP
 from protclip.hashing import hash64
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer
 from protclip.model.checkpoint import save_checkpoint
@@ -36,6 +35,7 @@ from protclip.train.optim import build_optimizer, build_schedule
 from protclip.train.run import Run, go_on
 from protclip.train.state import PROGRESS, TENSORS, TrainState
 from protclip.train.step import Part
+from protclip.trained_model import ProtCLIP
 
 ROWS = "rows"
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 from protclip import files
 from protclip.errors import ConfigError, DataError
@@ -38,6 +38,7 @@ from protclip.units import (
     Item,
     Report,
     Run,
+    Unit,
     Work,
     do_units,
     finished_units,
@@ -146,6 +147,19 @@ def claim(config: CurateConfig) -> dict[str, Any]:
     }
 
 
+class _FileItem(TypedDict):
+    """An input, which is cut into blocks."""
+
+    path: str
+    input: int
+    """Its number."""
+
+
+class _ShardItem(TypedDict):
+    unit: str
+    shard: int
+
+
 class _Curation:
     """One run: its units, each with its files and its report in the work folder."""
 
@@ -182,8 +196,9 @@ class _Curation:
         if self.config.previous is not None:
             compare = partial(_compare, previous=self.config.previous, names=list(described), folder=folder)
             (changed,) = self.run_units("changes", compare, 1)
-            described[CHANGES_FILE] = changed.pop("file")
-            changes["changes"] = {"previous": self.config.previous, **changed}
+            described[CHANGES_FILE] = changed["file"]
+            counts = {name: value for name, value in changed.items() if name != "file"}
+            changes["changes"] = {"previous": self.config.previous, **counts}
         manifest = write_manifest(
             folder,
             KIND,
@@ -202,13 +217,13 @@ class _Curation:
         """The report of each block by its stem, for each input."""
         folder = files.join(self.work, "read")
         done = finished_units(folder)
-        items = []
+        items: list[_FileItem] = []
         for i, path in enumerate(self.paths):
             num_done = sum(name.startswith(f"{i:06d}-") for name in done)
             if f"{i:06d}" not in done or num_done < _num_blocks(folder, i):
                 items.append({"path": path, "input": i})
-        unit: Any = partial(_read, folder=folder, config=self.curation)
-        reading = Work(title="reading", unit=unit, cut=partial(_cut, folder=folder, done=done))
+        unit, cut = partial(_read, folder=folder, config=self.curation), partial(_cut, folder=folder, done=done)
+        reading = Work(title="reading", unit=unit, cut=cut)
         for _ in progress(do_units(reading, items, folder, self.do), title="reading", total=None):
             pass
         units = []
@@ -220,9 +235,9 @@ class _Curation:
             )
         return units
 
-    def run_units(self, kind: str, unit: Any, number: int) -> list[Report]:
+    def run_units(self, kind: str, unit: Unit, number: int) -> list[Report]:
         """The reports of so many units of one kind."""
-        items = [{"unit": f"{shard:05d}", "shard": shard} for shard in range(number)]
+        items: list[_ShardItem] = [{"unit": f"{shard:05d}", "shard": shard} for shard in range(number)]
         return run_units(Work(title=kind, unit=unit), items, files.join(self.work, kind), self.do)
 
     def gather_quarantine(self, units: Sequence[Mapping[str, ReadReport]]) -> None:
@@ -266,7 +281,7 @@ def _num_blocks(folder: str, number: int) -> int:
     return int(read_reports(folder, [f"{number:06d}"])[0]["blocks"])
 
 
-def _cut(item: Item, *, folder: str, done: frozenset[str]) -> Iterator[Item]:
+def _cut(item: _FileItem, *, folder: str, done: frozenset[str]) -> Iterator[Item]:
     """The blocks of an input that have no report yet; at its end, how many there are in all."""
     number = 0
     for block in cut_blocks(item["path"]):
@@ -282,7 +297,7 @@ def _read(item: Item, *, folder: str, config: CurationConfig) -> Report:
     return _fields(reading.read_unit(block, files.join(folder, item["unit"]), config))
 
 
-def _merge(item: Item, *, units: Sequence[str], stems: Sequence[str], config: CurationConfig) -> Report:
+def _merge(item: _ShardItem, *, units: Sequence[str], stems: Sequence[str], config: CurationConfig) -> Report:
     shard = item["shard"]
     return _fields(merging.merge_shard(shard, len(stems), units, stems[shard], config))
 
@@ -292,7 +307,9 @@ def _split(_: Item, *, stems: Sequence[str], outputs: Sequence[str], config: Cur
     return _fields(report)
 
 
-def _finish(item: Item, *, stems: Sequence[str], outputs: Sequence[str], folder: str, config: CurationConfig) -> Report:
+def _finish(
+    item: _ShardItem, *, stems: Sequence[str], outputs: Sequence[str], folder: str, config: CurationConfig
+) -> Report:
     shard = item["shard"]
     report = merging.finish_shard(shard, len(stems), f"{stems[shard]}.parquet", outputs[shard], folder, config)
     return _fields(report)

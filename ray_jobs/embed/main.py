@@ -8,14 +8,15 @@ from typing import Any
 
 import click
 
-from protclip.checkpoints import checkpoint_folder
 from protclip.commands.options import config_options
-from protclip.embeddings.embed import embed, estimate, input_bytes, with_paths
+from protclip.embeddings.embed import embed_resolved
+from protclip.embeddings.estimate import estimate
+from protclip.embeddings.job import resolve
 from protclip.embeddings.settings import EmbedConfig
 from protclip.extras import require
 from protclip.fields import configured
-from protclip.model.record import read_model_sizes
 from protclip.terminal import echo
+from protclip.units import Run
 from ray_jobs.cluster import end_with_ray, resolve_input, resolve_output
 from ray_jobs.pipelines import OnRay, suited_run
 
@@ -39,21 +40,21 @@ def main(*, dry_run: bool, **values: Any) -> None:
     """
     end_with_ray()
     started = time.monotonic()
-    config = with_paths(configured(EmbedConfig, values), resolve_input, resolve_output)
-    if config.workers is not None or config.use_gpu:
+    config = configured(EmbedConfig, values)
+    needs_ray = config.workers is not None or config.use_gpu
+    if needs_ray:
         require("ray", extra="ray", what="embed --workers and --use-gpu")
-        run: Any = OnRay()
-    else:
-        run = suited_run(input_bytes(config), what="embed of large files")
+    job = resolve(config, resolve_input, resolve_output)
+    run: Run = OnRay() if needs_ray else suited_run(job.inputs.num_bytes(), what="embed of large files")
     if dry_run:
-        for line in estimate(config, run):
+        for line in estimate(job, run):
             echo(f"embed: {line}")
         return
-    manifest = embed(config, run)
-    longest = read_model_sizes(checkpoint_folder(config.checkpoint)).max_protein_tokens - 2
+    manifest = embed_resolved(job, run)
+    longest = job.sizes.max_protein_tokens - 2
     facts = ", ".join(_facts(manifest, longest=longest))
     seconds = time.monotonic() - started
-    echo(f"embed: {facts}, {manifest['settings']['dtype']}, {seconds:.1f} s → {config.output}")
+    echo(f"embed: {facts}, {manifest['settings']['dtype']}, {seconds:.1f} s → {job.config.output}")
 
 
 def _facts(manifest: Mapping[str, Any], *, longest: int) -> Iterator[str]:

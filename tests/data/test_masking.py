@@ -10,7 +10,7 @@ import torch
 from tiny_model import make_batch, pairs_table, random_pairs, tiny_model, tokenized
 
 from protclip.config import ObjectivesConfig
-from protclip.data.collate import NO_TARGET, Batch, MaskedResidues, TermCounts
+from protclip.data.collate import NO_TARGET, Batch, MaskedResidues
 from protclip.data.masking import places, residue_mask, segment_mask, stream_keys
 from protclip.hashing import hash64
 
@@ -164,7 +164,7 @@ def test_absent_properties_are_never_in_the_batch() -> None:
     batch = make_batch(model, tokenized(model, table))
     assert batch.properties is not None
     assert batch.properties.slot_P.tolist() == [0, 2, 4]
-    assert TermCounts(*batch.counts_3.tolist()).pda == 1
+    assert batch.counts.pda == 1
     wanted = model.text_tokenizer.encode(["PROTEIN NAME: a.", "binds", "PROTEIN NAME: b."])
     found = [ids[mask].tolist() for ids, mask in zip(batch.properties.ids_PL, batch.properties.mask_PL, strict=True)]
     assert found == wanted

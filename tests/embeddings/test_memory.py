@@ -12,11 +12,11 @@ import pytest
 from tiny_model import RESIDUES, WORDS
 
 from protclip.config import EncoderConfig, ModelConfig
-from protclip.embedding import ProtCLIP
 from protclip.embeddings.parts import EmbedChunk
 from protclip.embeddings.settings import EmbedConfig
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.protanno.shards import SCHEMA
+from protclip.trained_model import ProtCLIP
 
 PARTS, PART_ROWS = 100, 64
 

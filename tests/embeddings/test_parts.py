@@ -16,7 +16,6 @@ import torch
 from tiny_model import RESIDUES, random_sequences, tiny_model
 
 from protclip import passes
-from protclip.embedding import ProtCLIP
 from protclip.embeddings.parts import EmbedChunk
 from protclip.embeddings.reading import METADATA, read_embeddings
 from protclip.embeddings.settings import EmbedConfig
@@ -26,6 +25,7 @@ from protclip.manifest import write_manifest
 from protclip.model.dual_encoder import DualEncoder
 from protclip.model.packed import Packing
 from protclip.protanno.shards import SCHEMA
+from protclip.trained_model import ProtCLIP
 
 pytestmark = pytest.mark.unit
 

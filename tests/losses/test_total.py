@@ -17,10 +17,10 @@ from workers import run_workers
 
 from protclip import distributed
 from protclip.config import GC_ALONE, ObjectivesConfig
-from protclip.embedding import ProtCLIP
 from protclip.evaluation.objectives import validation_terms
 from protclip.losses import total
 from protclip.losses.total import objective_terms, total_loss
+from protclip.trained_model import ProtCLIP
 
 PAIRS = 24
 ALL = ObjectivesConfig(num_prototypes=16)

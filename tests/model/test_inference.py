@@ -14,9 +14,9 @@ import torch
 from tiny_model import random_sequences, random_texts
 
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig
-from protclip.embedding import ProtCLIP
 from protclip.inputs import DTYPES, Dtype
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
+from protclip.trained_model import ProtCLIP
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,7 @@ from ports import free_port
 from running import LOGS
 from tiny_model import random_sequences, tiny_model, write_protein_index
 
-from protclip.embedding import ProtCLIP
+from protclip.trained_model import ProtCLIP
 from serve.settings import AppArgs, Limits
 
 LIMITS = Limits(max_body_bytes=20_000, max_items=8, max_sequence_length=100, max_text_length=400, max_k=50)

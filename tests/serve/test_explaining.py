@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protclip.embedding import ProtCLIP
 from protclip.questions import Explanation, Options, Question
+from protclip.trained_model import ProtCLIP
 from serve import context
 from serve.deployments import Replica
 from serve.errors import DeadlineError, OverloadedError

@@ -19,7 +19,6 @@ from tiny_model import make_batch, random_pairs, tiny_model, tokenized
 
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig, OptimizerConfig
 from protclip.data.collate import Batch
-from protclip.embedding import ProtCLIP
 from protclip.errors import CheckpointError
 from protclip.losses.total import objective_terms, total_loss
 from protclip.model.build import build_architecture, build_model
@@ -29,6 +28,7 @@ from protclip.train.loop import StoppedError, TooManySkippedError, fit
 from protclip.train.optim import build_optimizer, build_schedule, set_learning_rate
 from protclip.train.state import PROGRESS, TrainState, load_trainer, save_trainer, take_snapshot
 from protclip.train.step import Part, StepReport, Wishes
+from protclip.trained_model import ProtCLIP
 
 pytestmark = pytest.mark.unit
 

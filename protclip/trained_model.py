@@ -1,6 +1,6 @@
 """``ProtCLIP``: a trained model with its tokenizers, its folder, and what it can be asked.
 
-``Embedder`` is what turns sequences and texts into embeddings, ``Encode`` the form in which sentence-transformers asks.
+It has the methods of ``Embedder``, which make embeddings, and those by which sentence-transformers asks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
-from protclip.encode import Encode
 from protclip.errors import ConfigError
 from protclip.explanation import WINDOW, has_prototypes, occlusion, segments
 from protclip.inputs import Dtype, check_one_of
@@ -20,9 +19,10 @@ from protclip.model.dual_encoder import DualEncoder
 from protclip.model.encoders import Kind
 from protclip.model.tensors import MAX_SHARD_BYTES
 from protclip.model.weights import model_fingerprint
+from protclip.sentence_transformers_methods import SentenceTransformersMethods
 
 
-class ProtCLIP(Encode):
+class ProtCLIP(SentenceTransformersMethods):
     """A dual encoder with its tokenizers. It is for inference; training works on ``DualEncoder``.
 
     ``Embedder`` has the arguments that its methods share.

@@ -42,7 +42,7 @@ class EvaluationRecord:
         self.metrics.update(metrics)
 
 
-class Encode(Embedder):
+class SentenceTransformersMethods(Embedder):
     """``encode`` and ``similarity``, in sentence-transformers' form."""
 
     prompts: dict[str, str] = {"protein": "", "text": ""}  # noqa: RUF012  # read alone

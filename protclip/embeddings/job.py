@@ -1,0 +1,127 @@
+"""``EmbedJob``: what ``embed`` was asked for, with its inputs and its checkpoint looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from protclip import files
+from protclip.checkpoint_names import is_name
+from protclip.checkpoints import checkpoint_folder
+from protclip.embeddings.hdf5 import require_h5
+from protclip.embeddings.inputs import Inputs, find_inputs, resolve_content
+from protclip.embeddings.previous import check_reusable
+from protclip.embeddings.reading import Content, Embeddings, read_embeddings
+from protclip.embeddings.settings import GPU_PART_ROWS, PART_ROWS, EmbedConfig
+from protclip.errors import ConfigError
+from protclip.inputs import DTYPES, Dtype
+from protclip.manifest import read_claim
+from protclip.model.record import ModelSizes, read_checkpoint_fingerprint, read_model_sizes
+from protclip.terminal import echo
+from protclip.uniprot.formats import describe_unused_columns
+from protclip.units import Unit, Work
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedJob:
+    """A config of which nothing is left open."""
+
+    config: EmbedConfig
+    """With paths that mean the same in every folder, and what nobody said."""
+    inputs: Inputs
+    content: Content
+    """What is embedded of them."""
+    part_rows: int
+    """Of a part."""
+    fingerprint: str
+    """Of the model."""
+    sizes: ModelSizes
+    """Likewise."""
+
+    def with_model(self, unit: Unit) -> Work:
+        """The work of a unit that holds the model."""
+        return Work(
+            title="embedding",
+            unit=unit,
+            keeps_state=True,
+            workers=self.config.num_workers,
+            num_gpus=int(self.config.use_gpu),
+        )
+
+
+def resolve(
+    config: EmbedConfig,
+    of_input: Callable[[str], str] = files.absolute,
+    of_output: Callable[[str], str] = files.absolute,
+) -> EmbedJob:
+    """Look at the inputs, the checkpoint and what is at the output; what can be refused before work begins is.
+
+    Args:
+        config: as a user gave it.
+        of_input: what a path of an input means in every folder.
+        of_output: likewise, of the output.
+
+    Raises:
+        ConfigError: for settings that do not go together.
+        DataError: if an input is not there.
+        CheckpointError: if the model is not there, or unfinished.
+    """
+    config = _with_paths(config, of_input, of_output)
+    inputs = find_inputs(config.inputs, id_column=config.id_column, value_column=config.column)
+    content = resolve_content(inputs.kind, config.content)
+    for line in describe_unused_columns(inputs.paths) if inputs.kind == "entries" else ():
+        echo(f"embed: {line}", err=True)
+    if config.format == "h5":
+        require_h5()
+    before = None if config.previous is None else _open_previous(config.previous, config.output)
+    part_rows = config.part_rows or (GPU_PART_ROWS if config.use_gpu else PART_ROWS)
+    config = replace(replace(config, content=content), dtype=config.dtype or _default_dtype(config, before))
+    config = replace(config, long=config.long or (None if content == "text" else "truncate"), part_rows=part_rows)
+    checkpoint = checkpoint_folder(config.checkpoint)
+    fingerprint = read_checkpoint_fingerprint(checkpoint)  # the files are compared where the model is loaded
+    if before is not None:
+        moving = {
+            name: value for name, value in config.settings().items() if name not in ("content", "format", "deduplicate")
+        }
+        check_reusable(before, fingerprint, content, moving)
+    return EmbedJob(
+        config=config,
+        inputs=inputs,
+        content=content,
+        part_rows=part_rows,
+        fingerprint=fingerprint,
+        sizes=read_model_sizes(checkpoint),
+    )
+
+
+def _with_paths(config: EmbedConfig, of_input: Callable[[str], str], of_output: Callable[[str], str]) -> EmbedConfig:
+    return replace(
+        config,
+        inputs=tuple(map(of_input, config.inputs)),
+        # A name is looked up on each node.
+        checkpoint=config.checkpoint if is_name(config.checkpoint) else of_input(config.checkpoint),
+        output=of_output(config.output),
+        previous=None if config.previous is None else of_input(config.previous),
+    )
+
+
+def _open_previous(previous: str, folder: str) -> Embeddings:
+    if previous == folder:
+        raise ConfigError(f"--previous {previous} is the output itself; give the new embeddings a folder of their own.")
+    return read_embeddings(previous, verify=False)
+
+
+def _default_dtype(config: EmbedConfig, previous: Embeddings | None) -> Dtype:
+    """In which dtype the model computes where nobody says: as the vectors that are there, else as is fast here.
+
+    On a processor without instructions for bfloat16 it takes several times as long as float32.
+    """
+    claim = None if config.overwrite else read_claim(config.output)
+    claimed = claim.get("settings") if isinstance(claim, dict) else None  # of what other command there may be
+    if isinstance(claimed, dict) and claimed.get("dtype") in DTYPES:
+        return claimed["dtype"]  # type: ignore[no-any-return]
+    if previous is not None:
+        return previous.dtype
+    from protclip.model.inference import has_fast_bfloat16
+
+    return "bfloat16" if config.use_gpu or has_fast_bfloat16() else "float32"
