@@ -40,9 +40,9 @@ from tqdm import tqdm
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig, OptimizerConfig
 from protclip.data.collate import Batch, Masking, collate, identity, ragged
 from protclip.data.tokenize import biotexts, tokenize_pairs
-from protclip.evaluation.objectives import validation_terms
-from protclip.evaluation.retrieval import retrieval_metrics
 from protclip.explanation import occlusion, segments
+from protclip.metrics.objectives import validation_terms
+from protclip.metrics.retrieval import retrieval_metrics
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.model.dual_encoder import DualEncoder
 from protclip.pretraining.learner import DualEncoderLearner, part_of

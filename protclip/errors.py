@@ -72,3 +72,7 @@ class IndexMismatchError(ProtclipError):
 
 class ServerError(ProtclipError):
     """A server that cannot be reached, has too much to do, or fails."""
+
+
+class MissingDataError(DataError):
+    """A file that a benchmark needs is not there."""

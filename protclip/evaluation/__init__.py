@@ -1,1 +1,1 @@
-"""Measures of a trained model."""
+"""Evaluation of checkpoints: benchmarks, how they are predicted, reports."""

@@ -10,7 +10,7 @@ from protclip.config import ObjectivesConfig
 from protclip.data.collate import identity
 from protclip.data.tokenize import TextTokenizer, biotexts, text_hashes
 from protclip.errors import ConfigError, DataError
-from protclip.evaluation.retrieval import check_variety
+from protclip.metrics.retrieval import check_variety
 from protclip.protanno.shards import PROPERTIES, Pairs, RowGroup, first_rows
 
 SAMPLE_PAIRS = 2000

@@ -14,9 +14,9 @@ from torch.distributed import ProcessGroup
 from protclip import distributed, layout
 from protclip.data.collate import Batch, identity, ragged
 from protclip.data.tokenize import TOKENIZED_COLUMNS, tokenize_pairs
-from protclip.evaluation.objectives import validation_terms
-from protclip.evaluation.retrieval import validation_metrics
 from protclip.losses.total import with_loss
+from protclip.metrics.objectives import validation_terms
+from protclip.metrics.retrieval import validation_metrics
 from protclip.protanno.shards import RowGroup, first_rows
 from protclip.trained_model import ProtCLIP
 

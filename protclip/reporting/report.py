@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from protclip import files
 from protclip.config import SelectionConfig
-from protclip.evaluation.retrieval import CUTOFFS
+from protclip.metrics.retrieval import CUTOFFS
 from protclip.reporting import curves
 from protclip.train.selection import best_first, cost, describe
 

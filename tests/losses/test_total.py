@@ -17,9 +17,9 @@ from workers import run_workers
 
 from protclip import distributed
 from protclip.config import GC_ALONE, ObjectivesConfig
-from protclip.evaluation.objectives import validation_terms
 from protclip.losses import total
 from protclip.losses.total import objective_terms, total_loss
+from protclip.metrics.objectives import validation_terms
 from protclip.trained_model import ProtCLIP
 
 PAIRS = 24

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from protclip.evaluation.retrieval import retrieval_metrics, validation_metrics
+from protclip.metrics.retrieval import retrieval_metrics, validation_metrics
 from protclip.model.quality import MAX_PAIRS, NOT_MEASURED, Quality, quality_note, quality_of
 
 pytestmark = pytest.mark.unit

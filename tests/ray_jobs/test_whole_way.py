@@ -120,8 +120,8 @@ def test_reported_validation_metrics_are_those_of_the_best_checkpoint(folders: F
     import torch
 
     from protclip.data.tokenize import biotexts
-    from protclip.evaluation.retrieval import retrieval_metrics
     from protclip.hashing import hash64
+    from protclip.metrics.retrieval import retrieval_metrics
 
     model = ProtCLIP.from_pretrained(folders.checkpoint)
     rows = [row for group in read_pairs(folders.pairs).row_groups("valid") for row in read_row_group(group).to_pylist()]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from protclip.errors import DataError
-from protclip.evaluation.retrieval import chance, check_variety, retrieval_metrics, validation_metrics
+from protclip.metrics.retrieval import chance, check_variety, retrieval_metrics, validation_metrics
 
 pytestmark = pytest.mark.unit
 
