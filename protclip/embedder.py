@@ -19,8 +19,8 @@ from protclip.data.batching import Refuse
 from protclip.data.collate import Rows
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import ConfigError, DataError
-from protclip.inputs import DTYPES, Dtype, Items, LongPolicy, listed
-from protclip.model.dual_encoder import DualEncoder, Layer
+from protclip.inputs import DTYPES, Dtype, Items, Layer, LongPolicy, listed
+from protclip.model.dual_encoder import DualEncoder
 from protclip.model.encoders import Kind
 from protclip.passes import Form, Passes, default_tokens_per_batch, usable_device
 

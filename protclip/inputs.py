@@ -14,6 +14,9 @@ Items = str | Iterable[str]
 LongPolicy = Literal["truncate", "error", "window-mean"]
 """What becomes of a protein that is longer than the model sees."""
 
+Layer = Literal["projection", "hidden"]
+"""Where embeddings are taken: in the common space, or before the projection, as the encoder gives them."""
+
 Dtype = Literal["float32", "bfloat16"]
 """Of the matrix products and the attention of a model. Vectors themselves are float32."""
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)

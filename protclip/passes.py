@@ -20,8 +20,8 @@ from protclip.data.collate import Rows, pad
 from protclip.data.tokenize import ProteinTokenizer
 from protclip.data.windows import window_starts, window_weights
 from protclip.errors import ConfigError
-from protclip.inputs import check_count, check_one_of
-from protclip.model.dual_encoder import DualEncoder, Layer
+from protclip.inputs import Layer, check_count, check_one_of
+from protclip.model.dual_encoder import DualEncoder
 from protclip.model.encoders import Kind
 from protclip.model.inference import inference, inference_in_thread
 from protclip.model.packed import pack_rows

@@ -194,7 +194,7 @@ class _Embedding:
                 **self.reused(records),
             },
             model_fingerprint=self.job.fingerprint,
-            dimension=self.job.sizes.projection_dim,
+            dimension=self.job.dimension,
         )
         finish_folder(self.folder)
         return manifest

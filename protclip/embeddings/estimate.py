@@ -62,7 +62,7 @@ def estimate(job: EmbedJob, run: Run) -> Iterator[str]:
         report["residues_per_s"],
         part_rows=job.part_rows,
         workers=(job.config.num_workers or (1, run.room(work.num_gpus)))[1],
-        dimension=job.sizes.projection_dim,
+        dimension=job.dimension,
         precision=job.config.precision,
         content=job.content,
     )

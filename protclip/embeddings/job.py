@@ -38,6 +38,13 @@ class EmbedJob:
     sizes: ModelSizes
     """Likewise."""
 
+    @property
+    def dimension(self) -> int:
+        """Width of a vector."""
+        if self.config.layer == "projection":
+            return self.sizes.projection_dim
+        return (self.sizes.protein_encoder if self.content == "protein" else self.sizes.text_encoder).hidden_size
+
     def with_model(self, unit: Unit) -> Work:
         """The work of a unit that holds the model."""
         return Work(

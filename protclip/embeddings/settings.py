@@ -9,7 +9,7 @@ from protclip.embeddings.reading import Content
 from protclip.embeddings.writing import Format, Precision
 from protclip.errors import ConfigError
 from protclip.fields import check_number, check_types
-from protclip.inputs import Dtype, LongPolicy
+from protclip.inputs import Dtype, Layer, LongPolicy
 
 PART_ROWS = 4096
 """Rows of a part where CPUs embed: the unit of work, and the window that is sorted by length."""
@@ -39,6 +39,9 @@ class EmbedConfig:
     long: LongPolicy | None = None
     """Proteins longer than the model sees: cut at the C-terminus, quarantined, or embedded as the mean over overlapping
     windows. Default: truncate."""
+    layer: Layer = "projection"
+    """What the vectors are: projection, embeddings of unit length; hidden, for heads of other tasks: the mean of the
+    encoder's last hidden states, before the projection."""
     residues: bool = False
     """Also write the vectors of all residues, as float16."""
     format: Format = "parquet"
@@ -74,6 +77,9 @@ class EmbedConfig:
         if self.residues and (self.content == "text" or self.long == "window-mean"):
             what = "texts have none" if self.content == "text" else "means over windows have none"
             raise ConfigError(f"--residues: {what}; leave it out.")
+        if self.layer == "hidden" and (self.residues or self.long == "window-mean"):
+            other = "--residues" if self.residues else "--long window-mean"
+            raise ConfigError(f"--layer hidden does not go with {other}; leave one out.")
         if self.residues and self.previous is not None:
             raise ConfigError("--previous has no residues to take over; leave --residues or --previous out.")
         if self.deduplicate and (self.residues or self.previous is not None):
@@ -84,7 +90,8 @@ class EmbedConfig:
     def settings(self) -> dict[str, Any]:
         """What decides on the bytes of a part, beside its rows and the model, as JSON values."""
         names = ("dtype", "content", "long", "format", "precision", "deduplicate", "residues")
-        return {**{name: getattr(self, name) for name in names}, "device": self.device, "threads": THREADS}
+        layer = {} if self.layer == "projection" else {"layer": self.layer}  # which earlier versions did not have
+        return {**{name: getattr(self, name) for name in names}, **layer, "device": self.device, "threads": THREADS}
 
     @property
     def device(self) -> str:

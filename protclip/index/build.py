@@ -153,6 +153,10 @@ def build_from(
         DataError: for vectors that are not finite and of unit length, accessions that come twice, or damaged input.
         IndexMismatchError: if previous index, embeddings and queries are not of one model.
     """
+    if isinstance(embeddings, Embeddings) and embeddings.settings.get("layer") == "hidden":
+        raise DataError(
+            f"{embeddings.folder}: holds hidden states (--layer hidden) and no embeddings; embed without --layer."
+        )
     before = None if previous is None else releases.read_previous(previous, embeddings, config.graph)
     check_queries(queries, embeddings)
     claim = {

@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.data.collate import Batch, MaskedResidues, PropertyTexts
+from protclip.inputs import Layer
 from protclip.model.bare_encoders import BareConfig
 from protclip.model.encoders import Kind, build_encoder
 from protclip.model.objective_heads import ObjectiveHeads
@@ -33,9 +34,6 @@ INITIAL_TEMPERATURE = 0.07
 ENCODING_METHODS = ("encode_packed", "pool_packed", "encode_packed_residues", "encode_properties")
 """Of ``DualEncoder``, beside ``forward``."""
 MAX_LOGIT_SCALE = math.log(100.0)
-
-Layer = Literal["projection", "hidden"]
-"""Where embeddings are taken: in the common space, or before the projection, as the encoder gives them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,11 +40,20 @@ def read_checkpoint_fingerprint(folder: str, *, verify: bool = False) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Width:
+    """Of an encoder."""
+
+    hidden_size: Size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSizes:
     """What a job has to know of a model beforehand; all of config.json is checked where the model is loaded."""
 
     projection_dim: Size
     max_protein_tokens: Size
+    protein_encoder: _Width
+    text_encoder: _Width
 
 
 def read_model_sizes(folder: str) -> ModelSizes:
