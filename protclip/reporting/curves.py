@@ -22,9 +22,9 @@ MAX_DOTS = 60
 NUM_COLORS = 6
 
 STYLE = """
-.curves{--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#b0518a;--c4:#b07d00;--c5:#5b5bd6}
+:root{--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#b0518a;--c4:#b07d00;--c5:#5b5bd6}
 @media (prefers-color-scheme:dark){
-.curves{--c0:#56b4e9;--c1:#ff8a4c;--c2:#3ccf9f;--c3:#e79ac6;--c4:#e9c46a;--c5:#a3a3ff}}
+:root{--c0:#56b4e9;--c1:#ff8a4c;--c2:#3ccf9f;--c3:#e79ac6;--c4:#e9c46a;--c5:#a3a3ff}}
 .curves svg{display:block;width:100%;height:auto}
 .curves text{fill:currentColor;font-size:13px}
 .curves .grid{stroke:currentColor;stroke-opacity:.15}
@@ -37,7 +37,7 @@ STYLE = """
 .curves .key{margin-right:.35em}
 .curves .key.level{border-top:2px dashed currentColor}
 """.strip()
-"""For the page that holds figures; an ancestor of class ``curves`` carries the colours."""
+"""For the page that holds figures, in an element of class ``curves``."""
 
 Points = Sequence[tuple[float, float]]
 

@@ -13,6 +13,7 @@ from protclip import files
 from protclip.config import SelectionConfig
 from protclip.metrics.retrieval import CUTOFFS
 from protclip.reporting import curves
+from protclip.reporting.page import page, table
 from protclip.train.selection import best_first, cost, describe
 
 REPORT, CONFIG, METRICS, STEPS = "report.html", "config.yaml", "metrics.json", "steps.jsonl"
@@ -20,20 +21,6 @@ TERMS = {"loss": "weighted sum", "gc": "GC", "bsr": "BSR", "pda": "PDA", "mlm": 
 """Keys of the loss and its terms, and what the report calls them."""
 LEGEND = "Numbers in the legends are the latest. A pale band is the range of the steps that a point averages."
 WAYS = {"text_to_protein": "text → protein", "protein_to_text": "protein → text"}
-
-STYLE = """
-:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:0 auto;padding:1rem;background:Canvas;color:CanvasText}
-h1{font-size:1.4rem;margin:0;overflow-wrap:anywhere}h2{font-size:1.15rem;margin:2rem 0 .5rem}
-h3{font-size:1rem;margin:0 0 .25rem}
-.curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:1.5rem}
-figure{margin:0}figcaption{display:flex;flex-wrap:wrap;gap:.1rem 1rem;font-size:.875rem}
-.table{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.2rem .75rem .2rem 0;text-align:right;white-space:nowrap;border-bottom:1px solid #8884}
-th:first-child,td:first-child{text-align:left}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:1rem 0}dd{margin:0}
-pre{overflow-x:auto;font-size:.8125rem}summary{cursor:pointer}
-""".strip()
 
 
 def write_report(run_dir: str) -> None:
@@ -73,19 +60,15 @@ def report_page(run_dir: str, *, config_yaml: str, metrics: Mapping[str, Any], s
         note = (
             f"<p>{num_unreadable} lines of {STEPS} cannot be read, as a killed run leaves them, and are left out.</p>"
         )
-    name = html.escape(run_dir.rstrip("/").rsplit("/", 1)[-1])
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name} · ProtCLIP</title><style>{STYLE}\n{curves.STYLE}</style></head><body>"
+    body = (
         f"<h1>Pretraining {html.escape(run_dir)}</h1>"
         f"{_summary(metrics, rows)}{_retrieval(metrics)}"
         f"<h2>Curves</h2><p>{LEGEND if figures else 'Nothing is logged yet.'}</p>"
         f'<div class="curves">{figures}</div>{note}'
         f"<h2>Details</h2><details><summary>Epochs</summary>{_epochs(history)}</details>"
         f"<details><summary>Settings</summary><pre>{html.escape(config_yaml)}</pre></details>"
-        "</body></html>\n"
     )
+    return page(run_dir.rstrip("/").rsplit("/", 1)[-1], body, style=curves.STYLE)
 
 
 def _text(path: str) -> str:
@@ -170,7 +153,7 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
         f"Of {_measured_on(valid)}. Pairs of one text are right answers to each other; chance is the recall of a "
         "random order with the same right answers."
     )
-    return f"<h2>Retrieval on the validation pairs</h2>{_table(rows)}<p>{about}</p>"
+    return f"<h2>Retrieval on the validation pairs</h2>{table(rows)}<p>{about}</p>"
 
 
 def _measured_on(valid: Mapping[str, Any]) -> str:
@@ -185,7 +168,7 @@ def _epochs(history: Sequence[Mapping[str, Any]]) -> str:
         cells = [str(entry["epoch"]), f"{entry['step']:,}", tqdm.format_interval(entry["seconds"])]
         cells += ["" if train is None else f"{train['loss']:.4f}", f"{valid['loss']:.4f}"]
         rows.append([*cells, *(f"{valid[way]['recall@10']:.3f}" for way in WAYS)])
-    return _table(rows)
+    return table(rows)
 
 
 def _epoch_figures(history: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -232,12 +215,3 @@ def _terms(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The terms that these hold; one alone is the loss and is not drawn twice."""
     held = {key: label for key, label in TERMS.items() if any(key in row for row in rows)}
     return {"loss": "loss"} if set(held) == {"loss", "gc"} else held
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
-
-    return (
-        f'<div class="table"><table>{row(rows[0], "th")}{"".join(row(cells, "td") for cells in rows[1:])}</table></div>'
-    )
