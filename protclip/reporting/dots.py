@@ -22,7 +22,7 @@ STYLE = """
 .dots figcaption svg{display:inline-block;width:14px;vertical-align:middle;margin-right:.3em}
 """.strip()
 
-Mark = Literal["full", "hollow", "cross", "diamond"]
+Mark = Literal["full", "hollow", "cross", "diamond", "bar"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,12 +75,13 @@ def dot_plot(title: str, rows: Sequence[str], series: Sequence[Series], *, x_lab
     legend = []
     full = [one.name for one in series if one.mark == "full"]
     for one in series:
-        color = f"--c:var(--c{full.index(one.name) % NUM_COLORS})" if one.mark == "full" else ""
-        drawn = []
-        # Several models of one row stand a little above one another.
-        shift = (full.index(one.name) - (len(full) - 1) / 2) * min(8.0, 16 / max(1, len(full))) if full else 0.0
+        color, shift, drawn = "", 0.0, []
+        if one.mark == "full":  # several of one row stand a little above one another
+            number = full.index(one.name)
+            color = f"--c:var(--c{number % NUM_COLORS})"
+            shift = (number - (len(full) - 1) / 2) * min(8.0, 16 / len(full))
         for name, dot in one.dots.items():
-            y = TOP + ROW * (rows.index(name) + 0.5) + (shift if one.mark == "full" else 0.0)
+            y = TOP + ROW * (rows.index(name) + 0.5) + shift
             drawn.append(_dot(f"{one.name}, {name}", dot, one.mark, x, y))
         parts.append(f'<g style="{color}">{"".join(drawn)}</g>')
         key = f'<svg viewBox="-7 -7 14 14" style="{color}">{_mark(one.mark, 0, 0)}</svg>'
@@ -104,4 +105,6 @@ def _mark(mark: Mark, x: float, y: float) -> str:
         return f'<path class="cross" d="M{x - 4} {y - 4}L{x + 4} {y + 4}M{x - 4} {y + 4}L{x + 4} {y - 4}"/>'
     if mark == "diamond":
         return f'<path class="diamond" d="M{x} {y - 5}L{x + 5} {y}L{x} {y + 5}L{x - 5} {y}Z"/>'
+    if mark == "bar":
+        return f'<path class="cross" d="M{x} {y - 7}L{x} {y + 7}"/>'
     return f'<circle class="{mark}" cx="{x}" cy="{y}" r="5"/>'

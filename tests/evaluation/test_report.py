@@ -1,0 +1,54 @@
+"""The report: one page, honest about what is not above what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from evaluations import fake_results
+
+from protclip.errors import DataError
+from protclip.evaluation.report import report_markdown, report_page, write_report
+from protclip.evaluation.results import read_results
+
+pytestmark = pytest.mark.unit
+
+
+def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
+    results = fake_results()
+    write_report(str(tmp_path), results)
+    assert read_results(str(tmp_path)) == results
+    assert (tmp_path / "report.md").read_text() == report_markdown(results)
+    with pytest.raises(DataError, match=r"report\.json"):
+        (tmp_path / "report.json").write_text('{"software": 3}')
+        read_results(str(tmp_path))
+
+
+def test_the_page_needs_nothing_else_and_has_a_mark_for_each_score() -> None:
+    results = fake_results()
+    page = report_page(results)
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    for score in results.scores:
+        task = next(task for task in results.tasks if task.name == score.task)
+        assert f"{score.model}, {task.title}" in page
+    assert page.count('<circle class="full"') == 1 + sum(score.model == "best" for score in results.scores)
+
+
+def test_it_says_what_is_above_what_and_what_is_not_known() -> None:
+    lines = report_markdown(fake_results()).splitlines()
+    assert "- β-lactamase: 0.620; above amino-acid composition (+0.200), above best, not pretrained (+0.110)" in lines
+    assert (
+        "- GO-MF: 0.310; not clearly above label frequencies (+0.010), not above best, not pretrained (-0.030)" in lines
+    )
+    assert "* GO-MF: train: 2,286 of 15,551 proteins" in lines
+    assert "| go_mf | pairs of best | 90 | unknown | unknown |" in lines
+    assert any(line.startswith("| aav | not there") for line in lines)
+
+
+def test_names_are_text_and_no_markup() -> None:
+    results = fake_results()
+    evil = replace(results, models=(replace(results.models[0], name="<b>|x"), *results.models[1:]))
+    assert "<b>|x" not in report_page(evil)
+    assert "<b>|x" not in report_markdown(evil).split("## Scores")[1]
