@@ -92,7 +92,7 @@ def find_inputs(patterns: Sequence[str], *, id_column: str | None, value_column:
         DataError: if one of them means nothing.
         ConfigError: if they are of unknown kind or of several.
     """
-    found = [path for pattern in patterns for path in _expand(files.absolute(pattern))]
+    found = [path for pattern in patterns for path in _expand(pattern)]
     kinds = dict(zip(found, files.in_threads(_kind, found), strict=True))
     if len(set(kinds.values())) > 1 or (len(found) > 1 and "pairs" in kinds.values()):
         named = ", ".join(f"{path} ({kind})" for path, kind in list(kinds.items())[:4])
@@ -134,11 +134,10 @@ def read_rows(inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | Bad
         yield from readers[inputs.kind](path)
 
 
-def _expand(path: str) -> list[str]:
-    if (matching := files.matches(path)) is not None:
-        if not matching:
-            raise DataError(f"{path}: no file matches; check the pattern.")
-        return matching
+def _expand(pattern: str) -> list[str]:
+    path, meant = files.absolute(pattern), files.expand(pattern)
+    if meant != [path]:
+        return meant
     if not files.exists(path):
         raise DataError(f"{path}: does not exist; check the path.")
     if files.is_folder(path) and not files.exists(files.join(path, FILE_NAME)):
