@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from protclip import files
-from protclip.embeddings.chunks import pairs_chunks, read_chunk
+from protclip.embeddings.blocks import pairs_blocks, read_block
 from protclip.embeddings.reading import Content
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
@@ -118,7 +118,7 @@ def resolve_content(kind: Kind, asked: Content | None) -> Content:
 
 
 def read_rows(inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
-    """The rows of all inputs in their order, as chunks.CHUNK_SCHEMA has them, and what cannot be read.
+    """The rows of all inputs in their order, as blocks.BLOCK_SCHEMA has them, and what cannot be read.
 
     Raises:
         DataError: if an input cannot be read to its end.
@@ -185,8 +185,8 @@ def _refuse_sequences(path: str) -> None:
 
 
 def _read_pairs(folder: str, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
-    for item in pairs_chunks(folder, _READ_ROWS):
-        yield from read_chunk(item, content).to_pylist()
+    for item in pairs_blocks(folder, _READ_ROWS):
+        yield from read_block(item, content).to_pylist()
 
 
 def _read_fasta(path: str) -> Iterator[dict[str, Any] | BadEntry]:
