@@ -41,7 +41,7 @@ from protclip.manifest import FILE_NAME, finish_folder, read_manifest, resume_fo
 from protclip.occupied import occupied
 from protclip.terminal import echo
 from protclip.uniprot.residues import Nucleotides
-from protclip.units import InProcess, Item, Report, Run, Work, do_units, finished_units, report_path
+from protclip.units import InProcess, Item, Report, Run, Work, do_units, finished_units, report_path, total
 from protclip.version import __version__
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -102,8 +102,13 @@ class _Embedding:
         return self.commit(self.reports([block["unit"] for block in self.blocks(blocks)]))
 
     def reports(self, names: Iterable[str]) -> list[PartReport]:
-        """The reports of parts, in order, each with the first alone of the rows that were refused."""
-        return files.in_threads(lambda name: _small(files.read_json(report_path(self.parts, name))), names)
+        """The reports of parts, in order, each with the first alone of its refused rows, since all are held here."""
+
+        def read(name: str) -> PartReport:
+            report: PartReport = files.read_json(report_path(self.parts, name))
+            return {**report, "refused": report["refused"][:1]}
+
+        return files.in_threads(read, names)
 
     def committed(self) -> dict[str, PartReport]:
         """The reports of the parts that are there, by name."""
@@ -188,7 +193,7 @@ class _Embedding:
             counts={
                 "truncated": num_long if long == "truncate" else 0,
                 "window_mean": num_long if long == "window-mean" else 0,
-                "mapped_letters": dict(_total(report["mapped"] for report in reports)),
+                "mapped_letters": dict(sorted((+total(report["mapped"] for report in reports)).items())),
                 "quarantined_by_reason": dict(sorted(reasons.items())),
                 **({"nucleotides": sum(found.number for found in nucleotides.values())} if nucleotides else {}),
                 **self.reused(reports),
@@ -234,23 +239,10 @@ def _write_lookup(_: Item, *, previous: str, folder: str) -> Report:
     return {}
 
 
-def _small(report: PartReport) -> PartReport:
-    """The driver keeps the reports of all parts."""
-    return {**report, "refused": report["refused"][:1]}
-
-
 def _nucleotides(reports: Iterable[PartReport]) -> dict[str, Nucleotides]:
     """What looks like DNA or RNA, by source."""
-    total: dict[str, Nucleotides] = {}
+    by_source: dict[str, Nucleotides] = {}
     for report in reports:
         for source, found in report.get("nucleotides", {}).items():
-            total.setdefault(source, Nucleotides()).add(found["first"], found["number"])
-    return total
-
-
-def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
-    """Sums by key, without zeros."""
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return Counter(dict(sorted((+total).items())))
+            by_source.setdefault(source, Nucleotides()).add(found["first"], found["number"])
+    return by_source
