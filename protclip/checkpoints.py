@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from protclip.checkpoint_names import is_here, kind_of_checkpoint, split_name
 from protclip.errors import ConfigError
-from protclip.terminal import tell_on_stderr
 
 
-def checkpoint_folder(
-    checkpoint: str, *, revision: str | None = None, tell: Callable[[str], None] = tell_on_stderr
-) -> str:
+def checkpoint_folder(checkpoint: str, *, revision: str | None = None) -> str:
     """The folder of a checkpoint on this machine; what is not there is fetched, once.
 
     Args:
         checkpoint: a folder, or what HOW_TO_NAME says.
         revision: branch, tag or commit on the hub, for names there alone; the same as ``org/name@REVISION``.
-        tell: gets lines about a download.
 
     Raises:
         ConfigError, DataError: if it cannot be fetched, or has no such revision.
@@ -32,4 +26,4 @@ def checkpoint_folder(
     kind_of_checkpoint(checkpoint)
     from protclip.checkpoint_cache import fetch_into_cache  # with the libraries of the network
 
-    return fetch_into_cache(checkpoint, tell=tell)
+    return fetch_into_cache(checkpoint)

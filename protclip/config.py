@@ -1,20 +1,16 @@
-"""All settings of a pretraining: frozen dataclasses, filled from YAML and dotted overrides.
+"""All settings of a pretraining: frozen dataclasses, which ``protclip.config_file`` fills.
 
-The field's docstring says its unit and what follows from it. Unknown keys are errors.
+The field's docstring says its unit and what follows from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
-
-import yaml
 
 from protclip import files
 from protclip.errors import ConfigError
 from protclip.fields import check_number, check_types
-from protclip.manifest import differences
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -351,97 +347,6 @@ class PretrainConfig(TrainingConfig):
         return self.batch.global_batch_size // self.workers.num
 
 
-MAY_DIFFER = (
-    "run_dir",
-    "data.pairs",
-    "model.activation_checkpointing",
-    "batch.micro_batches",
-    "workers",
-    "checkpoint_every_s",
-    "keep_checkpoints",
-    "max_failures",
-    "max_skipped_steps",
-    "log_every_s",
-    "trackers",
-    "log_rows",
-)
-"""Settings that a run may go on with others of: they change no row of any batch."""
-
-
-def forbidden_changes(before: PretrainConfig, after: PretrainConfig) -> list[str]:
-    """What a run that was begun with other settings cannot go on with, as ``seed: 0 there, 1 here``."""
-    return [
-        difference
-        for difference in differences(config_dict(before), config_dict(after))
-        if not any(f"{difference.partition(':')[0]}.".startswith(f"{name}.") for name in MAY_DIFFER)
-    ]
-
-
-def load_config(path: str, overrides: Sequence[str] = ()) -> PretrainConfig:
-    """Read a YAML file and apply overrides such as ``workers.num=8``.
-
-    Raises:
-        ConfigError: naming the file or override, the key and what is allowed.
-    """
-    with files.open_read(path) as stream:
-        try:
-            values = yaml.safe_load(stream.read())
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: is not YAML ({error}).") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds no settings; a mapping of keys is needed.")
-    for override in overrides:
-        _apply(values, override)
-    return parse_config(values, source=path)
-
-
-def parse_config(values: Mapping[str, Any], *, source: str) -> PretrainConfig:
-    """Settings from plain values, as read from YAML or JSON.
-
-    Raises:
-        ConfigError: naming each wrong key.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    adapter = TypeAdapter(PretrainConfig)
-    try:
-        return adapter.validate_python(values)
-    except ValidationError as error:
-        problems = "; ".join(_problem(detail) for detail in error.errors())
-        raise ConfigError(f"{source}: {problems}") from error
-
-
 def config_dict(config: PretrainConfig) -> dict[str, Any]:
-    """Settings as plain values; ``parse_config`` reads them back."""
+    """Settings as plain values."""
     return asdict(config)
-
-
-def config_yaml(config: PretrainConfig) -> str:
-    """Settings as YAML, every default written out."""
-    return yaml.safe_dump(config_dict(config), sort_keys=False)
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"override {override!r} is not of the form a.b=value.")
-    *parents, last = key.split(".")
-    place = values
-    for parent in parents:
-        inner = place.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"override {override!r}: {parent} is a single value and has no {last}.")
-        place = inner
-    try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not YAML ({error}).") from error
-
-
-def _problem(detail: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "unexpected_keyword_argument":
-        return f"unknown key {place}; see docs or a ready config for the keys"
-    if detail["type"] == "missing":
-        return f"{place} is missing"
-    return f"{place}={detail['input']!r}: {detail['msg']}"

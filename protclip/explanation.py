@@ -202,14 +202,14 @@ def has_prototypes(model: ProtCLIP) -> bool:
     return model.model.architecture.objectives.pda > 0
 
 
-def strongest_stretches(scores_R: np.ndarray, *, share: float = 0.1) -> list[tuple[int, int]]:
+def strongest_stretches(scores_R: np.ndarray) -> list[tuple[int, int]]:
     """The residues with the highest numbers, as half-open spans from 0, the one with the highest first.
 
     Args:
-        scores_R: a number for each residue; those that are not positive are left out.
-        share: about this share of the residues is taken, and whatever is equal to the last one taken.
+        scores_R: a number for each residue. About a tenth of the residues is taken, and whatever is equal to the last
+            one taken, but none that is not positive.
     """
-    lowest = np.quantile(scores_R, 1 - share, method="higher")
+    lowest = np.quantile(scores_R, 0.9, method="higher")
     taken_R = (scores_R >= lowest) & (scores_R > 0)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], taken_R, [False]]).astype(np.int8)))
     spans = [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]

@@ -139,12 +139,19 @@ def modified(path: str) -> datetime | None:
     return found
 
 
-def matches(path: str) -> list[str] | None:
-    """The files that a glob means, sorted; None for a path without one, or that is there by this very name."""
+def expand(pattern: str) -> list[str]:
+    """The files that a glob means, absolute and sorted; the path itself of what is no glob, or is there by that name.
+
+    Raises:
+        DataError: if a glob means no file.
+    """
+    path = absolute(pattern)
     fs, inner = filesystem(path)
     if not any(mark in inner for mark in "*?[") or fs.exists(inner):
-        return None
+        return [path]
     names = sorted(name for name in fs.glob(inner) if fs.isfile(name))
+    if not names:
+        raise DataError(f"{pattern}: no file matches; check the pattern.")
     return [fs.unstrip_protocol(name) for name in names] if is_url(path) else names
 
 

@@ -65,6 +65,22 @@ def open_parquet(path: str, *, keep_dictionaries: bool = False) -> Iterator[pq.P
             raise DataError(f"{path}: is not a readable parquet file ({why}); restore it or make it again.") from error
 
 
+def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
+    """A whole file, or some of its columns.
+
+    Raises:
+        DataError: as ``open_parquet``.
+    """
+    with open_parquet(path) as file:
+        return valid(file.read(columns))
+
+
+def read_own_table(path: str, **options: Any) -> pa.Table:
+    """A file that this very run wrote; the options are those of pyarrow's ``read_table``."""
+    with files.open_read(path) as stream:
+        return pq.read_table(stream, **options)
+
+
 def rows_at_once(file: pq.ParquetFile, columns: Collection[str], path: str) -> int:
     """How many rows of these columns are about MAX_ROW_BYTES by the footer, at least 1.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, field, replace
@@ -135,6 +136,14 @@ def read_reports(folder: str, names: Iterable[str]) -> list[Report]:
 def report_path(folder: str, name: str) -> str:
     """Where the report of a unit is."""
     return files.join(folder, f"{name}.json")
+
+
+def total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """The sum of what reports count, by key."""
+    result: Counter[str] = Counter()
+    for count in counts:
+        result.update(count)
+    return result
 
 
 def progress(reports: Iterable[Report], *, title: str, total: int | None) -> Iterator[Report]:

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 SMALL_BYTES = 16 << 20
 """Input, as it lies on the disk, that this machine's cores are done with in about the time that Ray takes to start."""
 CUT_BACKLOG_BYTES = 256 << 20
-"""Pieces that wait or are worked on, for each CPU of the cluster."""
+"""Of items from a cut that wait or are worked on, for each CPU of the cluster."""
 CUT_CPUS = 0.25
-"""Logical CPUs of a task that cuts; small, so that many files that are cut leave room for the work on their pieces."""
+"""Logical CPUs of a task that cuts; small, so that many files that are cut leave room for the units."""
 CUT_TASK_CPUS = 0.75
-"""Logical CPUs of the work on a piece: each core has room for it beside a task that cuts."""
+"""Logical CPUs of a unit from a cut: each core has room for it beside a task that cuts."""
 
 
 def suited_run(num_bytes: int, *, what: str) -> Run:
@@ -76,7 +76,7 @@ class OnRay:
         connect()
         dataset = _dataset(items)
         if work.cut is not None:
-            dataset = _pieces(dataset, work)
+            dataset = _cut(dataset, work)
         if work.keeps_state:
             done = dataset.map(_actor(work.unit), num_cpus=1.0, num_gpus=work.num_gpus, compute=_pool(work, len(items)))
         else:
@@ -104,31 +104,31 @@ def _dataset(items: Sequence[Item]) -> ray.data.Dataset:
     return ray.data.from_items([{"item": json.dumps(item)} for item in items], override_num_blocks=len(items))
 
 
-def _pieces(dataset: ray.data.Dataset, work: Work) -> ray.data.Dataset:
-    """What the items are cut into. It waits where the work on earlier pieces falls behind."""
+def _cut(dataset: ray.data.Dataset, work: Work) -> ray.data.Dataset:
+    """What the items are cut into. It waits where the work on earlier ones falls behind."""
     import ray
     from ray.data import ExecutionResources
 
     cut = work.cut
     assert cut is not None
 
-    def pieces(batch: Any) -> Iterator[Any]:
-        for item in batch["item"]:
+    def cut_batch(batch: Any) -> Iterator[Any]:
+        for whole in batch["item"]:
             try:
-                for piece in cut(json.loads(item)):
-                    yield _piece(piece)
+                for item in cut(json.loads(whole)):
+                    yield _row(item)
             except Exception as error:
-                yield _piece(_error(error))
+                yield _row(_error(error))
 
-    dataset.context.target_max_block_size = 1  # each piece is a block, and so a task, of its own
+    dataset.context.target_max_block_size = 1  # each item is a block of Ray Data, and so a task, of its own
     if work.keeps_state:
         # It needs next to nothing, and would wait for ever where actors have taken all CPUs.
-        return dataset.map_batches(pieces, batch_size=1, num_cpus=0)
+        return dataset.map_batches(cut_batch, batch_size=1, num_cpus=0)
     resources: Any = ray.cluster_resources
     limit = resources()["CPU"] * CUT_BACKLOG_BYTES
     dataset.context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=limit)
     # Unequal shares of a CPU also keep Ray Data from running both as one task.
-    return dataset.map_batches(pieces, batch_size=1, num_cpus=CUT_CPUS)
+    return dataset.map_batches(cut_batch, batch_size=1, num_cpus=CUT_CPUS)
 
 
 def _pool(work: Work, num_items: int) -> ray.data.ActorPoolStrategy:
@@ -195,7 +195,7 @@ def _report(unit: Unit, row: Mapping[str, Any]) -> dict[str, str]:
         return {"report": json.dumps(_error(error))}
 
 
-def _piece(item: Item) -> pa.Table:
+def _row(item: Item) -> pa.Table:
     import pyarrow as pa
 
     told = json.dumps({name: value for name, value in item.items() if not isinstance(value, bytes)})

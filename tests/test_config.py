@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from protclip.config import config_yaml, forbidden_changes, load_config
+from protclip.config_file import config_yaml, forbidden_changes, load_config
 from protclip.errors import ConfigError
 
 pytestmark = pytest.mark.unit

@@ -16,7 +16,7 @@ import fsspec
 import pytest
 
 from protclip.checkpoint_cache import fetch_checkpoint
-from protclip.config import load_config
+from protclip.config_file import load_config
 from protclip.errors import ConfigError
 from protclip.manifest import resume_folder
 from protclip.occupied import FILE_NAME, LOST_S, _Run, occupied

@@ -99,24 +99,24 @@ def test_units_that_keep_a_state_are_done_one_after_another_by_one_object() -> N
 
 
 def test_what_a_unit_spent_goes_when_its_report_is_there(tmp_path: Path) -> None:
-    chunk, folder = tmp_path / "chunk", tmp_path / "reports"
-    item = {"unit": "00000", "spent": str(chunk)}
+    block, folder = tmp_path / "block", tmp_path / "reports"
+    item = {"unit": "00000", "spent": str(block)}
 
     def unit(item: Item) -> Report:
         if not files.exists(item["spent"]):
-            raise DataError("no chunk")
+            raise DataError("no block")
         return {"length": len(Path(item["spent"]).read_text())}
 
-    chunk.write_text("MKV")
+    block.write_text("MKV")
     assert Reporting(unit, str(folder))(item) == {"length": 3}
-    assert not chunk.exists()
+    assert not block.exists()
     assert Reporting(unit, str(folder))(item) == {"length": 3}  # given again to another worker
-    with pytest.raises(DataError, match="no chunk"):
+    with pytest.raises(DataError, match="no block"):
         Reporting(unit, str(folder))({**item, "unit": "00001"})
 
     def outrun(_: Item) -> Report:
         files.write_json(str(folder / "00002.json"), {"length": 8})
-        raise DataError("another worker took the chunk away")
+        raise DataError("another worker took the block away")
 
     assert Reporting(outrun, str(folder))({**item, "unit": "00002"}) == {"length": 8}
 

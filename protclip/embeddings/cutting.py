@@ -1,4 +1,4 @@
-"""Cut the inputs of ``protclip embed`` into chunk files (``protclip.embeddings.chunks``), in their order."""
+"""Cut the inputs of ``protclip embed`` into block files (``protclip.embeddings.blocks``), in their order."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 
 from protclip import files
 from protclip.data.seen import DistinctKeys
-from protclip.embeddings.chunks import CHUNK_SCHEMA, CUT_FILE, chunk_stem, file_chunk, part_name, repeats_stem
+from protclip.embeddings.blocks import BLOCK_SCHEMA, CUT_FILE, block_stem, file_block, part_name, repeats_stem
 from protclip.embeddings.inputs import Inputs, read_rows
 from protclip.embeddings.reading import Content
 from protclip.uniprot.entry import BadEntry, RefusedError
 from protclip.units import Item
 
-CHUNK_BYTES = 128 << 20
-"""Characters of a chunk's texts beyond which it ends before it has its rows: several times those of a chunk of
+BLOCK_BYTES = 128 << 20
+"""Characters of a block's texts beyond which it ends before it has its rows: several times those of a block of
 proteins. It bounds the memory that a cut and a part take."""
 
 
@@ -33,14 +33,14 @@ def cut(
     work: str,
     deduplicate: bool,
 ) -> Iterator[Item]:
-    """Cut the inputs into chunk files; gives the item of each but repeats, and at last the number of rows as ``total``.
+    """Cut the inputs into block files; gives the item of each but repeats, and at last the number of rows as ``total``.
 
     Args:
-        done: the names of parts that are embedded; their chunks are passed over. Not what the folder says now: a cut
+        done: the names of parts that are embedded; their blocks are passed over. Not what the folder says now: a cut
             that is called again has to give the same items.
         inputs: what is read.
         content: what is embedded of them.
-        part_rows: of a chunk.
+        part_rows: of a block.
         work: the work folder.
         deduplicate: whether rows that repeat the value of an earlier one are set apart.
 
@@ -48,38 +48,38 @@ def cut(
         DataError: if an input cannot be read to its end.
     """
     value = ("sequence" if content == "protein" else "text") if deduplicate else None
-    num_chunks = num_repeats = num_rows = 0
-    for rows, bad, is_repeats in _chunks(read_rows(inputs, content), part_rows, value):
-        stem = (repeats_stem if is_repeats else chunk_stem)(work, num_repeats if is_repeats else num_chunks)
-        if is_repeats or part_name(num_chunks) not in done:
-            _write_chunk(stem, rows, bad)
+    num_blocks = num_repeats = num_rows = 0
+    for rows, bad, is_repeats in _blocks(read_rows(inputs, content), part_rows, value):
+        stem = (repeats_stem if is_repeats else block_stem)(work, num_repeats if is_repeats else num_blocks)
+        if is_repeats or part_name(num_blocks) not in done:
+            _write_block(stem, rows, bad)
             if rows and not is_repeats:
-                yield file_chunk(stem, num_chunks)
+                yield file_block(stem, num_blocks)
         num_rows += len(rows)
         if is_repeats:
             num_repeats += 1
         else:
-            num_chunks += bool(rows)
-    counts = {"chunks": num_chunks, "repeats": num_repeats, "rows": num_rows}
+            num_blocks += bool(rows)
+    counts = {"chunks": num_blocks, "repeats": num_repeats, "rows": num_rows}
     files.write_json(files.join(work, CUT_FILE), counts)
     yield {"total": num_rows}
 
 
-def _write_chunk(stem: str, rows: list[dict[str, Any]], bad: list[BadEntry]) -> None:
+def _write_block(stem: str, rows: list[dict[str, Any]], bad: list[BadEntry]) -> None:
     if bad:
         with files.atomic_write(f"{stem}.jsonl") as stream:
             stream.writelines(json.dumps(entry.record(), sort_keys=True).encode() + b"\n" for entry in bad)
     if rows:
-        table = pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA)
+        table = pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA)
         with files.atomic_write(f"{stem}.parquet") as stream:
             # One row group, whatever the number of rows.
             pq.write_table(table, stream, compression="zstd", row_group_size=len(rows))
 
 
-def _chunks(
+def _blocks(
     stream: Iterable[dict[str, Any] | BadEntry], part_rows: int, value: str | None
 ) -> Iterator[tuple[list[dict[str, Any]], list[BadEntry], bool]]:
-    """Rows of accessions that did not come before, so many at a time or CHUNK_BYTES, with what was refused on the way.
+    """Rows of accessions that did not come before, so many at a time or BLOCK_BYTES, with what was refused on the way.
 
     Rows whose value (the column of that name) came before are set apart; the last number says whether these are such.
     """
@@ -87,7 +87,7 @@ def _chunks(
     rows: list[dict[str, Any]] = []
     repeats: list[dict[str, Any]] = []
     bad: list[BadEntry] = []
-    # The first distinct value of each chunk.
+    # The first distinct value of each block.
     firsts = [0]
     size = size_of_repeats = num_distinct = 0
     for some in _bounded(stream, part_rows):
@@ -113,11 +113,11 @@ def _chunks(
                 item["same_as"] = bisect_right(firsts, int(number)) - 1
                 repeats.append(item)
                 size_of_repeats += _size(item)
-            if len(rows) == part_rows or size > CHUNK_BYTES:
+            if len(rows) == part_rows or size > BLOCK_BYTES:
                 yield rows, bad, False
                 rows, bad, size = [], [], 0
                 firsts.append(num_distinct)
-            if len(repeats) == part_rows or size_of_repeats > CHUNK_BYTES:
+            if len(repeats) == part_rows or size_of_repeats > BLOCK_BYTES:
                 yield repeats, [], True
                 repeats, size_of_repeats = [], 0
     if rows or bad:
@@ -133,7 +133,7 @@ def _bounded(stream: Iterable[dict[str, Any] | BadEntry], num_rows: int) -> Iter
     for item in stream:
         some.append(item)
         size += 0 if isinstance(item, BadEntry) else _size(item)
-        if len(some) == num_rows or size > CHUNK_BYTES:
+        if len(some) == num_rows or size > BLOCK_BYTES:
             yield some
             some, size = [], 0
     if some:

@@ -3,7 +3,7 @@
 One part of the output is one unit of work; a run that was interrupted goes on with those that have no report. The
 manifest comes last.
 
-WORK/cut/00000.parquet …     chunks of the input, until their parts are committed; not of pairs
+WORK/cut/00000.parquet …     blocks of the input, until their parts are committed; not of pairs
 WORK/cut/00000.jsonl …       what could not be read among them
 WORK/cut/repeats-00000.parquet …    rows that repeat the value of an earlier one
 WORK/cut.json                once the input was cut to its end
@@ -21,12 +21,12 @@ from functools import partial
 from typing import Any
 
 from protclip import files
-from protclip.embeddings.chunks import (
-    ChunkItem,
+from protclip.embeddings.blocks import (
+    BlockItem,
     PartReport,
-    chunk_stem,
-    file_chunks,
-    pairs_chunks,
+    block_stem,
+    file_blocks,
+    pairs_blocks,
     part_name,
     parts_folder,
 )
@@ -41,7 +41,7 @@ from protclip.manifest import FILE_NAME, finish_folder, read_manifest, resume_fo
 from protclip.occupied import occupied
 from protclip.terminal import echo
 from protclip.uniprot.residues import Nucleotides
-from protclip.units import InProcess, Item, Report, Run, Work, do_units, finished_units, report_path
+from protclip.units import InProcess, Item, Report, Run, Work, do_units, finished_units, report_path, total
 from protclip.version import __version__
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -94,24 +94,29 @@ class _Embedding:
         committed = self.committed()
         if self.config.previous is not None:
             self.prepare_previous(self.config.previous)
-        chunks = None
+        blocks = None
         if self.inputs.kind == "pairs" and not self.config.deduplicate:
-            chunks = pairs_chunks(self.inputs.paths[0], self.job.part_rows)
-        for _ in show_progress(self.embed(chunks, committed), [*committed.values()], chunks=chunks):
+            blocks = pairs_blocks(self.inputs.paths[0], self.job.part_rows)
+        for _ in show_progress(self.embed(blocks, committed), [*committed.values()], blocks=blocks):
             pass
-        return self.commit(self.records([chunk["unit"] for chunk in self.chunks(chunks)]))
+        return self.commit(self.reports([block["unit"] for block in self.blocks(blocks)]))
 
-    def records(self, names: Iterable[str]) -> list[PartReport]:
-        """The reports of parts, in order, each with the first alone of the rows that were refused."""
-        return files.in_threads(lambda name: _small(files.read_json(report_path(self.parts, name))), names)
+    def reports(self, names: Iterable[str]) -> list[PartReport]:
+        """The reports of parts, in order, each with the first alone of its refused rows, since all are held here."""
+
+        def read(name: str) -> PartReport:
+            report: PartReport = files.read_json(report_path(self.parts, name))
+            return {**report, "refused": report["refused"][:1]}
+
+        return files.in_threads(read, names)
 
     def committed(self) -> dict[str, PartReport]:
         """The reports of the parts that are there, by name."""
         there, names = set(files.list_folder(self.folder)), sorted(finished_units(self.parts))
         found = {}
-        for name, record in zip(names, self.records(names), strict=True):
-            if set(record["files"]) <= there:
-                found[name] = record
+        for name, report in zip(names, self.reports(names), strict=True):
+            if set(report["files"]) <= there:
+                found[name] = report
             else:  # somebody removed a file
                 files.remove(report_path(self.parts, name))
         return found
@@ -124,16 +129,16 @@ class _Embedding:
             for _ in self.do(Work(title="previous", unit=lookup), [{}]):
                 pass
 
-    def chunks(self, of_pairs: Sequence[ChunkItem] | None) -> Sequence[ChunkItem]:
+    def blocks(self, of_pairs: Sequence[BlockItem] | None) -> Sequence[BlockItem]:
         """The items of all parts, once the inputs are cut."""
-        return of_pairs if of_pairs is not None else file_chunks(self.work) or []
+        return of_pairs if of_pairs is not None else file_blocks(self.work) or []
 
-    def embed(self, of_pairs: Sequence[ChunkItem] | None, committed: Mapping[str, PartReport]) -> Iterator[Report]:
+    def embed(self, of_pairs: Sequence[BlockItem] | None, committed: Mapping[str, PartReport]) -> Iterator[Report]:
         """The reports of all parts that are not yet committed."""
-        from protclip.embeddings.parts import EmbedChunk
+        from protclip.embeddings.parts import EmbedBlock
         from protclip.embeddings.repeats import copy_repeats
 
-        unit = EmbedChunk(self.config, self.work, fingerprint=self.job.fingerprint, threads=self.do.threads)
+        unit = EmbedBlock(self.config, self.work, fingerprint=self.job.fingerprint, threads=self.do.threads)
         embedding = self.job.with_model(unit)
         if of_pairs is None and not self.is_cut(committed):
             cut_inputs = partial(
@@ -146,40 +151,40 @@ class _Embedding:
                 deduplicate=self.config.deduplicate,
             )
             yield from do_units(replace(embedding, cut=cut_inputs), [{}], self.parts, self.do)
-        chunks = self.chunks(of_pairs)
-        yield from do_units(embedding, [chunk for chunk in chunks if not chunk.get("repeats")], self.parts, self.do)
+        blocks = self.blocks(of_pairs)
+        yield from do_units(embedding, [block for block in blocks if not block.get("repeats")], self.parts, self.do)
         # They are copied from the parts of all others.
         copy = partial(copy_repeats, config=self.config, work=self.work)
-        repeats = [chunk for chunk in chunks if chunk.get("repeats")]
+        repeats = [block for block in blocks if block.get("repeats")]
         yield from do_units(Work(title="copying", unit=copy), repeats, self.parts, self.do)
 
     def is_cut(self, committed: Mapping[str, PartReport]) -> bool:
-        """Whether all chunks that are not embedded lie in the work folder: then the input is not read again."""
+        """Whether all blocks that are not embedded lie in the work folder: then the input is not read again."""
         there = set(files.list_folder(files.join(self.work, "cut")))
-        chunks = file_chunks(self.work)
-        return chunks is not None and all(
-            chunk["unit"] in committed or chunk["path"].rsplit("/", 1)[-1] in there for chunk in chunks
+        blocks = file_blocks(self.work)
+        return blocks is not None and all(
+            block["unit"] in committed or block["path"].rsplit("/", 1)[-1] in there for block in blocks
         )
 
-    def commit(self, records: Sequence[PartReport]) -> dict[str, Any]:
+    def commit(self, reports: Sequence[PartReport]) -> dict[str, Any]:
         """Write the quarantine and the manifest, and remove the work folder."""
-        reasons = self.gather_quarantine(records)
-        num_rows = sum(record["rows"] for record in records)
+        reasons = self.gather_quarantine(reports)
+        num_rows = sum(report["rows"] for report in reports)
         source = self.inputs.paths[0] if len(self.inputs.paths) == 1 else list(self.inputs.paths)
         if not num_rows:
             detail = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(reasons.items()))
             where = files.join(self.folder, QUARANTINE_FILE)
             said = f"; all {reasons.total():,} are bad ({detail}), each is listed in {where}" if reasons else ""
             raise DataError(f"{source}: holds nothing that can be embedded{said}.")
-        nucleotides = _nucleotides(records)
+        nucleotides = _nucleotides(reports)
         for path, found in nucleotides.items():
             echo(f"embed: {found.warning(path)}", err=True)
-        num_long, long = sum(record["long"] for record in records), self.config.long
+        num_long, long = sum(report["long"] for report in reports), self.config.long
         manifest = write_manifest(
             self.folder,
             KIND,
             [QUARANTINE_FILE] if reasons else [],
-            described={name: entry for record in records for name, entry in record["files"].items()},
+            described={name: entry for report in reports for name, entry in report["files"].items()},
             content=self.content,
             rows=num_rows,
             quarantined=reasons.total(),
@@ -188,10 +193,10 @@ class _Embedding:
             counts={
                 "truncated": num_long if long == "truncate" else 0,
                 "window_mean": num_long if long == "window-mean" else 0,
-                "mapped_letters": dict(_total(record["mapped"] for record in records)),
+                "mapped_letters": dict(sorted((+total(report["mapped"] for report in reports)).items())),
                 "quarantined_by_reason": dict(sorted(reasons.items())),
                 **({"nucleotides": sum(found.number for found in nucleotides.values())} if nucleotides else {}),
-                **self.reused(records),
+                **self.reused(reports),
             },
             model_fingerprint=self.job.fingerprint,
             dimension=self.job.dimension,
@@ -199,28 +204,28 @@ class _Embedding:
         finish_folder(self.folder)
         return manifest
 
-    def reused(self, records: Sequence[PartReport]) -> dict[str, int]:
+    def reused(self, reports: Sequence[PartReport]) -> dict[str, int]:
         """Rows by where their vectors are from, and rows of the previous embeddings that are gone or changed."""
         if self.config.previous is None:
             return {}
-        num_reused = sum(record["reused"] for record in records)
+        num_reused = sum(report["reused"] for report in reports)
         num_before = read_manifest(self.config.previous, KIND)["rows"]
-        num_rows = sum(record["rows"] for record in records)
+        num_rows = sum(report["rows"] for report in reports)
         return {"reused": num_reused, "computed": num_rows - num_reused, "dropped": num_before - num_reused}
 
-    def gather_quarantine(self, records: Sequence[PartReport]) -> Counter[str]:
+    def gather_quarantine(self, reports: Sequence[PartReport]) -> Counter[str]:
         """Write what could not be used, in the order of the input; counts it by reason."""
         unread = set(files.list_folder(files.join(self.work, "cut")))
         reasons: Counter[str] = Counter()
         path = files.join(self.folder, QUARANTINE_FILE)
         with files.atomic_write(path) as target:
-            for number in range(len(records) + 1):  # one more: of what stands behind the last row
+            for number in range(len(reports) + 1):  # one more: of what stands behind the last row
                 if f"{number:05d}.jsonl" in unread:
-                    with files.open_read(f"{chunk_stem(self.work, number)}.jsonl") as source:
+                    with files.open_read(f"{block_stem(self.work, number)}.jsonl") as source:
                         for line in source:
                             reasons[json.loads(line)["reason"]] += 1
                             target.write(line)
-                if number < len(records) and records[number]["refused"]:
+                if number < len(reports) and reports[number]["refused"]:
                     for refused in files.read_json(report_path(self.parts, part_name(number)))["refused"]:
                         reasons[refused["reason"]] += 1
                         target.write(json.dumps(refused, sort_keys=True).encode() + b"\n")
@@ -234,23 +239,10 @@ def _write_lookup(_: Item, *, previous: str, folder: str) -> Report:
     return {}
 
 
-def _small(report: PartReport) -> PartReport:
-    """The driver keeps the reports of all parts."""
-    return {**report, "refused": report["refused"][:1]}
-
-
-def _nucleotides(records: Iterable[PartReport]) -> dict[str, Nucleotides]:
+def _nucleotides(reports: Iterable[PartReport]) -> dict[str, Nucleotides]:
     """What looks like DNA or RNA, by source."""
-    total: dict[str, Nucleotides] = {}
-    for record in records:
-        for source, found in record.get("nucleotides", {}).items():
-            total.setdefault(source, Nucleotides()).add(found["first"], found["number"])
-    return total
-
-
-def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
-    """Sums by key, without zeros."""
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return Counter(dict(sorted((+total).items())))
+    by_source: dict[str, Nucleotides] = {}
+    for report in reports:
+        for source, found in report.get("nucleotides", {}).items():
+            by_source.setdefault(source, Nucleotides()).add(found["first"], found["number"])
+    return by_source

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from protclip import files
-from protclip.embeddings.chunks import pairs_chunks, read_chunk
+from protclip.embeddings.blocks import pairs_blocks, read_block
 from protclip.embeddings.inputs import Inputs, read_rows
 from protclip.embeddings.job import EmbedJob
 from protclip.embeddings.reading import Content
@@ -76,10 +76,10 @@ def take_sample(inputs: Inputs, content: Content) -> Sample:
     """
     column = "sequence" if content == "protein" else "text"
     if inputs.kind == "pairs":
-        chunks = pairs_chunks(inputs.paths[0], SAMPLE_ROWS)
-        rows = read_chunk(chunks[0], content)[column].to_pylist() if chunks else []
+        blocks = pairs_blocks(inputs.paths[0], SAMPLE_ROWS)
+        rows = read_block(blocks[0], content)[column].to_pylist() if blocks else []
         values = [value for value in rows if value.strip()]  # a pair may have no text
-        return _checked(Sample(values=values, num_rows=sum(chunk["rows"] for chunk in chunks), is_exact=True), inputs)
+        return _checked(Sample(values=values, num_rows=sum(block["rows"] for block in blocks), is_exact=True), inputs)
     if inputs.kind == "parquet":
         good = [row for row in islice(read_rows(inputs, content), SAMPLE_ROWS) if not isinstance(row, BadEntry)]
         num_rows = 0

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from protclip import files
-from protclip.embeddings.chunks import pairs_chunks, read_chunk
+from protclip.embeddings.blocks import pairs_blocks, read_block
 from protclip.embeddings.reading import Content
 from protclip.errors import ConfigError, DataError
 from protclip.hashing import hash64
@@ -92,7 +92,7 @@ def find_inputs(patterns: Sequence[str], *, id_column: str | None, value_column:
         DataError: if one of them means nothing.
         ConfigError: if they are of unknown kind or of several.
     """
-    found = [path for pattern in patterns for path in _expand(files.absolute(pattern))]
+    found = [path for pattern in patterns for path in _expand(pattern)]
     kinds = dict(zip(found, files.in_threads(_kind, found), strict=True))
     if len(set(kinds.values())) > 1 or (len(found) > 1 and "pairs" in kinds.values()):
         named = ", ".join(f"{path} ({kind})" for path, kind in list(kinds.items())[:4])
@@ -118,7 +118,7 @@ def resolve_content(kind: Kind, asked: Content | None) -> Content:
 
 
 def read_rows(inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
-    """The rows of all inputs in their order, as chunks.CHUNK_SCHEMA has them, and what cannot be read.
+    """The rows of all inputs in their order, as blocks.BLOCK_SCHEMA has them, and what cannot be read.
 
     Raises:
         DataError: if an input cannot be read to its end.
@@ -134,11 +134,10 @@ def read_rows(inputs: Inputs, content: Content) -> Iterator[dict[str, Any] | Bad
         yield from readers[inputs.kind](path)
 
 
-def _expand(path: str) -> list[str]:
-    if (matching := files.matches(path)) is not None:
-        if not matching:
-            raise DataError(f"{path}: no file matches; check the pattern.")
-        return matching
+def _expand(pattern: str) -> list[str]:
+    path, meant = files.absolute(pattern), files.expand(pattern)
+    if meant != [path]:
+        return meant
     if not files.exists(path):
         raise DataError(f"{path}: does not exist; check the path.")
     if files.is_folder(path) and not files.exists(files.join(path, FILE_NAME)):
@@ -186,8 +185,8 @@ def _refuse_sequences(path: str) -> None:
 
 
 def _read_pairs(folder: str, content: Content) -> Iterator[dict[str, Any] | BadEntry]:
-    for item in pairs_chunks(folder, _READ_ROWS):
-        yield from read_chunk(item, content).to_pylist()
+    for item in pairs_blocks(folder, _READ_ROWS):
+        yield from read_block(item, content).to_pylist()
 
 
 def _read_fasta(path: str) -> Iterator[dict[str, Any] | BadEntry]:

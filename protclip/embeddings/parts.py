@@ -1,4 +1,4 @@
-"""The unit of ``embed``: the rows of one chunk are embedded and written as one part."""
+"""The unit of ``embed``: the rows of one block are embedded and written as one part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from protclip.embeddings.chunks import ChunkItem, PartCounts, PartReport, count_nucleotides, place_of, read_chunk
+from protclip.embeddings.blocks import BlockItem, PartCounts, PartReport, count_nucleotides, place_of, read_block
 from protclip.embeddings.previous import Lookup, previous_folder
 from protclip.embeddings.reading import LONG, read_embeddings
 from protclip.embeddings.settings import THREADS, EmbedConfig
@@ -31,8 +31,8 @@ MAX_TEXT_CHARS = 1 << 20
 """All of a text is cut into tokens, in some 120 bytes of memory a character, before the model sees its first ones."""
 
 
-class EmbedChunk:
-    """Embeds the rows of one chunk and writes them as one part; the model is loaded with the first."""
+class EmbedBlock:
+    """Embeds the rows of one block and writes them as one part; the model is loaded with the first."""
 
     def __init__(self, config: EmbedConfig, work: str, *, fingerprint: str | None = None, threads: int = 1) -> None:
         """Without loading anything.
@@ -64,8 +64,8 @@ class EmbedChunk:
             return None
         return Lookup(read_embeddings(self.config.previous, verify=False), previous_folder(self.work))
 
-    def __call__(self, item: ChunkItem) -> PartReport:
-        rows = read_chunk(item, self.content)
+    def __call__(self, item: BlockItem) -> PartReport:
+        rows = read_block(item, self.content)
         number, num_read = int(item["unit"]), len(rows)
         with torch_threads(THREADS):
             rows, refused = self._without_refused(rows)

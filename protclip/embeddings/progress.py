@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from protclip.embeddings.chunks import ChunkItem, PartReport
+from protclip.embeddings.blocks import BlockItem, PartReport
 from protclip.terminal import echo
 from protclip.units import Report
 
@@ -18,7 +18,7 @@ def show_progress(
     reports: Iterable[Report],
     committed: Sequence[PartReport],
     *,
-    chunks: Sequence[ChunkItem] | None,
+    blocks: Sequence[BlockItem] | None,
 ) -> Iterator[Report]:
     """Pass the reports of parts on, with a bar on a terminal, or a line now and then.
 
@@ -27,12 +27,12 @@ def show_progress(
     Args:
         reports: with ``read`` rows and the ``residues`` of each part.
         committed: the records of an earlier run.
-        chunks: all items with their ``rows``; None where the input is still to be cut.
+        blocks: all items with their ``rows``; None where the input is still to be cut.
     """
     from tqdm import tqdm
 
     done = sum(record["read"] for record in committed)
-    total = None if chunks is None else sum(chunk["rows"] for chunk in chunks)
+    total = None if blocks is None else sum(block["rows"] for block in blocks)
     with tqdm(total=total, initial=done, desc="embedding", unit="row", disable=not sys.stderr.isatty()) as bar:
         first = said = None
         residues = new = 0

@@ -24,7 +24,7 @@ from protclip.embeddings.hdf5 import h5_arrays
 from protclip.errors import DataError, IndexMismatchError
 from protclip.inputs import DTYPES, Dtype
 from protclip.manifest import FILE_NAME, read_manifest
-from protclip.parquet import open_parquet, valid
+from protclip.parquet import read_table
 from protclip.terminal import printable
 
 KIND = "embeddings"
@@ -101,7 +101,7 @@ class Embeddings:
     def columns(self, number: int, names: list[str]) -> pa.Table:
         """Some columns of METADATA of a part, by its place in ``part_names``."""
         path = files.join(self.folder, self.part_names[number])
-        return metadata_of(_read_table(path, names), path).select(names)
+        return metadata_of(read_table(path, names), path).select(names)
 
     def parts(self) -> Iterator[tuple[NDArray[np.float32], pa.Table]]:
         """What ``part`` gives of one after the other, in the memory of one: the whole, streamed."""
@@ -111,7 +111,7 @@ class Embeddings:
     def ids(self) -> NDArray[np.object_]:
         """The accession of each row, (rows,), as Python strings."""
         paths = [files.join(self.folder, name) for name in self.part_names]
-        columns = [_column(_read_table(path, ["accession"]), "accession", path).cast(pa.string()) for path in paths]
+        columns = [_column(read_table(path, ["accession"]), "accession", path).cast(pa.string()) for path in paths]
         ids: NDArray[np.object_] = pa.chunked_array(
             [chunk for c in columns for chunk in c.chunks], pa.string()
         ).to_numpy()
@@ -194,7 +194,7 @@ def read_part(
         DataError, IndexMismatchError: as ``Embeddings.part``.
     """
     path, stem = files.join(folder, name), name.removesuffix(".parquet")
-    table = _read_table(path)
+    table = read_table(path)
     metadata = metadata_of(table, path)
     long = table[LONG.name].to_pylist() if LONG.name in table.column_names else [None] * len(table)
     if f"{stem}.npy" in names:
@@ -204,11 +204,6 @@ def read_part(
     else:
         vectors_ND = _vectors(_column(table, "embedding", path), dimension, path)
     return vectors_ND, metadata, long
-
-
-def _read_table(path: str, columns: list[str] | None = None) -> pa.Table:
-    with open_parquet(path) as file:
-        return valid(file.read(columns))
 
 
 def _read_npy(path: str, num_rows: int, dimension: int | None) -> NDArray[np.float32]:

@@ -6,14 +6,14 @@ import numpy as np
 import pyarrow as pa
 
 from protclip import files
-from protclip.embeddings.chunks import (
-    ChunkItem,
+from protclip.embeddings.blocks import (
+    BlockItem,
     PartReport,
     count_nucleotides,
     part_name,
     parts_folder,
     place_of,
-    read_chunk,
+    read_block,
 )
 from protclip.embeddings.reading import LONG, read_part
 from protclip.embeddings.settings import EmbedConfig
@@ -23,14 +23,14 @@ from protclip.uniprot.residues import count_mapped
 from protclip.units import report_path
 
 
-def copy_repeats(item: ChunkItem, *, config: EmbedConfig, work: str) -> PartReport:
-    """The part of a chunk of repeats, each row with the vector of the first one of its value.
+def copy_repeats(item: BlockItem, *, config: EmbedConfig, work: str) -> PartReport:
+    """The part of a block of repeats, each row with the vector of the first one of its value.
 
-    The parts of all other chunks are committed.
+    The parts of all other blocks are committed.
     """
     unit = int(item["unit"])
     assert config.content is not None
-    rows = read_chunk(item, config.content)
+    rows = read_block(item, config.content)
     value = "sequence_hash" if config.content == "protein" else "text"
     part_of_row, wanted = rows["same_as"].to_numpy(), rows[value].to_pylist()
     long: list[str | None] = [None] * len(rows)

@@ -33,7 +33,7 @@ from protclip.index.subindex import ROW_BYTES, SubindexReport
 from protclip.index.units import BuildItem, MeasureItem, build_subindex, measure_subindex, sample_subindex
 from protclip.manifest import FILE_NAME, finish_folder, resume_folder
 from protclip.occupied import occupied
-from protclip.parquet import open_parquet, valid
+from protclip.parquet import read_table
 from protclip.units import InProcess, Item, Report, Run, Unit, Work, run_units
 from protclip.version import __version__
 
@@ -327,8 +327,7 @@ class _Build:
 
 
 def _accessions(path: str) -> pa.Array:
-    with open_parquet(path) as file:
-        table = valid(file.read(["accession"]))
+    table = read_table(path, ["accession"])
     if table.column_names != ["accession"]:
         raise DataError(f"{path}: has no column 'accession'.")
     column = table["accession"]

@@ -27,7 +27,7 @@ from protclip.index.manifest import EXTERNAL
 from protclip.index.vector_files import MAX_DIMENSION, PART_ROWS, Rows, read_rows
 from protclip.inputs import Dtype
 from protclip.manifest import FILE_NAME, write_manifest
-from protclip.parquet import open_parquet
+from protclip.parquet import read_table
 from protclip.uniprot.cells import text_or_none
 from protclip.uniprot.entry import BadEntry, RefusedError
 
@@ -129,8 +129,7 @@ def _write_parts(source: VectorFile, records_folder: str, target: str) -> list[d
     for record in records:
         for name in record["files"]:
             if name.endswith(".parquet"):
-                with open_parquet(files.join(target, name)) as file:
-                    seen.update(file.read(["accession"])["accession"].to_pylist())
+                seen.update(read_table(files.join(target, name), ["accession"])["accession"].to_pylist())
     for number, rows in read_rows(source.folder, source.ids, range(len(records))):
         records.append(_write_part(rows, number, source, seen, target))
         files.write_json(files.join(records_folder, f"{number:05d}.json"), records[-1])

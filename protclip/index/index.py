@@ -231,17 +231,10 @@ def rows_of(table: pa.Table) -> list[Any]:
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def load_subindex(
-    folder: str, record: SubindexRecord, manifest: IndexManifest, *, with_graph: bool | None = None
-) -> Subindex:
+def load_subindex(folder: str, record: SubindexRecord, manifest: IndexManifest) -> Subindex:
     """Load a subindex of a verified local index folder."""
     subindex = Subindex.load(
-        folder,
-        record.name,
-        rows=record.rows,
-        dimension=manifest.dimension,
-        ef_search=manifest.ef_search,
-        with_graph=with_graph,
+        folder, record.name, rows=record.rows, dimension=manifest.dimension, ef_search=manifest.ef_search
     )
     if subindex.num_live != record.live:
         raise DataError(

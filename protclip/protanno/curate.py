@@ -24,7 +24,7 @@ from protclip.protanno import merging, reading, splits
 from protclip.protanno.blocks import Block, cut_blocks
 from protclip.protanno.changes import CHANGES_FILE, ChangeReport, write_changes
 from protclip.protanno.merging import MergeReport, ShardReport
-from protclip.protanno.reading import QUARANTINE_FILE, CurationConfig, ReadReport, total
+from protclip.protanno.reading import QUARANTINE_FILE, CurationConfig, ReadReport
 from protclip.protanno.record import pairs_record
 from protclip.protanno.sampling import expectation
 from protclip.protanno.shards import KIND, SPLITS, read_pairs
@@ -45,6 +45,7 @@ from protclip.units import (
     progress,
     read_reports,
     run_units,
+    total,
 )
 from protclip.version import __version__
 

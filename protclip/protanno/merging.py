@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from protclip import files
 from protclip.manifest import describe
+from protclip.parquet import read_own_table
 from protclip.protanno import minhash
 from protclip.protanno.biotext import biotext
 from protclip.protanno.reading import ROW_SCHEMA, SORT_KEYS, CurationConfig
@@ -65,7 +66,7 @@ def merge_shard(shard: int, num_shards: int, units: Sequence[str], stem: str, co
     width = -(-(1 << 64) // num_shards)
     low, high = (pa.scalar(value, pa.uint64()) for value in (shard * width, min((shard + 1) * width, 1 << 64) - 1))
     range_filter = (pc.field("order") >= low) & (pc.field("order") <= high)
-    tables = [ROW_SCHEMA.empty_table(), *(_read_table(path, filters=range_filter) for path in units)]
+    tables = [ROW_SCHEMA.empty_table(), *(read_own_table(path, filters=range_filter) for path in units)]
     table = pa.concat_tables(tables).sort_by(SORT_KEYS)
     keep = _first_of_each_accession(table)
     num_repeated = table.num_rows - len(keep)
@@ -94,7 +95,7 @@ def finish_shard(
         config: as for ``read_unit``.
     """
     report = ShardReport()
-    table = _read_table(merged)
+    table = read_own_table(merged)
     codes = read_splits(splits)
     if config.sampling.draw == "each-epoch":  # what a model is measured on stays the same
         columns = (table.column(name).to_pylist() for name in ("accession", "probability"))
@@ -116,11 +117,6 @@ def finish_shard(
     existence = table["existence"].to_pylist()
     report.existence = Counter("unknown" if value is None else str(value) for value in existence)
     return report
-
-
-def _read_table(path: str, **options: Any) -> pa.Table:
-    with files.open_read(path) as stream:
-        return pq.read_table(stream, **options)
 
 
 def _num_properties(table: pa.Table) -> np.ndarray:

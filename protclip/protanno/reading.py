@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -175,14 +175,6 @@ def _count(report: ReadReport, num_good: np.ndarray, num_drawn: np.ndarray, samp
             report.candidates[cell], report.drawn[cell] = number, drawn
             if number > drawn:
                 report.not_sampled["not drawn"] += number - drawn
-
-
-def total(counters: Sequence[Mapping[str, int]]) -> Counter[str]:
-    """The sum of counters."""
-    result: Counter[str] = Counter()
-    for counter in counters:
-        result.update(counter)
-    return result
 
 
 def sampling_groups(counts: Mapping[str, int]) -> dict[Group, int]:

@@ -10,9 +10,10 @@ from protclip import files
 from protclip.errors import DataError
 from protclip.protanno import reading, splits
 from protclip.protanno.merging import MergeReport, ShardReport
-from protclip.protanno.reading import CurationConfig, ReadReport, total
+from protclip.protanno.reading import CurationConfig, ReadReport
 from protclip.protanno.shards import PROPERTIES, SPLITS
 from protclip.protanno.splits import SplitReport
+from protclip.units import total
 
 
 def pairs_record(

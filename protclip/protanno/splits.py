@@ -27,12 +27,12 @@ from typing import Any, Literal, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from protclip import files
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
 from protclip.hashing import hash64, splitmix64
+from protclip.parquet import read_own_table
 from protclip.protanno import minhash
 from protclip.protanno.components import Components
 from protclip.protanno.shards import PROPERTIES, SPLITS
@@ -148,7 +148,7 @@ def split_rows(
         ConfigError: if the program mmseqs is needed and missing.
         DataError: if it fails, or the file of clusters cannot be read.
     """
-    tables = [_read(f"{stem}.keys.parquet") for stem in merged]
+    tables = [read_own_table(f"{stem}.keys.parquet") for stem in merged]
     keys = pa.concat_tables(tables)
     hashes, sequence_N = np.unique(keys["sequence_hash"].to_numpy(), return_inverse=True)
     report = SplitReport()
@@ -294,7 +294,7 @@ def _uniref50(
 
 def _mmseqs(merged: Sequence[str], sequence_N: np.ndarray, number: int) -> np.ndarray:
     program = require_mmseqs()
-    column = pa.concat_tables([_read(f"{stem}.parquet", columns=["sequence"]) for stem in merged])["sequence"]
+    column = pa.concat_tables([read_own_table(f"{stem}.parquet", columns=["sequence"]) for stem in merged])["sequence"]
     rows = np.empty(number, dtype=np.int64)
     rows[sequence_N[::-1]] = np.arange(len(sequence_N))[::-1]
     components = Components(number)
@@ -313,8 +313,3 @@ def _mmseqs(merged: Sequence[str], sequence_N: np.ndarray, number: int) -> np.nd
         pairs = np.loadtxt(Path(folder, "result_cluster.tsv"), dtype=np.int64, delimiter="\t", ndmin=2)
     components.join(pairs[:, 0], pairs[:, 1])
     return components.roots
-
-
-def _read(path: str, **options: Any) -> pa.Table:
-    with files.open_read(path) as stream:
-        return pq.read_table(stream, **options)

@@ -143,15 +143,10 @@ def expand_inputs(patterns: Iterable[str]) -> list[str]:
     """
     found: set[str] = set()
     for pattern in patterns:
-        path = files.absolute(pattern)
-        if (matching := files.matches(path)) is not None:
-            if not matching:
-                raise DataError(f"{pattern}: no file matches; check the pattern.")
-            found.update(matching)
-        elif files.is_file(path):
-            found.add(path)
-        else:
+        path, meant = files.absolute(pattern), files.expand(pattern)
+        if meant == [path] and not files.is_file(path):
             raise DataError(f"{pattern}: {_why_no_file(path)}.")
+        found.update(meant)
     files.in_threads(ending_of, sorted(found))
     return sorted(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from protclip.config import load_config
+from protclip.config_file import load_config
 from ray_jobs.cluster import end_with_ray
 from ray_jobs.pretrain.run import find_config, pretrain
 

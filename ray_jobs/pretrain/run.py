@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from cluster import environment
 from protclip import files
-from protclip.config import EncoderConfig, PretrainConfig, config_yaml, forbidden_changes, load_config
+from protclip.config import EncoderConfig, PretrainConfig
+from protclip.config_file import config_yaml, forbidden_changes, load_config
 from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 from protclip.occupied import FILE_NAME as RUNNING_FILE

@@ -26,7 +26,7 @@ from cluster.ports import free_ports
 from cluster.processes import MARK_VARIABLE
 from protclip import files
 from protclip.commands.answers import TABLE_COLUMNS, format_table
-from protclip.config import load_config
+from protclip.config_file import load_config
 from protclip.errors import ConfigError, ProtclipError
 from protclip.manifest import read_manifest
 from protclip.model.quality import quality_note, quality_of

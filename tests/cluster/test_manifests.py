@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from protclip import files
-from protclip.config import PretrainConfig, load_config
+from protclip.config import PretrainConfig
+from protclip.config_file import load_config
 from protclip.version import __version__
 from ray_jobs.pretrain.lanes import TASK_CPUS
 from ray_jobs.pretrain.main import main as pretrain

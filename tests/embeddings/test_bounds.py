@@ -31,7 +31,7 @@ from protclip.embeddings import cutting
 from protclip.embeddings.inputs import find_inputs
 from protclip.errors import DataError
 
-cutting.CHUNK_BYTES = 16 << 20
+cutting.BLOCK_BYTES = 16 << 20
 said = ""
 try:
     inputs = find_inputs([sys.argv[1]], id_column=None, value_column=None)

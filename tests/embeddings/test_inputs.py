@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from protclip.embeddings.chunks import CHUNK_SCHEMA
+from protclip.embeddings.blocks import BLOCK_SCHEMA
 from protclip.embeddings.inputs import find_inputs, read_rows, resolve_content
 from protclip.errors import ConfigError, DataError
 from protclip.manifest import write_manifest
@@ -93,7 +93,7 @@ def test_cells_of_parquet_of_any_type_are_what_an_answer_shows_or_refused(tmp_pa
         pq.write_table(pa.table({"accession": ["A"], "sequence": ["MKV"], **columns}), path)
         (row,) = read_rows(find_inputs([path], id_column=None, value_column=None), "protein")
         if isinstance(row, dict):
-            pa.Table.from_pylist([row], schema=CHUNK_SCHEMA)
+            pa.Table.from_pylist([row], schema=BLOCK_SCHEMA)
         return row
 
     row = read(reviewed=[True], ec=[["1.1.1.1", "NA", None]], organism_id=[9606.0], name=["β"], organism=["NA"])

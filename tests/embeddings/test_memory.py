@@ -12,7 +12,7 @@ import pytest
 from tiny_model import RESIDUES, WORDS
 
 from protclip.config import EncoderConfig, ModelConfig
-from protclip.embeddings.parts import EmbedChunk
+from protclip.embeddings.parts import EmbedBlock
 from protclip.embeddings.settings import EmbedConfig
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.protanno.shards import SCHEMA
@@ -55,7 +55,7 @@ def test_what_a_worker_holds_after_a_part_is_the_same_after_a_hundred(tmp_path: 
         long="truncate",
         dtype="float32",
     )
-    worker = EmbedChunk(config, str(tmp_path / "work"))
+    worker = EmbedBlock(config, str(tmp_path / "work"))
     held = []
     for number in range(PARTS):
         worker({"path": path, "row_groups": [number], "unit": f"{number:05d}", "pairs": True})

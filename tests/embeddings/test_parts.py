@@ -1,4 +1,4 @@
-"""The unit of embed: a chunk becomes a part."""
+"""The unit of embed: a block becomes a part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from tiny_model import RESIDUES, random_sequences, tiny_model
 
 from protclip import passes
-from protclip.embeddings.parts import EmbedChunk
+from protclip.embeddings.parts import EmbedBlock
 from protclip.embeddings.reading import METADATA, read_embeddings
 from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import CheckpointError, DataError
@@ -60,7 +60,7 @@ def embed(
     """The record and the rows of the part."""
     folder = Path(pairs).parent
     config = config_of(str(folder / "model"), folder, dtype=dtype, **settings)
-    unit = EmbedChunk(config, str(folder / "work"))
+    unit = EmbedBlock(config, str(folder / "work"))
     record = unit({"path": pairs, "row_groups": row_groups, "unit": "00007", "pairs": True})
     assert record == json.loads(json.dumps(record))
     part = folder / "part-00007.parquet"
@@ -110,7 +110,7 @@ def test_a_part_says_which_proteins_were_longer_than_the_model_sees(
     assert part.names == [*METADATA.names, "long", "embedding"]
 
 
-def test_a_chunk_of_long_proteins_alone_leaves_no_part(pairs: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+def test_a_block_of_long_proteins_alone_leaves_no_part(pairs: tuple[str, dict[str, str]], tmp_path: Path) -> None:
     alone = str(tmp_path / "alone.parquet")
     table = pq.read_table(pairs[0])
     pq.write_table(table.take([1, 3]), alone)
@@ -170,7 +170,7 @@ def test_batches_side_by_side_give_the_same_bytes(
     item = {"path": path, "row_groups": [0], "unit": "00000", "pairs": True}
     threads_before = torch.get_num_threads()
     alone, together = (
-        EmbedChunk(config_of(str(tmp_path / "model"), tmp_path / f"{n}", dtype=dtype, **settings), "work", threads=n)
+        EmbedBlock(config_of(str(tmp_path / "model"), tmp_path / f"{n}", dtype=dtype, **settings), "work", threads=n)
         for n in (1, 4)
     )
     assert alone(item) == together(item)
@@ -204,9 +204,9 @@ def test_another_model_under_the_same_name_is_refused_on_its_node(
 ) -> None:
     config = config_of(str(tmp_path / "model"), tmp_path, dtype="float32")
     fingerprint = tiny_model().fingerprint
-    assert EmbedChunk(config, str(tmp_path), fingerprint=fingerprint).model.fingerprint == fingerprint
+    assert EmbedBlock(config, str(tmp_path), fingerprint=fingerprint).model.fingerprint == fingerprint
     with pytest.raises(CheckpointError, match=f"is the model {fingerprint} on the node .*, and {'0' * 64}"):
-        _ = EmbedChunk(config, str(tmp_path), fingerprint="0" * 64).model
+        _ = EmbedBlock(config, str(tmp_path), fingerprint="0" * 64).model
 
 
 @pytest.mark.parametrize("form", ["parquet", "npy", "h5"])
@@ -217,7 +217,7 @@ def test_every_format_gives_the_same_vectors(
     if form == "h5":
         pytest.importorskip("h5py", reason="h5py is not installed")
     config = config_of(str(tmp_path / "model"), tmp_path / "out", format=form, precision=precision, residues=True)
-    unit = EmbedChunk(config, str(tmp_path / "work"))
+    unit = EmbedBlock(config, str(tmp_path / "work"))
     record = unit({"path": pairs[0], "row_groups": [0, 1, 2], "unit": "00000", "pairs": True})
     facts = {"content": "protein", "dimension": 24, "model_fingerprint": "f", "rows": 8}
     write_manifest(str(tmp_path / "out"), "embeddings", [], described=record["files"], **facts)

@@ -15,7 +15,7 @@ from pairs_folders import row, write_pairs
 from safetensors.torch import load_file
 from tiny_model import random_pairs
 
-from protclip.config import parse_config
+from protclip.config_file import load_config
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer, biotexts, tokenize_pairs
 from protclip.model.build import build_text_tokenizer
 from protclip.pretraining.run import Pretraining, pretrain
@@ -53,7 +53,8 @@ def job(folder: Path, pairs: Any, *, valid: Any = None, **settings: Any) -> Pret
         "trackers": [],
         **settings,
     }
-    config = parse_config(values, source="the test")
+    (folder / "config.yaml").write_text(json.dumps(values))
+    config = load_config(str(folder / "config.yaml"))
     if not (folder / "pairs").exists():
         held_out = pairs.slice(SIZE * BATCHES) if valid is None else valid
         columns = ("accession", "sequence", *PROPERTIES)

@@ -16,7 +16,7 @@ from older_folders import without_genes
 from pairs_folders import row, write_pairs
 
 from protclip.data.tokenize import biotexts
-from protclip.embeddings.chunks import CHUNK_SCHEMA, pairs_chunks, read_chunk
+from protclip.embeddings.blocks import BLOCK_SCHEMA, pairs_blocks, read_block
 from protclip.embeddings.inputs import find_inputs, read_rows
 from protclip.embeddings.reading import METADATA, read_embeddings
 from protclip.index.build import IndexConfig, build_from
@@ -93,8 +93,8 @@ def tables(path: Path) -> Iterator[pa.Table]:
     config = CurationConfig(sampling=SamplingConfig(dataset="all"))
     read_unit(block, str(path.parent / "unit"), config)
     yield pq.read_table(path.parent / "unit.parquet")
-    yield read_chunk({"path": str(path.parent / "unit.parquet"), "row_groups": [0], "pairs": True}, "protein")
-    yield pa.Table.from_pylist(embedded(path), schema=CHUNK_SCHEMA)
+    yield read_block({"path": str(path.parent / "unit.parquet"), "row_groups": [0], "pairs": True}, "protein")
+    yield pa.Table.from_pylist(embedded(path), schema=BLOCK_SCHEMA)
 
 
 def embedded(path: Path) -> list[dict[str, Any] | BadEntry]:
@@ -135,7 +135,7 @@ def test_parquet_files_have_genes_as_a_list_or_as_a_table_writes_them(tmp_path: 
     ):
         path = tmp_path / "x.parquet"
         pq.write_table(pa.table({"id": ["A", "B", "C"], "sequence": ["MKV"] * 3, column: values}), path)
-        assert pa.Table.from_pylist(embedded(path), schema=CHUNK_SCHEMA)["gene"].to_pylist() == genes
+        assert pa.Table.from_pylist(embedded(path), schema=BLOCK_SCHEMA)["gene"].to_pylist() == genes
 
 
 def entries() -> list[Entry]:
@@ -156,22 +156,22 @@ def test_pairs_of_earlier_versions_are_read_everywhere(tmp_path: Path) -> None:
     assert biotexts(read_row_group(read_pairs(old).row_groups("train")[0])) == ["PROTEIN NAME: N."] * 2
     assert pairs_statistics(old) == pairs_statistics(new)
     for folder, genes in ((new, [["g3"], ["g0"], ["g1"], ["g2"]]), (old, [None] * 4)):
-        chunks = [read_chunk(item, "protein") for item in pairs_chunks(folder, 2)]
-        assert [gene for chunk in chunks for gene in chunk["gene"].to_pylist()] == genes
-        assert all(chunk.select(METADATA.names).cast(METADATA).num_columns == len(METADATA) for chunk in chunks)
+        blocks = [read_block(item, "protein") for item in pairs_blocks(folder, 2)]
+        assert [gene for block in blocks for gene in block["gene"].to_pylist()] == genes
+        assert all(block.select(METADATA.names).cast(METADATA).num_columns == len(METADATA) for block in blocks)
     (tmp_path / "next").mkdir()
     for before, after in ((old, new), (new, old)):
         shards = [str(path) for path in Path(after).glob("*.parquet")]
         assert write_changes(before, shards, str(tmp_path / "next")).unchanged == 4
 
 
-def test_a_chunk_that_an_earlier_version_cut_is_embedded(tmp_path: Path) -> None:
+def test_a_block_that_an_earlier_version_cut_is_embedded(tmp_path: Path) -> None:
     (tmp_path / "a.fasta").write_text(FILES["a.fasta"])
-    table = pa.Table.from_pylist(embedded(tmp_path / "a.fasta"), schema=CHUNK_SCHEMA)
+    table = pa.Table.from_pylist(embedded(tmp_path / "a.fasta"), schema=BLOCK_SCHEMA)
     pq.write_table(table.drop_columns(["gene"]), tmp_path / "00000.parquet")
-    chunk = read_chunk({"path": str(tmp_path / "00000.parquet"), "row_groups": [0], "pairs": False}, "protein")
-    assert chunk["gene"].to_pylist() == [None]
-    assert chunk.select(METADATA.names).cast(METADATA)["accession"].to_pylist() == ["P69905"]
+    block = read_block({"path": str(tmp_path / "00000.parquet"), "row_groups": [0], "pairs": False}, "protein")
+    assert block["gene"].to_pylist() == [None]
+    assert block.select(METADATA.names).cast(METADATA)["accession"].to_pylist() == ["P69905"]
 
 
 @pytest.mark.slow

@@ -20,10 +20,10 @@ import protclip
 from protclip import files
 from protclip.__main__ import cli
 from protclip.embeddings import embed as stage
-from protclip.embeddings.chunks import file_chunks, parts_folder
+from protclip.embeddings.blocks import file_blocks, parts_folder
 from protclip.embeddings.cutting import cut
 from protclip.embeddings.inputs import find_inputs, read_rows
-from protclip.embeddings.parts import EmbedChunk
+from protclip.embeddings.parts import EmbedBlock
 from protclip.embeddings.repeats import copy_repeats
 from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError, DataError
@@ -64,7 +64,7 @@ def cut_files(path: Path, work: Path, *, deduplicate: bool = False, part_rows: i
     inputs = find_inputs([str(path)], id_column=None, value_column=None)
     settings = {"content": "protein", "part_rows": part_rows, "deduplicate": deduplicate}
     given = list(cut({}, done=(), inputs=inputs, work=str(work), **settings))  # type: ignore[arg-type]
-    items = file_chunks(str(work))
+    items = file_blocks(str(work))
     assert items is not None
     assert given[:-1] == [item for item in items if not item["repeats"]]
     return items
@@ -132,7 +132,7 @@ def test_deduplicated_parts_hold_each_row_with_the_vector_of_its_first(tmp_path:
         ("00003", True),
     ]
     config, work = config_of(model, tmp_path / "out", deduplicate=True), str(tmp_path / "work")
-    embed = Reporting(EmbedChunk(config, work), parts_folder(work))
+    embed = Reporting(EmbedBlock(config, work), parts_folder(work))
     records = [embed(item) for item in items[:3]] + [copy_repeats(items[3], config=config, work=work)]
     assert [record["rows"] for record in records] == [4, 4, 2, 4]
     table = pq.read_table(sorted((tmp_path / "out").glob("part-*.parquet")))
@@ -147,7 +147,7 @@ def test_deduplicated_parts_hold_each_row_with_the_vector_of_its_first(tmp_path:
 
 @pytest.mark.unit
 @pytest.mark.parametrize("content", ["protein", "text"])
-def test_a_chunk_of_repeats_of_refused_rows_alone_leaves_no_part(tmp_path: Path, model: str, content: Any) -> None:
+def test_a_block_of_repeats_of_refused_rows_alone_leaves_no_part(tmp_path: Path, model: str, content: Any) -> None:
     lines = "".join(f">A{i}\n{sequence}\n" for i, sequence in enumerate([TITIN[:90], "MKV", TITIN[:90], TITIN[:90]]))
     (tmp_path / "some.fasta").write_text(lines)
     items = cut_files(tmp_path / "some.fasta", tmp_path / "work", deduplicate=True)
@@ -155,7 +155,7 @@ def test_a_chunk_of_repeats_of_refused_rows_alone_leaves_no_part(tmp_path: Path,
     config = config_of(model, tmp_path / "out", deduplicate=True, long=long, content=content)
     work = str(tmp_path / "work")
     if content == "protein":
-        Reporting(EmbedChunk(config, work), parts_folder(work))(items[0])
+        Reporting(EmbedBlock(config, work), parts_folder(work))(items[0])
     else:
         files.write_json(report_path(parts_folder(work), "00000"), {"files": {}})  # of a part without any row
     record = copy_repeats(items[1], config=config, work=work)
@@ -187,7 +187,7 @@ def test_what_is_committed_is_neither_computed_nor_read_again(tmp_path: Path, mo
     # The folder as a run leaves it that was killed when all was cut, and parts 0, 1 and 3 were committed.
     job = _started(arguments, output)
     items = list(cut({}, done=(), **job))
-    embed = Reporting(EmbedChunk(config_of(model, output, dtype=dtype), job["work"]), parts_folder(job["work"]))
+    embed = Reporting(EmbedBlock(config_of(model, output, dtype=dtype), job["work"]), parts_folder(job["work"]))
     for number in (0, 1, 3):
         embed(items[number])
     before = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}

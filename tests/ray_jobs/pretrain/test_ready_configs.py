@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from protclip.config import PretrainConfig, load_config
+from protclip.config import PretrainConfig
+from protclip.config_file import load_config
 from protclip.data.tokenize import TextTokenizer
 from protclip.model import build
 from protclip.model.dual_encoder import DualEncoder

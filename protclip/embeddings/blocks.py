@@ -1,10 +1,10 @@
-"""The units of work of ``protclip embed``: chunks of as many rows as a part has.
+"""The units of work of ``protclip embed``: blocks of as many rows as a part has.
 
-A folder of pairs is in row groups already. Other inputs are cut in their order into chunk files in the work
-folder, while those that are there are embedded; a chunk file goes when its part is committed.
+A folder of pairs is in row groups already. Other inputs are cut in their order into block files in the work
+folder, while those that are there are embedded; a block file goes when its part is committed.
 
-Where identical values are to be computed once, the chunks hold each at its first row, and the rows that repeat one go
-into chunks of their own, whose parts come behind and are copied from the others.
+Where identical values are to be computed once, the blocks hold each at its first row, and the rows that repeat one go
+into blocks of their own, whose parts come behind and are copied from the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from protclip.parquet import with_column
 from protclip.protanno.shards import SPLITS, RowGroup, read_metadata, read_pairs, read_row_group
 from protclip.uniprot.residues import Nucleotides, looks_like_nucleotides
 
-CHUNK_SCHEMA = pa.schema(
+BLOCK_SCHEMA = pa.schema(
     [
         *METADATA,
         pa.field("sequence", pa.string()),
@@ -37,10 +37,10 @@ CHUNK_SCHEMA = pa.schema(
 )
 _TAKEN_OVER = ("accession", "sequence", "organism", "organism_id", "reviewed", "ec", "gene")
 CUT_FILE = "cut.json"
-"""In the work folder once the inputs were cut to their end: the number of chunks, of chunks of repeats, and of rows."""
+"""In the work folder once the inputs were cut to their end: numbers of blocks (``chunks``), those of repeats, rows."""
 
 
-class ChunkItem(TypedDict):
+class BlockItem(TypedDict):
     """What a unit is told that makes a part."""
 
     unit: str
@@ -54,7 +54,7 @@ class ChunkItem(TypedDict):
     rows: NotRequired[int]
     """How many; of pairs alone."""
     spent: NotRequired[str]
-    """The file, where it goes with the chunk."""
+    """The file, where it goes with the block."""
     repeats: NotRequired[bool]
     """Whether all of them repeat the values of earlier ones."""
 
@@ -87,35 +87,35 @@ class PartReport(PartCounts):
     """With their checksums; none where no row was embedded."""
 
 
-def pairs_chunks(folder: str, part_rows: int) -> list[ChunkItem]:
+def pairs_blocks(folder: str, part_rows: int) -> list[BlockItem]:
     """The row groups of a folder of pairs as items of about so many rows each, never of two files."""
-    chunks: list[ChunkItem] = []
+    blocks: list[BlockItem] = []
     pairs = read_pairs(folder)
     for split in reversed(SPLITS):
         pending: list[RowGroup] = []
         for group in pairs.row_groups(split):
             full = sum(waiting.num_rows for waiting in pending) + group.num_rows > part_rows
             if pending and (full or group.path != pending[0].path):
-                chunks.append(_pairs_chunk(pending, len(chunks)))
+                blocks.append(_pairs_block(pending, len(blocks)))
                 pending = []
             pending.append(group)
         if pending:
-            chunks.append(_pairs_chunk(pending, len(chunks)))
-    return chunks
+            blocks.append(_pairs_block(pending, len(blocks)))
+    return blocks
 
 
-def file_chunks(work: str) -> list[ChunkItem] | None:
-    """The items of all chunk files, those of repeats behind the others; None where the inputs are not cut."""
+def file_blocks(work: str) -> list[BlockItem] | None:
+    """The items of all block files, those of repeats behind the others; None where the inputs are not cut."""
     if not files.exists(files.join(work, CUT_FILE)):
         return None
     cut_to = files.read_json(files.join(work, CUT_FILE))
-    first = [file_chunk(chunk_stem(work, number), number) for number in range(cut_to["chunks"])]
+    first = [file_block(block_stem(work, number), number) for number in range(cut_to["chunks"])]
     stems = (repeats_stem(work, number) for number in range(cut_to["repeats"]))
-    return first + [file_chunk(stem, number, repeats=True) for number, stem in enumerate(stems, start=len(first))]
+    return first + [file_block(stem, number, repeats=True) for number, stem in enumerate(stems, start=len(first))]
 
 
-def chunk_stem(work: str, number: int) -> str:
-    """Of a chunk's files: its rows (.parquet), and what could not be read among them (.jsonl)."""
+def block_stem(work: str, number: int) -> str:
+    """Of a block's files: its rows (.parquet), and what could not be read among them (.jsonl)."""
     return files.join(work, "cut", f"{number:05d}")
 
 
@@ -129,8 +129,8 @@ def part_name(number: int) -> str:
     return f"{number:05d}"
 
 
-def read_chunk(item: ChunkItem, content: Content) -> pa.Table:
-    """The rows of an item, with the columns of CHUNK_SCHEMA."""
+def read_block(item: BlockItem, content: Content) -> pa.Table:
+    """The rows of an item, with the columns of BLOCK_SCHEMA."""
     groups = [RowGroup(path=item["path"], index=i, num_rows=0) for i in item["row_groups"]]
     rows = with_column(pa.concat_tables([read_row_group(group) for group in groups]), METADATA.field("gene"))
     if not item["pairs"]:
@@ -153,7 +153,7 @@ def count_nucleotides(rows: pa.Table) -> dict[str, dict[str, Any]]:
 
 
 def items_of_pairs(pairs: pa.Table, groups: Sequence[RowGroup], content: Content) -> pa.Table:
-    """Rows of the pairs' schema, from these row groups of one file, as rows to embed: with columns of CHUNK_SCHEMA."""
+    """Rows of the pairs' schema, from these row groups of one file, as rows to embed: with columns of BLOCK_SCHEMA."""
     columns = {
         **{name: pairs.column(name) for name in _TAKEN_OVER},
         "name": pc.coalesce(pairs.column("display_name"), pairs.column("name")),
@@ -174,7 +174,7 @@ def row_numbers(groups: Sequence[RowGroup]) -> np.ndarray:
     return np.concatenate([np.arange(start, ends[g.index]) for start, g in zip(starts, groups, strict=True)]) + 1
 
 
-def _pairs_chunk(groups: Sequence[RowGroup], number: int) -> ChunkItem:
+def _pairs_block(groups: Sequence[RowGroup], number: int) -> BlockItem:
     return {
         "unit": part_name(number),
         "path": groups[0].path,
@@ -184,8 +184,8 @@ def _pairs_chunk(groups: Sequence[RowGroup], number: int) -> ChunkItem:
     }
 
 
-def file_chunk(stem: str, number: int, *, repeats: bool = False) -> ChunkItem:
-    """The item of a chunk file."""
+def file_block(stem: str, number: int, *, repeats: bool = False) -> BlockItem:
+    """The item of a block file."""
     path = f"{stem}.parquet"
     return {
         "unit": part_name(number),
@@ -198,5 +198,5 @@ def file_chunk(stem: str, number: int, *, repeats: bool = False) -> ChunkItem:
 
 
 def repeats_stem(work: str, number: int) -> str:
-    """Likewise, of a chunk of rows that repeat the value of an earlier one."""
+    """Likewise, of a block of rows that repeat the value of an earlier one."""
     return files.join(work, "cut", f"repeats-{number:05d}")

@@ -1,0 +1,98 @@
+"""The settings of a pretraining from YAML and dotted overrides, and back; unknown keys are errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from protclip import files
+from protclip.config import PretrainConfig, config_dict
+from protclip.errors import ConfigError
+from protclip.manifest import differences
+
+MAY_DIFFER = (
+    "run_dir",
+    "data.pairs",
+    "model.activation_checkpointing",
+    "batch.micro_batches",
+    "workers",
+    "checkpoint_every_s",
+    "keep_checkpoints",
+    "max_failures",
+    "max_skipped_steps",
+    "log_every_s",
+    "trackers",
+    "log_rows",
+)
+"""Settings that a run may go on with others of: they change no row of any batch."""
+
+
+def forbidden_changes(before: PretrainConfig, after: PretrainConfig) -> list[str]:
+    """What a run that was begun with other settings cannot go on with, as ``seed: 0 there, 1 here``."""
+    return [
+        difference
+        for difference in differences(config_dict(before), config_dict(after))
+        if not any(f"{difference.partition(':')[0]}.".startswith(f"{name}.") for name in MAY_DIFFER)
+    ]
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> PretrainConfig:
+    """Read a YAML file and apply overrides such as ``workers.num=8``.
+
+    Raises:
+        ConfigError: naming the file or override, the key and what is allowed.
+    """
+    with files.open_read(path) as stream:
+        try:
+            values = yaml.safe_load(stream.read())
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: is not YAML ({error}).") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no settings; a mapping of keys is needed.")
+    for override in overrides:
+        _apply(values, override)
+    return _settings(values, path)
+
+
+def config_yaml(config: PretrainConfig) -> str:
+    """Settings as YAML, every default written out."""
+    return yaml.safe_dump(config_dict(config), sort_keys=False)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"override {override!r} is not of the form a.b=value.")
+    *parents, last = key.split(".")
+    place = values
+    for parent in parents:
+        inner = place.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {override!r}: {parent} is a single value and has no {last}.")
+        place = inner
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not YAML ({error}).") from error
+
+
+def _settings(values: Mapping[str, Any], source: str) -> PretrainConfig:
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter = TypeAdapter(PretrainConfig)
+    try:
+        return adapter.validate_python(values)
+    except ValidationError as error:
+        problems = "; ".join(_problem(detail) for detail in error.errors())
+        raise ConfigError(f"{source}: {problems}") from error
+
+
+def _problem(detail: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "unexpected_keyword_argument":
+        return f"unknown key {place}; see docs or a ready config for the keys"
+    if detail["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place}={detail['input']!r}: {detail['msg']}"
