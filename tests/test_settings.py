@@ -178,6 +178,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "id_column": ["", 1],
         "column": ["", 1],
         "long": ["nonsense", "", 1],
+        "layer": CHOICE,
         "residues": SWITCH,
         "format": CHOICE,
         "precision": CHOICE,
