@@ -75,6 +75,7 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
         build_text_tokenizer,
         check_architecture,
     )
+    from protclip.model.precision import decided
     from protclip.protanno.shards import read_pairs, read_row_group
     from protclip.train.checks import check_pairs, check_words
     from protclip.train.estimate import estimate
@@ -84,6 +85,7 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
     from ray_jobs.pretrain.lanes import LanePlan, count_drawn
     from ray_jobs.pretrain.worker import TrainJob
 
+    settings = replace(settings, precision=decided(settings.precision, use_gpu=settings.workers.use_gpu))
     require_trackers(settings.trackers)
     pairs = read_pairs(settings.data.pairs)
     train, valid = (pairs.row_groups(split) for split in ("train", "valid"))

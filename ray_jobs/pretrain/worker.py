@@ -156,7 +156,9 @@ class Worker:
 
     def _initial_state(self) -> TrainState:
         architecture = build_architecture(self.config.model, self.text_tokenizer, self.config.objectives)
-        model = build_model(self.config.model, architecture, seed=self.config.seed).to(self.device)
+        precision = self.config.precision
+        assert precision != "auto", "who started the workers has decided"
+        model = build_model(self.config.model, architecture, seed=self.config.seed, precision=precision).to(self.device)
         if self.config.workers.strategy == "fsdp":
             self.network = layout.shard(model, model.blocks, self.group, methods=ENCODING_METHODS)
         else:
@@ -246,7 +248,9 @@ class Worker:
 
     def _evaluate(self) -> dict[str, Any]:
         """Metrics on the validation pairs of all workers; every worker computes the same."""
-        model = ProtCLIP(self.state.model, self.protein_tokenizer, self.text_tokenizer, device=self.device)
+        network = self.state.model
+        tokenizers = self.protein_tokenizer, self.text_tokenizer
+        model = ProtCLIP(network, *tokenizers, device=self.device, dtype=network.precision)
         with layout.whole_weights(self.network):
             parts = [
                 torch.from_numpy(model.forward_proteins(ragged(self.valid.column("protein_ids")))),
