@@ -235,7 +235,7 @@ class WorkersConfig:
     """How the model lies on the workers. ddp: whole on each of them. fsdp: weights, gradients and optimizer states are
     divided over them (FSDP2) and gathered layer by layer: less memory, more communication, the same steps."""
     use_gpu: bool = False
-    """True: CUDA, NCCL and bf16 autocast. False: CPU, gloo and fp32."""
+    """True: CUDA and NCCL. False: CPU and gloo."""
     resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
     """Ray resources that each worker reserves. What a node has beside them is left to the input pipeline."""
 
@@ -301,6 +301,11 @@ class PretrainConfig(TrainingConfig):
     batch: BatchConfig = field(default_factory=BatchConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     workers: WorkersConfig = field(default_factory=WorkersConfig)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """In which numbers matrix products and attention are computed, in training and validation. bfloat16: the faster on
+    GPUs and on processors with instructions for it; weights, optimizer, logits and losses stay float32. auto: that of
+    the run that is resumed; else bfloat16 on these, by the processor of the machine that starts the run, and float32 on
+    others. The run's config.yaml and its checkpoints say which."""
     valid_pairs: int = 2000
     """Held-out pairs, at most, on which each epoch is measured."""
     max_failures: int = 3

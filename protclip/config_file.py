@@ -18,6 +18,7 @@ MAY_DIFFER = (
     "model.activation_checkpointing",
     "batch.micro_batches",
     "workers",
+    "precision",
     "checkpoint_every_s",
     "keep_checkpoints",
     "max_failures",

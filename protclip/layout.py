@@ -34,9 +34,10 @@ def replicate(model: nn.Module, group: ProcessGroup | None) -> nn.Module:
         model,
         device_ids=[device] if device.type == "cuda" else None,
         process_group=group,
-        # It keeps the buckets as they are: otherwise they are sorted anew after a process's first step, and with three
-        # workers or more sums in another order would tell a restarted run from an undisturbed one.
-        find_unused_parameters=True,
+        # There are none; it keeps the buckets as they are. Otherwise they are sorted anew after a process's first step,
+        # and sums of three workers or more in another order would tell a restarted run from an undisturbed one. A sum
+        # of two has one order, and needs no walk over the graph in each step.
+        find_unused_parameters=distributed.world_size(group) > 2,
     )
 
 

@@ -121,6 +121,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "batch": [None, BatchConfig(global_batch_size=100)],
         "optimizer": [None, {}],
         "workers": [None, WorkersConfig(num=3)],
+        "precision": [*CHOICE, "float16"],
         "valid_pairs": [*COUNT, 1],
         "selection": [None, "loss", {}],
         "early_stop_epochs": [0, -1, 1.5, "4"],

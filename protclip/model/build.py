@@ -10,6 +10,7 @@ import torch
 from protclip.config import GC_ALONE, ModelConfig, ObjectivesConfig
 from protclip.data.tokenize import ESM2_VOCABULARY, ProteinTokenizer, TextTokenizer
 from protclip.errors import ConfigError
+from protclip.inputs import Dtype
 from protclip.model.dual_encoder import Architecture, DualEncoder
 from protclip.model.encoders import encoder_config
 from protclip.model.packed import check_packable
@@ -121,14 +122,17 @@ def build_protein_tokenizer(config: ModelConfig) -> ProteinTokenizer:
     return ProteinTokenizer(max_tokens=config.protein.max_tokens)
 
 
-def build_model(config: ModelConfig, architecture: Architecture, *, seed: int) -> DualEncoder:
+def build_model(
+    config: ModelConfig, architecture: Architecture, *, seed: int, precision: Dtype = "float32"
+) -> DualEncoder:
     """The network with published weights where named and seeded random ones elsewhere.
 
-    A text encoder with published weights is frozen.
+    A text encoder with published weights is frozen. The precision is that of its training.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DualEncoder(architecture, freeze_text=config.text.pretrained is not None)
+        freeze_text = config.text.pretrained is not None
+        model = DualEncoder(architecture, freeze_text=freeze_text, precision=precision)
     if config.protein.pretrained is not None:
         load_pretrained("protein", model.protein_encoder, config.protein.pretrained)
     if config.text.pretrained is not None:

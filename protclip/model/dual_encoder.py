@@ -19,12 +19,13 @@ from torch.nn.functional import normalize
 
 from protclip.config import GC_ALONE, ObjectivesConfig
 from protclip.data.collate import Batch, MaskedResidues, PropertyTexts
-from protclip.inputs import Layer
+from protclip.inputs import Dtype, Layer
 from protclip.model.bare_encoders import BareConfig
 from protclip.model.encoders import Kind, build_encoder
 from protclip.model.objective_heads import ObjectiveHeads
 from protclip.model.packed import Packing, bert_hidden, esm_hidden, pack, unpack
 from protclip.model.pooling import at_least_fp32, mean_pool, residue_positions
+from protclip.model.precision import autocast
 from protclip.protanno.shards import PROPERTIES
 
 if TYPE_CHECKING:
@@ -85,9 +86,11 @@ class Outputs(NamedTuple):
 class DualEncoder(nn.Module):
     """Token ids in, unit-length embeddings out."""
 
-    def __init__(self, architecture: Architecture, *, freeze_text: bool = False) -> None:
+    def __init__(self, architecture: Architecture, *, freeze_text: bool = False, precision: Dtype = "float32") -> None:
         super().__init__()
         self.architecture = architecture
+        self.precision = precision
+        """Of ``forward``: of a training step, and of all that is to compute as it does."""
         dim = architecture.projection_dim
         self.protein_encoder = build_encoder("protein", architecture.protein)
         self.text_encoder = build_encoder("text", architecture.text)
@@ -140,6 +143,11 @@ class DualEncoder(nn.Module):
         return self.heads.property_queries(property_PD, None)
 
     def forward(self, batch: Batch) -> Outputs:
+        """All that the objectives need, computed in ``self.precision``; logits and embeddings are fp32 in any."""
+        with autocast(batch.protein_ids_BL.device, self.precision):
+            return self._outputs(batch)
+
+    def _outputs(self, batch: Batch) -> Outputs:
         """All that the objectives of ``architecture.objectives`` need, in one pass of the batch.
 
         The unmasked proteins and their masked copies go through the encoder together; so do biotexts and properties.

@@ -194,13 +194,16 @@ def _query_key_value(attention: Any, hidden_TH: Tensor, num_heads: int) -> tuple
 
 def _attend(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, packing: Packing) -> Tensor:
     """softmax(q·kᵀ / √E)·v within each sequence, the heads side by side, (T, H)."""
-    if query_TNE.is_cuda and query_TNE.dtype == torch.bfloat16 and query_TNE.shape[-1] % 8 == 0:
+    dtype = value_TNE.dtype
+    if value_TNE.is_cuda and dtype == torch.bfloat16 and value_TNE.shape[-1] % 8 == 0:
         from torch.nn.attention.varlen import varlen_attn
 
         start_S1, longest = packing.start_S1, max(packing.lengths)
-        read_TNE = varlen_attn(query_TNE, key_TNE, value_TNE, start_S1, start_S1, longest, longest)
+        read_TNE = varlen_attn(query_TNE.to(dtype), key_TNE.to(dtype), value_TNE, start_S1, start_S1, longest, longest)
         assert isinstance(read_TNE, Tensor)
         return read_TNE.flatten(1)
+    # torch's kernel for CPUs takes longer in bf16 than in fp32, backward several times as long for short sequences.
+    query_TNE, key_TNE, value_TNE = (at_least_fp32(x_TNE) for x_TNE in (query_TNE, key_TNE, value_TNE))
     # Neighbours of one length are one call.
     counts = [(length, sum(1 for _ in same)) for length, same in groupby(packing.lengths)]
     if len(counts) == 1:
@@ -214,7 +217,8 @@ def _attend(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, packing: Pack
 def _attend_alike(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, length: int) -> Tensor:
     """The same of sequences of one length."""
     query, key, value = (x.view(-1, length, *x.shape[1:]).transpose(1, 2) for x in (query_TNE, key_TNE, value_TNE))
-    return scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(len(query_TNE), -1)
+    with torch.autocast(query.device.type, enabled=False):
+        return scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(len(query_TNE), -1)
 
 
 def _rotary_table(inv_freq_F: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -229,17 +233,21 @@ def _rotated(x_TNE: Tensor, cos_T1F: Tensor, sin_T1F: Tensor) -> Tensor:
 
 
 class _Rotation(torch.autograd.Function):
-    """Rotary positions (Su et al. 2021, arXiv:2104.09864); backward turns the other way and keeps no input."""
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864), in fp32 at least.
+
+    Backward turns the other way and keeps no input.
+    """
 
     @staticmethod
     def forward(ctx: Any, x_TNE: Tensor, cos_T1F: Tensor, sin_T1F: Tensor) -> Tensor:
         ctx.save_for_backward(cos_T1F, sin_T1F)
+        ctx.dtype = x_TNE.dtype
         return _rotate(x_TNE, cos_T1F, sin_T1F)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         cos_T1F, sin_T1F = ctx.saved_tensors
-        return _rotate(grads[0], cos_T1F, -sin_T1F), None, None
+        return _rotate(grads[0], cos_T1F, -sin_T1F).to(ctx.dtype), None, None
 
 
 def _rotate(x_TNE: Tensor, cos_T1F: Tensor, sin_T1F: Tensor) -> Tensor:
@@ -248,4 +256,4 @@ def _rotate(x_TNE: Tensor, cos_T1F: Tensor, sin_T1F: Tensor) -> Tensor:
     (one, two), (to_one, to_two) = wide_TNE.chunk(2, dim=-1), out_TNE.chunk(2, dim=-1)
     torch.mul(one, cos_T1F, out=to_one).addcmul_(two, sin_T1F, value=-1)
     torch.mul(two, cos_T1F, out=to_two).addcmul_(one, sin_T1F)
-    return out_TNE.to(x_TNE.dtype)
+    return out_TNE

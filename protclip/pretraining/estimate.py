@@ -34,7 +34,7 @@ def estimate(config: PretrainConfig, architecture: Architecture, tokens: pa.Tabl
         for name in ("protein_ids", "text_ids")
     )
     num_pairs = config.worker_batch_size // config.batch.micro_batches
-    width = ACTIVATION_BYTES * (1 if config.workers.use_gpu else 2)
+    width = ACTIVATION_BYTES * (1 if config.precision == "bfloat16" else 2)
     shape = architecture.protein
     units = _protein_passes(config) * protein_tokens * shape.num_hidden_layers * shape.hidden_size
     total_tokens = num_steps * config.batch.global_batch_size * (protein_tokens + text_tokens)

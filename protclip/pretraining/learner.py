@@ -127,9 +127,7 @@ class _RandomState:
 
 
 def _forward(network: nn.Module, batch: Batch) -> Outputs:
-    device = batch.protein_ids_BL.device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-        outputs: Outputs = network(batch)
+    outputs: Outputs = network(batch)
     return outputs
 
 

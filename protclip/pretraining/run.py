@@ -84,7 +84,8 @@ def pretrain(
     protein_tokenizer = build_protein_tokenizer(config.model)
     text_tokenizer = TextTokenizer.from_json(job.text_tokenizer_json, max_tokens=config.model.text.max_tokens)
     architecture = build_architecture(config.model, text_tokenizer, config.objectives)
-    model = build_model(config.model, architecture, seed=config.seed).to(device)
+    assert config.precision != "auto", "who started the workers has decided"
+    model = build_model(config.model, architecture, seed=config.seed, precision=config.precision).to(device)
     if config.workers.strategy == "fsdp":
         network = layout.shard(model, model.blocks, group, methods=ENCODING_METHODS)
     else:
@@ -103,7 +104,7 @@ def pretrain(
         return collate(rows, **pads, masking=masking)
 
     validation = Validation(
-        ProtCLIP(model, protein_tokenizer, text_tokenizer, device=device),
+        ProtCLIP(model, protein_tokenizer, text_tokenizer, device=device, dtype=config.precision),
         job.valid,
         max_pairs=config.valid_pairs,
         collate=partial(batch_of, seed=hash64(config.seed, "valid"), epoch=0),

@@ -24,6 +24,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
         [{"params": slow, "ratio": ratio}, {"params": fast, "ratio": 1.0}],
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
+        fused=True,
     )
 
 

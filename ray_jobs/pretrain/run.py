@@ -16,6 +16,7 @@ from protclip import files
 from protclip.config import EncoderConfig, PretrainConfig
 from protclip.config_file import config_yaml, forbidden_changes, load_config
 from protclip.errors import ConfigError, ProtclipError
+from protclip.inputs import Dtype
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 from protclip.occupied import FILE_NAME as RUNNING_FILE
 from protclip.occupied import occupied
@@ -86,6 +87,7 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
     from ray_jobs.pretrain.lanes import LanePlan, count_drawn
     from ray_jobs.pretrain.worker import TrainJob
 
+    settings = replace(settings, precision=_precision(settings, fresh=fresh))
     require_trackers(settings.trackers)
     pairs = read_pairs(settings.data.pairs)
     train, valid = (pairs.row_groups(split) for split in ("train", "valid"))
@@ -172,6 +174,19 @@ def _with_absolute_paths(settings: PretrainConfig) -> PretrainConfig:
         data=replace(settings.data, pairs=resolve_input(settings.data.pairs)),
         model=replace(settings.model, protein=absolute(settings.model.protein), text=absolute(settings.model.text)),
     )
+
+
+def _precision(settings: PretrainConfig, *, fresh: bool) -> Dtype:
+    """What a run computes in: as it is asked for, as the unfinished run does, or as is fast where the run starts."""
+    from protclip.model.precision import decided
+
+    path = files.join(settings.run_dir, RESOLVED_CONFIG)
+    if settings.precision != "auto" or fresh or not files.exists(path):
+        return decided(settings.precision, use_gpu=settings.workers.use_gpu)
+    before = load_config(path)
+    if before.precision == "auto":  # of an earlier version, which had no such setting
+        return "bfloat16" if before.workers.use_gpu else "float32"
+    return before.precision
 
 
 def _check_run(settings: PretrainConfig, pairs: Pairs, *, fresh: bool) -> None:

@@ -49,6 +49,7 @@ def job(folder: Path, pairs: Any, *, valid: Any = None, **settings: Any) -> Pret
         "objectives": {"num_prototypes": 16},
         "batch": {"global_batch_size": SIZE},
         "optimizer": {"learning_rate": 1e-2},
+        "precision": "float32",
         "log_every_s": 0.0,
         "trackers": [],
         **settings,
