@@ -16,8 +16,10 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False).returncode:
         pytest.skip("a small file system cannot be mounted here: root is needed")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)  # lazily: a process of Ray's may have a file of it open
 
 
 def resize(folder: Path, size: str) -> None:

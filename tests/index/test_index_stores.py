@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from click.testing import CliRunner
+from disks import resize, small_disk
 from index_folders import unit_vectors, write_embeddings
 from s3_server import s3  # noqa: F401
 from tiny_model import random_sequences, tiny_model, write_protein_index
@@ -26,15 +26,10 @@ CONFIG = IndexConfig(shard_rows=150, ef_search=40)
 
 
 @pytest.fixture
-def tmpfs(tmp_path) -> Iterator[Path]:
+def disk(tmp_path) -> Iterator[Path]:
     """A folder with room for 400 kB."""
-    folder = tmp_path / "tmpfs"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
-    if os.name != "posix" or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no right to mount a tmpfs here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "400k") as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -43,29 +38,29 @@ def embeddings(tmp_path):
 
 
 @pytest.mark.unit
-def test_a_full_disk_is_one_clear_error_and_with_room_the_run_goes_on(tmpfs, embeddings, tmp_path):
+def test_a_full_disk_is_one_clear_error_and_with_room_the_run_goes_on(disk, embeddings, tmp_path):
     for room in (8, 100, 190, 250, 330):  # kB: for nothing, for the first graph, nearly for all
-        subprocess.run(["mount", "-o", f"remount,size={room}k", str(tmpfs)], check=True)
+        resize(disk, f"{room}k")
         with pytest.raises(ConfigError, match=r"cannot be written|bytes were written"):
-            build_from(embeddings, str(tmpfs / "i"), CONFIG)
-        assert not (tmpfs / "i" / "manifest.json").exists()
+            build_from(embeddings, str(disk / "i"), CONFIG)
+        assert not (disk / "i" / "manifest.json").exists()
         with pytest.raises(DataError):
-            Index.load(str(tmpfs / "i"))
-        assert not list((tmpfs / "i").glob("*.tmp"))
-    subprocess.run(["mount", "-o", "remount,size=2m", str(tmpfs)], check=True)
-    build_from(embeddings, str(tmpfs / "i"), CONFIG)
+            Index.load(str(disk / "i"))
+        assert not list((disk / "i").glob("*.tmp"))
+    resize(disk, "2m")
+    build_from(embeddings, str(disk / "i"), CONFIG)
     build_from(embeddings, str(tmp_path / "whole"), CONFIG)
     one, two = (
-        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (tmpfs / "i", tmp_path / "whole")
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (disk / "i", tmp_path / "whole")
     )
     assert one == two
 
 
 @pytest.mark.unit
-def test_a_read_only_disk_is_one_clear_error(tmpfs, embeddings):
-    subprocess.run(["mount", "-o", "remount,ro", str(tmpfs)], check=True)
+def test_a_read_only_disk_is_one_clear_error(disk, embeddings):
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(ConfigError, match="cannot be written"):
-        build_from(embeddings, str(tmpfs / "i"), CONFIG)
+        build_from(embeddings, str(disk / "i"), CONFIG)
 
 
 @pytest.mark.unit

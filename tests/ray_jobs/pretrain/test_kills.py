@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from disks import small_disk
 from kills import COMMAND, ROOT, family, finish_despite_kills, kill, run_until
 
 from protclip.__main__ import cli
@@ -127,11 +128,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(pairs: str, tm
 @pytest.mark.prove
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_full_disk_ends_the_run_and_a_later_one_goes_on_from_the_last_checkpoint(pairs: str, tmp_path: Path) -> None:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", folder], check=False).returncode:
-        pytest.skip("a small file system cannot be mounted here: root is needed")
-    try:
+    with small_disk(tmp_path / "disk", "30m") as folder:
         run, ballast = folder / "run", folder / "ballast"
         command = [*COMMAND, *arguments(pairs, run, "workers.num=1")]
         process, reached = run_until(command, lambda: len(committed(str(run))) > 0)
@@ -156,8 +153,6 @@ def test_a_full_disk_ends_the_run_and_a_later_one_goes_on_from_the_last_checkpoi
         assert "going on after step" in done.stdout
         assert len(before) == 1 or str(damaged) in done.stdout  # passed over, by name
         assert_same_rows(run, run)
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.mark.prove
