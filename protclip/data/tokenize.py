@@ -9,7 +9,6 @@ Shapes: N rows, C bytes of all rows, P pieces of all rows, D distinct pieces, T 
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 
 from protclip import files
 from protclip.checked import checked
+from protclip.data.text_columns import framed_lists, piece_cuts, piece_starts, sums_before, utf8_bytes
 from protclip.errors import CheckpointError, ConfigError
 from protclip.hashing import hash64
 from protclip.inputs import check_texts
@@ -102,8 +102,8 @@ class ProteinTokenizer:
 
     def encode_column(self, sequences: pa.ChunkedArray) -> pa.ListArray:
         """The same of a column of ASCII sequences, such as a folder of pairs has, as lists of uint8."""
-        residue_C, start_N1 = _bytes(pc.binary_slice(sequences.cast(pa.binary()), 0, self.max_tokens - 2))
-        return _framed(self._table[residue_C], np.diff(start_N1), self.cls_id, self.eos_id)
+        residue_C, start_N1 = utf8_bytes(pc.binary_slice(sequences.cast(pa.binary()), 0, self.max_tokens - 2))
+        return framed_lists(self._table[residue_C], np.diff(start_N1), self.cls_id, self.eos_id)
 
     def encode_checked(self, sequences: Sequence[str]) -> list[np.ndarray]:
         """Token ids of sequences that a user gave.
@@ -163,7 +163,7 @@ class TextTokenizer:
         self.largest_id = max([0, *ids, *self._frame])
         """Of all tokens."""
         tokenizer.encode(_UNKNOWN)  # a model without its token for unknown words says so here, and not in a job
-        self._cuts_256 = _cuts(tokenizer)
+        self._cuts_256 = piece_cuts(tokenizer)
         self._known: dict[str, list[int]] = {}
         """Token ids of pieces, without special tokens."""
 
@@ -189,8 +189,8 @@ class TextTokenizer:
         """
         if self._cuts_256 is None:
             return pa.array(self.encode(texts), pa.list_(pa.int32()))
-        byte_C, start_N1 = _bytes(pa.array(texts, pa.string()))
-        start_P1 = _piece_starts(self._cuts_256[byte_C], start_N1)
+        byte_C, start_N1 = utf8_bytes(pa.array(texts, pa.string()))
+        start_P1 = piece_starts(self._cuts_256[byte_C], start_N1)
         offsets, data = (pa.py_buffer(array) for array in (start_P1.astype(np.int32), byte_C))
         pieces = pa.StringArray.from_buffers(len(start_P1) - 1, offsets, data).dictionary_encode()
         ids_D = self._ids_of_pieces(pieces.dictionary.to_pylist())
@@ -199,12 +199,12 @@ class TextTokenizer:
         piece_P = pieces.indices.to_numpy()
         length_P = length_D[piece_P]
         first_N1 = np.searchsorted(start_P1, start_N1)  # of its pieces
-        room_P = np.repeat(_before(length_P)[first_N1[:-1]] + self.max_tokens - 2, np.diff(first_N1))
-        length_P = np.clip(room_P - _before(length_P)[:-1], 0, length_P)
-        shift_P = _before(length_D)[piece_P] - _before(length_P)[:-1]
+        room_P = np.repeat(sums_before(length_P)[first_N1[:-1]] + self.max_tokens - 2, np.diff(first_N1))
+        length_P = np.clip(room_P - sums_before(length_P)[:-1], 0, length_P)
+        shift_P = sums_before(length_D)[piece_P] - sums_before(length_P)[:-1]
         values = np.fromiter(chain.from_iterable(ids_D), dtype=np.int32, count=int(length_D.sum()))
         ids_T = values[np.repeat(shift_P, length_P) + np.arange(length_P.sum())]
-        return _framed(ids_T, np.diff(_before(length_P)[first_N1]), *self._frame)
+        return framed_lists(ids_T, np.diff(sums_before(length_P)[first_N1]), *self._frame)
 
     def _ids_of_pieces(self, pieces: list[str]) -> list[list[int]]:
         known = self._known
@@ -369,70 +369,9 @@ def _property_ids(pairs: pa.Table, text: TextTokenizer) -> pa.Array:
     encoded = text.encode_column([value for value in texts if value])
     lengths = np.zeros(len(texts), dtype=np.int64)
     lengths[present] = np.diff(encoded.offsets.to_numpy())
-    offsets = pa.array(_before(lengths), pa.int32())
+    offsets = pa.array(sums_before(lengths), pa.int32())
     lists = pa.ListArray.from_arrays(offsets, encoded.values, mask=pa.array(~present))
     return pa.ListArray.from_arrays(pa.array(np.arange(len(pairs) + 1) * len(PROPERTIES), pa.int32()), lists)
-
-
-def _bytes(strings: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """UTF-8 of all rows, one after the other (C,), and where each begins, and C at the end, (N + 1,)."""
-    array = strings.combine_chunks() if isinstance(strings, pa.ChunkedArray) else strings
-    assert array.null_count == 0
-    _, offsets, data = array.buffers()
-    start_N1 = np.frombuffer(offsets, dtype=np.int32)[array.offset :][: len(array) + 1].astype(np.int64)
-    all_bytes = np.frombuffer(data or b"", dtype=np.uint8)
-    return all_bytes[start_N1[0] : start_N1[-1]], start_N1 - start_N1[0]
-
-
-def _before(length_N: np.ndarray) -> np.ndarray:
-    """The sum of the lengths before each, and of all at the end, (N + 1,)."""
-    return np.concatenate([[0], np.cumsum(length_N)])
-
-
-def _framed(ids_T: np.ndarray, length_N: np.ndarray, first_id: int, last_id: int) -> pa.ListArray:
-    """A list of so many of the ids for each row, between two special tokens."""
-    start_N1 = _before(length_N + 2)
-    inner_T = np.ones(start_N1[-1], dtype=bool)
-    inner_T[start_N1[:-1]] = inner_T[start_N1[1:] - 1] = False
-    framed_T = np.empty(start_N1[-1], dtype=ids_T.dtype)
-    framed_T[start_N1[:-1]], framed_T[start_N1[1:] - 1] = first_id, last_id
-    framed_T[inner_T] = ids_T
-    return pa.ListArray.from_arrays(pa.array(start_N1, pa.int32()), pa.array(framed_T))
-
-
-_SPACE, _MARK = 1, 2
-"""What a byte is to the cutting into pieces; 0 for all others."""
-
-
-def _cuts(tokenizer: Tokenizer) -> np.ndarray | None:
-    """_SPACE, _MARK or 0 for each byte, (256,); None where the tokens of a piece depend on its neighbours.
-
-    BERT's do not: it cuts at spaces and punctuation before it looks for word pieces, and its normalizer changes letters
-    one by one. A special token in a text has to stay whole.
-    """
-    state = json.loads(tokenizer.to_str())
-    kinds = [(state[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
-    added = [token["content"] for token in state["added_tokens"]]
-    frame, letter = tokenizer.encode("").ids, tokenizer.encode("a", add_special_tokens=False).ids
-    if (
-        kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
-        or any(token["lstrip"] or token["rstrip"] or " " in token["content"] for token in state["added_tokens"])
-        or len(frame) != 2
-        or tokenizer.encode("a").ids != [frame[0], *letter, frame[1]]
-    ):
-        return None
-    cuts_256 = np.zeros(256, dtype=np.uint8)
-    cuts_256[[ord(mark) for mark in string.punctuation if not any(mark in token for token in added)]] = _MARK
-    cuts_256[ord(" ")] = _SPACE
-    return cuts_256
-
-
-def _piece_starts(cut_C: np.ndarray, start_N1: np.ndarray) -> np.ndarray:
-    """Where pieces begin: a mark or a run of other bytes, with the spaces after it; and C at the end, (P + 1,)."""
-    starts_C1 = np.zeros(len(cut_C) + 1, dtype=bool)
-    starts_C1[1:-1] = (cut_C[1:] != _SPACE) & ((cut_C[:-1] != 0) | (cut_C[1:] == _MARK))
-    starts_C1[start_N1] = True
-    return np.flatnonzero(starts_C1)
 
 
 def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:

@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 
 from protclip import files
 from protclip.data.tokenize import biotexts
-from protclip.embeddings.reading import METADATA, Content
+from protclip.embeddings.reading import LONG, METADATA, Content
 from protclip.parquet import with_column
 from protclip.protanno.shards import SPLITS, RowGroup, read_metadata, read_pairs, read_row_group
-from protclip.uniprot.residues import Nucleotides, looks_like_nucleotides
+from protclip.uniprot.residues import Nucleotides, count_mapped, looks_like_nucleotides
 
 BLOCK_SCHEMA = pa.schema(
     [
@@ -142,7 +142,19 @@ def place_of(rows: pa.Table, i: int) -> dict[str, Any]:
     return {name: rows.column(name)[i].as_py() for name in ("source", "line", "accession")}
 
 
-def count_nucleotides(rows: pa.Table) -> dict[str, dict[str, Any]]:
+def part_counts(rows: pa.Table, content: Content, *, residues: int) -> PartCounts:
+    """What a report says of the rows of a part, with the column LONG, of which so many residues were computed."""
+    is_protein = content == "protein"
+    return {
+        "rows": len(rows),
+        "residues": residues,
+        "long": len(rows) - rows[LONG.name].null_count,
+        "mapped": count_mapped(rows["sequence"].to_pylist()) if is_protein else {},
+        "nucleotides": _count_nucleotides(rows) if is_protein else {},
+    }
+
+
+def _count_nucleotides(rows: pa.Table) -> dict[str, dict[str, Any]]:
     """The proteins that look like DNA or RNA, as the fields of Nucleotides by source."""
     found: dict[str, Nucleotides] = {}
     names = ("source", "accession", "name", "sequence")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from protclip.embeddings.blocks import BlockItem, PartCounts, PartReport, count_nucleotides, place_of, read_block
+from protclip.embeddings.blocks import BlockItem, PartReport, part_counts, place_of, read_block
 from protclip.embeddings.previous import Lookup, previous_folder
 from protclip.embeddings.reading import LONG, read_embeddings
 from protclip.embeddings.settings import THREADS, EmbedConfig
@@ -22,7 +22,7 @@ from protclip.embeddings.writing import write_part, write_residues
 from protclip.errors import CheckpointError
 from protclip.trained_model import ProtCLIP
 from protclip.uniprot.entry import BadEntry, RefusedError
-from protclip.uniprot.residues import bare_residues, count_mapped
+from protclip.uniprot.residues import bare_residues
 
 TOO_LONG = "longer than the model sees"
 """The reason by which such proteins are quarantined where that is asked for."""
@@ -79,7 +79,7 @@ class EmbedBlock:
             "number": number,
             "read": num_read,
             "reused": num_reused,
-            **self._counts(rows),
+            **part_counts(rows, self.content, residues=self._num_residues(rows)),
             "refused": [entry.record() for _, entry in refused],
             "files": self._write(number, rows, vectors_ND, residues) if len(rows) else {},
         }
@@ -154,21 +154,14 @@ class EmbedBlock:
         unfit = {i: problems[place] for i, place in enumerate(place_N.tolist()) if place in problems}
         return vectors_UD[place_N], [residues[place] for place in place_N] if residues else [], unfit
 
-    def _counts(self, rows: pa.Table) -> PartCounts:
-        if self.config.content == "text":
-            num_tokens = pc.sum(pc.utf8_length(rows.column("text"))).as_py()
-            return {"rows": len(rows), "residues": num_tokens or 0, "long": 0, "mapped": {}, "nucleotides": {}}
-        sequences = rows.column("sequence").to_pylist()
-        seen = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    def _num_residues(self, rows: pa.Table) -> int:
+        """That were computed, or characters."""
+        if self.content == "text":
+            return int(pc.sum(pc.utf8_length(rows.column("text"))).as_py() or 0)
+        seen = pc.utf8_length(rows.column("sequence")).to_numpy()
         if self.config.long != "window-mean":
             seen = np.minimum(seen, self.model.max_protein_tokens - 2)
-        return {
-            "rows": len(rows),
-            "residues": int(seen.sum()),
-            "long": len(rows) - rows.column(LONG.name).null_count,
-            "mapped": count_mapped(sequences),
-            "nucleotides": count_nucleotides(rows),
-        }
+        return int(seen.sum())
 
     def _write(
         self, number: int, rows: pa.Table, vectors_ND: np.ndarray, residues: Sequence[np.ndarray]

@@ -9,7 +9,7 @@ from protclip import files
 from protclip.embeddings.blocks import (
     BlockItem,
     PartReport,
-    count_nucleotides,
+    part_counts,
     part_name,
     parts_folder,
     place_of,
@@ -19,7 +19,6 @@ from protclip.embeddings.reading import LONG, read_part
 from protclip.embeddings.settings import EmbedConfig
 from protclip.embeddings.writing import write_part
 from protclip.uniprot.entry import RefusedError
-from protclip.uniprot.residues import count_mapped
 from protclip.units import report_path
 
 
@@ -57,16 +56,11 @@ def copy_repeats(item: BlockItem, *, config: EmbedConfig, work: str) -> PartRepo
         vectors_ND = np.stack([vector_of_row[i] for i in kept])
         form = config.format
         written = write_part(config.output, unit, rows, vectors_ND, form=form, precision=config.precision)
-    is_protein = config.content == "protein"
     return {
         "number": unit,
         "read": len(wanted),
-        "rows": len(kept),
         "reused": 0,
-        "residues": 0,
-        "long": len(kept) - rows[LONG.name].null_count,
-        "mapped": count_mapped(rows["sequence"].to_pylist()) if is_protein else {},
-        "nucleotides": count_nucleotides(rows) if is_protein else {},
+        **part_counts(rows, config.content, residues=0),
         "refused": [entry.record() for entry in refused],
         "files": written,
     }
