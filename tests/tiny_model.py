@@ -30,8 +30,8 @@ WORDS = ("kinase", "binds", "membrane", "hydrolyses", "ATP", "transports", "nucl
 
 def tiny_model(seed: int = 0, objectives: ObjectivesConfig = GC_ALONE, *, dtype: Dtype = "float32") -> ProtCLIP:
     """A dual encoder of one layer a side; another seed is another model."""
-    model, *tokenizers = _made(seed, objectives)
-    return ProtCLIP(copy.deepcopy(model), *tokenizers, dtype=dtype)
+    model, protein_tokenizer, text_tokenizer = _made(seed, objectives)
+    return ProtCLIP(copy.deepcopy(model), protein_tokenizer, text_tokenizer, dtype=dtype)
 
 
 @functools.cache
