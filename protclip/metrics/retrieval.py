@@ -13,6 +13,7 @@ from torch import Tensor
 
 from protclip.errors import DataError
 from protclip.losses.global_contrast import global_contrast
+from protclip.metrics.ranking import places_of_chance, recall
 from protclip.model.quality import AMONG_FIRST, MAX_PAIRS
 
 CUTOFFS = (1, 5, 10)
@@ -35,19 +36,9 @@ def retrieval_metrics(protein_ND: Tensor, text_ND: Tensor, text_hash_N: Tensor) 
 
 
 def chance(text_hash_N: Tensor) -> dict[str, float]:
-    """recall@k of a random order, with the same right answers as ``retrieval_metrics``, in both directions.
-
-    A query with r right ones among N candidates has 1 - C(N - r, k) / C(N, k); the mean over all queries.
-    """
-    num_right_N = _num_equal(text_hash_N).double()
-    total = len(text_hash_N)
-    missed_N = torch.ones_like(num_right_N)
-    recalls = {}
-    for k in range(1, max(CUTOFFS) + 1):
-        missed_N = missed_N * ((total - num_right_N - (k - 1)).clamp(min=0) / max(1, total - (k - 1)))
-        if k in CUTOFFS:
-            recalls[f"recall@{k}"] = 1 - missed_N.mean().item()
-    return recalls
+    """recall@k of a random order, with the same right answers as ``retrieval_metrics``, in both directions."""
+    places_N3 = places_of_chance(_num_equal(text_hash_N).numpy(), len(text_hash_N))
+    return {f"recall@{k}": float(recall(places_N3, k).mean()) for k in CUTOFFS}
 
 
 def check_variety(identity_N2: Tensor, where: str) -> None:
