@@ -1,0 +1,367 @@
+"""The stage ``evaluate``: checkpoints on tasks, and a report.
+
+A prediction of one model for one task with one seed is a unit of work; a run that was interrupted goes on with those
+that have no report. The manifest comes last.
+
+WORK/models/<checkpoint>/…     references of a checkpoint, as folders of their own
+WORK/inputs/…                  the proteins and texts of all tasks, each once
+WORK/vectors/<model>/…         what the stage ``embed`` makes of them
+WORK/outcomes/<unit>.json      metrics of a unit
+WORK/leaks/<unit>.json         likewise, of a search for proteins that were trained on
+predictions/<unit>.safetensors what the metrics were computed from; intervals and comparisons are made of it
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from protclip import files
+from protclip.errors import ConfigError, DataError, MissingDataError
+from protclip.evaluation.compare import PREDICTIONS, labels_file, predictions_file
+from protclip.evaluation.leaks import find_leaks
+from protclip.evaluation.predict import baseline, interval, needs, predict
+from protclip.evaluation.references import named_models, write_references
+from protclip.evaluation.report import write_report
+from protclip.evaluation.results import LeakResult, MissingTask, ModelResult, Results, Score, TaskResult
+from protclip.evaluation.retrieval_task import retrieval_task
+from protclip.evaluation.task import Benchmark, Task
+from protclip.evaluation.tasks import TASKS
+from protclip.evaluation.trained_on import pairs_of, training_sequences
+from protclip.evaluation.vectors import Vectors, make_vectors, write_inputs
+from protclip.fields import check_number, check_types
+from protclip.inputs import Dtype
+from protclip.manifest import finish_folder, resume_folder, write_manifest
+from protclip.model.tensors import load_tensors, write_tensors
+from protclip.occupied import occupied
+from protclip.terminal import echo
+from protclip.units import InProcess, Item, Report, Run, Work, run_units
+from protclip.version import __version__
+
+KIND = "evaluation"
+OWN_FILES = ("report.html", "report.md", "report.json", PREDICTIONS)
+OWN_SPLIT = "its training split"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Checkpoints on tasks, and a report."""
+
+    checkpoints: tuple[str, ...]
+    """Folders, names (such as published) or URLs of models."""
+    output: str
+    """Folder of the report to write: a path or an fsspec URL."""
+    data: str | None = None
+    """Folder of the benchmarks' files, as docs/evaluation.md lists them."""
+    pairs: str | None = None
+    """Folder of pairs: retrieval is measured on their test split."""
+    tasks: tuple[str, ...] = ()
+    """A task, by its name; may be given several times. Default: all whose files are there."""
+    seeds: int = 1
+    """Seeds of what is drawn: trained heads, examples of few-shot. The score is their mean."""
+    dtype: Dtype = "float32"
+    """Number format of the model's matrix products."""
+    use_gpu: bool = False
+    """Give each actor that embeds a GPU."""
+    overwrite: bool = False
+    """Replace a finished report, or start an unfinished one again."""
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        check_number("seeds", self.seeds, at_least=1)
+        if not self.checkpoints:
+            raise ConfigError("checkpoints: none is given; name a folder such as runs/tiny/best.")
+        if self.data is None and self.pairs is None:
+            raise ConfigError("nothing to evaluate on: give --data, --pairs or both.")
+
+
+def evaluate(config: EvaluateConfig, run: Run | None = None) -> Results:
+    """Evaluate checkpoints and write a report; a run that was killed goes on where it was.
+
+    Args:
+        config: what is evaluated, on what, and where the report goes.
+        run: where units are done; None for this process.
+
+    Raises:
+        ConfigError: for an unknown task, or an output that cannot be written.
+        DataError: if a file of a task that was asked for is not there, or damaged.
+        CheckpointError: if a model is not there, or unfinished.
+    """
+    began = time.monotonic()
+    run = run or InProcess()
+    tasks, missing = _readable_tasks(config)
+    models = named_models(config.checkpoints)
+    claim = {
+        "software": __version__,
+        "models": [asdict(model) for model in models],
+        "tasks": {task.name: dict(benchmark.files) for task, benchmark in tasks.values()},
+        "settings": {"seeds": config.seeds, "dtype": config.dtype, "pairs": config.pairs},
+    }
+    with occupied(config.output):
+        work = resume_folder(config.output, OWN_FILES, claim, overwrite=config.overwrite)
+        return _Evaluation(config, models, tasks, missing, work, run).run(began)
+
+
+Tasks = Mapping[str, tuple[Task, Benchmark]]
+
+
+class _Evaluation:
+    """One run, and what it leaves in the work folder."""
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        models: Sequence[ModelResult],
+        tasks: Tasks,
+        missing: Sequence[MissingTask],
+        work: str,
+        run: Run,
+    ) -> None:
+        self.config, self.tasks, self.missing, self.work, self.do = config, tasks, missing, work, run
+        self.folders: dict[str, str] = {model.name: model.checkpoint for model in models}
+        """Of each model, by its name."""
+        self.models: list[ModelResult] = []
+        for number, model in enumerate(models):
+            self.models.append(model)
+            for reference, path in write_references(model, files.join(work, "models", str(number)), seed=0):
+                self.models.append(reference)
+                self.folders[reference.name] = path
+        self.numbers = {model.name: number for number, model in enumerate(self.models)}
+        """In the names of files."""
+
+    def run(self, began: float) -> Results:
+        self.make_vectors()
+        reports = self.predict()
+        results = Results(
+            software=__version__,
+            hardware=hardware(),
+            seconds=round(time.monotonic() - began, 1),
+            settings=asdict(self.config),
+            models=tuple(self.models),
+            tasks=tuple(self.described(task, benchmark) for task, benchmark in self.tasks.values()),
+            missing=tuple(self.missing),
+            scores=tuple(self.scores(reports)),
+            leaks=tuple(self.leaks()),
+        )
+        write_report(self.config.output, results)
+        names = [*OWN_FILES[:3], *(f"{PREDICTIONS}/{name}" for name in self.prediction_files())]
+        write_manifest(self.config.output, KIND, names, models=[asdict(model) for model in self.models])
+        finish_folder(self.config.output)
+        return results
+
+    def make_vectors(self) -> None:
+        """Embed the proteins and texts of all tasks with each model."""
+        inputs = files.join(self.work, "inputs")
+        benchmarks = [benchmark for _, benchmark in self.tasks.values()]
+        sequences = [sequence for benchmark in benchmarks for sequence in benchmark.sequences]
+        texts = [text for benchmark in benchmarks for text in benchmark.texts]
+        write_inputs(inputs, sequences, texts)
+        wanted = {layer for task, _ in self.tasks.values() for layer in needs(task)}
+        for model in self.models:
+            for layer in sorted(wanted):
+                echo(f"evaluate: embedding with {model.name} ({layer})", err=True)
+                make_vectors(
+                    inputs,
+                    self.folders[model.name],
+                    self.vectors(model),
+                    layer="projection" if layer == "texts" else layer,
+                    texts=layer == "texts",
+                    dtype=self.config.dtype,
+                    use_gpu=self.config.use_gpu,
+                    run=self.do,
+                )
+
+    def vectors(self, model: ModelResult) -> str:
+        """The folder of a model's vectors."""
+        return files.join(self.work, "vectors", str(self.numbers[model.name]))
+
+    def items(self) -> list[dict[str, Any]]:
+        """Of all predictions."""
+        return [
+            {
+                "unit": f"{task}.model-{self.numbers[model.name]}.seed-{seed}",
+                "file": predictions_file(task, self.numbers[model.name], seed),
+                "task": task,
+                "model": model.name,
+                "vectors": self.vectors(model),
+                "seed": seed,
+            }
+            for task in self.tasks
+            for model in self.models
+            for seed in range(self.config.seeds)
+        ]
+
+    def predict(self) -> list[Report]:
+        """Make all predictions; gives the reports in the order of ``items``."""
+        for task, (_, benchmark) in self.tasks.items():
+            labels = torch.from_numpy(np.ascontiguousarray(benchmark.splits["test"].labels))
+            write_tensors(files.join(self.config.output, PREDICTIONS, labels_file(task)), {"labels": labels})
+        unit = partial(_predict, config=self.config, output=files.join(self.config.output, PREDICTIONS))
+        work = Work(title="evaluating", unit=unit)
+        return run_units(work, self.items(), files.join(self.work, "outcomes"), self.do)
+
+    def prediction_files(self) -> list[str]:
+        """Their names."""
+        return sorted(files.list_folder(files.join(self.config.output, PREDICTIONS)))
+
+    def scores(self, reports: Sequence[Report]) -> Iterator[Score]:
+        """Of each task, model and protocol the mean over the seeds, with its interval."""
+        found: dict[tuple[str, str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+        for item, report in zip(self.items(), reports, strict=True):
+            for protocol, outcome in report["protocols"].items():
+                key = (item["task"], item["model"], protocol)
+                found.setdefault(key, []).append((item["file"], outcome))
+        for (name, model, protocol), outcomes in found.items():
+            task, benchmark = self.tasks[name]
+            predictions = [
+                load_tensors(files.join(self.config.output, PREDICTIONS, file))[protocol].numpy() for file, _ in outcomes
+            ]
+            metrics = {
+                metric: float(np.mean([outcome["metrics"][metric] for _, outcome in outcomes]))
+                for metric in outcomes[0][1]["metrics"]
+            }
+            low, high = interval(task, benchmark, predictions)
+            yield Score(
+                task=name,
+                model=model,
+                protocol=protocol,
+                value=metrics[task.metric],
+                low=low,
+                high=high,
+                metrics=metrics,
+                num_seeds=len(outcomes),
+                seconds=round(sum(outcome["seconds"] for _, outcome in outcomes), 2),
+                settings=outcomes[0][1]["settings"],
+            )
+
+    def described(self, task: Task, benchmark: Benchmark) -> TaskResult:
+        """A task for the report."""
+        value, name = baseline(task, benchmark)
+        return TaskResult(
+            name=task.name,
+            title=task.title,
+            kind=task.kind,
+            metric=task.metric,
+            note=benchmark.note,
+            rows={split: len(rows.labels) for split, rows in benchmark.splits.items()},
+            files=dict(benchmark.files),
+            baseline=value,
+            baseline_name=name,
+            paper=dict(task.paper),
+        )
+
+    def leaks(self) -> Iterator[LeakResult]:
+        """How many test proteins were trained on, by the tasks themselves and by each checkpoint."""
+        checkpoints = [model for model in self.models if model.role == "checkpoint"]
+        there = {model.name: pairs_of(model.checkpoint, self.config.pairs) for model in checkpoints}
+        items = [
+            {"unit": f"{task}.{number}", "task": task, "pairs": pairs and pairs.folder, "where": where}
+            for task, (_, benchmark) in self.tasks.items()
+            for number, (where, pairs) in enumerate(
+                [(OWN_SPLIT, None), *((f"pairs of {name}", pairs) for name, pairs in there.items())]
+            )
+            if (pairs is not None if where != OWN_SPLIT else "train" in benchmark.splits)
+        ]
+        work = Work(title="looking for leaks", unit=partial(_leaks, config=self.config))
+        reports = run_units(work, items, files.join(self.work, "leaks"), self.do)
+        found = {(item["task"], item["where"]): report for item, report in zip(items, reports, strict=True)}
+        for task, (_, benchmark) in self.tasks.items():
+            num_proteins = len(_test_proteins(benchmark))
+            for where in (OWN_SPLIT, *(f"pairs of {name}" for name in there)):
+                counts = found.get((task, where))
+                if where == OWN_SPLIT and counts is None:
+                    continue
+                yield LeakResult(
+                    task=task,
+                    trained_on=where,
+                    proteins=num_proteins,
+                    identical=None if counts is None else counts["identical"],
+                    similar=None if counts is None else counts["similar"],
+                )
+
+
+def hardware() -> dict[str, str]:
+    """What an evaluation ran on, for people."""
+    gpu = {"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count() or 1),
+        "torch": torch.__version__,
+        **gpu,
+    }
+
+
+def _readable_tasks(config: EvaluateConfig) -> tuple[Tasks, list[MissingTask]]:
+    """The tasks whose files are there, with their rows; and the others with the reason.
+
+    Raises:
+        ConfigError: for a name that no task has.
+        DataError: if a file of a task that was asked for by name is not there, or one is damaged.
+    """
+    all_tasks = {task.name: task for task in (*TASKS, *([retrieval_task(config.pairs)] if config.pairs else ()))}
+    if unknown := [name for name in config.tasks if name not in (*all_tasks, "all")]:
+        raise ConfigError(f"--tasks {unknown[0]}: there is no such task; there are all, {', '.join(all_tasks)}.")
+    by_name = config.tasks and "all" not in config.tasks
+    found: dict[str, tuple[Task, Benchmark]] = {}
+    missing = []
+    for name, task in all_tasks.items():
+        if by_name and name not in config.tasks:
+            continue
+        try:
+            found[name] = task, task.read(config.data or "")
+        except MissingDataError as error:
+            if by_name:
+                raise
+            missing.append(MissingTask(name=name, why=str(error)))
+    if not found:
+        raise DataError(f"{config.data}: no task has its files there; protclip evaluate --list says what is missing.")
+    return found, missing
+
+
+def _benchmark(config: EvaluateConfig, name: str) -> tuple[Task, Benchmark]:
+    tasks = (*TASKS, *([retrieval_task(config.pairs)] if config.pairs else ()))
+    task = next(task for task in tasks if task.name == name)
+    return task, task.read(config.data or "")
+
+
+def _predict(item: Item, *, config: EvaluateConfig, output: str) -> Report:
+    """A unit: the outcomes of all protocols of a task for one model and seed."""
+    task, benchmark = _benchmark(config, item["task"])
+    outcomes, report = {}, {}
+    began = time.monotonic()
+    for protocol, outcome in predict(task, benchmark, Vectors(item["vectors"]), seed=item["seed"]):
+        outcomes[protocol] = torch.from_numpy(np.ascontiguousarray(outcome.predictions))
+        report[protocol] = {
+            "metrics": {name: float(value) for name, value in outcome.metrics.items() if np.isfinite(value)},
+            "settings": dict(outcome.settings),
+            "seconds": time.monotonic() - began,
+        }
+        began = time.monotonic()
+    write_tensors(files.join(output, item["file"]), outcomes)
+    return {"protocols": report}
+
+
+def _leaks(item: Item, *, config: EvaluateConfig) -> Report:
+    """A unit: test proteins of a task that were trained on."""
+    _, benchmark = _benchmark(config, item["task"])
+    test = [benchmark.sequences[place] for place in _test_proteins(benchmark)]
+    if item["pairs"] is None:
+        places = np.unique(benchmark.splits["train"].proteins_NK)
+        return find_leaks(test, (benchmark.sequences[place] for place in places)).counts()
+    from protclip.protanno.shards import read_pairs
+
+    return find_leaks(test, training_sequences(read_pairs(item["pairs"]))).counts()
+
+
+def _test_proteins(benchmark: Benchmark) -> np.ndarray:
+    """Places of the distinct proteins of the test split."""
+    places: np.ndarray = np.unique(benchmark.splits["test"].proteins_NK)
+    return places
