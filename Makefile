@@ -11,6 +11,9 @@ WITH_RAY := -n 2 --dist loadfile --no-loadscope-reorder
 UNIT_TESTS := $(BIN)/pytest -m 'unit and not slow' $(PARALLEL)
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
+# Images often set it; the tests would then be compiled anew in each process.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test check prove install lint require
 

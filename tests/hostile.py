@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import gzip
 import http.client
 import json
@@ -126,12 +127,14 @@ def many_headers(port: int) -> Iterator[str]:
     yield status(port, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n", *[b"X-Small: a\r\n" * 100_000] * 125, b"\r\n")
 
 
-BOMB = gzip.compress(bytes(200_000_000))
+@functools.cache
+def bomb() -> bytes:
+    return gzip.compress(bytes(200_000_000))
 
 
 def gzip_bomb(port: int) -> Iterator[str]:
     """200 kB that would become 200 MB."""
-    yield post(port, BOMB, Content_Encoding="gzip")
+    yield post(port, bomb(), Content_Encoding="gzip")
 
 
 def endless_chunks(port: int) -> Iterator[str]:

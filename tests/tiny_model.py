@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ from index_folders import write_embeddings
 
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig
 from protclip.data.collate import Batch, Masking, collate
-from protclip.data.tokenize import TOKENIZED_COLUMNS, tokenize_pairs
+from protclip.data.tokenize import TOKENIZED_COLUMNS, ProteinTokenizer, TextTokenizer, tokenize_pairs
 from protclip.embedding import ProtCLIP
 from protclip.embeddings.reading import read_embeddings
 from protclip.hashing import hash64
 from protclip.index.build import IndexConfig, build_from
 from protclip.inputs import Dtype
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
+from protclip.model.dual_encoder import DualEncoder
 from protclip.protanno.shards import SCHEMA
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
@@ -27,6 +30,12 @@ WORDS = ("kinase", "binds", "membrane", "hydrolyses", "ATP", "transports", "nucl
 
 def tiny_model(seed: int = 0, objectives: ObjectivesConfig = GC_ALONE, *, dtype: Dtype = "float32") -> ProtCLIP:
     """A dual encoder of one layer a side; another seed is another model."""
+    model, protein_tokenizer, text_tokenizer = _made(seed, objectives)
+    return ProtCLIP(copy.deepcopy(model), protein_tokenizer, text_tokenizer, dtype=dtype)
+
+
+@functools.cache
+def _made(seed: int, objectives: ObjectivesConfig) -> tuple[DualEncoder, ProteinTokenizer, TextTokenizer]:
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     config = ModelConfig(
         projection_dim=24,
@@ -35,7 +44,7 @@ def tiny_model(seed: int = 0, objectives: ObjectivesConfig = GC_ALONE, *, dtype:
     )
     tokenizer = build_text_tokenizer(config, random_texts(50))
     model = build_model(config, build_architecture(config, tokenizer, objectives), seed=seed)
-    return ProtCLIP(model, build_protein_tokenizer(config), tokenizer, dtype=dtype)
+    return model, build_protein_tokenizer(config), tokenizer
 
 
 def random_sequences(count: int, seed: int = 0) -> list[str]:

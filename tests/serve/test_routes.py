@@ -6,13 +6,12 @@ import base64
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import jsonschema
 import numpy as np
-import openai
 import pytest
 import requests
-from openai.types import CreateEmbeddingResponse
 from tiny_model import random_sequences, random_texts
 
 from protclip.index.manifest import read_index_manifest
@@ -20,6 +19,9 @@ from protclip.questions import Options, Question
 from protclip.retrieval import Retriever
 from protclip.version import __version__
 from serve.openapi import ANSWERS, REQUESTS
+
+if TYPE_CHECKING:
+    import openai  # imported where it is used: all rings collect this file, and it takes half a second
 
 pytestmark = pytest.mark.serve
 PROTEINS, TEXTS = random_sequences(8, seed=7), random_texts(8, seed=7)
@@ -110,11 +112,15 @@ def test_a_long_protein_is_cut_refused_or_seen_in_windows(server):
 
 @pytest.fixture(scope="module")
 def client(server) -> openai.OpenAI:
+    import openai
+
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
 
 @pytest.mark.parametrize(("model", "items"), [("protclip-protein", PROTEINS), ("protclip-text", TEXTS)])
 def test_openais_client_gets_our_embeddings(server, client, model, items):
+    from openai.types import CreateEmbeddingResponse
+
     embed = server.model.embed_proteins if model == "protclip-protein" else server.model.embed_texts
     answers = [client.embeddings.create(model=model, input=items)]  # it asks for base64 and decodes it
     answers += [client.embeddings.create(model=model, input=items, encoding_format="float", dimensions=24, user="me")]
@@ -132,6 +138,8 @@ def test_openais_client_gets_our_embeddings(server, client, model, items):
 
 
 def test_openais_client_tells_our_errors(client):
+    import openai
+
     with pytest.raises(openai.NotFoundError, match="there are protclip-protein and protclip-text") as missing:
         client.embeddings.create(model="text-embedding-3-small", input="a")
     assert missing.value.type == "NotFoundError"
