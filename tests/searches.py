@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from protclip.embedding import ProtCLIP
 from tiny_model import random_sequences
 
 from protclip.commands.search import main
 from protclip.inputs import DTYPES
+from protclip.trained_model import ProtCLIP
 
 SEQUENCES = random_sequences(40)
 Folders = tuple[ProtCLIP, str, str]
