@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
-import torch
 
 from cluster.environment import prepare_environment
 
@@ -20,7 +20,14 @@ def pytest_configure() -> None:
     os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "serve.front:middlewares"
     # Serve's controller would give up a proxy that a busy machine does not start within 15 s.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+
+
+def pytest_collection_finish() -> None:
+    """Only in processes that run tests, and xdist's first does not: it need not import torch."""
+    import torch
+
     torch.set_num_threads(1)  # for tiny tensors a second thread only waits, at the cost of a core
+    gc.freeze()  # what was imported stays, so the collector need not look through it again and again
 
 
 LONGEST = (

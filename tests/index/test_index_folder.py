@@ -101,9 +101,9 @@ def test_the_smallest_ef_that_reaches_the_wanted_recall_is_chosen(tmp_path, monk
 
 
 def test_given_queries_are_measured_as_a_kind_of_their_own(tmp_path):
-    embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(600)))
+    embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(150)))
     texts = read_embeddings(write_embeddings(tmp_path / "t", unit_vectors(80, seed=4), content="text"))
-    manifest = build_from(embeddings, str(tmp_path / "i"), IndexConfig(shard_rows=250), queries=[texts])
+    manifest = build_from(embeddings, str(tmp_path / "i"), IndexConfig(shard_rows=60), queries=[texts])
     assert manifest.recall["text"]["queries"] == 80 and set(manifest.recall) == {"inside", "outside", "text"}
     other = read_embeddings(write_embeddings(tmp_path / "o", unit_vectors(80), fingerprint="a" * 64))
     with pytest.raises(IndexMismatchError, match="model"):
@@ -159,8 +159,8 @@ def test_one_vector_is_an_index_without_a_recall(tmp_path):
 def test_the_same_embeddings_in_other_parts_give_the_same_files(tmp_path):
     folders = []
     for name, parts in (("one", 1), ("two", 7)):
-        embeddings = read_embeddings(write_embeddings(tmp_path / f"e-{name}", unit_vectors(500), parts=parts))
-        build_from(embeddings, str(tmp_path / name), IndexConfig(shard_rows=180))
+        embeddings = read_embeddings(write_embeddings(tmp_path / f"e-{name}", unit_vectors(150), parts=parts))
+        build_from(embeddings, str(tmp_path / name), IndexConfig(shard_rows=60))
         folders.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert folders[0] == folders[1] and len(folders[0]) == 7
 

@@ -165,8 +165,7 @@ def test_a_release_without_a_subindex_of_the_first_leaves_it_out(tmp_path):
 
 
 def test_what_does_not_belong_to_the_previous_index_is_refused(tmp_path):
-    releases = Releases(tmp_path)
-    embeddings = releases.write()
+    embeddings = write_embeddings(tmp_path / "e", vectors(0, 100))
     build(tmp_path / "i0", embeddings)
     with pytest.raises(ConfigError, match="m=8"):
         build(tmp_path / "i1", embeddings, IndexConfig(), previous=tmp_path / "i0")

@@ -75,7 +75,7 @@ def server(ray_cluster: None, folders: Folders) -> Iterator[Server]:  # noqa: AR
         logging_config=LOGS,
     )
     yield Server(**vars(folders), url=f"http://127.0.0.1:{port}")
-    serve.shutdown()
+    serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="session")
