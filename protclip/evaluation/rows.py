@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,17 +47,23 @@ class Rows:
         self.proteins.setdefault(split, []).append(tuple(proteins))
         self.labels.setdefault(split, []).append(label)
 
-    def hold_out(self, split: str, share: float) -> None:
-        """Move this share of the proteins that begin a row of ``train``, with all rows that they begin, to a split.
+    def hold_out(self, split: str, share: float, by: Callable[[int], str] | None = None) -> None:
+        """Move a share of the proteins that begin a row of ``train``, with all rows that they begin, to a split.
 
         Which they are is a matter of a hash of their sequences: the order of the files does not count.
+
+        Args:
+            split: to where.
+            share: of the proteins.
+            by: where it is a share of the labels instead: the name of a label.
         """
         rows = list(zip(self.proteins.pop("train"), self.labels.pop("train"), strict=True))
         sequences = list(self.place)
-        first = sorted({row[0] for row, _ in rows}, key=lambda place: hash64(split, sequences[place]))
-        chosen = set(first[: round(share * len(first))])
-        for row, label in rows:
-            self.add(split if row[0] in chosen else "train", row, label)
+        keys = [by(label) if by else sequences[row[0]] for row, label in rows]
+        ordered = sorted(set(keys), key=lambda key: hash64(split, key))
+        chosen = set(ordered[: round(share * len(ordered))])
+        for key, (row, label) in zip(keys, rows, strict=True):
+            self.add(split if key in chosen else "train", row, label)
 
     def counts(self) -> dict[str, int]:
         """Rows of each split."""

@@ -73,6 +73,10 @@ class Task:
     """Of the data."""
     paper: Mapping[str, float] = field(default_factory=dict)
     """Figures that the ProtCLIP paper is known to give, by metric."""
+    num_classes: int = 0
+    """Of the published data; 0 where labels are no classes."""
+    query: Literal["protein", "text"] = "protein"
+    """Of a graph: which end of an edge is given."""
     select_by: Literal["mae", ""] = ""
     """Of a regression: what the authors choose the best epoch by, where it is not the metric itself."""
 

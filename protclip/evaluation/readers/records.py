@@ -7,6 +7,7 @@ from typing import Any
 
 from protclip import files
 from protclip.errors import DataError
+from protclip.evaluation.readers.lmdb_files import read_lmdb
 from protclip.evaluation.readers.tables import read_columns
 from protclip.uniprot.streams import open_stream, read_lines
 
@@ -15,7 +16,7 @@ def read_records(path: str, *fields: Sequence[str]) -> Iterator[tuple[str, tuple
     """(place for messages, the wanted values) of each record, in the memory of one.
 
     Args:
-        path: of a table (``tables.py``) or of JSON lines, ``.json`` or ``.jsonl``; plain or gzip.
+        path: of a table (``tables.py``) or of JSON lines, ``.json`` or ``.jsonl``, plain or gzip; or of LMDB, ``.mdb``.
         fields: for each wanted value, the names that it has in one file or another.
 
     Raises:
@@ -23,6 +24,10 @@ def read_records(path: str, *fields: Sequence[str]) -> Iterator[tuple[str, tuple
     """
     if path.removesuffix(".gz").endswith((".json", ".jsonl")):
         yield from _json_lines(path, fields)
+        return
+    if path.endswith(".mdb"):
+        for where, record in read_lmdb(path):
+            yield where, pick(record, fields, where)
         return
     for line, cells in read_columns(path, *fields):
         yield f"{path}, line {line}", cells
