@@ -27,6 +27,7 @@ COMMANDS = {
     "embed": ("ray_jobs.embed.main:main", "Embed proteins or texts."),
     "index": ("ray_jobs.index.main:main", "Build a searchable index of embeddings."),
     "stats": ("protclip.commands.stats:main", "Describe a folder of pairs, beside the published data sets."),
+    "evaluate": ("ray_jobs.evaluate.main:main", "Evaluate models on benchmarks, and write a report."),
     "search": ("protclip.commands.search:main", "Search an index by text, sequence or accession."),
     "explain": ("protclip.commands.explain:main", "Show which residues of a protein match a text."),
     "serve": ("serve.main:main", "Serve embedding and search over HTTP on this machine."),

@@ -79,8 +79,7 @@ def compare(first: str, second: str) -> Iterator[Comparison]:
 def describe_comparison(first: str, second: str) -> str:
     """The comparison as a Markdown table."""
     lines = [
-        f"Of {first} less {second}, on the same rows (paired bootstrap; p of no difference, not corrected for the number "
-        "of tasks).",
+        f"Of {first} less {second}, on the same rows: a paired bootstrap; p of no difference, of each task alone.",
         "",
         "| task | metric | first | second | difference | 95 % interval | p |",
         "|---|---|---|---|---|---|---|",

@@ -26,9 +26,10 @@ import torch
 
 from protclip import files
 from protclip.errors import ConfigError, DataError, MissingDataError
+from protclip.evaluation.checks import load
 from protclip.evaluation.compare import PREDICTIONS, labels_file, predictions_file
 from protclip.evaluation.leaks import find_leaks
-from protclip.evaluation.predict import baseline, interval, needs, predict
+from protclip.evaluation.predict import Head, Model, baseline, interval, needs, predict
 from protclip.evaluation.references import named_models, write_references
 from protclip.evaluation.report import write_report
 from protclip.evaluation.results import LeakResult, MissingTask, ModelResult, Results, Score, TaskResult
@@ -65,6 +66,11 @@ class EvaluateConfig:
     """Folder of pairs: retrieval is measured on their test split."""
     tasks: tuple[str, ...] = ()
     """A task, by its name; may be given several times. Default: all whose files are there."""
+    heads: tuple[Head, ...] = ("linear",)
+    """What is trained for tasks with a training split; may be given several times. linear: ridge or logistic
+    regression on features of the frozen encoder. two-layers: likewise with a layer between. few-shot: classes of 1, 5
+    and 10 examples each. fine-tuned: two layers with the encoder below them. bridge: of knowledge graphs, between the
+    two spaces."""
     seeds: int = 1
     """Seeds of what is drawn: trained heads, examples of few-shot. The score is their mean."""
     dtype: Dtype = "float32"
@@ -103,7 +109,12 @@ def evaluate(config: EvaluateConfig, run: Run | None = None) -> Results:
         "software": __version__,
         "models": [asdict(model) for model in models],
         "tasks": {task.name: dict(benchmark.files) for task, benchmark in tasks.values()},
-        "settings": {"seeds": config.seeds, "dtype": config.dtype, "pairs": config.pairs},
+        "settings": {
+            "heads": list(config.heads),
+            "seeds": config.seeds,
+            "dtype": config.dtype,
+            "pairs": config.pairs,
+        },
     }
     with occupied(config.output):
         work = resume_folder(config.output, OWN_FILES, claim, overwrite=config.overwrite)
@@ -191,7 +202,9 @@ class _Evaluation:
                 "file": predictions_file(task, self.numbers[model.name], seed),
                 "task": task,
                 "model": model.name,
+                "checkpoint": self.folders[model.name],
                 "vectors": self.vectors(model),
+                "run_dir": files.join(self.work, "trainings", f"{task}.model-{self.numbers[model.name]}.seed-{seed}"),
                 "seed": seed,
             }
             for task in self.tasks
@@ -222,7 +235,8 @@ class _Evaluation:
         for (name, model, protocol), outcomes in found.items():
             task, benchmark = self.tasks[name]
             predictions = [
-                load_tensors(files.join(self.config.output, PREDICTIONS, file))[protocol].numpy() for file, _ in outcomes
+                load_tensors(files.join(self.config.output, PREDICTIONS, file))[protocol].numpy()
+                for file, _ in outcomes
             ]
             metrics = {
                 metric: float(np.mean([outcome["metrics"][metric] for _, outcome in outcomes]))
@@ -316,7 +330,7 @@ def _readable_tasks(config: EvaluateConfig) -> tuple[Tasks, list[MissingTask]]:
         if by_name and name not in config.tasks:
             continue
         try:
-            found[name] = task, task.read(config.data or "")
+            found[name] = task, load(task, config.data or "")
         except MissingDataError as error:
             if by_name:
                 raise
@@ -329,15 +343,16 @@ def _readable_tasks(config: EvaluateConfig) -> tuple[Tasks, list[MissingTask]]:
 def _benchmark(config: EvaluateConfig, name: str) -> tuple[Task, Benchmark]:
     tasks = (*TASKS, *([retrieval_task(config.pairs)] if config.pairs else ()))
     task = next(task for task in tasks if task.name == name)
-    return task, task.read(config.data or "")
+    return task, load(task, config.data or "")
 
 
 def _predict(item: Item, *, config: EvaluateConfig, output: str) -> Report:
     """A unit: the outcomes of all protocols of a task for one model and seed."""
     task, benchmark = _benchmark(config, item["task"])
+    model = Model(checkpoint=item["checkpoint"], vectors=Vectors(item["vectors"]), run_dir=item["run_dir"])
     outcomes, report = {}, {}
     began = time.monotonic()
-    for protocol, outcome in predict(task, benchmark, Vectors(item["vectors"]), seed=item["seed"]):
+    for protocol, outcome in predict(task, benchmark, model, heads=config.heads, seed=item["seed"]):
         outcomes[protocol] = torch.from_numpy(np.ascontiguousarray(outcome.predictions))
         report[protocol] = {
             "metrics": {name: float(value) for name, value in outcome.metrics.items() if np.isfinite(value)},

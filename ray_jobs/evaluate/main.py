@@ -32,9 +32,23 @@ def _instead(show: Callable[[Any], str]) -> Callable[[click.Context, click.Param
 
 
 def _list(folder: str) -> str:
-    from protclip.evaluation.listing import describe_tasks
+    from protclip.evaluation.checks import listing
 
-    return describe_tasks(files.absolute(folder))
+    lines = []
+    for one in listing(files.absolute(folder)):
+        task = one.task
+        lines.append(f"{task.name}: {task.title}; {task.metric}")
+        if one.state == "ready":
+            rows = ", ".join(f"{split} {number:,}" for split, number in one.rows.items())
+            shortest, median, longest = one.lengths
+            lines.append(
+                f"  ready: {rows} rows of {one.num_proteins:,} proteins of {shortest:,} to {longest:,} residues, half "
+                f"of them up to {median:,}; {one.sha256[:12]}…"
+            )
+            lines += [f"  note: {one.note}"] if one.note else []
+        else:
+            lines.append(f"  {one.state}: {one.problem}")
+    return "\n".join(lines)
 
 
 def _compare(folders: tuple[str, str]) -> str:
