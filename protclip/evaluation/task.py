@@ -88,7 +88,9 @@ class Outcome:
     metrics: Mapping[str, float]
     """The task's metric, and others."""
     predictions: np.ndarray
-    """Of the rows of the test split, in their order: float64 (N,) of a number; float32 (N, C) of scores of classes; of
-    retrieval the rank (N,) of the right answer. Intervals and comparisons are made of them."""
+    """Of the rows of the test split, in their order: float64 (N,) of a number; float32 (N, C) of the probability of
+    classes and labels; of retrieval and graphs int64 (N, 3), the places of the right answers as
+    ``protclip.metrics.ranking`` has them, of which ranks, recall and reciprocal ranks follow. Intervals and
+    comparisons are made of them (``protclip.evaluation.scores``)."""
     settings: Mapping[str, float | str]
     """What was chosen on the validation split, such as a penalty."""
