@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from protclip.evaluation.results import ModelResult
 from protclip.manifest import FILE_NAME, read_manifest
 from protclip.model.checkpoint import load_checkpoint, save_checkpoint
 from protclip.model.dual_encoder import DualEncoder
-from protclip.model.encoders import Kind
+from protclip.model.encoders import Kind, config_fields, encoder_config, known_fields
 from protclip.model.pretrained import load_pretrained
 from protclip.model.record import KIND, read_checkpoint_fingerprint
 from protclip.terminal import echo
@@ -79,9 +80,16 @@ def write_references(model: ModelResult, folder: str, *, seed: int) -> Iterator[
 
 def _write(source: str, target: str, pretrained: Mapping[Kind, str], *, seed: int) -> None:
     checkpoint = load_checkpoint(source)
+    loaded = checkpoint.model.architecture
+    # A loaded model has encoders without an initialisation.
+    architecture = replace(
+        loaded,
+        protein=encoder_config("protein", known_fields("protein", config_fields(loaded.protein))),
+        text=encoder_config("text", known_fields("text", config_fields(loaded.text))),
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DualEncoder(checkpoint.model.architecture)
+        model = DualEncoder(architecture)
     for kind, name in pretrained.items():
         load_pretrained(kind, model.protein_encoder if kind == "protein" else model.text_encoder, name)
     save_checkpoint(target, model, checkpoint.protein_tokenizer, checkpoint.text_tokenizer)
