@@ -220,7 +220,8 @@ def _started(arguments: list[str], output: Path) -> dict[str, Any]:
         pass
 
     def stop(self: Any, *_: Any, **__: Any) -> None:
-        found.update(inputs=self.inputs, content="protein", part_rows=self.part_rows, work=self.work, deduplicate=False)
+        job = self.job
+        found.update(inputs=job.inputs, content=job.content, part_rows=job.part_rows, work=self.work, deduplicate=False)
         raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
