@@ -15,7 +15,7 @@ def number(value: Any, where: str) -> float:
     """
     try:
         return float(value[0] if not isinstance(value, str) and hasattr(value, "__len__") else value)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise DataError(f"{where}: the label is {str(value)[:100]!r}; it must be a number.") from error
 
 

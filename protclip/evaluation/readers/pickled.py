@@ -1,8 +1,8 @@
 """Values of a pickle, without unpickling: TAPE and PEER keep their records so.
 
 ``pickle`` runs what a file says. Here its opcodes are read, and of them only those that make dicts, lists, tuples,
-strings, bytes, numbers, None and NumPy's arrays and numbers; what a file would call is looked up in a table of four
-names, and anything else is refused. Formats: PEP 307, 3154; ``numpy/_core/src/multiarray/methods.c: array_reduce``.
+strings, bytes, numbers, None and NumPy's arrays and numbers; what a file would call is looked up in a short table, and
+anything else is refused. Formats: PEP 307, PEP 3154, and NumPy's ``ndarray.__reduce__``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ _NAMES = {
     "numpy dtype": "dtype",
     "numpy ndarray": "ndarray",
     "_codecs encode": "encode",
+    "__builtin__ bytes": "bytes",
     **{f"numpy.{core}.multiarray {name}": name for core in ("core", "_core") for name in ("_reconstruct", "scalar")},
 }
 _KINDS = "biuf"
-MAX_VALUES = 1 << 20
+MAX_VALUES = 1 << 16
 """Of one record; a few bytes can name one list within another often enough to fill any memory."""
 
 
@@ -160,6 +161,8 @@ def _call(stack: list[Any]) -> None:
             stack.append(np.frombuffer(data, dtype.made(), 1)[0].item())
         case "encode", (str(text), "latin1"):  # bytes, as Python 3 writes them for Python 2
             stack.append(text.encode("latin1"))
+        case "bytes", ():
+            stack.append(b"")
         case _:
             raise ValueError(f"a call of {called.name}")
 
