@@ -55,7 +55,7 @@ def test_what_shares_a_text_is_right_and_a_protein_that_comes_twice_is_one_candi
     ndcg = ((1 + 1 / 2) / ideal + 1 / np.log2(3)) / 2
     assert found.metrics["by_query_ndcg"] == pytest.approx(ndcg)
     assert found.metrics["chance_recall@1"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 3 + 1 / 3) / 4)
-    # Proteins 1 and 2 are nearer to the other text: 0.9 / √0.82 against 0.9 / √0.86, and 0.1 / √0.82 against 0.2 / √0.86.
+    # Proteins 1 and 2 are nearer to the other text: 0.9 / √0.82 and 0.9 / √0.86, 0.1 / √0.82 and 0.2 / √0.86.
     assert found.metrics["protein_to_text_recall@1"] == 0.25
 
 
