@@ -44,6 +44,7 @@ from protclip.embedding import ProtCLIP
 from protclip.evaluation.objectives import validation_terms
 from protclip.evaluation.retrieval import retrieval_metrics
 from protclip.explanation import occlusion, segments
+from protclip.losses.total import with_loss
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.model.dual_encoder import DualEncoder
 from protclip.protanno.biotext import property_texts
@@ -210,23 +211,26 @@ def look_at_neighbours(encoder: Any) -> None:
             attention.key.bias[part] = strength * torch.cat([angle_F.cos(), angle_F.sin()])
 
 
-def fit(network: DualEncoder, rows: pa.Table, *, seed: int, num_steps: int) -> None:
-    """Train on shuffled batches."""
+def fit(network: DualEncoder, rows: pa.Table, *, seed: int, num_steps: int) -> list[float]:
+    """Train on shuffled batches; returns the loss of each step."""
     optimizer = build_optimizer(network, OPTIMIZER)
     schedule = build_schedule(OPTIMIZER, epoch_ends=[num_steps])
     state = TrainState(model=network, optimizer=optimizer, schedule=schedule)
     network.train()
     per_epoch = len(rows) // BATCH_SIZE
+    losses = []
     for step in range(num_steps):
         epoch, batch = divmod(step, per_epoch)
         order = np.random.default_rng([seed, epoch]).permutation(len(rows))
         chosen = rows.take(pa.array(order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]))
-        one_step(state, _collate(chosen, network, seed=seed, epoch=epoch))
+        losses.append(one_step(state, _collate(chosen, network, seed=seed, epoch=epoch)))
+    return losses
 
 
-def one_step(state: TrainState, batch: Batch) -> None:
-    """Forward, backward and update, in one process and without a bound on the gradient."""
-    train_step(state, state.model, [batch], group=None, max_grad_norm=math.inf, wishes=Wishes())
+def one_step(state: TrainState, batch: Batch) -> float:
+    """Forward, backward and update, in one process and without a bound on the gradient; returns the loss."""
+    report = train_step(state, state.model, [batch], group=None, max_grad_norm=math.inf, wishes=Wishes())
+    return with_loss(report.terms, state.model.architecture.objectives)["loss"]
 
 
 def retrieval(model: ProtCLIP, rows: pa.Table) -> dict[str, float]:
