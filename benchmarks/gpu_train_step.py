@@ -2,6 +2,7 @@
 
     python benchmarks/gpu_train_step.py            8, 16 and 32 pairs a step
     python benchmarks/gpu_train_step.py --quick    8 pairs, three steps
+    python benchmarks/gpu_train_step.py --cpu      a tiny shape on this processor, to see that it runs
 
 ESM-2 650M's and PubMedBERT's shapes with random weights, the text tower frozen, all objectives, bf16 autocast, AdamW:
 the step that pretraining takes, from a batch on the device. It needs torch, transformers, numpy and pyarrow beside this
@@ -9,6 +10,7 @@ package.
 
     packed    no padding; variable-length attention
     padded    HuggingFace's modules on padded batches with SDPA, all else the same
+    NCCL      packed, as one of several workers takes it: DDP and the exchanges of a step, with one rank
 
 Tokens are those of the proteins without padding, each of the three copies that pass the encoder counted (clean, and
 masked for MLM and for BSR). MFU is the encoders' FLOPs for these tokens and the texts' over the device's bf16 peak
@@ -27,9 +29,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.distributed as dist
 from report import Claim, write_results
+from torch._C._distributed_c10d import HashStore
+from torch.distributed import ProcessGroup
 from train_step import LARGE_TEXT, MASK_ID, MAX_RESIDUES, NUM_PAIRS, OBJECTIVES, TEXT_SHAPES, tokenised_pairs
 
+from protclip import layout
 from protclip.config import OptimizerConfig
 from protclip.data.collate import Batch, Masking, collate
 from protclip.model.build import ESM2_FIELDS, NO_DROPOUT
@@ -41,6 +47,7 @@ from protclip.train.state import TrainState
 from protclip.train.step import Wishes, train_step
 
 ESM2_650M = {"hidden_size": 1280, "num_hidden_layers": 33, "num_attention_heads": 20, "intermediate_size": 5120}
+TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 PUBMEDBERT = TEXT_SHAPES[LARGE_TEXT]
 STEPS, QUICK_STEPS = 10, 3
 BATCHES = 4
@@ -69,7 +76,16 @@ def main() -> None:
     """Measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few pairs, three steps")
-    quick = parser.parse_args().quick
+    parser.add_argument("--cpu", action="store_true", help="a tiny shape on this processor")
+    arguments = parser.parse_args()
+    if arguments.cpu:
+        text, device = {**TINY, "vocab_size": 200}, torch.device("cpu")
+        measured(TINY, text, "packed", 1, steps=1, device=device)
+        measured(TINY, text, "padded", 1, steps=1, device=device)
+        measured(TINY, text, "packed", 1, steps=1, device=device, group=group_of_one("gloo"))
+        print("gpu_train_step: the tiny shape runs packed, padded and with one rank of gloo; nothing was measured.")
+        return
+    quick = arguments.quick
     if not torch.cuda.is_available():
         sys.exit("gpu_train_step: torch finds no CUDA device here; nothing was measured.")
     steps = QUICK_STEPS if quick else STEPS
@@ -77,6 +93,10 @@ def main() -> None:
     cases += [] if quick else [("packed", 2), ("padded", 2), ("packed", BATCHES), ("padded", BATCHES)]
     device = torch.device("cuda", 0)
     measures = {case: measured(ESM2_650M, PUBMEDBERT, *case, steps=steps, device=device) for case in cases}
+
+    with_nccl = measured(
+        ESM2_650M, PUBMEDBERT, "packed", cases[-1][1], steps=steps, device=device, group=group_of_one("nccl")
+    )
 
     peak = peak_flops(torch.cuda.get_device_name(device))
     fastest = max(
@@ -95,14 +115,18 @@ def main() -> None:
         if (packed := measures.get(("packed", n))) and (padded := measures.get(("padded", n)))
     ]
     if ratios:
-        claims.append(Claim(claim="train_650m_vs_padded", value=max(ratios), unit="x"))
+        claims.append(Claim(claim="train_650m_vs_padded", value=max(ratios), target=2.5, unit="x"))
+    alone = measures["packed", cases[-1][1]]
+    if with_nccl is not None and alone is not None:
+        claims.append(Claim(claim="train_650m_nccl_one_rank", value=with_nccl.step_s / alone.step_s, unit="x"))
     lines = [
         f"ESM-2 650M's shape, text tower {LARGE_TEXT}, all objectives, bf16 autocast; median of {steps} steps.",
         "",
         "| attention | pairs | s a step | tokens/s | pairs/s | TFLOP/s | MFU | peak memory, GB |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for (attention, n), m in measures.items():
+    rows = [*((*case, m) for case, m in measures.items()), ("packed, NCCL", cases[-1][1], with_nccl)]
+    for attention, n, m in rows:
         if m is None:
             lines.append(f"| {attention} | {n * NUM_PAIRS} | out of memory | | | | | |")
             continue
@@ -112,7 +136,7 @@ def main() -> None:
         lines.append(f"| {attention} | {m.pairs} | {numbers} | {share} | {m.peak_gb:.1f} |")
     figures = {
         f"{attention}, {n * NUM_PAIRS} pairs": None if m is None else {name: getattr(m, name) for name in m.__slots__}
-        for (attention, n), m in measures.items()
+        for attention, n, m in rows
     }
     write_results("gpu_train_step", claims, {"peak_flops": peak, "measures": figures}, "\n".join(lines), quick=quick)
 
@@ -125,6 +149,7 @@ def measured(
     *,
     steps: int,
     device: torch.device,
+    group: ProcessGroup | None = None,
 ) -> Measure | None:
     """Steps on a batch of so many times NUM_PAIRS pairs; None where the memory is too small."""
     fields = {**protein, **ESM2_FIELDS}
@@ -138,7 +163,7 @@ def measured(
         attention=attention,
     )
     try:
-        return _measured(architecture, num_batches, steps=steps, device=device)
+        return _measured(architecture, num_batches, steps=steps, device=device, group=group)
     except torch.OutOfMemoryError:
         return None
     finally:
@@ -146,22 +171,25 @@ def measured(
             torch.cuda.empty_cache()
 
 
-def _measured(architecture: Architecture, num_batches: int, *, steps: int, device: torch.device) -> Measure:
+def _measured(
+    architecture: Architecture, num_batches: int, *, steps: int, device: torch.device, group: ProcessGroup | None
+) -> Measure:
     torch.manual_seed(0)
     with device:
-        model = DualEncoder(architecture, freeze_text=True).train()
+        model = DualEncoder(architecture, freeze_text=True, precision="bfloat16").train()
+    network = layout.replicate(model, group)
     state = TrainState(model=model, optimizer=build_optimizer(model, OptimizerConfig()), schedule=lambda _: 1e-5)
     batch = make_batch(architecture, num_batches)
     flops = step_flops(architecture, batch)
     part = part_of([batch.to(device)], [], model)
-    learner = DualEncoderLearner(model, model, None)
+    learner = DualEncoderLearner(model, network, group)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = []
     for _ in range(2 + steps):  # the first two are the warm-up
         before = time.monotonic()
         # It ends with the step's numbers on the host: the device is done with all but the update.
-        report = train_step(state, learner, part, group=None, max_grad_norm=1.0, wishes=Wishes())
+        report = train_step(state, learner, part, group=group, max_grad_norm=1.0, wishes=Wishes())
         assert not report.skipped
         seconds.append(time.monotonic() - before)
     return Measure(
@@ -171,6 +199,12 @@ def _measured(architecture: Architecture, num_batches: int, *, steps: int, devic
         flops=flops,
         peak_gb=torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0,
     )
+
+
+def group_of_one(backend: str) -> ProcessGroup | None:
+    """This process as the only worker."""
+    dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    return dist.group.WORLD
 
 
 def make_batch(architecture: Architecture, num_batches: int) -> Batch:

@@ -211,27 +211,30 @@ def look_at_neighbours(encoder: Any) -> None:
             attention.key.bias[part] = strength * torch.cat([angle_F.cos(), angle_F.sin()])
 
 
-def fit(network: DualEncoder, rows: pa.Table, *, seed: int, num_steps: int) -> None:
-    """Train on shuffled batches."""
+def fit(network: DualEncoder, rows: pa.Table, *, seed: int, num_steps: int) -> list[float]:
+    """Train on shuffled batches; returns the loss of each step."""
     optimizer = build_optimizer(network, OPTIMIZER)
     schedule = build_schedule(OPTIMIZER, epoch_ends=[num_steps])
     state = TrainState(model=network, optimizer=optimizer, schedule=schedule)
     network.train()
     per_epoch = len(rows) // BATCH_SIZE
+    losses = []
     for step in range(num_steps):
         epoch, batch = divmod(step, per_epoch)
         order = np.random.default_rng([seed, epoch]).permutation(len(rows))
         chosen = rows.take(pa.array(order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]))
-        one_step(state, _collate(chosen, network, seed=seed, epoch=epoch))
+        losses.append(one_step(state, _collate(chosen, network, seed=seed, epoch=epoch)))
+    return losses
 
 
-def one_step(state: TrainState, batch: Batch) -> None:
-    """Forward, backward and update, in one process and without a bound on the gradient."""
+def one_step(state: TrainState, batch: Batch) -> float:
+    """Forward, backward and update, in one process and without a bound on the gradient; returns the loss."""
     model = state.model
     assert isinstance(model, DualEncoder)
     learner = DualEncoderLearner(model, model, None)
     part = part_of([batch], [], model)
-    train_step(state, learner, part, group=None, max_grad_norm=math.inf, wishes=Wishes())
+    report = train_step(state, learner, part, group=None, max_grad_norm=math.inf, wishes=Wishes())
+    return learner.loss(report.terms)
 
 
 def retrieval(model: ProtCLIP, rows: pa.Table) -> dict[str, float]:

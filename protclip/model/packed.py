@@ -130,7 +130,7 @@ def esm_hidden(encoder: Any, ids_T: Tensor, packing: Packing) -> Tensor:
         normed_TH = layer.attention.LayerNorm(hidden_TH)
         query_TNE, key_TNE, value_TNE = _query_key_value(attention, normed_TH, encoder.config.num_attention_heads)
         query_TNE, key_TNE = (_rotated(x_TNE, cos_T1F, sin_T1F) for x_TNE in (query_TNE, key_TNE))
-        read_TH = _attend(query_TNE, key_TNE, value_TNE, packing)
+        read_TH = attend(query_TNE, key_TNE, value_TNE, packing)
         hidden_TH = hidden_TH + layer.attention.output.dense(read_TH)
         # The exact GELU, as ESM-2 writes it out; fused it is several times as fast.
         inner_TI = gelu(layer.intermediate.dense(layer.LayerNorm(hidden_TH)))
@@ -151,7 +151,7 @@ def bert_hidden(encoder: Any, ids_T: Tensor, packing: Packing) -> Tensor:
     activate, num_heads = activation(encoder.config.hidden_act), encoder.config.num_attention_heads
 
     def layer_forward(layer: Any, hidden_TH: Tensor) -> Tensor:
-        read_TH = _attend(*_query_key_value(layer.attention.self, hidden_TH, num_heads), packing)
+        read_TH = attend(*_query_key_value(layer.attention.self, hidden_TH, num_heads), packing)
         output = layer.attention.output
         hidden_TH = output.LayerNorm(hidden_TH + output.dense(read_TH))
         out_TH: Tensor = layer.output.LayerNorm(
@@ -192,7 +192,7 @@ def _query_key_value(attention: Any, hidden_TH: Tensor, num_heads: int) -> tuple
     return query, key, value
 
 
-def _attend(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, packing: Packing) -> Tensor:
+def attend(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, packing: Packing) -> Tensor:
     """softmax(q·kᵀ / √E)·v within each sequence, the heads side by side, (T, H)."""
     dtype = value_TNE.dtype
     if value_TNE.is_cuda and dtype == torch.bfloat16 and value_TNE.shape[-1] % 8 == 0:
