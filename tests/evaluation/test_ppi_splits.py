@@ -110,8 +110,7 @@ def test_a_walk_starts_at_a_protein_of_few_edges() -> None:
     ring = [(a, a + 1) for a in range(1, MAX_ROOT_DEGREE + 1)]
     edges = np.array([*hub, *ring])
     for seed in range(20):
-        first = edges[ppi_splits.test_edges(edges, "dfs", seed)]
-        assert (first[:, :] != 0).any(axis=1).all()  # some leaf is in each
+        assert ppi_splits.test_edges(edges, "bfs", seed).sum() <= 3  # from the hub they would be six
 
 
 def test_a_graph_of_pieces_that_are_too_small_is_refused() -> None:
