@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from protclip.reporting.hardware import processor
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -69,18 +71,12 @@ def hardware() -> dict[str, Any]:
         gpu, label = None, f"{cores}core"
     return {
         "label": label,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores,
         **({"gpu": gpu} if gpu else {}),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _commit() -> str:

@@ -13,12 +13,12 @@ predictions/<unit>.safetensors what the metrics were computed from; intervals an
 
 from __future__ import annotations
 
-import os
-import platform
+import json
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ from protclip.inputs import Dtype
 from protclip.manifest import finish_folder, resume_folder, write_manifest
 from protclip.model.tensors import load_tensors, write_tensors
 from protclip.occupied import occupied
+from protclip.reporting.hardware import hardware
 from protclip.terminal import echo
 from protclip.units import InProcess, Item, Report, Run, Work, run_units
 from protclip.version import __version__
@@ -155,7 +156,7 @@ class _Evaluation:
             software=__version__,
             hardware=hardware(),
             seconds=round(time.monotonic() - began, 1),
-            settings=asdict(self.config),
+            settings=json.loads(json.dumps(asdict(self.config))),
             models=tuple(self.models),
             tasks=tuple(self.described(task, benchmark) for task, benchmark in self.tasks.values()),
             missing=tuple(self.missing),
@@ -302,17 +303,6 @@ class _Evaluation:
                 )
 
 
-def hardware() -> dict[str, str]:
-    """What an evaluation ran on, for people."""
-    gpu = {"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": str(os.cpu_count() or 1),
-        "torch": torch.__version__,
-        **gpu,
-    }
-
-
 def _readable_tasks(config: EvaluateConfig) -> tuple[Tasks, list[MissingTask]]:
     """The tasks whose files are there, with their rows; and the others with the reason.
 
@@ -320,7 +310,7 @@ def _readable_tasks(config: EvaluateConfig) -> tuple[Tasks, list[MissingTask]]:
         ConfigError: for a name that no task has.
         DataError: if a file of a task that was asked for by name is not there, or one is damaged.
     """
-    all_tasks = {task.name: task for task in (*TASKS, *([retrieval_task(config.pairs)] if config.pairs else ()))}
+    all_tasks = _all_tasks(config.pairs)
     if unknown := [name for name in config.tasks if name not in (*all_tasks, "all")]:
         raise ConfigError(f"--tasks {unknown[0]}: there is no such task; there are all, {', '.join(all_tasks)}.")
     by_name = config.tasks and "all" not in config.tasks
@@ -340,10 +330,24 @@ def _readable_tasks(config: EvaluateConfig) -> tuple[Tasks, list[MissingTask]]:
     return found, missing
 
 
+_reading = threading.Lock()
+"""LMDB opens a file once in a process."""
+
+
 def _benchmark(config: EvaluateConfig, name: str) -> tuple[Task, Benchmark]:
-    tasks = (*TASKS, *([retrieval_task(config.pairs)] if config.pairs else ()))
-    task = next(task for task in tasks if task.name == name)
-    return task, load(task, config.data or "")
+    """A task and its rows; units of one process read them once."""
+    with _reading:
+        return _read(config.pairs, config.data, name)
+
+
+@lru_cache(maxsize=8)
+def _read(pairs: str | None, data: str | None, name: str) -> tuple[Task, Benchmark]:
+    task = _all_tasks(pairs)[name]
+    return task, load(task, data or "")
+
+
+def _all_tasks(pairs: str | None) -> dict[str, Task]:
+    return {task.name: task for task in (*TASKS, *([retrieval_task(pairs)] if pairs else ()))}
 
 
 def _predict(item: Item, *, config: EvaluateConfig, output: str) -> Report:
