@@ -10,6 +10,7 @@ import csv
 import json
 import pickle
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,10 @@ def planted(
     if not shuffled:
         return benchmark
     splits = {
-        name: Split(proteins_NK=split.proteins_NK, labels=split.labels[generator.permutation(len(split.labels))])
+        name: replace(split, labels=split.labels[generator.permutation(len(split.labels))])
         for name, split in benchmark.splits.items()
     }
-    return Benchmark(
-        ids=benchmark.ids,
-        sequences=benchmark.sequences,
-        splits=splits,
-        classes=benchmark.classes,
-        texts=benchmark.texts,
-    )
+    return replace(benchmark, splits=splits)
 
 
 def _planted(
@@ -140,20 +135,18 @@ def write_folder(folder: Path, seed: int, *, shuffled: bool = False) -> dict[str
     name = "subcellular_localization"
     write_json_lines(folder / name, plant(name, "classes", len(LOCATIONS)))
     binary = planted("classes", seed, shuffled=shuffled, sizes=SMALL)
-    made["binary_localization"] = Benchmark(
-        ids=binary.ids,
-        sequences=binary.sequences,
-        splits={
-            split: Split(proteins_NK=rows.proteins_NK, labels=rows.labels % len(MEMBRANE))
-            for split, rows in binary.splits.items()
-        },
-    )
+    halves = {split: replace(rows, labels=rows.labels % len(MEMBRANE)) for split, rows in binary.splits.items()}
+    made["binary_localization"] = replace(binary, splits=halves)
     write_lmdb(folder / f"{name}_2" / f"{name}_2", made["binary_localization"], "localization")
     write_deepfri(folder / "ec_go/nrPDB-EC_2020.04", {"EC-numbers": plant("ec", "labels", 538)})
-    go = {
-        branch: planted("labels", seed, shuffled=shuffled, num_classes=count, sizes=SMALL)
-        for branch, count in zip(BRANCHES, (489, 1943, 320), strict=True)
-    }
+    go = {}
+    for shift, (branch, count) in enumerate(zip(BRANCHES, (489, 1943, 320), strict=True)):
+        rows = planted("labels", seed, shuffled=shuffled, num_classes=count, sizes=SMALL)
+        splits = {
+            split: Split(proteins_NK=part.proteins_NK, labels=np.roll(part.labels, shift, axis=1))
+            for split, part in rows.splits.items()
+        }
+        go[branch] = replace(rows, splits=splits)  # the same proteins, and of each branch other labels
     write_deepfri(folder / "ec_go/nrPDB-GO_2019.06.18", {f"GO-terms ({branch})": rows for branch, rows in go.items()})
     made |= {f"go_{short}": go[branch] for short, branch in zip(("mf", "bp", "cc"), BRANCHES, strict=True)}
     _write(folder / "reaction/unique_functions.txt", "".join(f"1.1.1.{place}\n" for place in range(384)))

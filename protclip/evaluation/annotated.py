@@ -89,7 +89,9 @@ def _read(folder: DataFolder, namespace: str) -> _Annotated:
     sequences: dict[str, str] = {}
     seen: set[str] = set()
     for entry in open_entries(entries):
-        if isinstance(entry, Entry) and entry.sequence not in seen:
+        if not isinstance(entry, Entry):
+            raise DataError(f"{entry}; mend or remove it.")
+        if entry.sequence not in seen:
             seen.add(entry.sequence)
             sequences[entry.accession] = entry.sequence
     terms_of = {}

@@ -34,9 +34,11 @@ def test_edges(edges_E2: np.ndarray, mode: Mode, seed: int) -> np.ndarray:
         bool (E,): int(E / 5) edges; of a walk up to as many more as the last protein has.
 
     Raises:
-        DataError: if there is no protein to start at from which so many edges can be reached.
+        DataError: if there are fewer than five edges, or no protein to start at from which enough can be reached.
     """
     size = int(len(edges_E2) * TEST_SHARE)
+    if size < 1:
+        raise DataError(f"{len(edges_E2)} edges have no fifth to test on; give at least 5.")
     generator = random.Random(seed)
     if mode == "random":
         order = list(range(len(edges_E2)))

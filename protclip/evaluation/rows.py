@@ -57,7 +57,7 @@ class Rows:
             share: of the proteins.
             by: where it is a share of the labels instead: the name of a label.
         """
-        rows = list(zip(self.proteins.pop("train"), self.labels.pop("train"), strict=True))
+        rows = list(zip(self.proteins.pop("train", []), self.labels.pop("train", []), strict=True))
         sequences = list(self.place)
         keys = [by(label) if by else sequences[row[0]] for row, label in rows]
         ordered = sorted(set(keys), key=lambda key: hash64(split, key))

@@ -10,7 +10,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
-from benchmark_files import write_annotated
+from benchmark_files import entry_text, write_annotated
 from hypothesis import strategies as st
 
 from protclip.errors import DataError
@@ -114,6 +114,21 @@ def test_one_annotated_protein_makes_no_pair(tmp_path: Path) -> None:
     write_annotated(tmp_path / "go_semantic", 0, num_entries=1)
     with pytest.raises(DataError, match="1 protein has terms of molecular_function; a pair needs two"):
         read_similarity(str(tmp_path), "molecular_function")
+
+
+def test_electronic_terms_and_second_entries_of_a_sequence_are_left_out(tmp_path: Path) -> None:
+    write_annotated(tmp_path / "go_semantic", 0, num_entries=0)
+    link = "DR   GO; GO:0000001; F:some term; {}:UniProtKB."
+    entries = [
+        entry_text("P00001", "MKV", [link.format("IDA")]),
+        entry_text("P00002", "MKV", [link.format("IDA")]),
+        entry_text("P00003", "MKVA", [link.format("IEA")]),
+        entry_text("P00004", "MKVC", [link.format("TAS")]),
+    ]
+    (tmp_path / "go_semantic/entries.dat").write_text("".join(entries))
+    found = read_similarity(str(tmp_path), "molecular_function")
+    assert sorted(found.ids) == ["P00001", "P00004"]
+    assert found.splits["test"].labels.tolist() == [1]
 
 
 def test_counts_that_are_none_are_refused(tmp_path: Path) -> None:

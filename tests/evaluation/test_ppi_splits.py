@@ -125,3 +125,8 @@ def test_a_walk_goes_to_a_piece_that_is_large_enough() -> None:
     for seed in range(10):
         found = ppi_splits.test_edges(pieces, "bfs", seed)
         assert found.sum() == 16 and not found[:2].any()
+
+
+def test_too_few_edges_are_refused() -> None:
+    with pytest.raises(DataError, match="4 edges have no fifth to test on; give at least 5"):
+        ppi_splits.test_edges(np.arange(8).reshape(4, 2), "random", 0)

@@ -95,6 +95,7 @@ def test_what_is_asked_for_in_a_test_edge_is_in_no_edge_to_train_on(
 
 def test_the_split_of_a_task_does_not_depend_on_the_order_of_its_files(tmp_path: Path) -> None:
     rows = [f">{place}|beta-lactamase_A{place}C|{place / 10}\n{'MKV' * 9}{'A' * place}" for place in range(40)]
+    rows.append(f">40|beta-lactamase_A7A|1.0\n{'MKV' * 12}")  # the wild type again, which is no variant
     splits = []
     for folder, lines in (("one", rows), ("other", rows[::-1])):
         path = tmp_path / folder / "beta_lactamase/P62593.fasta"
@@ -122,6 +123,52 @@ def test_another_split_of_flip_is_named(tmp_path: Path) -> None:
     found = load(TASK["thermostability"], str(tmp_path))
     assert found.note.startswith("another split of FLIP's: clustered.csv instead of human_cell.csv")
     assert {name: len(split.labels) for name, split in found.splits.items()} == {"train": 18, "valid": 2, "test": 5}
+
+
+@pytest.mark.parametrize("mode", ["random", "bfs", "dfs"])
+def test_actions_of_a_pair_are_one_row_whatever_their_direction(tmp_path: Path, mode: str) -> None:
+    benchmark_files.write_interactions(tmp_path / "ppi_shs27k", "SHS27k", seed=3)
+    path = tmp_path / "ppi_shs27k/protein.actions.SHS27k.STRING.txt"
+    header, *lines = path.read_text().splitlines()
+    turned = ["\t".join([line.split("\t")[1], line.split("\t")[0], *line.split("\t")[2:]]) for line in lines]
+    path.write_text("\n".join([header, *lines, *turned[::3]]))
+    expected: dict[tuple[str, ...], set[str]] = {}
+    for line in lines:
+        a, b, kind, *_ = line.split("\t")
+        expected.setdefault(tuple(sorted((a, b))), set()).add(kind)
+    found = load(TASK[f"shs27k_{mode}"], str(tmp_path))
+    rows = [row for split in found.splits.values() for row in zip(split.proteins_NK, split.labels, strict=True)]
+    assert len(rows) == len(expected)
+    for proteins, labels in rows:
+        pair = tuple(sorted(found.ids[place] for place in proteins))
+        assert {name for name, label in zip(found.classes, labels, strict=True) if label} == expected[pair]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(("binding", "bonding"), "the mode is 'bonding'"), (("ENSP00000000001\t", "ENSP99\t"), "there is no sequence")],
+)
+def test_what_is_wrong_with_actions_is_said(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    benchmark_files.write_interactions(tmp_path / "ppi_shs27k", "SHS27k", seed=3)
+    path = tmp_path / "ppi_shs27k/protein.actions.SHS27k.STRING.txt"
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(DataError, match=message):
+        load(TASK["shs27k_random"], str(tmp_path))
+
+
+def test_a_file_without_rows_to_train_on_is_refused(tmp_path: Path) -> None:
+    rows = [("MKV", 1, "test")]
+    benchmark_files.write_table(tmp_path / "thermostability/clustered.csv", ("sequence", "target", "set"), rows)
+    with pytest.raises(DataError, match="thermostability: has no split 'train'"):
+        load(TASK["thermostability"], str(tmp_path))
+
+
+def test_a_damaged_entry_is_refused(tmp_path: Path) -> None:
+    benchmark_files.write_annotated(tmp_path / "go_semantic", 0)
+    path = tmp_path / "go_semantic/entries.dat"
+    path.write_text(path.read_text().replace("CRC64", "CRC32", 1))
+    with pytest.raises(DataError, match=r"entries\.dat, line 1.* mend or remove it"):
+        load(TASK["lin_mf"], str(tmp_path))
 
 
 def test_what_is_not_there_is_named_with_where_it_is_published(tmp_path: Path) -> None:
