@@ -123,7 +123,9 @@ def test_reported_validation_metrics_are_those_of_the_best_checkpoint(folders: F
     from protclip.hashing import hash64
     from protclip.metrics.retrieval import retrieval_metrics
 
-    model = ProtCLIP.from_pretrained(folders.checkpoint)
+    precision = read_manifest(folders.checkpoint, "checkpoint")["run"]["precision"]
+    assert precision in DTYPES  # the decision, not "auto"
+    model = ProtCLIP.from_pretrained(folders.checkpoint, dtype=precision)
     rows = [row for group in read_pairs(folders.pairs).row_groups("valid") for row in read_row_group(group).to_pylist()]
     texts = [
         text for group in read_pairs(folders.pairs).row_groups("valid") for text in biotexts(read_row_group(group))
