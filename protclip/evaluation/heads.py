@@ -20,9 +20,9 @@ from protclip.evaluation.scores import all_metrics, selection_of
 from protclip.evaluation.task import Benchmark, Kind, Outcome, Split, Task
 from protclip.train.selection import best_first, cost
 
-PENALTIES = tuple(10.0**power for power in range(2, -7, -1))
+PENALTIES = tuple(10.0**power for power in range(1, -6, -1))
 """Of the squared weights beside the mean loss of a row, of features of deviation 1; the strongest first."""
-_MAX_ITERATIONS = 200
+_MAX_ITERATIONS = 100
 """Of L-BFGS, for each penalty; each begins where the one before it ended."""
 Head = Callable[[Tensor], Tensor]
 """Features of rows (N, F) → outputs (N, C)."""
@@ -142,8 +142,9 @@ def _logistic(
         def loss(penalty: float = penalty, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
             optimizer.zero_grad()
             mean = of_row(nn.functional.linear(x_NF, weight_CF, bias_C), labels)
-            # Each label is a regression of its own, whatever the number of labels.
-            total = mean * (num_outputs if kind == "labels" else 1) + penalty / 2 * weight_CF.square().sum()
+            # Each label is a regression of its own, and the loss a mean over the labels.
+            own = penalty / num_outputs if kind == "labels" else penalty
+            total = mean + own / 2 * weight_CF.square().sum()
             total.backward()  # type: ignore[no-untyped-call]
             return total
 
