@@ -38,6 +38,7 @@ from protclip.evaluation.task import Benchmark, Task
 from protclip.evaluation.tasks import TASKS
 from protclip.evaluation.trained_on import pairs_of, training_sequences
 from protclip.evaluation.vectors import Vectors, make_vectors, write_inputs
+from protclip.extras import require
 from protclip.fields import check_number, check_types
 from protclip.inputs import Dtype
 from protclip.manifest import finish_folder, resume_folder, write_manifest
@@ -62,7 +63,7 @@ class EvaluateConfig:
     output: str
     """Folder of the report to write: a path or an fsspec URL."""
     data: str | None = None
-    """Folder of the benchmarks' files, as docs/evaluation.md lists them."""
+    """Folder of the benchmarks' files, as docs/benchmarks.md lists them."""
     pairs: str | None = None
     """Folder of pairs: retrieval is measured on their test split."""
     tasks: tuple[str, ...] = ()
@@ -103,6 +104,8 @@ def evaluate(config: EvaluateConfig, run: Run | None = None) -> Results:
         CheckpointError: if a model is not there, or unfinished.
     """
     began = time.monotonic()
+    for module in ("scipy", "sklearn"):
+        require(module, extra="evaluate", what="evaluate")
     run = run or InProcess()
     tasks, missing = _readable_tasks(config)
     models = named_models(config.checkpoints)
