@@ -1,4 +1,4 @@
-"""All tasks (METHOD.md §6), and what is known about their data."""
+"""All tasks, and what is known about their data."""
 
 from __future__ import annotations
 
@@ -272,4 +272,4 @@ TASKS: tuple[Task, ...] = (
     *INTERACTIONS,
     *PROMPTED,
 )
-"""METHOD.md's 22, of which each of the two of interactions is three, and ProtST's three."""
+"""The paper's 22, of which each of the two of interactions is three, and ProtST's three."""
