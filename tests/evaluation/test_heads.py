@@ -58,6 +58,17 @@ def test_pairs_have_features_in_which_neither_comes_first() -> None:
     assert fit("labels", benchmark, features, None).metrics["f1_max"] >= 0.8
 
 
+def test_features_are_scaled_by_the_training_split_alone() -> None:
+    benchmark, features = planted("regression")
+    features[:, 0] = 7.0
+    rows = standardized(features, benchmark)
+    train = features[benchmark.splits["train"].proteins_NK[:, 0], 1:]
+    for name, split in benchmark.splits.items():
+        wanted = (features[split.proteins_NK[:, 0], 1:] - train.mean(0)) / train.std(0)
+        assert rows[name][:, 1:].numpy() == pytest.approx(wanted, abs=1e-5)
+        assert not rows[name][:, 0].any()  # a constant says nothing
+
+
 def test_ridge_minimises_what_it_says() -> None:
     benchmark, features = planted("regression")
     fitted = fit_linear(make_task("regression"), benchmark, features)
