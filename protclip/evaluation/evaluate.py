@@ -26,6 +26,7 @@ import torch
 
 from protclip import files
 from protclip.errors import ConfigError, DataError, MissingDataError
+from protclip.evaluation.card import add_to_card, check_cards
 from protclip.evaluation.checks import load
 from protclip.evaluation.compare import PREDICTIONS, labels_file, predictions_file
 from protclip.evaluation.leaks import find_leaks
@@ -79,6 +80,8 @@ class EvaluateConfig:
     """Number format of the model's matrix products."""
     use_gpu: bool = False
     """Give each actor that embeds a GPU."""
+    card: bool = False
+    """Write the scores into the model card of each checkpoint, which has to be a folder."""
     overwrite: bool = False
     """Replace a finished report, or start an unfinished one again."""
 
@@ -106,6 +109,8 @@ def evaluate(config: EvaluateConfig, run: Run | None = None) -> Results:
     began = time.monotonic()
     for module in ("scipy", "sklearn"):
         require(module, extra="evaluate", what="evaluate")
+    if config.card:
+        check_cards(config.checkpoints)
     run = run or InProcess()
     tasks, missing = _readable_tasks(config)
     models = named_models(config.checkpoints)
@@ -167,6 +172,8 @@ class _Evaluation:
             leaks=tuple(self.leaks()),
         )
         write_report(self.config.output, results)
+        for model in results.of_role("checkpoint") if self.config.card else ():
+            add_to_card(model.checkpoint, model.name, results)
         names = [*OWN_FILES[:3], *(f"{PREDICTIONS}/{name}" for name in self.prediction_files())]
         write_manifest(self.config.output, KIND, names, models=[asdict(model) for model in self.models])
         finish_folder(self.config.output)
