@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from planted import make_benchmark, make_task, planted, shuffled
+from safetensors.torch import load_file
 
-from protclip.config import OptimizerConfig
+from protclip.config import OptimizerConfig, Selection
 from protclip.errors import DataError
 from protclip.evaluation.baseline import by_composition, constant
 from protclip.evaluation.features import of_rows, standardized
@@ -19,6 +20,7 @@ from protclip.evaluation.task import Benchmark, Kind, Outcome, Split
 from protclip.evaluation.training import TuneConfig, Workplace
 from protclip.evaluation.two_layers import two_layer_head
 from protclip.metrics.labels import spearman
+from protclip.train.checkpoints import best
 
 pytestmark = pytest.mark.unit
 
@@ -44,6 +46,8 @@ def test_a_planted_signal_is_found_and_shuffled_labels_are_not(kind: Kind, layer
     found = fit(kind, benchmark, features, tmp_path / "planted" if layers == 2 else None)
     assert found.metrics[metric] >= 0.8
     assert len(found.predictions) == len(benchmark.splits["test"].labels)
+    if kind == "regression":
+        assert found.metrics["mae"] < 2  # in the unit of the labels, whose deviation is about 7
     none = fit(kind, shuffled(benchmark), features, tmp_path / "shuffled" if layers == 2 else None)
     low, high = LIKE_CHANCE[kind]
     assert low <= none.metrics[metric] <= high
@@ -113,9 +117,15 @@ def test_a_head_of_two_layers_finds_what_no_line_does(tmp_path: Path) -> None:
     assert fit("classes", benchmark, features, tmp_path).metrics["accuracy"] > 0.9
 
 
-def test_a_finished_head_is_not_trained_again(tmp_path: Path) -> None:
+def test_the_best_epoch_predicts_and_a_finished_head_is_not_trained_again(tmp_path: Path) -> None:
     benchmark, features = planted("classes")
+    benchmark = shuffled(benchmark)
     first, again = (fit("classes", benchmark, features, tmp_path) for _ in range(2))
+    assert float(first.settings["best_epoch"]) < float(first.settings["epochs"])
+    stored = load_file(f"{best(str(tmp_path), Selection(metric='accuracy', mode='max'))}/model.safetensors")
+    inner = (standardized(features, benchmark)["test"] @ stored["0.weight"].T + stored["0.bias"]).relu()
+    wanted = (inner @ stored["2.weight"].T + stored["2.bias"]).softmax(1)
+    assert first.predictions == pytest.approx(wanted.numpy(), abs=1e-5)
     assert np.array_equal(first.predictions, again.predictions)
     assert first.settings == again.settings
 

@@ -46,8 +46,8 @@ def test_what_shares_a_text_is_right_and_a_protein_that_comes_twice_is_one_candi
     # Proteins 0, 1 and 2 at right angles; text 0 is of proteins 0 and 1 and nearest to 1, text 1 is of protein 2.
     protein = np.eye(3, dtype=np.float32)
     text = np.array([[0.1, 0.9, 0.2], [0.0, 0.9, 0.1], [0.0, 0.0, 0.0]], np.float32)
-    found = retrieval(pairs([0, 1, 2, 2], [0, 0, 1, 1], 3), protein, text)
-    assert found.predictions.tolist() == [[0, 0, 1], [0, 0, 1], [1, 0, 1], [1, 0, 1]]
+    found = retrieval(pairs([2, 0, 2, 1], [1, 0, 1, 0], 3), protein, text)
+    assert found.predictions.tolist() == [[1, 0, 1], [0, 0, 1], [1, 0, 1], [0, 0, 1]]
     assert found.metrics["recall@1"] == 0.5
     assert found.metrics["mrr"] == pytest.approx((1 + 1 + 0.5 + 0.5) / 4)
     # Text 0 has its proteins first and third: 1 + 1/2 of 1 + 1/log2(3); text 1 has its own second.

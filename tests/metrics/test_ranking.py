@@ -117,7 +117,8 @@ def test_a_collapsed_model_has_the_numbers_of_chance() -> None:
 def test_equal_candidates_tie_whatever_their_place_in_the_product() -> None:
     generator = np.random.default_rng(0)
     query = generator.standard_normal((33, 37)).astype(np.float32)
-    for num in (5, 13, 51):  # a plain product of such sizes rounds some of the equal columns differently
+    for num in (5, 13):  # a plain product of such sizes rounds some of the equal columns differently
         half = generator.standard_normal((num, 37)).astype(np.float32)
-        places, _ = rank_all(query, np.concatenate([half, half]), [np.array([i % num]) for i in range(33)])
-        assert (places[:, 1:] == 1).all()
+        for i in range(num):
+            places, _ = rank_all(query, np.concatenate([half, half]), [np.array([i])] * 33)
+            assert (places[:, 1:] == 1).all()
