@@ -85,7 +85,7 @@ def resolve(
     config = replace(replace(config, content=content), dtype=config.dtype or _default_dtype(config, before))
     config = replace(config, long=config.long or (None if content == "text" else "truncate"), part_rows=part_rows)
     checkpoint = checkpoint_folder(config.checkpoint)
-    fingerprint = read_checkpoint_fingerprint(checkpoint)  # the files are compared where the model is loaded
+    fingerprint = read_checkpoint_fingerprint(checkpoint, verify=True)  # before anything finished is replaced
     if before is not None:
         moving = {
             name: value for name, value in config.settings().items() if name not in ("content", "format", "deduplicate")

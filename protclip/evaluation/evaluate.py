@@ -159,17 +159,19 @@ class _Evaluation:
 
     def run(self, began: float) -> Results:
         self.make_vectors()
-        reports = self.predict()
+        scores = tuple(self.scores(self.predict()))
+        tasks = tuple(self.described(task, benchmark) for task, benchmark in self.tasks.values())
+        leaks = tuple(self.leaks())
         results = Results(
             software=__version__,
             hardware=hardware(),
             seconds=round(time.monotonic() - began, 1),
             settings=json.loads(json.dumps(asdict(self.config))),
             models=tuple(self.models),
-            tasks=tuple(self.described(task, benchmark) for task, benchmark in self.tasks.values()),
+            tasks=tasks,
             missing=tuple(self.missing),
-            scores=tuple(self.scores(reports)),
-            leaks=tuple(self.leaks()),
+            scores=scores,
+            leaks=leaks,
         )
         write_report(self.config.output, results)
         for model in results.of_role("checkpoint") if self.config.card else ():
