@@ -40,7 +40,7 @@ MUTATIONS = (
     ),
     Task(
         name="thermostability",
-        title="Thermostability (FLIP human_cell)",
+        title="Thermostability (FLIP)",
         kind="regression",
         metric="spearman",
         read=labelled.read_thermostability,

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-WIDTH, ROW, TOP, LEFT, RIGHT, BOTTOM = 760, 30, 8, 250, 24, 44
-"""Of the picture and of one row, in its own units, and the margins round the plotted area."""
+PLOT, ROW, TOP, RIGHT, BOTTOM = 500, 30, 8, 24, 44
+"""Width of the plotted area and height of one row, in the picture's own units, and the margins round them."""
+LETTER = 7.2
+"""Width of a letter; the left margin has room for the longest name."""
 NUM_COLORS = 6
 
 STYLE = """
-.dots svg{display:block;width:100%;max-width:60rem;height:auto}
+.dots svg{display:block;width:100%;max-width:72rem;height:auto}
 .dots .row{stroke:currentColor;stroke-opacity:.15}
 .dots .interval{stroke:var(--c);stroke-width:2.5;stroke-opacity:.55;stroke-linecap:round}
 .dots .full{fill:var(--c)}
@@ -58,20 +60,23 @@ def dot_plot(title: str, rows: Sequence[str], series: Sequence[Series], *, x_lab
     low = min(0.0, *(value for value in values if value is not None), 0.0)
     low = -round(-low + 0.049, 1) if low < 0 else 0.0
 
+    left = 20 + LETTER * max(map(len, rows), default=0)
+    right = left + PLOT
+
     def x(value: float) -> float:
-        return round(LEFT + (value - low) / (1 - low) * (WIDTH - LEFT - RIGHT), 1)
+        return round(left + (value - low) / (1 - low) * PLOT, 1)
 
     floor = TOP + ROW * len(rows)
     parts = []
     for tick in [i / 5 for i in range(6)] + ([low] if low < 0 else []):
         parts.append(f'<line class="grid" x1="{x(tick)}" x2="{x(tick)}" y1="{TOP}" y2="{floor}"/>')
         parts.append(f'<text x="{x(tick)}" y="{floor + 18}" text-anchor="middle">{tick:g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
+    middle = left + PLOT / 2
     parts.append(f'<text x="{middle}" y="{floor + 38}" text-anchor="middle">{html.escape(x_label)}</text>')
     for number, name in enumerate(rows):
         y = TOP + ROW * (number + 0.5)
-        parts.append(f'<line class="row" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text x="{LEFT - 10}" y="{y}" dy=".35em" text-anchor="end">{html.escape(name)}</text>')
+        parts.append(f'<line class="row" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{left - 10}" y="{y}" dy=".35em" text-anchor="end">{html.escape(name)}</text>')
     legend = []
     full = [one.name for one in series if one.mark == "full"]
     for one in series:
@@ -87,7 +92,7 @@ def dot_plot(title: str, rows: Sequence[str], series: Sequence[Series], *, x_lab
         key = f'<svg viewBox="-7 -7 14 14" style="{color}">{_mark(one.mark, 0, 0)}</svg>'
         legend.append(f"<span>{key}{html.escape(one.name)}</span>")
     return (
-        f'<figure class="curves dots"><svg viewBox="0 0 {WIDTH} {floor + BOTTOM}" role="img" '
+        f'<figure class="curves dots"><svg viewBox="0 0 {right + RIGHT} {floor + BOTTOM}" role="img" '
         f'aria-label="{html.escape(title)}">{"".join(parts)}</svg><figcaption>{" ".join(legend)}</figcaption></figure>'
     )
 
