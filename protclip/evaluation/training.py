@@ -24,7 +24,7 @@ from protclip.model.record import KIND
 from protclip.model.tensors import save_weights
 from protclip.model.weights import load_weights
 from protclip.train.checkpoints import best
-from protclip.train.learner import Batch, Learner
+from protclip.train.learner import Learner, MicroBatch
 from protclip.train.optim import build_optimizer, build_schedule
 from protclip.train.run import Metrics, Observer, Run, go_on
 from protclip.train.state import PROGRESS, TENSORS, TrainState
@@ -78,12 +78,12 @@ class Workplace:
 
 
 def train_rows(
-    learner: Learner[Batch],
+    learner: Learner[MicroBatch],
     model: nn.Module,
     *,
     rows: Sequence[str],
     num_tokens_N: NDArray[np.int64],
-    batch_of: Callable[[NDArray[np.int64]], Batch],
+    batch_of: Callable[[NDArray[np.int64]], MicroBatch],
     measure: Callable[[], Metrics],
     selection: Selection,
     config: TuneConfig,
@@ -121,7 +121,7 @@ def train_rows(
         )
     num_batches, own = len(rows) // size, size // workers
 
-    def parts(epoch: int, first_batch: int) -> Iterator[Part[Batch]]:
+    def parts(epoch: int, first_batch: int) -> Iterator[Part[MicroBatch]]:
         order = np.random.default_rng([seed, epoch]).permutation(len(rows))
         for batch in range(first_batch, num_batches):
             start = batch * size + rank * own

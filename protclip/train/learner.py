@@ -8,17 +8,17 @@ from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
-Batch = TypeVar("Batch")
+MicroBatch = TypeVar("MicroBatch")
 
 
-class Learner(ABC, Generic[Batch]):
+class Learner(ABC, Generic[MicroBatch]):
     """A network and the gradient of its loss. The loss is made of named terms."""
 
     network: nn.Module
     """What is trained, replicated or sharded where there are several workers."""
 
     @abstractmethod
-    def backward(self, batches: Sequence[Batch]) -> Mapping[str, Tensor]:
+    def backward(self, batches: Sequence[MicroBatch]) -> Mapping[str, Tensor]:
         """Add the gradient over the global batch, averaged over the workers.
 
         Args:
@@ -33,7 +33,7 @@ class Learner(ABC, Generic[Batch]):
         """The loss, of its terms."""
         return sum(terms.values())
 
-    def bad_rows(self, batches: Sequence[Batch]) -> list[int]:  # noqa: ARG002
+    def bad_rows(self, batches: Sequence[MicroBatch]) -> list[int]:  # noqa: ARG002
         """This worker's rows of a step whose own outputs are not finite, by their place in it."""
         return []
 

@@ -11,7 +11,7 @@ from torch.distributed import ProcessGroup
 
 from protclip import distributed
 from protclip.errors import DataError
-from protclip.train.learner import Batch, Learner
+from protclip.train.learner import Learner, MicroBatch
 from protclip.train.state import SkippedStep, TrainState
 from protclip.train.step import Part, StepReport, Wishes, train_step
 
@@ -33,9 +33,9 @@ class TooManySkippedError(RunEndsError):
 
 def fit(
     state: TrainState,
-    learner: Learner[Batch],
+    learner: Learner[MicroBatch],
     *,
-    parts: Callable[[int, int], Iterator[Part[Batch]]],
+    parts: Callable[[int, int], Iterator[Part[MicroBatch]]],
     after_step: Callable[[StepReport, float, float], None],
     end_epoch: Callable[[dict[str, float]], None],
     wishes: Callable[[], Wishes],

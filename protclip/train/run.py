@@ -14,7 +14,7 @@ from protclip import distributed
 from protclip.config import TrainingConfig
 from protclip.errors import ConfigError, ProtclipError
 from protclip.train.checkpoints import Writer, newest
-from protclip.train.learner import Batch, Learner
+from protclip.train.learner import Learner, MicroBatch
 from protclip.train.loop import RunEndsError, StoppedError, fit
 from protclip.train.selection import cost
 from protclip.train.state import TrainState, load_trainer, save_trainer, take_snapshot
@@ -54,16 +54,16 @@ def go_on(run_dir: str, state: TrainState, group: ProcessGroup | None) -> str | 
     return folder
 
 
-class Run(Generic[Batch]):
+class Run(Generic[MicroBatch]):
     """One worker of a training."""
 
     def __init__(
         self,
         config: TrainingConfig,
         state: TrainState,
-        learner: Learner[Batch],
+        learner: Learner[MicroBatch],
         *,
-        parts: Callable[[int, int], Iterator[Part[Batch]]],
+        parts: Callable[[int, int], Iterator[Part[MicroBatch]]],
         measure: Callable[[Metrics | None], Metrics],
         save_model: Callable[[str, Mapping[str, Tensor], Metrics], Any],
         observer: Observer | None,

@@ -11,16 +11,16 @@ import torch
 from torch.distributed import ProcessGroup
 
 from protclip import distributed, layout
-from protclip.train.learner import Batch, Learner
+from protclip.train.learner import Learner, MicroBatch
 from protclip.train.optim import set_learning_rate
 from protclip.train.state import TrainState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part(Generic[Batch]):
+class Part(Generic[MicroBatch]):
     """One worker's part of a global batch."""
 
-    batches: Sequence[Batch]
+    batches: Sequence[MicroBatch]
     """Micro-batches of equal size, on the device."""
     accessions: Sequence[str]
     """Of their rows, in order."""
@@ -61,8 +61,8 @@ class StepReport:
 
 def train_step(
     state: TrainState,
-    learner: Learner[Batch],
-    part: Part[Batch],
+    learner: Learner[MicroBatch],
+    part: Part[MicroBatch],
     *,
     group: ProcessGroup | None,
     max_grad_norm: float,
