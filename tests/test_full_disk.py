@@ -94,6 +94,7 @@ def check_curate(tmp_path: Path, disk: Path, run: Run) -> None:
 
 
 @pytest.mark.unit
+@pytest.mark.slow
 def test_a_full_disk_of_curate_is_one_line_and_with_room_it_goes_on(tmp_path: Path, disk: Path) -> None:
     check_curate(tmp_path, disk, InProcess())
 

@@ -255,6 +255,7 @@ def test_from_pretrained_fetches_what_is_not_there(
     assert f"protclip: model.safetensors: {len(server.files[WEIGHTS]):,} bytes to download" in said.err
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_altered_is_refused(server: PublishedServer, official: Path, tmp_path: Path) -> None:
     assert fetch(server, official).exit_code == 0
     folder = tmp_path / "cache/checkpoints/published"

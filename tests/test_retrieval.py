@@ -324,6 +324,7 @@ for arguments in json.load(sys.stdin):
 """
 
 
+@pytest.mark.slow
 def test_what_can_be_refused_or_answered_without_torch_is(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.fasta").write_text(">one\nMK7\n")
     (tmp_path / "empty.txt").write_text("\n\n")

@@ -28,6 +28,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("gpu_train_step")
 
 
+@pytest.mark.slow
 def test_packed_and_padded_steps_are_of_the_same_tokens(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("train_step"), "NUM_PAIRS", 2)
     monkeypatch.setattr(benchmark, "NUM_PAIRS", 2)

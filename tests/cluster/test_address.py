@@ -49,6 +49,7 @@ def test_a_host_that_does_not_exist(host: str) -> None:
     assert f"nothing takes connections at {host}:6379" in _refusal(f"{host}:6379")
 
 
+@pytest.mark.slow
 def test_a_server_that_says_nothing(listening: socket.socket) -> None:
     where = f"127.0.0.1:{listening.getsockname()[1]}"
     assert "takes connections, and " in _refusal(where)

@@ -91,6 +91,7 @@ def test_a_token_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.mark.parametrize("arguments", ["--help", "stats nowhere", "curate --help"])
+@pytest.mark.slow
 def test_a_command_that_starts_no_ray_writes_nothing(tmp_path: Path, arguments: str) -> None:
     variables = {**os.environ, "TMPDIR": str(tmp_path)}
     for name in NAMES:

@@ -110,6 +110,7 @@ def test_a_name_that_is_none_of_ours_finds_nothing(name: str) -> None:
     assert find_folder(name) is None
 
 
+@pytest.mark.slow
 def test_no_symbolic_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     root = private_root()

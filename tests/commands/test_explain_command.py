@@ -132,6 +132,7 @@ def test_what_cannot_be_explained_is_one_error(
     assert message in refused(error, ask(folder, *arguments))
 
 
+@pytest.mark.slow
 def test_a_plot_is_written_beside_the_table(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra plot")
     path = tmp_path / "new" / "plot.png"

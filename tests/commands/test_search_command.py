@@ -55,6 +55,7 @@ def test_a_text_finds_what_exact_search_finds(folders):
         (None, "how well this model finds was not measured."),
     ],
 )
+@pytest.mark.slow
 def test_a_weak_model_is_told_of_beside_the_answers_and_not_in_them(folders, tmp_path, metrics, note):
     model, index, good = folders
     model.save_pretrained(str(tmp_path), **({} if metrics is None else {"metrics": metrics}))

@@ -39,6 +39,7 @@ def fasta(tmp_path):
 
 @in_each_dtype
 @pytest.mark.parametrize("batch", [512, 3])
+@pytest.mark.slow
 def test_each_sequence_of_a_file_is_answered_in_every_format_as_it_is_alone(
     folders, fasta, tmp_path, monkeypatch, batch
 ):

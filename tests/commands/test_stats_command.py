@@ -62,6 +62,7 @@ def test_json_is_all_that_was_counted(pairs: Path) -> None:
     assert json.loads(ask(pairs, "--json").stdout) == pairs_statistics(str(pairs))
 
 
+@pytest.mark.slow
 def test_the_picture_is_drawn_and_an_unknown_ending_refused_first(pairs: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra plot")
     plot = pairs.parent / "plot.png"

@@ -24,6 +24,6 @@ def test_an_altered_checkpoint_is_refused_before_a_part_is_made_and_a_restored_o
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(CheckpointError, match="its SHA-256 is not the manifest's"):
         embed(config)
-    assert [path.name for path in output.iterdir()] == [".work"]
+    assert not output.exists()
     weights.write_bytes(whole)
     assert embed(config)["rows"] == 6

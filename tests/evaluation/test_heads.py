@@ -40,6 +40,7 @@ def fit(kind: Kind, benchmark: Benchmark, features: np.ndarray, folder: Path | N
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_planted_signal_is_found_and_shuffled_labels_are_not(kind: Kind, layers: int, tmp_path: Path) -> None:
     benchmark, features = planted(kind)
     metric = make_task(kind).metric
@@ -157,6 +158,7 @@ def test_features_that_cannot_be_are_refused() -> None:
         linear_head(task, replace(benchmark, splits={"train": benchmark.splits["train"]}), features)
 
 
+@pytest.mark.slow
 def test_a_frozen_head_on_real_embeddings_of_esm2_is_as_good_as_scikit_learns(real_data: Path) -> None:
     """Five folds of β-lactamase; scikit-learn scales, chooses its own penalty by cross-validation, and fits."""
     from sklearn.linear_model import RidgeCV

@@ -299,6 +299,7 @@ def test_links_to_go_are_read_with_their_evidence(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_real_entries_have_the_links_that_are_known(real_data: Path) -> None:
     links = [found for _, found in read_go_links(str(real_data / "uniprot/sample_1216.dat.gz"))]
     assert (len(links), sum(map(bool, links)), sum(map(len, links))) == (1216, 1200, 23238)

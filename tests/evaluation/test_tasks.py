@@ -232,6 +232,7 @@ def test_hashes_tell_what_was_read(written: tuple[str, dict[str, Benchmark]], tm
     assert {name for name in ours if ours[name] != theirs[name]} - lmdb == {"aav"}
 
 
+@pytest.mark.slow
 def test_the_real_files_are_what_is_known_of_them(real_data: Path) -> None:
     folder = str(real_data / "benchmarks")
     slow = ("fluorescence", "stability", "go_mf_retrieval")

@@ -54,6 +54,7 @@ def test_a_percentile_is_the_share_of_random_questions_whose_best_answer_scores_
 
 
 @pytest.mark.parametrize("shard_rows", [1000, 70])
+@pytest.mark.slow
 def test_the_background_is_the_best_other_answer_of_each_row_whatever_the_subindexes(tmp_path, shard_rows):
     vectors = unit_vectors(300)
     vectors[7] = vectors[250]  # another accession with the same sequence is a neighbour as others
@@ -70,6 +71,7 @@ def test_the_background_is_the_best_other_answer_of_each_row_whatever_the_subind
     assert index.percentiles(scores, "text") is None
 
 
+@pytest.mark.slow
 def test_a_release_has_the_background_of_an_index_built_anew(tmp_path):
     first, second = unit_vectors(200), np.concatenate([unit_vectors(200)[20:], unit_vectors(30, seed=5)])
     build(tmp_path / "i0", first, 90)
@@ -90,6 +92,7 @@ def test_of_a_large_index_a_sample_of_the_rows_is_asked(tmp_path, monkeypatch):
     assert 100 <= len(found) <= 102 and np.isin(np.round(found, 5), np.round(everything, 5)).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_given_questions_are_the_background_of_their_kind_and_stand_in_for_rows_of_the_index(tmp_path):
     vectors = unit_vectors(150)
     texts, proteins, few = (

@@ -188,6 +188,7 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, form, damage):
         build(tmp_path / "i", str(path), ids=ids, max_bad_fraction=0.0)
 
 
+@pytest.mark.slow
 def test_flipped_bytes_of_an_h5_file_are_an_error_or_other_vectors_but_no_traceback(tmp_path):
     whole = Path(write_h5(tmp_path / "v.h5", unit_vectors(50))).read_bytes()
     rng = np.random.default_rng(0)
@@ -253,6 +254,7 @@ class Killed(BaseException):
     """As SIGKILL: nothing catches it."""
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_at_any_write_goes_on_and_commits_each_part_once(tmp_path, monkeypatch):
     vectors = unit_vectors(130)
     vectors[[5, 70]] = 0
@@ -288,6 +290,7 @@ def test_a_run_that_was_killed_at_any_write_goes_on_and_commits_each_part_once(t
     assert one == two and json.loads(one["manifest.json"])["quarantined"] == {"length zero": 2, "repeated id": 1}
 
 
+@pytest.mark.slow
 def test_the_next_release_of_the_same_tool_follows_and_of_another_is_refused(tmp_path):
     vectors = unit_vectors(100)
     build(tmp_path / "i0", write_h5(tmp_path / "v0.h5", vectors))

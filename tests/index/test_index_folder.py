@@ -156,6 +156,7 @@ def test_one_vector_is_an_index_without_a_recall(tmp_path):
     assert index.search(unit_vectors(1), 10)[1].tolist() == [[0]]
 
 
+@pytest.mark.slow
 def test_the_same_embeddings_in_other_parts_give_the_same_files(tmp_path):
     folders = []
     for name, parts in (("one", 1), ("two", 7)):
@@ -175,6 +176,7 @@ class Killed(BaseException):
     """As SIGKILL: nothing catches it."""
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_at_any_write_goes_on_to_the_same_files(tmp_path, monkeypatch):
     embeddings = read_embeddings(write_embeddings(tmp_path / "e", unit_vectors(120), parts=3))
     config = IndexConfig(shard_rows=50, ef_search=20)
@@ -228,6 +230,7 @@ def test_searches_side_by_side_answer_as_one_alone(tmp_path):
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_is_an_error(tmp_path, name):
     folder = make(tmp_path, unit_vectors(200))
     path = Path(folder, name)

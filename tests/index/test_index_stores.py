@@ -38,6 +38,7 @@ def embeddings(tmp_path):
 
 
 @pytest.mark.unit
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_error_and_with_room_the_run_goes_on(disk, embeddings, tmp_path):
     for room in (8, 100, 190, 250, 330):  # kB: for nothing, for the first graph, nearly for all
         resize(disk, f"{room}k")

@@ -154,6 +154,7 @@ def test_too_much_change_builds_the_same_files_as_no_previous_index(tmp_path):
     assert one == two
 
 
+@pytest.mark.slow
 def test_a_release_without_a_subindex_of_the_first_leaves_it_out(tmp_path):
     first = vectors(0, 300)
     names = [f"P{i:04d}" for i in range(300)]

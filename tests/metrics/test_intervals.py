@@ -47,6 +47,7 @@ def test_a_pair_tells_a_difference_that_single_intervals_hide() -> None:
     assert (swapped.value, swapped.p_value) == (-found.value, found.p_value)
 
 
+@pytest.mark.slow
 def test_equal_models_do_not_differ_and_unlike_ones_seldom_by_chance() -> None:
     generator = np.random.default_rng(3)
     values = generator.standard_normal(50)

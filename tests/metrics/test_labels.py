@@ -58,6 +58,7 @@ def test_f1_max_by_counts_is_that_of_the_repeated_rows() -> None:
         assert of_counts(counts) == pytest.approx(f1_max_by_hand(labels[rows], scores[rows]))
 
 
+@pytest.mark.slow
 def test_micro_aupr_and_f1_are_those_worked_by_hand() -> None:
     labels = np.array([[1, 0], [0, 1]], bool)
     scores = np.array([[0.9, 0.8], [0.1, 0.7]])

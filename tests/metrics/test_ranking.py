@@ -43,6 +43,7 @@ def random_case(generator: np.random.Generator) -> tuple[NDArray[np.float32], ND
     return query, candidate, [set(np.flatnonzero(texts == text).tolist()) for text in texts]
 
 
+@pytest.mark.slow
 def test_metrics_equal_a_loop_over_all_orders_on_500_cases_with_ties_and_duplicates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -63,6 +64,7 @@ def test_metrics_equal_a_loop_over_all_orders_on_500_cases_with_ties_and_duplica
     assert num_tied > 200 < num_shared
 
 
+@pytest.mark.slow
 def test_hidden_candidates_are_as_if_they_were_not_there() -> None:
     generator = np.random.default_rng(1)
     for _ in range(200):

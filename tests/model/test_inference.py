@@ -54,6 +54,7 @@ def farthest(dtype: Dtype) -> float:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.slow
 def test_an_embedding_is_the_same_in_any_company_on_any_number_of_threads(dtype: Dtype) -> None:
     assert farthest(dtype) <= 1e-6
 

@@ -195,6 +195,7 @@ def test_changed_weights_are_exported_rounded_and_refused_beyond_the_type(
         export(1e5)
 
 
+@pytest.mark.slow
 def test_incomplete_and_misshaped_files_are_refused_by_the_tensor_s_name(
     tmp_path: Path, tokenizer: str, source: OfficialModel
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_run_leaves_checkpoints_metrics_steps_and_a_report(tmp_path: Path, pai
     assert record["data"] == {"fingerprint": "of the test"}
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_ends_with_the_same_weights(
     tmp_path: Path, pairs: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

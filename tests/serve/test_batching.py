@@ -139,6 +139,7 @@ def test_what_nobody_waits_for_any_more_is_not_computed():
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_request_ends_at_its_deadline_and_is_dropped_between_batches():
     async def scenario() -> None:
         compute = Recorder(held=True)

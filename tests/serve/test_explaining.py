@@ -73,6 +73,7 @@ class Passes:
         monkeypatch.setattr(ProtCLIP, "forward_proteins", slow)
 
 
+@pytest.mark.slow
 def test_the_stride_grows_until_all_is_computed_in_time(folders, monkeypatch):
     passes = Passes(monkeypatch, seconds=0.02)
     replica = started(folders, folders.args.limits.model_copy(update={"explain_s": 0.4}))
@@ -85,6 +86,7 @@ def test_the_stride_grows_until_all_is_computed_in_time(folders, monkeypatch):
     assert asyncio.run(explain(replica, stride=SEEN - 1)).stride == SEEN - 1
 
 
+@pytest.mark.slow
 def test_where_it_takes_longer_than_was_measured_the_stride_grows_threefold(replica, monkeypatch):
     passes = Passes(monkeypatch, seconds=0.02)
     monkeypatch.setattr(replica._explainer, "_explain_s", 0.5)

@@ -202,6 +202,7 @@ def test_a_next_request_may_come_later(port, monkeypatch):
         assert read_answer(connection).status == 200
 
 
+@pytest.mark.slow
 def test_serve_hears_of_a_request_when_its_body_has_come_as_far_as_a_buffer_holds_it(port, monkeypatch):
     monkeypatch.setattr(front, "BUFFER_TIMEOUT_S", 0.1)
     for length in (1, BUFFER_BYTES - 1):

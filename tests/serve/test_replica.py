@@ -94,6 +94,7 @@ def hold_exact(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> threading.E
     return held
 
 
+@pytest.mark.slow
 def test_a_scan_that_takes_long_holds_up_no_search_and_ends_at_its_deadline(replica, monkeypatch):
     held = hold_exact(replica, monkeypatch)
 

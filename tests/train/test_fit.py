@@ -112,6 +112,7 @@ def test_the_loss_falls_and_every_parameter_is_used() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, BATCHES, BATCHES + 3])
+@pytest.mark.slow
 def test_a_run_that_goes_on_from_its_files_equals_the_undisturbed_one(tmp_path: Path, steps: int) -> None:
     undisturbed = new_state()
     wanted = train(undisturbed)

@@ -107,6 +107,7 @@ def test_curation_refuses_headers_that_are_not_uniprots_and_unknown_levels() -> 
     assert unknown.reason == "unknown protein existence"
 
 
+@pytest.mark.slow
 def test_the_real_fasta_has_the_counts_of_its_readme(real_data: Path) -> None:
     entries = list(open_entries(str(real_data / "uniprot/sequences_20000.fasta.gz")))
     good = [entry for entry in entries if isinstance(entry, Entry)]

@@ -155,6 +155,7 @@ def test_what_was_written_after_the_last_whole_page_is_cut_off(server: UniProtSe
     assert text(tmp_path / "all.dat.gz") == "".join(ENTRIES)
 
 
+@pytest.mark.slow
 def test_a_killed_fetch_typed_again_has_every_entry_once(server: UniProtServer, tmp_path: Path) -> None:
     server.hold_after = 2
     command = [sys.executable, "-c", "from protclip.uniprot import fetch; fetch.PAGE_ENTRIES = 5\n"]

@@ -88,6 +88,7 @@ def damage(text: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.slow
 def test_golden_and_real_entries_come_as_if_read_in_full(real_data: Path) -> None:
     assert len(assert_the_same(GOLDEN)) == 2
     assert len(assert_the_same(gzip.decompress((real_data / "uniprot/sample_1216.dat.gz").read_bytes()))) == 1216

@@ -73,6 +73,7 @@ def test_a_long_xml_declaration_is_read(head: bytes) -> None:
     assert isinstance(first, BadEntry)
 
 
+@pytest.mark.slow
 def test_many_openings_of_an_xml_entry_are_told_with_their_lines() -> None:
     bad = list(read_xml(io.BytesIO(XML % (b"<entry \n" * (LONG // 16) + b"</entry>\n")), "x.xml"))
     assert [entry.line for entry in bad if isinstance(entry, BadEntry)] == list(range(2, LONG // 16 + 2))

@@ -36,6 +36,7 @@ def test_users_sequences_are_read_as_fasta_is(written: str) -> None:
         assert not residues or find_invalid_residue(residues) is not None
 
 
+@pytest.mark.slow
 def test_nucleotides_are_told_by_their_letters_or_by_pdbs_header(real_data: Path) -> None:
     assert looks_like_nucleotides("ACGT" * 26)
     assert looks_like_nucleotides("ACGU" * 23 + "N" * 10)

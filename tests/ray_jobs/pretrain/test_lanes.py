@@ -120,6 +120,7 @@ def test_a_stream_resumed_at_a_batch_is_the_tail(plan: LanePlan, first_batch: in
 
 
 @pytest.mark.unit
+@pytest.mark.slow
 def test_each_epoch_draws_a_subset_of_its_own_by_probability(drawn: LanePlan) -> None:
     assert drawn.drawn_EG is not None
     epochs = len(drawn.drawn_EG)

@@ -162,6 +162,7 @@ def test_uniprots_proteins_are_downloaded_once(
     ]
 
 
+@pytest.mark.slow
 def test_without_a_network_or_when_asked_for_the_proteome_is_synthetic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
