@@ -83,6 +83,7 @@ def test_what_needs_no_ray_works_without(python: Path, folder: Path) -> None:
         ["index", "embeddings", "--output", "again"],
         ["import-official", "official", "--output", "ours", "--text-tokenizer", "bert"],
         ["export-official", "ours", "--output", "back"],
+        ["evaluate", "--list", "."],
         ["synthesize", "--help"],
         ["fetch-uniprot", "--help"],
         ["fetch-model", "--help"],
