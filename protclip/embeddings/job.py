@@ -129,6 +129,6 @@ def _default_dtype(config: EmbedConfig, previous: Embeddings | None) -> Dtype:
         return claimed["dtype"]  # type: ignore[no-any-return]
     if previous is not None:
         return previous.dtype
-    from protclip.model.inference import has_fast_bfloat16
+    from protclip.model.precision import decided
 
-    return "bfloat16" if config.use_gpu or has_fast_bfloat16() else "float32"
+    return decided("auto", use_gpu=config.use_gpu)

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,8 @@ from protclip.evaluation.compare import PREDICTIONS, labels_file, predictions_fi
 from protclip.evaluation.leaks import find_leaks
 from protclip.evaluation.predict import Head, Model, baseline, interval, needs, predict
 from protclip.evaluation.references import named_models, write_references
-from protclip.evaluation.report import write_report
-from protclip.evaluation.results import LeakResult, MissingTask, ModelResult, Results, Score, TaskResult
+from protclip.evaluation.report import MARKDOWN, PAGE, write_report
+from protclip.evaluation.results import RESULTS, LeakResult, MissingTask, ModelResult, Results, Score, TaskResult
 from protclip.evaluation.retrieval_task import retrieval_task
 from protclip.evaluation.task import Benchmark, Task
 from protclip.evaluation.tasks import TASKS
@@ -51,7 +51,7 @@ from protclip.units import InProcess, Item, Report, Run, Work, run_units
 from protclip.version import __version__
 
 KIND = "evaluation"
-OWN_FILES = ("report.html", "report.md", "report.json", PREDICTIONS)
+REPORT_FILES = (PAGE, MARKDOWN, RESULTS)
 OWN_SPLIT = "its training split"
 
 
@@ -126,7 +126,7 @@ def evaluate(config: EvaluateConfig, run: Run | None = None) -> Results:
         },
     }
     with occupied(config.output):
-        work = resume_folder(config.output, OWN_FILES, claim, overwrite=config.overwrite)
+        work = resume_folder(config.output, [*REPORT_FILES, PREDICTIONS], claim, overwrite=config.overwrite)
         return _Evaluation(config, models, tasks, missing, work, run).run(began)
 
 
@@ -160,7 +160,8 @@ class _Evaluation:
     def run(self, began: float) -> Results:
         self.make_vectors()
         scores = tuple(self.scores(self.predict()))
-        tasks = tuple(self.described(task, benchmark) for task, benchmark in self.tasks.values())
+        metrics = {score.task: score.metrics for score in scores}
+        tasks = tuple(self.described(name, metrics.get(name, {})) for name in self.tasks)
         leaks = tuple(self.leaks())
         results = Results(
             software=__version__,
@@ -176,7 +177,7 @@ class _Evaluation:
         write_report(self.config.output, results)
         for model in results.of_role("checkpoint") if self.config.card else ():
             add_to_card(model.checkpoint, model.name, results)
-        names = [*OWN_FILES[:3], *(f"{PREDICTIONS}/{name}" for name in self.prediction_files())]
+        names = [*REPORT_FILES, *(f"{PREDICTIONS}/{name}" for name in self.prediction_files())]
         write_manifest(self.config.output, KIND, names, models=[asdict(model) for model in self.models])
         finish_folder(self.config.output)
         return results
@@ -188,16 +189,15 @@ class _Evaluation:
         sequences = [sequence for benchmark in benchmarks for sequence in benchmark.sequences]
         texts = [text for benchmark in benchmarks for text in benchmark.texts]
         write_inputs(inputs, sequences, texts)
-        wanted = {layer for task, _ in self.tasks.values() for layer in needs(task)}
+        wanted = {kind for task, _ in self.tasks.values() for kind in needs(task)}
         for model in self.models:
-            for layer in sorted(wanted):
-                echo(f"evaluate: embedding with {model.name} ({layer})", err=True)
+            for kind in sorted(wanted):
+                echo(f"evaluate: embedding with {model.name} ({kind})", err=True)
                 make_vectors(
                     inputs,
                     self.folders[model.name],
                     self.vectors(model),
-                    layer="projection" if layer == "texts" else layer,
-                    texts=layer == "texts",
+                    kind,
                     dtype=self.config.dtype,
                     use_gpu=self.config.use_gpu,
                     run=self.do,
@@ -211,13 +211,13 @@ class _Evaluation:
         """Of all predictions."""
         return [
             {
-                "unit": f"{task}.model-{self.numbers[model.name]}.seed-{seed}",
+                "unit": (unit := f"{task}.model-{self.numbers[model.name]}.seed-{seed}"),
                 "file": predictions_file(task, self.numbers[model.name], seed),
                 "task": task,
                 "model": model.name,
                 "checkpoint": self.folders[model.name],
                 "vectors": self.vectors(model),
-                "run_dir": files.join(self.work, "trainings", f"{task}.model-{self.numbers[model.name]}.seed-{seed}"),
+                "run_dir": files.join(self.work, "trainings", unit),
                 "seed": seed,
             }
             for task in self.tasks
@@ -269,9 +269,10 @@ class _Evaluation:
                 settings=outcomes[0][1]["settings"],
             )
 
-    def described(self, task: Task, benchmark: Benchmark) -> TaskResult:
-        """A task for the report."""
-        value, name = baseline(task, benchmark)
+    def described(self, name: str, metrics: Mapping[str, float]) -> TaskResult:
+        """A task for the report; metrics are those of some model on it."""
+        task, benchmark = self.tasks[name]
+        value, prediction = baseline(task, benchmark, metrics)
         return TaskResult(
             name=task.name,
             title=task.title,
@@ -281,7 +282,7 @@ class _Evaluation:
             rows={split: len(rows.labels) for split, rows in benchmark.splits.items()},
             files=dict(benchmark.files),
             baseline=value,
-            baseline_name=name,
+            baseline_name=prediction,
             paper=dict(task.paper),
         )
 
@@ -328,11 +329,11 @@ def _readable_tasks(config: EvaluateConfig) -> tuple[Tasks, list[MissingTask]]:
     by_name = config.tasks and "all" not in config.tasks
     found: dict[str, tuple[Task, Benchmark]] = {}
     missing = []
-    for name, task in all_tasks.items():
+    for name in all_tasks:
         if by_name and name not in config.tasks:
             continue
         try:
-            found[name] = task, load(task, config.data or "")
+            found[name] = _benchmark(config, name)
         except MissingDataError as error:
             if by_name:
                 raise
@@ -347,12 +348,12 @@ _reading = threading.Lock()
 
 
 def _benchmark(config: EvaluateConfig, name: str) -> tuple[Task, Benchmark]:
-    """A task and its rows; units of one process read them once."""
+    """A task and its rows, which a process reads once."""
     with _reading:
         return _read(config.pairs, config.data, name)
 
 
-@lru_cache(maxsize=8)
+@cache
 def _read(pairs: str | None, data: str | None, name: str) -> tuple[Task, Benchmark]:
     task = _all_tasks(pairs)[name]
     return task, load(task, data or "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,10 +20,9 @@ from protclip.evaluation.scores import row_metric
 from protclip.evaluation.similarity import similarity
 from protclip.evaluation.task import Benchmark, Outcome, Task
 from protclip.evaluation.training import FINE_TUNING, TuneConfig, Workplace
-from protclip.evaluation.vectors import Vectors
+from protclip.evaluation.vectors import Kind, Vectors
 from protclip.evaluation.zero_shot import zero_shot
 from protclip.metrics.intervals import Interval, bootstrap_interval
-from protclip.metrics.ranking import places_of_chance, recall, reciprocal_rank
 from protclip.model.tensors import open_weights
 
 Head = Literal["linear", "two-layers", "few-shot", "fine-tuned", "bridge"]
@@ -48,7 +47,7 @@ class Model:
             return float(np.exp(readers["logit_scale"].get_tensor("logit_scale").item()))
 
 
-def needs(task: Task) -> tuple[Literal["hidden", "projection", "texts"], ...]:
+def needs(task: Task) -> tuple[Kind, ...]:
     """The vectors that its protocols take."""
     if task.kind in ("retrieval", "zero-shot", "graph"):
         return ("projection", "texts")
@@ -89,8 +88,14 @@ def predict(
     yield from _heads(task, benchmark, feature_PD, model, heads, seed)
 
 
-def baseline(task: Task, benchmark: Benchmark) -> tuple[float | None, str]:
-    """What a prediction that sees no model reaches, the better of those that there are, and which it is."""
+def baseline(task: Task, benchmark: Benchmark, metrics: Mapping[str, float]) -> tuple[float | None, str]:
+    """What a prediction that sees no model reaches, the better of those that there are, and which it is.
+
+    Args:
+        task: which kind it is says which predictions.
+        benchmark: its rows.
+        metrics: of any model on it: those of retrieval and graphs have chance beside them.
+    """
     if task.kind in ("regression", "classes", "labels"):
         found = {"constant": constant(task, benchmark)}
         if benchmark.splits["test"].proteins_NK.shape[1] == 1:
@@ -100,7 +105,7 @@ def baseline(task: Task, benchmark: Benchmark) -> tuple[float | None, str]:
     if task.kind == "zero-shot":
         return 1 / len(benchmark.texts), "chance"
     if task.kind in ("retrieval", "graph"):
-        return _chance(task, benchmark), "chance"
+        return metrics[f"chance_{task.metric}"], "chance"
     return None, ""
 
 
@@ -151,18 +156,3 @@ def _graph(
     if "bridge" in heads:
         place = Workplace(run_dir=files.join(model.run_dir, "bridge"))
         yield "bridge", bridged_graph(benchmark, protein_PD, text_TD, direction=direction, seed=seed, place=place)
-
-
-def _chance(task: Task, benchmark: Benchmark) -> float:
-    """Of a random order of all candidates."""
-    test = benchmark.splits["test"]
-    of_text = task.kind == "retrieval" or task.query == "text"
-    proteins_N = test.proteins_NK[:, 0]
-    asked_N, answer_N = (test.labels, proteins_N) if of_text else (proteins_N, test.labels)
-    asked = np.unique(np.stack([asked_N, answer_N], axis=1), axis=0)[:, 0]
-    _, place_N = np.unique(asked_N, return_inverse=True)
-    num_right_N = np.unique(asked, return_counts=True)[1][place_N]
-    candidates = len(np.unique(proteins_N)) if of_text else len(benchmark.texts)
-    places_Q3 = places_of_chance(num_right_N, candidates)
-    values = recall(places_Q3, 1) if task.metric == "recall@1" else reciprocal_rank(places_Q3)
-    return float(values.mean())

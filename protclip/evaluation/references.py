@@ -11,7 +11,7 @@ import torch
 from protclip import files
 from protclip.checkpoints import checkpoint_folder
 from protclip.errors import ConfigError
-from protclip.evaluation.results import ModelResult
+from protclip.evaluation.results import ModelResult, Role
 from protclip.manifest import FILE_NAME, read_manifest
 from protclip.model.checkpoint import load_checkpoint, save_checkpoint
 from protclip.model.dual_encoder import DualEncoder
@@ -57,7 +57,8 @@ def write_references(model: ModelResult, folder: str, *, seed: int) -> Iterator[
     """
     source = checkpoint_folder(model.checkpoint)
     pretrained = _pretrained(read_manifest(source, KIND))
-    for role, names in (("not pretrained", pretrained), ("untrained", {})):
+    references: tuple[tuple[Role, dict[Kind, str]], ...] = (("not pretrained", pretrained), ("untrained", {}))
+    for role, names in references:
         if role == "not pretrained" and not names:  # it began with random weights
             continue
         path = files.join(folder, role.replace(" ", "-"))
@@ -70,7 +71,7 @@ def write_references(model: ModelResult, folder: str, *, seed: int) -> Iterator[
         yield (
             ModelResult(
                 name=f"{model.name}, {role}",
-                role="untrained" if role == "untrained" else "not pretrained",
+                role=role,
                 checkpoint=model.checkpoint,
                 fingerprint=read_checkpoint_fingerprint(path),
             ),

@@ -55,7 +55,7 @@ class Score:
     task: str
     model: str
     protocol: str
-    """Such as ``ridge`` or ``zero-shot``."""
+    """Such as ``linear`` or ``prompts``."""
     value: float
     """Of the task's metric."""
     low: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,20 +21,27 @@ from protclip.inputs import Dtype, Layer
 from protclip.manifest import FILE_NAME
 from protclip.units import Run
 
+Kind = Literal["hidden", "projection", "texts"]
+"""Proteins by a layer of their encoder, or texts."""
 _Table = tuple[dict[str, int], np.ndarray]
 
 
 def write_inputs(folder: str, sequences: Sequence[str], texts: Sequence[str]) -> None:
-    """Write the proteins and texts of all tasks, each once, where ``make_vectors`` finds them."""
+    """Write the proteins and texts of all tasks, each once, where ``make_vectors`` finds them.
+
+    What is there stays: an embedding that was interrupted goes on with the very file that it began with.
+    """
     for name, column, values in (("proteins", "sequence", sequences), ("texts", "text", texts)):
+        if files.exists(path := files.join(folder, f"{name}.parquet")):
+            continue
         distinct = sorted(set(values))
         table = pa.table({"id": pa.array(map(_key, distinct), pa.string()), column: pa.array(distinct, pa.string())})
-        with files.atomic_write(files.join(folder, f"{name}.parquet")) as stream:
+        with files.atomic_write(path) as stream:
             pq.write_table(table, stream)
 
 
 def make_vectors(
-    inputs: str, checkpoint: str, output: str, *, layer: Layer, texts: bool, dtype: Dtype, use_gpu: bool, run: Run
+    inputs: str, checkpoint: str, output: str, kind: Kind, *, dtype: Dtype, use_gpu: bool, run: Run
 ) -> None:
     """Embed the inputs of ``write_inputs`` with a model; what is there already is not done again.
 
@@ -41,22 +49,21 @@ def make_vectors(
         inputs: the folder that has them.
         checkpoint: of the model.
         output: folder of the model's vectors.
-        layer: of the proteins.
-        texts: whether the texts are embedded, and not the proteins.
+        kind: what is embedded.
         dtype: of the matrix products.
         use_gpu: give each actor a GPU.
         run: where it is done.
     """
-    target = files.join(output, "texts" if texts else layer)
+    target = files.join(output, kind)
     if files.exists(files.join(target, FILE_NAME)):
         return
     embed(
         EmbedConfig(
-            inputs=(files.join(inputs, f"{'texts' if texts else 'proteins'}.parquet"),),
+            inputs=(files.join(inputs, f"{'texts' if kind == 'texts' else 'proteins'}.parquet"),),
             checkpoint=checkpoint,
             output=target,
-            content="text" if texts else "protein",
-            layer=layer,
+            content="text" if kind == "texts" else "protein",
+            layer="hidden" if kind == "hidden" else "projection",
             dtype=dtype,
             use_gpu=use_gpu,
         ),

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from protclip.inputs import Dtype
-from protclip.model.inference import has_fast_bfloat16
+from protclip.model import inference
 
 Precision = Literal["auto", "float32", "bfloat16"]
 """As it is asked for; ``auto`` leaves it to the hardware."""
@@ -21,7 +21,7 @@ def decided(precision: Precision, *, use_gpu: bool) -> Dtype:
     """
     if precision != "auto":
         return precision
-    return "bfloat16" if use_gpu or has_fast_bfloat16() else "float32"
+    return "bfloat16" if use_gpu or inference.has_fast_bfloat16() else "float32"
 
 
 def autocast(device: torch.device, dtype: Dtype) -> torch.autocast:

@@ -14,11 +14,13 @@ from click.testing import CliRunner
 from pairs_folders import row, write_pairs
 from tiny_model import random_pairs, tiny_model
 
+from protclip import files
 from protclip.errors import ConfigError, DataError
 from protclip.evaluation import evaluate as stage
 from protclip.evaluation.compare import compare
 from protclip.evaluation.evaluate import EvaluateConfig, evaluate
 from protclip.evaluation.results import Results, read_results
+from protclip.evaluation.vectors import write_inputs
 from protclip.manifest import read_manifest
 from protclip.protanno.shards import PROPERTIES, read_pairs
 from protclip.uniprot.entry import Entry
@@ -125,6 +127,14 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_report(
     for comparison in compare(str(tmp_path / "whole"), str(tmp_path / "report")):
         assert comparison.difference.value == 0
         assert comparison.difference.p_value == 1
+
+
+def test_inputs_that_are_there_stay_the_very_files_that_an_embedding_began_with(tmp_path: Path) -> None:
+    write_inputs(str(tmp_path), ["MKV", "MA"], ["binds ATP"])
+    paths = [str(tmp_path / name) for name in ("proteins.parquet", "texts.parquet")]
+    before = [files.identity(path) for path in paths]
+    write_inputs(str(tmp_path), ["MKV", "MA"], ["binds ATP"])
+    assert [files.identity(path) for path in paths] == before
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from protclip.config import ObjectivesConfig, OptimizerConfig
 from protclip.inputs import DTYPES, Dtype
 from protclip.losses.total import objective_terms, total_loss
 from protclip.metrics.objectives import validation_terms
-from protclip.model import precision
+from protclip.model import inference, precision
 from protclip.pretraining.learner import DualEncoderLearner, part_of
 from protclip.train.optim import build_optimizer
 from protclip.train.state import TrainState
@@ -33,7 +33,7 @@ def model_of(dtype: Dtype) -> ProtCLIP:
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_hardware_decides_unless_it_is_said(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda: fast)
+    monkeypatch.setattr(inference, "has_fast_bfloat16", lambda: fast)
     assert precision.decided("auto", use_gpu=False) == ("bfloat16" if fast else "float32")
     assert precision.decided("auto", use_gpu=True) == "bfloat16"
     for dtype in DTYPES:

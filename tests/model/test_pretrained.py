@@ -19,7 +19,7 @@ from protclip.__main__ import cli
 from protclip.config import EncoderConfig, ModelConfig
 from protclip.data.tokenize import ESM2_VOCABULARY, TextTokenizer
 from protclip.errors import ConfigError
-from protclip.model import precision
+from protclip.model import inference
 from protclip.model.build import (
     ESM2_FIELDS,
     build_architecture,
@@ -354,5 +354,5 @@ def test_whole_encoders_pass(folders: Path) -> None:
 def test_the_machine_that_starts_the_run_decides_its_precision(
     folders: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: str
 ) -> None:
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda: fast)
+    monkeypatch.setattr(inference, "has_fast_bfloat16", lambda: fast)
     assert f"\nprecision: {dtype}\n" in dry_run(folders)

@@ -11,7 +11,7 @@ import yaml
 
 from protclip.config import config_dict
 from protclip.config_file import load_config
-from protclip.model import precision
+from protclip.model import inference
 from ray_jobs.pretrain.run import _precision, find_config
 
 pytestmark = pytest.mark.unit
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
 def test_a_run_goes_on_in_the_precision_that_it_began_in(
     fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda: fast)
+    monkeypatch.setattr(inference, "has_fast_bfloat16", lambda: fast)
     settings = load_config(find_config("tiny_cpu"), ["data.pairs=pairs", f"run_dir={tmp_path}"])
     here = "bfloat16" if fast else "float32"
     assert _precision(settings, fresh=False) == here
