@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from benchmark_files import write_folder
@@ -19,10 +20,12 @@ from protclip.errors import ConfigError, DataError
 from protclip.evaluation import evaluate as stage
 from protclip.evaluation.compare import compare
 from protclip.evaluation.evaluate import EvaluateConfig, evaluate
+from protclip.evaluation.references import named_models, write_references
 from protclip.evaluation.results import Results, read_results
 from protclip.evaluation.vectors import write_inputs
 from protclip.manifest import read_manifest
 from protclip.protanno.shards import PROPERTIES, read_pairs
+from protclip.trained_model import ProtCLIP
 from protclip.uniprot.entry import Entry
 from ray_jobs.evaluate.main import main
 
@@ -127,6 +130,23 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_report(
     for comparison in compare(str(tmp_path / "whole"), str(tmp_path / "report")):
         assert comparison.difference.value == 0
         assert comparison.difference.p_value == 1
+
+
+def test_a_model_that_began_with_published_encoders_is_held_against_these(tmp_path: Path) -> None:
+    began, trained = tiny_model(seed=3), tiny_model(seed=4)
+    began.save_encoder("protein", str(tmp_path / "esm"))
+    run = {"model": {"protein": {"pretrained": str(tmp_path / "esm")}, "text": {"pretrained": None}}}
+    trained.save_pretrained(str(tmp_path / "best"), run=run)
+    (model,) = named_models((str(tmp_path / "best"),))
+    references = {found.role: path for found, path in write_references(model, str(tmp_path / "models"), seed=0)}
+    assert list(references) == ["not pretrained", "untrained"]
+    hidden = {
+        name: ProtCLIP.from_pretrained(path).embed_proteins("MKVLA", layer="hidden")
+        for name, path in {**references, "trained": str(tmp_path / "best")}.items()
+    }
+    np.testing.assert_allclose(hidden["not pretrained"], began.embed_proteins("MKVLA", layer="hidden"), atol=1e-6)
+    assert np.abs(hidden["trained"] - hidden["not pretrained"]).max() > 0.01
+    assert np.abs(hidden["untrained"] - hidden["not pretrained"]).max() > 0.01
 
 
 def test_inputs_that_are_there_stay_the_very_files_that_an_embedding_began_with(tmp_path: Path) -> None:
