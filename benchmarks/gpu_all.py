@@ -21,7 +21,14 @@ import torch
 FOLDER = Path(__file__).parent
 PARTS: dict[str, tuple[list[str], int]] = {
     "tests": (
-        ["-m", "pytest", "-q", "-m", "gpu", *(str(FOLDER.parent / "tests" / name) for name in ("data", "model"))],
+        [
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            "gpu",
+            *(str(FOLDER.parent / "tests" / name) for name in ("data", "model", "evaluation/test_finetune.py")),
+        ],
         90,
     ),
     "gpu_train_step": ([str(FOLDER / "gpu_train_step.py")], 180),

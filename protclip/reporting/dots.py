@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from protclip.reporting.curves import NUM_COLORS
+
 PLOT, ROW, TOP, RIGHT, BOTTOM = 500, 30, 8, 24, 44
 """Width of the plotted area and height of one row, in the picture's own units, and the margins round them."""
 LETTER = 7.2
 """Width of a letter; the left margin has room for the longest name."""
-NUM_COLORS = 6
 
 STYLE = """
 .dots svg{display:block;width:100%;max-width:72rem;height:auto}
