@@ -6,6 +6,7 @@ that have no report. The manifest comes last.
 WORK/models/<checkpoint>/…     references of a checkpoint, as folders of their own
 WORK/inputs/…                  the proteins and texts of all tasks, each once
 WORK/vectors/<model>/…         what the stage ``embed`` makes of them
+WORK/trainings/<unit>/…        checkpoints of heads and encoders that are trained, to go on from them
 WORK/outcomes/<unit>.json      metrics of a unit
 WORK/leaks/<unit>.json         likewise, of a search for proteins that were trained on
 predictions/<unit>.safetensors what the metrics were computed from; intervals and comparisons are made of it
@@ -14,34 +15,30 @@ predictions/<unit>.safetensors what the metrics were computed from; intervals an
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from protclip import files
-from protclip.errors import ConfigError, DataError, MissingDataError
 from protclip.evaluation.card import add_to_card, check_cards
-from protclip.evaluation.checks import load
 from protclip.evaluation.compare import PREDICTIONS, labels_file, predictions_file
 from protclip.evaluation.leaks import find_leaks
-from protclip.evaluation.predict import Head, Model, baseline, interval, needs, predict
+from protclip.evaluation.predict import FINE_TUNED, TUNED, baseline, interval, needs
+from protclip.evaluation.predicting import Tuning, is_tuned, predict_unit
+from protclip.evaluation.reading import Tasks, benchmark_of, readable_tasks
 from protclip.evaluation.references import named_models, write_references
 from protclip.evaluation.report import MARKDOWN, PAGE, write_report
 from protclip.evaluation.results import RESULTS, LeakResult, MissingTask, ModelResult, Results, Score, TaskResult
-from protclip.evaluation.retrieval_task import retrieval_task
-from protclip.evaluation.task import Benchmark, Task
-from protclip.evaluation.tasks import TASKS
+from protclip.evaluation.settings import EvaluateConfig
+from protclip.evaluation.task import Benchmark
 from protclip.evaluation.trained_on import pairs_of, training_sequences
-from protclip.evaluation.vectors import Vectors, make_vectors, write_inputs
+from protclip.evaluation.vectors import make_vectors, write_inputs
 from protclip.extras import require
-from protclip.fields import check_number, check_types
-from protclip.inputs import Dtype
 from protclip.manifest import finish_folder, resume_folder, write_manifest
 from protclip.model.tensors import load_tensors, write_tensors
 from protclip.occupied import occupied
@@ -53,53 +50,17 @@ from protclip.version import __version__
 KIND = "evaluation"
 REPORT_FILES = (PAGE, MARKDOWN, RESULTS)
 OWN_SPLIT = "its training split"
+Tune = Callable[[Tuning], None]
+"""Starts the workers, and returns when they are done."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateConfig:
-    """Checkpoints on tasks, and a report."""
-
-    checkpoints: tuple[str, ...]
-    """Folders, names (such as published) or URLs of models."""
-    output: str
-    """Folder of the report to write: a path or an fsspec URL."""
-    data: str | None = None
-    """Folder of the benchmarks' files, as docs/benchmarks.md lists them."""
-    pairs: str | None = None
-    """Folder of pairs: retrieval is measured on their test split."""
-    tasks: tuple[str, ...] = ()
-    """A task, by its name; may be given several times. Default: all whose files are there."""
-    heads: tuple[Head, ...] = ("linear",)
-    """What is trained for tasks with a training split; may be given several times. linear: ridge or logistic
-    regression on features of the frozen encoder. two-layers: likewise with a layer between. few-shot: classes of 1, 5
-    and 10 examples each. fine-tuned: two layers with the encoder below them. bridge: of knowledge graphs, between the
-    two spaces."""
-    seeds: int = 1
-    """Seeds of what is drawn: trained heads, examples of few-shot. The score is their mean."""
-    dtype: Dtype = "float32"
-    """Number format of the model's matrix products."""
-    use_gpu: bool = False
-    """Give each actor that embeds a GPU."""
-    card: bool = False
-    """Write the scores into the model card of each checkpoint, which has to be a folder."""
-    overwrite: bool = False
-    """Replace a finished report, or start an unfinished one again."""
-
-    def __post_init__(self) -> None:
-        check_types("", self)
-        check_number("seeds", self.seeds, at_least=1)
-        if not self.checkpoints:
-            raise ConfigError("checkpoints: none is given; name a folder such as runs/tiny/best.")
-        if self.data is None and self.pairs is None:
-            raise ConfigError("nothing to evaluate on: give --data, --pairs or both.")
-
-
-def evaluate(config: EvaluateConfig, run: Run | None = None) -> Results:
+def evaluate(config: EvaluateConfig, run: Run | None = None, *, tune: Tune | None = None) -> Results:
     """Evaluate checkpoints and write a report; a run that was killed goes on where it was.
 
     Args:
         config: what is evaluated, on what, and where the report goes.
         run: where units are done; None for this process.
+        tune: has workers tune an encoder, one after the other; None for one worker each, where units are done.
 
     Raises:
         ConfigError: for an unknown task, or an output that cannot be written.
@@ -112,7 +73,7 @@ def evaluate(config: EvaluateConfig, run: Run | None = None) -> Results:
     if config.card:
         check_cards(config.checkpoints)
     run = run or InProcess()
-    tasks, missing = _readable_tasks(config)
+    tasks, missing = readable_tasks(config)
     models = named_models(config.checkpoints)
     claim = {
         "software": __version__,
@@ -127,10 +88,7 @@ def evaluate(config: EvaluateConfig, run: Run | None = None) -> Results:
     }
     with occupied(config.output):
         work = resume_folder(config.output, [*REPORT_FILES, PREDICTIONS], claim, overwrite=config.overwrite)
-        return _Evaluation(config, models, tasks, missing, work, run).run(began)
-
-
-Tasks = Mapping[str, tuple[Task, Benchmark]]
+        return _Evaluation(config, models, tasks, missing, work, run, tune).run(began)
 
 
 class _Evaluation:
@@ -144,8 +102,10 @@ class _Evaluation:
         missing: Sequence[MissingTask],
         work: str,
         run: Run,
+        tune: Tune | None,
     ) -> None:
         self.config, self.tasks, self.missing, self.work, self.do = config, tasks, missing, work, run
+        self.start_workers = tune
         self.folders: dict[str, str] = {model.name: model.checkpoint for model in models}
         """Of each model, by its name."""
         self.models: list[ModelResult] = []
@@ -159,6 +119,7 @@ class _Evaluation:
 
     def run(self, began: float) -> Results:
         self.make_vectors()
+        self.tune()
         scores = tuple(self.scores(self.predict()))
         metrics = {score.task: score.metrics for score in scores}
         tasks = tuple(self.described(name, metrics.get(name, {})) for name in self.tasks)
@@ -189,7 +150,7 @@ class _Evaluation:
         sequences = [sequence for benchmark in benchmarks for sequence in benchmark.sequences]
         texts = [text for benchmark in benchmarks for text in benchmark.texts]
         write_inputs(inputs, sequences, texts)
-        wanted = {kind for task, _ in self.tasks.values() for kind in needs(task)}
+        wanted = {kind for task, _ in self.tasks.values() for kind in needs(task, self.config.heads)}
         for model in self.models:
             for kind in sorted(wanted):
                 echo(f"evaluate: embedding with {model.name} ({kind})", err=True)
@@ -225,12 +186,21 @@ class _Evaluation:
             for seed in range(self.config.seeds)
         ]
 
+    def tune(self) -> None:
+        """Have workers tune what is to be tuned, where there are some."""
+        if self.start_workers is None or FINE_TUNED not in self.config.heads:
+            return
+        for item in self.items():
+            if self.tasks[item["task"]][0].kind in TUNED and not is_tuned(item):
+                echo(f"evaluate: tuning {item['model']} on {item['task']}, seed {item['seed']}", err=True)
+                self.start_workers(Tuning(config=self.config, item=item))
+
     def predict(self) -> list[Report]:
         """Make all predictions; gives the reports in the order of ``items``."""
         for task, (_, benchmark) in self.tasks.items():
             labels = torch.from_numpy(np.ascontiguousarray(benchmark.splits["test"].labels))
             write_tensors(files.join(self.config.output, PREDICTIONS, labels_file(task)), {"labels": labels})
-        unit = partial(_predict, config=self.config, output=files.join(self.config.output, PREDICTIONS))
+        unit = partial(predict_unit, config=self.config, output=files.join(self.config.output, PREDICTIONS))
         work = Work(title="evaluating", unit=unit)
         return run_units(work, self.items(), files.join(self.work, "outcomes"), self.do)
 
@@ -316,74 +286,9 @@ class _Evaluation:
                 )
 
 
-def _readable_tasks(config: EvaluateConfig) -> tuple[Tasks, list[MissingTask]]:
-    """The tasks whose files are there, with their rows; and the others with the reason.
-
-    Raises:
-        ConfigError: for a name that no task has.
-        DataError: if a file of a task that was asked for by name is not there, or one is damaged.
-    """
-    all_tasks = _all_tasks(config.pairs)
-    if unknown := [name for name in config.tasks if name not in (*all_tasks, "all")]:
-        raise ConfigError(f"--tasks {unknown[0]}: there is no such task; there are all, {', '.join(all_tasks)}.")
-    by_name = config.tasks and "all" not in config.tasks
-    found: dict[str, tuple[Task, Benchmark]] = {}
-    missing = []
-    for name in all_tasks:
-        if by_name and name not in config.tasks:
-            continue
-        try:
-            found[name] = _benchmark(config, name)
-        except MissingDataError as error:
-            if by_name:
-                raise
-            missing.append(MissingTask(name=name, why=str(error)))
-    if not found:
-        raise DataError(f"{config.data}: no task has its files there; protclip evaluate --list says what is missing.")
-    return found, missing
-
-
-_reading = threading.Lock()
-"""LMDB opens a file once in a process."""
-
-
-def _benchmark(config: EvaluateConfig, name: str) -> tuple[Task, Benchmark]:
-    """A task and its rows, which a process reads once."""
-    with _reading:
-        return _read(config.pairs, config.data, name)
-
-
-@cache
-def _read(pairs: str | None, data: str | None, name: str) -> tuple[Task, Benchmark]:
-    task = _all_tasks(pairs)[name]
-    return task, load(task, data or "")
-
-
-def _all_tasks(pairs: str | None) -> dict[str, Task]:
-    return {task.name: task for task in (*TASKS, *([retrieval_task(pairs)] if pairs else ()))}
-
-
-def _predict(item: Item, *, config: EvaluateConfig, output: str) -> Report:
-    """A unit: the outcomes of all protocols of a task for one model and seed."""
-    task, benchmark = _benchmark(config, item["task"])
-    model = Model(checkpoint=item["checkpoint"], vectors=Vectors(item["vectors"]), run_dir=item["run_dir"])
-    outcomes, report = {}, {}
-    began = time.monotonic()
-    for protocol, outcome in predict(task, benchmark, model, heads=config.heads, seed=item["seed"]):
-        outcomes[protocol] = torch.from_numpy(np.ascontiguousarray(outcome.predictions))
-        report[protocol] = {
-            "metrics": {name: float(value) for name, value in outcome.metrics.items() if np.isfinite(value)},
-            "settings": dict(outcome.settings),
-            "seconds": time.monotonic() - began,
-        }
-        began = time.monotonic()
-    write_tensors(files.join(output, item["file"]), outcomes)
-    return {"protocols": report}
-
-
 def _leaks(item: Item, *, config: EvaluateConfig) -> Report:
     """A unit: test proteins of a task that were trained on."""
-    _, benchmark = _benchmark(config, item["task"])
+    _, benchmark = benchmark_of(config, item["task"])
     test = [benchmark.sequences[place] for place in _test_proteins(benchmark)]
     if item["pairs"] is None:
         places = np.unique(benchmark.splits["train"].proteins_NK)

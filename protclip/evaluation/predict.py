@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.distributed import ProcessGroup
 
 from protclip import files
 from protclip.checkpoints import checkpoint_folder
 from protclip.evaluation.baseline import by_composition, constant
 from protclip.evaluation.few_shot import few_shots, nonparametric
 from protclip.evaluation.graph import bridged_graph, graph
-from protclip.evaluation.heads import linear_head
+from protclip.evaluation.heads import fit_linear, linear_head
 from protclip.evaluation.retrieval import retrieval
 from protclip.evaluation.scores import row_metric
 from protclip.evaluation.similarity import similarity
 from protclip.evaluation.task import Benchmark, Outcome, Task
+from protclip.evaluation.task import Kind as TaskKind
 from protclip.evaluation.training import FINE_TUNING, TuneConfig, Workplace
 from protclip.evaluation.vectors import Kind, Vectors
-from protclip.evaluation.zero_shot import zero_shot
+from protclip.evaluation.zero_shot import ensemble, zero_shot
 from protclip.metrics.intervals import Interval, bootstrap_interval
 from protclip.model.tensors import open_weights
 
-Head = Literal["linear", "two-layers", "few-shot", "fine-tuned", "bridge"]
+Head = Literal["linear", "two-layers", "few-shot", "ensemble", "fine-tuned", "bridge"]
 """What is trained for a task: ridge or logistic regression, or two layers, on the features of the frozen encoder;
-classes of a few examples each; two layers with the encoder below them; for graphs, a bridge between the two spaces."""
+classes of a few examples each; for prompts, the linear head of the same classes beside them; two layers with the
+encoder below them; for graphs, a bridge between the two spaces."""
+TUNED: tuple[TaskKind, ...] = ("regression", "classes", "labels")
+"""Kinds of tasks for which an encoder can be tuned."""
+FINE_TUNED = "fine-tuned"
+"""The protocol of this name."""
 SHOTS = (1, 5, 10)
 """Examples of each class."""
 
@@ -47,8 +55,10 @@ class Model:
             return float(np.exp(readers["logit_scale"].get_tensor("logit_scale").item()))
 
 
-def needs(task: Task) -> tuple[Kind, ...]:
+def needs(task: Task, heads: Sequence[Head]) -> tuple[Kind, ...]:
     """The vectors that its protocols take."""
+    if task.kind == "zero-shot" and "ensemble" in heads:
+        return ("projection", "texts", "hidden")
     if task.kind in ("retrieval", "zero-shot", "graph"):
         return ("projection", "texts")
     return ("hidden",)
@@ -75,8 +85,12 @@ def predict(
         if task.kind == "retrieval" and seed == 0:
             yield "cosine", retrieval(benchmark, protein_PD, text_TD)
         elif task.kind == "zero-shot" and seed == 0:
-            scale = model.logit_scale()
-            yield "prompts", zero_shot(task, benchmark, protein_PD, text_TD[None], logit_scale=scale)
+            prompts: dict[str, Any] = {"prompt_XCD": text_TD[None], "logit_scale": model.logit_scale()}
+            yield "prompts", zero_shot(task, benchmark, protein_PD, **prompts)
+            if "ensemble" in heads:
+                hidden_PH = model.vectors.proteins(benchmark.sequences, "hidden")
+                head = fit_linear(replace(task, kind="classes"), benchmark, hidden_PH)
+                yield "ensemble", ensemble(task, benchmark, protein_PD, supervised=head, **prompts)
         elif task.kind == "graph":
             yield from _graph(task, benchmark, protein_PD, text_TD, model, heads, seed)
         return
@@ -116,6 +130,26 @@ def interval(task: Task, benchmark: Benchmark, predictions: Sequence[NDArray[Any
     return bootstrap_interval(metrics, len(predictions[0]), seed=0)
 
 
+def tuned(
+    task: Task,
+    benchmark: Benchmark,
+    model: Model,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    group: ProcessGroup | None = None,
+    preemption: Callable[[], object | None] = lambda: None,
+) -> Outcome:
+    """The encoder tuned for a task; all workers call it together, as ``fine_tune`` has it."""
+    from protclip.evaluation.finetune import fine_tune
+    from protclip.trained_model import ProtCLIP
+
+    run_dir = files.join(model.run_dir, "fine-tuned")
+    place = Workplace(run_dir=run_dir, device=device, group=group, preemption=preemption)
+    network = ProtCLIP.from_pretrained(model.checkpoint)
+    return fine_tune(task, benchmark, network, config=FINE_TUNING, seed=seed, place=place)
+
+
 def _heads(
     task: Task, benchmark: Benchmark, feature_PD: np.ndarray, model: Model, heads: Sequence[Head], seed: int
 ) -> Iterator[tuple[str, Outcome]]:
@@ -133,12 +167,7 @@ def _heads(
             yield f"{shots} shots, neighbours", nonparametric(task, few, unit_PD)
             yield f"{shots} shots, prototypes", nonparametric(task, few, unit_PD, method="prototypes")
     if "fine-tuned" in heads:
-        from protclip.evaluation.finetune import fine_tune
-        from protclip.trained_model import ProtCLIP
-
-        place = Workplace(run_dir=files.join(model.run_dir, "fine-tuned"))
-        network = ProtCLIP.from_pretrained(model.checkpoint)
-        yield "fine-tuned", fine_tune(task, benchmark, network, config=FINE_TUNING, seed=seed, place=place)
+        yield FINE_TUNED, tuned(task, benchmark, model, seed=seed)
 
 
 def _graph(

@@ -1,20 +1,18 @@
-"""Zero-shot classification by ProtST's prompts: the test split of a task, and a description of each class."""
+"""Zero-shot classification by ProtST's prompts: the rows of a task, and a description of each class."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from protclip.errors import DataError
 from protclip.evaluation.readers.found import DataFolder
 from protclip.evaluation.readers.tables import read_columns
-from protclip.evaluation.task import Benchmark, Split
+from protclip.evaluation.task import Benchmark
 
 
 def read_zero_shot(root: str, read: Callable[[str], Benchmark], prompts: str, published: int) -> Benchmark:
-    """A task's test split with a description of each class.
+    """A task with a description of each class; its other splits are for an ensemble with a supervised head.
 
     Args:
         root: the data folder.
@@ -31,14 +29,9 @@ def read_zero_shot(root: str, read: Callable[[str], Benchmark], prompts: str, pu
     task = read(root)
     if [number for number, _ in rows] != [str(place) for place in range(len(task.classes))]:
         raise DataError(f"{path}: has {len(rows)} rows; it must have one for each of the {len(task.classes)} classes.")
-    test = task.splits["test"]
-    used, proteins = np.unique(test.proteins_NK, return_inverse=True)
-    count = len(test.labels)
+    count = len(task.splits["test"].labels)
     return replace(
         task,
-        ids=tuple(task.ids[place] for place in used),
-        sequences=tuple(task.sequences[place] for place in used),
-        splits={"test": Split(proteins_NK=proteins.reshape(test.proteins_NK.shape), labels=test.labels)},
         texts=tuple(text for _, text in rows),
         files={**task.files, **folder.sha256},
         note="" if count == published else f"test: {count:,} rows where {published:,} were published",

@@ -152,13 +152,16 @@ def _tables(results: Results) -> Iterable[Table]:
                     score.task,
                     score.model,
                     score.protocol,
-                    ", ".join(f"{name} {value:.3f}" for name, value in score.metrics.items()),
+                    ", ".join(f"{name} {value:.3f}" for name, value in score.metrics.items() if "[" not in name),
                     ", ".join(f"{name} {value}" for name, value in score.settings.items()),
                 ]
                 for score in results.scores
             ),
         ],
     )
+    if groups := list(_group_rows(results)):
+        before = ["Rows of the test split alone, each among all candidates."]
+        yield "By group", before, [["task", "model", "group", "rows", "score", "protein → text"], *groups]
     yield (
         "What was seen before",
         [
@@ -209,6 +212,17 @@ def _spelled(score: Score) -> str:
 
 def _score_row(score: Score) -> list[str]:
     return [score.task, score.model, score.protocol, f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}"]
+
+
+def _group_rows(results: Results) -> Iterable[list[str]]:
+    """Of retrieval, the largest groups first."""
+    metric_of = {task.name: task.metric for task in results.tasks}
+    for score in results.scores:
+        groups = {name[5:-1]: rows for name, rows in score.metrics.items() if name.startswith("rows[")}
+        for group in sorted(groups, key=lambda one: -groups[one]):
+            metric = f"{metric_of[score.task]}[{group}]"
+            numbers = (score.metrics[metric], score.metrics[f"protein_to_text_{metric}"])
+            yield [score.task, score.model, group, f"{groups[group]:,.0f}", *(f"{number:.3f}" for number in numbers)]
 
 
 def _leak_row(leak: LeakResult) -> list[str]:

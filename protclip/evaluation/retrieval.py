@@ -5,8 +5,6 @@ Shapes: P proteins, T texts, D width of the common space, N rows, Q distinct que
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,13 +15,7 @@ from protclip.metrics.ranking import Places, places_of_chance, rank_all, ranking
 CUTOFFS = (1, 5, 10, 100)
 
 
-def retrieval(
-    benchmark: Benchmark,
-    protein_PD: NDArray[np.float32],
-    text_TD: NDArray[np.float32],
-    *,
-    groups: Mapping[str, Sequence[str]] | None = None,
-) -> Outcome:
+def retrieval(benchmark: Benchmark, protein_PD: NDArray[np.float32], text_TD: NDArray[np.float32]) -> Outcome:
     """recall@1/5/10/100, median rank, MRR and nDCG among the distinct proteins and texts of the test split.
 
     Each row is a query in both directions. Right for its text is every protein that some row pairs with it, and for
@@ -31,17 +23,15 @@ def retrieval(
 
     Args:
         benchmark: rows of a protein and a text each; a text may come with many proteins, such as a GO term's, and a
-            protein with many texts.
+            protein with many texts. The rows of its groups are scored beside, among all candidates.
         protein_PD: of the benchmark's proteins, in the common space.
         text_TD: of its texts.
-        groups: by a name such as ``organism``, what each row of the test split belongs to.
 
     Returns:
         metrics: text → protein without a prefix, protein → text as ``protein_to_text_…``; what a random order has as
-            ``chance_…`` and ``chance_protein_to_text_…``; means over distinct
-            queries instead of rows as ``by_query_…``;
-            of a group as ``recall@1[organism=…]``, likewise of the other numbers and of
-            the other direction.
+            ``chance_…`` and ``chance_protein_to_text_…``; means over distinct queries instead of rows as
+            ``by_query_…``; of a group as ``recall@1[organism=…]``, likewise of the other numbers and of the other
+            direction, and its number of rows as ``rows[organism=…]``.
         predictions: the places of text → protein.
 
     Raises:
@@ -51,7 +41,7 @@ def retrieval(
     protein_PD = unit(checked(protein_PD, benchmark))
     text_TD = unit(checked_texts(text_TD, benchmark))
     protein_N, text_N = test.proteins_NK[:, 0], test.labels
-    of_rows = {name: np.asarray(values) for name, values in (groups or {}).items()}
+    of_rows = {name: np.asarray(values) for name, values in benchmark.groups.items()}
     metrics: dict[str, float] = {}
     predictions: list[Places] = []
     for direction, query_N, query_XD, candidate_N, candidate_YD in (
@@ -71,9 +61,11 @@ def retrieval(
         }
         metrics |= {f"{how}{direction}{name}": value for how, all_ in found.items() for name, value in all_.items()}
         for group, values_N in of_rows.items():
-            for value in np.unique(values_N).tolist():
-                own = _numbers(places_N3[values_N == value], ndcg_N[values_N == value])
+            for value in sorted(set(values_N.tolist()) - {""}):
+                is_in_N = values_N == value
+                own = _numbers(places_N3[is_in_N], ndcg_N[is_in_N])
                 metrics |= {f"{direction}{name}[{group}={value}]": number for name, number in own.items()}
+                metrics[f"rows[{group}={value}]"] = float(is_in_N.sum())
         predictions.append(places_N3)
     return Outcome(metrics=metrics, predictions=predictions[0], settings={})
 

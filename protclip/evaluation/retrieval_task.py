@@ -1,61 +1,91 @@
-"""Retrieval between the proteins and the texts of a folder of pairs, as a task."""
+"""Retrieval between the proteins and the texts of a folder of pairs, as tasks: by the whole text, and by each property.
+
+Rows of organisms that have enough of them are scored beside.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
 from protclip import files
-from protclip.data.tokenize import biotexts
-from protclip.errors import DataError
+from protclip.errors import DataError, MissingDataError
 from protclip.evaluation.task import Benchmark, Split, Task
 from protclip.manifest import FILE_NAME
+from protclip.protanno.biotext import biotext
 from protclip.protanno.shards import PROPERTIES, read_pairs, read_row_group
 
 NAME = "retrieval"
+MIN_GROUP_ROWS = 20
+"""Of an organism that is scored beside."""
+MAX_GROUPS = 20
+"""Organisms that are scored beside, those with the most rows."""
 
 
-def retrieval_task(folder: str) -> Task:
-    """Find the text of each protein of a test split, and the protein of each text."""
+def retrieval_tasks(folder: str) -> list[Task]:
+    """Find the text of each protein of a test split and the protein of each text; likewise with one property's text."""
+    return [_task(folder, NAME, "Retrieval, text → protein", PROPERTIES)] + [
+        _task(folder, f"{NAME}_{name}", f"Retrieval by {name.replace('_', ' ')} alone", (name,)) for name in PROPERTIES
+    ]
+
+
+def _task(folder: str, name: str, title: str, properties: Sequence[str]) -> Task:
     return Task(
-        name=NAME,
-        title="Retrieval, text → protein",
+        name=name,
+        title=title,
         kind="retrieval",
         metric="recall@1",
-        read=partial(_read, folder=folder),
+        read=partial(_read, folder=folder, properties=properties),
         published="the test split of a folder of pairs",
         source="protclip curate",
         licence="of the pairs; UniProt's data are CC BY 4.0",
     )
 
 
-def _read(_data: str, *, folder: str) -> Benchmark:
-    """The test split; raises DataError if there is none."""
-    columns = ["accession", "sequence", *PROPERTIES]
+def _read(_data: str, *, folder: str, properties: Sequence[str]) -> Benchmark:
+    """The test split, as far as it has one of the properties.
+
+    Raises:
+        DataError: if there is no test split.
+        MissingDataError: if no row has one of the properties.
+    """
     groups = read_pairs(folder).row_groups("test")
     if not groups:
         raise DataError(f"{folder}: has no test split; curate with --test-fraction above 0.")
-    rows = pa.concat_tables([read_row_group(group, columns=columns) for group in groups])
-    texts = biotexts(rows)
-    sequences = rows.column("sequence").to_pylist()
+    columns = ["accession", "sequence", "organism", *PROPERTIES]
+    rows = pa.concat_tables([read_row_group(group, columns=columns) for group in groups]).to_pylist()
+    rows = [row for row in rows if any(row[name] for name in properties)]
+    if not rows:
+        raise MissingDataError(f"{folder}: no pair of its test split has {' or '.join(properties)}.")
+    texts = [biotext(*(row[name] if name in properties else None for name in PROPERTIES)) for row in rows]
     place: dict[str, int] = {}
     text_place: dict[str, int] = {}
-    for sequence, text in zip(sequences, texts, strict=True):
-        place.setdefault(sequence, len(place))
+    for row, text in zip(rows, texts, strict=True):
+        place.setdefault(row["sequence"], len(place))
         text_place.setdefault(text, len(text_place))
-    accessions = dict(zip(reversed(sequences), reversed(rows.column("accession").to_pylist()), strict=True))
+    accessions = {row["sequence"]: row["accession"] for row in reversed(rows)}
     manifest = files.join(folder, FILE_NAME)
     return Benchmark(
         ids=tuple(accessions[sequence] for sequence in place),
         sequences=tuple(place),
         splits={
             "test": Split(
-                proteins_NK=np.array([[place[sequence]] for sequence in sequences], np.int64),
+                proteins_NK=np.array([[place[row["sequence"]]] for row in rows], np.int64),
                 labels=np.array([text_place[text] for text in texts], np.int64),
             )
         },
         texts=tuple(text_place),
+        groups={"organism": _frequent([row["organism"] or "" for row in rows])},
         files={FILE_NAME: files.sha256(manifest)},
     )
+
+
+def _frequent(values: Sequence[str]) -> tuple[str, ...]:
+    """Those with enough rows; empty for the others."""
+    counts = Counter(value for value in values if value)
+    kept = {value for value, count in counts.most_common(MAX_GROUPS) if count >= MIN_GROUP_ROWS}
+    return tuple(value if value in kept else "" for value in values)

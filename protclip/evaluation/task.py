@@ -46,6 +46,9 @@ class Benchmark:
     """What proteins are retrieved by, and what is retrieved for them; or the C descriptions of a zero-shot task."""
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each file that was read, by its path below the data folder."""
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By a name such as ``organism``, what each row of the test split belongs to, for which it is scored beside; empty
+    for none."""
     note: str = ""
     """How these rows differ from the published ones, such as ``train: 2,286 of 15,551 proteins``; empty if they do
     not. Every table shows it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -11,7 +12,9 @@ import click
 from protclip import files
 from protclip.checkpoint_names import is_name
 from protclip.commands.options import config_options
-from protclip.evaluation.evaluate import EvaluateConfig, evaluate
+from protclip.config import WorkersConfig
+from protclip.evaluation.evaluate import Tune, evaluate
+from protclip.evaluation.settings import EvaluateConfig
 from protclip.extras import require
 from protclip.fields import configured
 from protclip.terminal import echo
@@ -101,10 +104,15 @@ def main(**values: Any) -> None:
         pairs=None if config.pairs is None else resolve_input(config.pairs),
         output=resolve_output(config.output),
     )
-    if config.use_gpu:
-        require("ray", extra="ray", what="evaluate --use-gpu")
-    run: Run = OnRay() if config.use_gpu else suited_run(0, what="evaluate")
-    results = evaluate(config, run)
+    run: Run = suited_run(0, what="evaluate")
+    tune: Tune | None = None
+    if config.use_gpu or config.workers > 1:
+        require("ray", extra="ray", what=f"evaluate --{'use-gpu' if config.use_gpu else 'workers'}")
+        from ray_jobs.evaluate.worker import tune_together
+
+        run = OnRay()
+        tune = partial(tune_together, workers=WorkersConfig(num=config.workers, use_gpu=config.use_gpu))
+    results = evaluate(config, run, tune=tune)
     first = results.of_role("checkpoint")[0].name
     for task in results.tasks:
         if (score := results.best(task.name, first)) is not None:

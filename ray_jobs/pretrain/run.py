@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from cluster import environment
 from protclip import files
 from protclip.config import EncoderConfig, PretrainConfig
 from protclip.config_file import config_yaml, forbidden_changes, load_config
-from protclip.errors import ConfigError, ProtclipError
+from protclip.errors import ConfigError
 from protclip.inputs import Dtype
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 from protclip.occupied import FILE_NAME as RUNNING_FILE
 from protclip.occupied import occupied
 from protclip.terminal import echo
-from ray_jobs.cluster import connect, resolve_input, resolve_output
+from ray_jobs.cluster import resolve_input, resolve_output
+from ray_jobs.workers import RAY_FOLDER, make_room, train_together
 
 if TYPE_CHECKING:
     from protclip.protanno.shards import Pairs, RowGroup
     from ray_jobs.pretrain.worker import TrainJob
 
-RESOLVED_CONFIG, PAIRS_MARK, BEST, RAY_FOLDER = "config.yaml", "pairs.json", "best", "ray"
+RESOLVED_CONFIG, PAIRS_MARK, BEST = "config.yaml", "pairs.json", "best"
 OWN_FILES = (
     BEST,  # first: without it the run is unfinished
     "metrics.json",
@@ -235,66 +233,16 @@ def _texts(groups: Sequence[RowGroup]) -> Iterator[str]:
 
 
 def _run(job: TrainJob, pairs: Pairs) -> None:
-    import ray
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
-
     from ray_jobs.pretrain.lanes import TASK_CPUS
-    from ray_jobs.pretrain.process_group import ProcessGroupConfig
     from ray_jobs.pretrain.worker import train_worker
 
     settings = job.pretraining.config
-    workers = settings.workers
-    cpus = workers.num * (workers.resources.get("CPU", 1.0) + TASK_CPUS)
-    # Ray Train would write what a worker prints to its own log too, and show it twice.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    # Ray Train asks the dashboard's state service whether the run is still alive.
-    connect(num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)), state_service=True)
-    needed = {"CPU": cpus, "GPU": float(workers.num * workers.use_gpu)}
-    available = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    if lacking := {name: n for name, n in needed.items() if n > available.get(name, 0.0)}:
-        found = ", ".join(f"{name} {available.get(name, 0.0):g} of {n:g}" for name, n in lacking.items())
-        if environment.address() is None:
-            raise ConfigError(f"this machine has too little for workers.num={workers.num}: {found}.")
-        echo(f"the cluster has {found} now; waiting for nodes to join")
+    make_room(settings.workers, cpus_beside=TASK_CPUS)
     # The folder is claimed when nothing is left that could be refused; the config is the mark of a run.
     files.write_json(files.join(settings.run_dir, PAIRS_MARK), pairs.shards)
     with files.atomic_write(files.join(settings.run_dir, RESOLVED_CONFIG)) as stream:
         stream.write(config_yaml(settings).encode())
-    storage, filesystem = settings.run_dir, None
-    if files.is_url(settings.run_dir):
-        from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-        fs, storage = files.filesystem(storage)
-        filesystem = PyFileSystem(FSSpecHandler(fs))
-    train_function: Any = train_worker  # Ray's annotation knows no return value
-    trainer = TorchTrainer(
-        train_function,
-        train_loop_config={"job": job},
-        torch_config=ProcessGroupConfig(backend="nccl" if workers.use_gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=workers.num if workers.min is None else (workers.min, workers.num),  # type: ignore[arg-type]
-            use_gpu=workers.use_gpu,
-            resources_per_worker=workers.resources,
-        ),
-        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the class of Ray Train V1
-            name=RAY_FOLDER,
-            storage_path=storage or "/",
-            storage_filesystem=filesystem,
-            # Its warnings are of calls that it makes again; all of them are in Ray's logs.
-            logging_config=LoggingConfig(log_level="ERROR"),
-            failure_config=FailureConfig(max_failures=settings.max_failures),
-        ),
-    )
-    try:
-        result: Any = trainer.fit()
-    except TrainingFailedError as error:
-        causes = getattr(error, "worker_failures", {}).values()
-        if ours := [cause for cause in causes if isinstance(cause, ProtclipError)]:
-            raise ours[0] from error
-        raise
-    if result.return_value is not None:
-        raise ProtclipError(result.return_value)
+    train_together(train_worker, job, settings.workers, run_dir=settings.run_dir, max_failures=settings.max_failures)
 
 
 def _publish(settings: PretrainConfig, *, seconds: float) -> dict[str, Any]:

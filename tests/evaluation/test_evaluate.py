@@ -18,10 +18,12 @@ from tiny_model import random_pairs, tiny_model
 from protclip import files
 from protclip.errors import ConfigError, DataError
 from protclip.evaluation import evaluate as stage
+from protclip.evaluation import predicting
 from protclip.evaluation.compare import compare
-from protclip.evaluation.evaluate import EvaluateConfig, evaluate
+from protclip.evaluation.evaluate import evaluate
 from protclip.evaluation.references import named_models, write_references
 from protclip.evaluation.results import Results, read_results
+from protclip.evaluation.settings import EvaluateConfig
 from protclip.evaluation.vectors import write_inputs
 from protclip.manifest import read_manifest
 from protclip.protanno.shards import PROPERTIES, read_pairs
@@ -108,7 +110,7 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_report(
 ) -> None:
     config = config_of(folder, tmp_path / "report", tasks=("beta_lactamase", "lin_mf", "subcellular_localization"))
     undisturbed = evaluate(config_of(folder, tmp_path / "whole", tasks=config.tasks))
-    real, calls = stage.predict, []
+    real, calls = predicting.predict, []
 
     def dying(task: Any, *arguments: Any, **settings: Any) -> Iterator[Any]:
         calls.append(task.name)
@@ -116,7 +118,7 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_report(
             raise KeyboardInterrupt
         return real(task, *arguments, **settings)
 
-    monkeypatch.setattr(stage, "predict", dying)
+    monkeypatch.setattr(predicting, "predict", dying)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             evaluate(config)

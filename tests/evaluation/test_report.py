@@ -52,3 +52,21 @@ def test_names_are_text_and_no_markup() -> None:
     evil = replace(results, models=(replace(results.models[0], name="<b>|x"), *results.models[1:]))
     assert "<b>|x" not in report_page(evil)
     assert "<b>|x" not in report_markdown(evil).split("## Scores")[1]
+
+
+def test_groups_have_a_table_of_their_own() -> None:
+    results = fake_results()
+    first = results.scores[0]
+    metric = next(task.metric for task in results.tasks if task.name == first.task)
+    of_groups = {
+        f"{prefix}{metric}[organism={name}]": value
+        for name, value in (("mouse", 0.5), ("yeast", 0.25))
+        for prefix in ("", "protein_to_text_")
+    }
+    rows = {"rows[organism=mouse]": 20.0, "rows[organism=yeast]": 1234.0}
+    grouped = replace(first, metrics={**first.metrics, **of_groups, **rows})
+    lines = report_markdown(replace(results, scores=(grouped, *results.scores[1:]))).splitlines()
+    place = lines.index(f"| {first.task} | {first.model} | organism=yeast | 1,234 | 0.250 | 0.250 |")
+    assert lines[place + 1] == f"| {first.task} | {first.model} | organism=mouse | 20 | 0.500 | 0.500 |"
+    assert sum("organism=" in line for line in lines) == 2
+    assert "By group" not in report_markdown(results)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from protclip.evaluation.retrieval import CUTOFFS, retrieval
 from protclip.evaluation.scores import row_metric
 from protclip.evaluation.task import Benchmark, Split
 from protclip.metrics.intervals import bootstrap_interval
+from protclip.metrics.ranking import recall
 
 pytestmark = pytest.mark.unit
 
@@ -59,11 +62,24 @@ def test_what_shares_a_text_is_right_and_a_protein_that_comes_twice_is_one_candi
     assert found.metrics["protein_to_text_recall@1"] == 0.25
 
 
-def test_a_group_is_its_own_rows_among_all_candidates() -> None:
+def test_a_group_is_its_own_rows_and_a_row_may_have_none() -> None:
     protein, text = noisy(60, 1.5, seed=2)
     rows = list(range(60))
-    organism = ["mouse" if i % 3 else "yeast" for i in rows]
-    found = retrieval(pairs(rows, rows, 60), protein, text, groups={"organism": organism}).metrics
+    organism = ("", *("mouse" if i % 3 else "yeast" for i in rows[1:-1]), "")
+    found = retrieval(replace(pairs(rows, rows, 60), groups={"organism": organism}), protein, text)
+    places = found.predictions
+    assert (found.metrics["rows[organism=mouse]"], found.metrics["rows[organism=yeast]"]) == (39, 19)
+    for value in ("mouse", "yeast"):
+        own = [i for i in rows if organism[i] == value]
+        assert found.metrics[f"recall@5[organism={value}]"] == pytest.approx(recall(places[own], 5).mean())
+    assert not [name for name in found.metrics if "=]" in name]
+
+
+def test_groups_of_all_rows_make_up_the_whole() -> None:
+    protein, text = noisy(60, 1.5, seed=2)
+    rows = list(range(60))
+    organism = tuple("mouse" if i % 3 else "yeast" for i in rows)
+    found = retrieval(replace(pairs(rows, rows, 60), groups={"organism": organism}), protein, text).metrics
     for name in (*(f"recall@{k}" for k in CUTOFFS), "mrr", "ndcg", "protein_to_text_mrr"):
         together = 40 * found[f"{name}[organism=mouse]"] + 20 * found[f"{name}[organism=yeast]"]
         assert together / 60 == pytest.approx(found[name]), name

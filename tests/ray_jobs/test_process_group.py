@@ -12,7 +12,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from sockets import open_to_others
 
-from ray_jobs.pretrain.process_group import ProcessGroupConfig
+from ray_jobs.process_group import ProcessGroupConfig
 
 
 @pytest.mark.ray
