@@ -211,8 +211,11 @@ def look_at_neighbours(encoder: Any) -> None:
             attention.key.bias[part] = strength * torch.cat([angle_F.cos(), angle_F.sin()])
 
 
-def fit(network: DualEncoder, rows: pa.Table, *, seed: int, num_steps: int) -> list[float]:
-    """Train on shuffled batches; returns the loss of each step."""
+def fit(network: DualEncoder, rows: pa.Table, *, seed: int, num_steps: int, backwards: bool = False) -> list[float]:
+    """Train on shuffled batches; returns the loss of each step.
+
+    ``backwards`` turns the rows of each batch round: the same sums, rounded otherwise.
+    """
     optimizer = build_optimizer(network, OPTIMIZER)
     schedule = build_schedule(OPTIMIZER, epoch_ends=[num_steps])
     state = TrainState(model=network, optimizer=optimizer, schedule=schedule)
@@ -222,7 +225,8 @@ def fit(network: DualEncoder, rows: pa.Table, *, seed: int, num_steps: int) -> l
     for step in range(num_steps):
         epoch, batch = divmod(step, per_epoch)
         order = np.random.default_rng([seed, epoch]).permutation(len(rows))
-        chosen = rows.take(pa.array(order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]))
+        places = order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]
+        chosen = rows.take(pa.array(places[::-1] if backwards else places))
         losses.append(one_step(state, _collate(chosen, network, seed=seed, epoch=epoch)))
     return losses
 
