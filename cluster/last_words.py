@@ -15,7 +15,7 @@ import psutil
 from cluster.processes import is_alive
 
 
-def on_silent_end(raylet: psutil.Process, line: str) -> Callable[[], None]:
+def on_silent_end(raylet: psutil.Process, line: str) -> Callable[[str | None], None]:
     """Have a line written to standard error should this process be ended, and the raylet be dead by then.
 
     Args:
@@ -23,7 +23,8 @@ def on_silent_end(raylet: psutil.Process, line: str) -> Callable[[], None]:
         line: what is said.
 
     Returns:
-        Takes that back, as the end of the interpreter does.
+        Has another line written instead, at once, which nothing can come before any more; or, with None, nothing. The
+        end of the interpreter does the latter.
     """
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "cluster.last_words", str(raylet.pid), str(raylet.create_time()), line],
@@ -31,18 +32,21 @@ def on_silent_end(raylet: psutil.Process, line: str) -> Callable[[], None]:
         start_new_session=True,  # Ctrl-C is not for it
     )
 
-    def take_back() -> None:
+    def say_instead(other: str | None) -> None:
         if process.poll() is None:
-            process.communicate(b".")
+            process.communicate(f"{other or ''}\n".encode())
+        elif other is not None:
+            sys.stderr.write(other + "\n")
 
-    atexit.register(take_back)
-    return take_back
+    atexit.register(say_instead, None)
+    return say_instead
 
 
 def main() -> None:
-    """Wait for a byte, or for the end of whoever would write it."""
+    """Wait for a line, or for the end of whoever would write it."""
     pid, created, line = sys.argv[1:]
-    if sys.stdin.buffer.read(1):
+    if other := sys.stdin.buffer.readline():
+        sys.stderr.write(other.decode().lstrip("\n"))
         return
     try:
         raylet = psutil.Process(int(pid))

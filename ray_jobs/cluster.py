@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from protclip import files
 from protclip.errors import ConfigError
@@ -68,16 +69,15 @@ def _watch_ray() -> None:
 
     advice = "give the same command again: it goes on with what is done."
     raylet = raylet_with(ray._private.worker._global_node.raylet_socket_name)  # type: ignore[attr-defined]
-    take_back: Callable[[], None] = lambda: None  # noqa: E731
+    say: Callable[[str], None] = partial(echo, err=True)
     if raylet is not None:
         line = f"ConfigError: the run ends, for the raylet of this machine has died, or an agent of it; {advice}"
-        take_back = on_silent_end(raylet, line)
+        say = on_silent_end(raylet, line)
 
     def watch() -> None:
         while (died := lost()) is None:
             time.sleep(WATCH_S)
-        take_back()
-        echo(f"ConfigError: the run ends, for {died}; {advice}", err=True)
+        say(f"ConfigError: the run ends, for {died}; {advice}")
         abandon()  # the calls that wait for Ray cannot be interrupted
         sys.stdout.flush()
         sys.stderr.flush()

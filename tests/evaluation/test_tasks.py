@@ -248,8 +248,8 @@ def test_the_real_files_are_what_is_known_of_them(real_data: Path) -> None:
         "shs27k_random": {"train": 5338, "valid": 762, "test": 1524},
         "shs27k_bfs": {"train": 5335, "valid": 762, "test": 1527},
         "shs27k_dfs": {"train": 5337, "valid": 762, "test": 1525},
-        "subcellular_zero_shot": {"test": 2773},
-        "reaction_zero_shot": {"test": 230},
+        "subcellular_zero_shot": {"train": 3265, "valid": 816, "test": 2773},
+        "reaction_zero_shot": {"train": 1436, "valid": 119, "test": 230},
     }
 
 

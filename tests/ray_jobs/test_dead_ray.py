@@ -49,5 +49,7 @@ def test_a_job_whose_ray_is_killed_ends_and_says_what_died(
     kill(victims)
     _, said = process.communicate(timeout=WAIT_S)
     assert process.returncode == 1
-    (line,) = [one for one in said.splitlines() if one.startswith("ConfigError: ")]
+    lines = [one for one in said.splitlines() if one.startswith("ConfigError: ")]
+    assert len(lines) == 1, said
+    (line,) = lines
     assert died in line and line.endswith("give the same command again: it goes on with what is done.")

@@ -97,7 +97,7 @@ def check_partial_answers_of_the_client(sharded: Any, found: dict[str, Any]) -> 
 
     with Client(sharded.url) as client:
         answers = [client.search(text="binds ATP", allow_partial=True, **options), asyncio.run(ask_too())]
-    with Client(sharded.url, patience_s=0.1) as client, pytest.raises(ServerError, match="UnavailableError"):
+    with Client(sharded.url, patience_s=1.0) as client, pytest.raises(ServerError, match="UnavailableError"):
         client.search(text="binds ATP", **options)
     assert [{**asdict(answer), "partial": None} for answer in answers] == [{**found, "partial": None}] * 2
     assert [answer.partial for answer in answers if isinstance(answer, PartialAnswer)] == [partial] * 2
