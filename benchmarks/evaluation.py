@@ -51,7 +51,9 @@ from protclip.trained_model import ProtCLIP
 from protclip.units import InProcess
 
 SEEDS = 3
-STEPS, QUICK_STEPS = 300, 40
+STEPS, QUICK_STEPS = {"objectives": 300, "text encoder": 200}, 40
+TEXT_TOKENS = 64
+"""Of the study of text encoders."""
 MEASURES = ("recall@1", "recall@10", "mrr", "protein_to_text_recall@1")
 REAL_MODEL = ModelConfig(
     projection_dim=256,
@@ -60,14 +62,14 @@ REAL_MODEL = ModelConfig(
         config={"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256},
     ),
     text=EncoderConfig(
-        max_tokens=96,
+        max_tokens=TEXT_TOKENS,
         config={
             "vocab_size": 4000,
             "hidden_size": 128,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "intermediate_size": 256,
-            "max_position_embeddings": 96,
+            "max_position_embeddings": TEXT_TOKENS,
         },
     ),
 )
@@ -91,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if (arguments.data is None) != (arguments.text_encoder is None):
         parser.error("--data and --text-encoder go together")
-    seeds, steps = (1, QUICK_STEPS) if arguments.quick else (SEEDS, STEPS)
+    seeds = 1 if arguments.quick else SEEDS
     studies: dict[str, dict[str, Setting]] = {
         "objectives": {name: Setting(MODEL, SETTINGS[name], has_neighbours=True) for name in ("all", "GC")}
     }
@@ -100,7 +102,7 @@ def main() -> None:
             ("objectives", seed): synthetic_pairs(Path(folder, f"synthetic-{seed}"), seed) for seed in range(seeds)
         }
         if arguments.data is not None:
-            text = EncoderConfig(pretrained=os.path.abspath(arguments.text_encoder), max_tokens=96)
+            text = EncoderConfig(pretrained=os.path.abspath(arguments.text_encoder), max_tokens=TEXT_TOKENS)
             studies["text encoder"] = {
                 "published, frozen": Setting(replace(REAL_MODEL, text=text), GC_ALONE, has_neighbours=False),
                 "random weights": Setting(REAL_MODEL, GC_ALONE, has_neighbours=False),
@@ -108,7 +110,15 @@ def main() -> None:
             real = real_pairs(Path(folder, "real"), arguments.data)
             pairs |= {("text encoder", seed): real for seed in range(seeds)}
         jobs = [
-            (study, name, seed, steps, pairs[study, seed], str(Path(folder, study, str(seed), name)), setting)
+            (
+                study,
+                name,
+                seed,
+                QUICK_STEPS if arguments.quick else STEPS[study],
+                pairs[study, seed],
+                str(Path(folder, study, str(seed), name)),
+                setting,
+            )
             for study, settings in studies.items()
             for seed in range(seeds)
             for name, setting in settings.items()
@@ -121,7 +131,7 @@ def main() -> None:
             for study, settings in studies.items()
             for seed in range(seeds)
         }
-    write(studies, runs, differences, steps=steps, quick=arguments.quick)
+    write(studies, runs, differences, quick=arguments.quick)
 
 
 def synthetic_pairs(folder: Path, seed: int) -> str:
@@ -179,6 +189,7 @@ def run(
         "study": study,
         "setting": name,
         "seed": seed,
+        "steps": steps,
         "loss": float(np.mean(losses[-10:])),
         "train_pairs": len(train),
         "test_pairs": results.tasks[0].rows["test"],
@@ -198,7 +209,6 @@ def write(
     runs: list[dict[str, Any]],
     differences: Mapping[tuple[str, int], dict[str, float]],
     *,
-    steps: int,
     quick: bool,
 ) -> None:
     """The results files."""
@@ -212,8 +222,8 @@ def write(
         lines += [
             f"## {study}: {first} against {second}",
             "",
-            f"{own[0]['train_pairs']:,} training pairs, {steps} steps of 64; retrieval among {own[0]['test_pairs']:,} "
-            "test pairs. In brackets 95 % intervals over the test pairs.",
+            f"{own[0]['train_pairs']:,} training pairs, {own[0]['steps']} steps of 64; retrieval among "
+            f"{own[0]['test_pairs']:,} test pairs. In brackets 95 % intervals over the test pairs.",
             "",
             "| setting | seed | recall@1 | " + " | ".join(MEASURES[1:]) + " | chance@1 | last loss |",
             "|---" * (len(MEASURES) + 4) + "|",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from protclip.model.quality import quality_note, quality_of
 from protclip.model.record import read_checkpoint_record
 from protclip.questions import Answer, Asked, Explanation, Options, Prepared, Question
 from protclip.retrieval import Retriever
+from protclip.units import num_cores
 from serve.answers import ModelInfo, ModelQuality
 from serve.batching import Batcher
 from serve.calls import Call, answer
@@ -160,7 +160,7 @@ class Encoder:
             )
         self._encoder = Retriever(model)
         self._model = self._model_info(model)
-        self._threads = args.threads or max(1, _num_cores() // args.max_replicas)
+        self._threads = args.threads or max(1, num_cores() // args.max_replicas)
         self._long: Batcher[Question, Prepared] = Batcher(
             partial(each_alone_on_error, self._encoder.prepare),
             max_batch_cost=LETTERS_AT_ONCE,
@@ -295,7 +295,3 @@ def no_sequences(accession: str | None) -> RequestError:
     return RequestError(
         f"accession {accession!r:.80}: this server was started without sequences; give 'sequence' instead."
     )
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -39,5 +39,7 @@ raylet.kill()
     ids=" ".join,
 )
 def test_one_line_is_said(what: list[str], said: list[str]) -> None:
-    found = subprocess.run([sys.executable, "-c", PROGRAM, *what], capture_output=True, text=True, cwd=ROOT, check=False)
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *what], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert found.stderr.splitlines() == said

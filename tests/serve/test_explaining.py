@@ -184,7 +184,7 @@ def test_searches_are_answered_before_an_explanation_goes_on(replica, monkeypatc
             explanation = asyncio.create_task(explain(replica))
             await until(lambda: bool(passes.chunks))
         search = asyncio.create_task(replica.search([Question(text="kinase")], Options()))
-        await until(lambda: replica.load().batch_s > 0)
+        await until(lambda: replica._embeddings.running_s() > 0)
         if is_under_way:
             passes.may_go_on.set()
         else:
@@ -201,7 +201,7 @@ def test_searches_are_answered_before_an_explanation_goes_on(replica, monkeypatc
 
     async def never_starved() -> None:
         search = asyncio.create_task(replica.search([Question(text="kinase")], Options()))
-        await until(lambda: replica.load().batch_s > 0)
+        await until(lambda: replica._embeddings.running_s() > 0)
         await explain(replica)
         assert not search.done()
         held.set()
