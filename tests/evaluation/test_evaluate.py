@@ -179,10 +179,14 @@ def test_two_models_are_compared_on_the_same_rows(folder: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_heads_that_are_trained_have_a_score_of_their_own(folder: Path, tmp_path: Path) -> None:
-    settings = {"tasks": ("subcellular_localization",), "heads": ("linear", "two-layers", "few-shot"), "seeds": 2}
+    tasks = ("subcellular_localization", "subcellular_zero_shot")
+    settings = {"tasks": tasks, "heads": ("linear", "two-layers", "few-shot", "ensemble"), "seeds": 2}
     found = evaluate(config_of(folder, tmp_path / "report", **settings))
     of_model = [score for score in found.scores if score.model == "best"]
     seeds = {score.protocol: score.num_seeds for score in of_model}
+    assert [score.protocol for score in of_model if score.task == tasks[1]] == ["prompts", "ensemble"]
+    (together,) = (score for score in of_model if score.protocol == "ensemble")
+    assert {"penalty", "zero_shot_weight"} <= together.settings.keys()
     assert seeds["linear"] == 1
     assert seeds["two layers"] == 2
     assert seeds["5 shots, prototypes"] == 2
