@@ -212,7 +212,7 @@ class _Evaluation:
         """Of each task, model and protocol the mean over the seeds, with its interval."""
         found: dict[tuple[str, str, str], list[tuple[str, Mapping[str, Any]]]] = {}
         for item, report in zip(self.items(), reports, strict=True):
-            for protocol, outcome in report["protocols"].items():
+            for protocol, outcome in report["protocols"]:
                 key = (item["task"], item["model"], protocol)
                 found.setdefault(key, []).append((item["file"], outcome))
         for (name, model, protocol), outcomes in found.items():

@@ -77,7 +77,7 @@ def predict_unit(item: Item, *, config: EvaluateConfig, output: str) -> Report:
         tensors[FINE_TUNED] = load_tensors(files.join(item["run_dir"], PREDICTIONS))["predictions"]
         report[FINE_TUNED] = files.read_json(files.join(item["run_dir"], REPORT))
     write_tensors(files.join(output, item["file"]), tensors)
-    return {"protocols": report}
+    return {"protocols": [[protocol, found] for protocol, found in report.items()]}  # JSON objects have no order
 
 
 def is_tuned(item: Item) -> bool:
