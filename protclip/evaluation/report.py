@@ -113,7 +113,7 @@ def _verdict_list(results: Results) -> str:
 
 
 def _verdicts(results: Results) -> Iterable[str]:
-    """Of each task whether the first checkpoint beats what it should."""
+    """Of each task whether the first checkpoint beats what it should, and its other protocols the first of them."""
     model, *_ = results.of_role("checkpoint")
     for task in results.tasks:
         score = results.best(task.name, model.name)
@@ -124,13 +124,17 @@ def _verdicts(results: Results) -> Iterable[str]:
             found = results.best(task.name, other.name)
             if other.role != "checkpoint" and other.checkpoint == model.checkpoint and found is not None:
                 references.append((other.name, found.value))
-        said = [
-            f"{'above' if score.low > value else 'not clearly above' if score.value > value else 'not above'} {name} "
-            f"({score.value - value:+.3f})"
-            for name, value in references
-            if value is not None
-        ]
+        said = [_held_against(score, name, value) for name, value in references if value is not None]
         yield f"{task.title}: {score.value:.3f}; {', '.join(said) or 'nothing to compare it with'}"
+        for other in results.scores:
+            if (other.task, other.model) == (task.name, model.name) and other is not score:
+                held = _held_against(other, score.protocol, score.value)
+                yield f"{task.title}, {other.protocol}: {other.value:.3f}; {held}"
+
+
+def _held_against(score: Score, name: str, value: float) -> str:
+    how = "above" if score.low > value else "not clearly above" if score.value > value else "not above"
+    return f"{how} {name} ({score.value - value:+.3f})"
 
 
 Table = tuple[str, list[str], list[list[str]]]

@@ -70,3 +70,12 @@ def test_groups_have_a_table_of_their_own() -> None:
     assert lines[place + 1] == f"| {first.task} | {first.model} | organism=mouse | 20 | 0.500 | 0.500 |"
     assert sum("organism=" in line for line in lines) == 2
     assert "By group" not in report_markdown(results)
+
+
+def test_it_says_whether_another_protocol_is_better_than_the_first() -> None:
+    results = fake_results()
+    first = results.scores[0]
+    tuned = replace(first, protocol="fine-tuned", value=first.value - 0.04, low=first.value - 0.1, high=first.value)
+    lines = report_markdown(replace(results, scores=(*results.scores, tuned))).splitlines()
+    title = next(task.title for task in results.tasks if task.name == first.task)
+    assert f"- {title}, fine-tuned: {tuned.value:.3f}; not above {first.protocol} (-0.040)" in lines
