@@ -126,10 +126,10 @@ def _verdicts(results: Results) -> Iterable[str]:
                 references.append((other.name, found.value))
         said = [_held_against(score, name, value) for name, value in references if value is not None]
         yield f"{task.title}: {score.value:.3f}; {', '.join(said) or 'nothing to compare it with'}"
-        for other in results.scores:
-            if (other.task, other.model) == (task.name, model.name) and other is not score:
-                held = _held_against(other, score.protocol, score.value)
-                yield f"{task.title}, {other.protocol}: {other.value:.3f}; {held}"
+        for further in results.scores:
+            if (further.task, further.model) == (task.name, model.name) and further is not score:
+                held = _held_against(further, score.protocol, score.value)
+                yield f"{task.title}, {further.protocol}: {further.value:.3f}; {held}"
 
 
 def _held_against(score: Score, name: str, value: float) -> str:
