@@ -21,6 +21,7 @@ from protclip.terminal import echo
 from protclip.units import Run
 from ray_jobs.cluster import end_with_ray, resolve_input, resolve_output
 from ray_jobs.pipelines import OnRay, suited_run
+from ray_jobs.workers import make_room
 
 
 def _instead(show: Callable[[Any], str]) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -110,8 +111,9 @@ def main(**values: Any) -> None:
         require("ray", extra="ray", what=f"evaluate --{'use-gpu' if config.use_gpu else 'workers'}")
         from ray_jobs.evaluate.worker import tune_together
 
-        run = OnRay()
-        tune = partial(tune_together, workers=WorkersConfig(num=config.workers, use_gpu=config.use_gpu))
+        workers = WorkersConfig(num=config.workers, use_gpu=config.use_gpu)
+        make_room(workers)  # before anything else starts a Ray that has too little for them
+        run, tune = OnRay(), partial(tune_together, workers=workers)
     results = evaluate(config, run, tune=tune)
     first = results.of_role("checkpoint")[0].name
     for task in results.tasks:

@@ -9,20 +9,18 @@ import torch.distributed as dist
 from protclip.config import WorkersConfig
 from protclip.errors import ProtclipError
 from protclip.evaluation.predicting import Tuning
-from ray_jobs.workers import make_room, train_together
+from ray_jobs.workers import train_together
 
 MAX_FAILURES = 3
 """So often the workers of one tuning are started again."""
 
 
 def tune_together(tuning: Tuning, *, workers: WorkersConfig) -> None:
-    """Start the workers of a tuning, and wait for them.
+    """Start the workers of a tuning, and wait for them; ``make_room`` has looked for their room.
 
     Raises:
-        ConfigError: if this machine has too little for them.
         ProtclipError: why the tuning had to end.
     """
-    make_room(workers)
     train_together(tune_worker, tuning, workers, run_dir=tuning.run_dir, max_failures=MAX_FAILURES)
 
 
