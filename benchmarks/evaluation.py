@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from motif_proteome import motif_proteome
-from objectives import HELDOUT_PROTEINS, MODEL, SETTINGS, TRAIN_PROTEINS, fit, look_at_neighbours
+from objectives import BATCH_SIZE, HELDOUT_PROTEINS, MODEL, SETTINGS, TRAIN_PROTEINS, fit, look_at_neighbours
 from report import Claim, write_results
 
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig
@@ -222,7 +222,7 @@ def write(
         lines += [
             f"## {study}: {first} against {second}",
             "",
-            f"{own[0]['train_pairs']:,} training pairs, {own[0]['steps']} steps of 64; retrieval among "
+            f"{own[0]['train_pairs']:,} training pairs, {own[0]['steps']} steps of {BATCH_SIZE}; retrieval among "
             f"{own[0]['test_pairs']:,} test pairs. In brackets 95 % intervals over the test pairs.",
             "",
             "| setting | seed | recall@1 | " + " | ".join(MEASURES[1:]) + " | chance@1 | last loss |",

@@ -1,6 +1,6 @@
 """What bfloat16 costs in training: the losses and the retrieval of float32, on a synthetic proteome. CPU.
 
-    python benchmarks/precision.py            three seeds, 200 steps of each; a quarter of an hour on 2 cores
+    python benchmarks/precision.py            three seeds, 200 steps of each; ten minutes on 2 cores
     python benchmarks/precision.py --quick    one seed, 40 steps; about a minute
 
 The same weights on the same batches in float32 and in bfloat16, all objectives, as ``objectives.py`` trains them. The

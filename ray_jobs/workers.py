@@ -61,7 +61,7 @@ def train_together(
         job: what it is told.
         workers: their number, and what each reserves; ``make_room`` has looked for it.
         run_dir: of the run, a path or URL.
-        max_failures: so often they are started again, at most; -1 for no limit.
+        max_failures: so often they are started again, at most.
 
     Raises:
         ProtclipError: why the run has to end.

@@ -34,8 +34,8 @@ classes of a few examples each; for prompts, the linear head of the same classes
 encoder below them; for graphs, a bridge between the two spaces."""
 TUNED: tuple[TaskKind, ...] = ("regression", "classes", "labels")
 """Kinds of tasks for which an encoder can be tuned."""
-FINE_TUNED = "fine-tuned"
-"""The protocol of this name."""
+FINE_TUNED: Head = "fine-tuned"
+"""The protocol too."""
 SHOTS = (1, 5, 10)
 """Examples of each class."""
 
@@ -166,7 +166,7 @@ def _heads(
             few = few_shots(benchmark, shots, seed=seed)
             yield f"{shots} shots, neighbours", nonparametric(task, few, unit_PD)
             yield f"{shots} shots, prototypes", nonparametric(task, few, unit_PD, method="prototypes")
-    if "fine-tuned" in heads:
+    if FINE_TUNED in heads:
         yield FINE_TUNED, tuned(task, benchmark, model, seed=seed)
 
 

@@ -19,7 +19,7 @@ from protclip.evaluation.vectors import Vectors
 from protclip.model.tensors import load_tensors, write_tensors
 from protclip.units import Item, Report
 
-PREDICTIONS, REPORT = "tuned.safetensors", "tuned.json"
+TUNED_TENSORS, TUNED_REPORT = "tuned.safetensors", "tuned.json"
 """What workers that tuned together leave in the folder of their training; the report last."""
 
 
@@ -57,8 +57,8 @@ class Tuning:
             preemption=preemption,
         )
         if distributed.rank(group) == 0:
-            write_tensors(files.join(self.run_dir, PREDICTIONS), {"predictions": _tensor(outcome)})
-            files.write_json(files.join(self.run_dir, REPORT), _reported(outcome, time.monotonic() - began))
+            write_tensors(files.join(self.run_dir, TUNED_TENSORS), {"predictions": _tensor(outcome)})
+            files.write_json(files.join(self.run_dir, TUNED_REPORT), _reported(outcome, time.monotonic() - began))
 
 
 def predict_unit(item: Item, *, config: EvaluateConfig, output: str) -> Report:
@@ -74,15 +74,15 @@ def predict_unit(item: Item, *, config: EvaluateConfig, output: str) -> Report:
         report[protocol] = _reported(outcome, time.monotonic() - began)
         began = time.monotonic()
     if by_workers:
-        tensors[FINE_TUNED] = load_tensors(files.join(item["run_dir"], PREDICTIONS))["predictions"]
-        report[FINE_TUNED] = files.read_json(files.join(item["run_dir"], REPORT))
+        tensors[FINE_TUNED] = load_tensors(files.join(item["run_dir"], TUNED_TENSORS))["predictions"]
+        report[FINE_TUNED] = files.read_json(files.join(item["run_dir"], TUNED_REPORT))
     write_tensors(files.join(output, item["file"]), tensors)
     return {"protocols": [[protocol, found] for protocol, found in report.items()]}  # JSON objects have no order
 
 
 def is_tuned(item: Item) -> bool:
     """Whether workers have tuned the encoder for a unit."""
-    return files.exists(files.join(item["run_dir"], REPORT))
+    return files.exists(files.join(item["run_dir"], TUNED_REPORT))
 
 
 def _model(item: Item) -> Model:

@@ -11,7 +11,7 @@ from protclip.evaluation.checks import load
 from protclip.evaluation.results import MissingTask
 from protclip.evaluation.retrieval_task import retrieval_tasks
 from protclip.evaluation.settings import EvaluateConfig
-from protclip.evaluation.task import Benchmark, Task
+from protclip.evaluation.task import Benchmark, Task, only_test
 from protclip.evaluation.tasks import TASKS
 
 Tasks = Mapping[str, tuple[Task, Benchmark]]
@@ -50,15 +50,16 @@ _reading = threading.Lock()
 
 
 def benchmark_of(config: EvaluateConfig, name: str) -> tuple[Task, Benchmark]:
-    """A task and its rows, which a process reads once."""
+    """A task and its rows, which a process reads once; of prompts the test split alone, unless for an ensemble."""
     with _reading:
-        return _read(config.pairs, config.data, name)
+        return _read(config.pairs, config.data, name, "ensemble" in config.heads)
 
 
 @cache
-def _read(pairs: str | None, data: str | None, name: str) -> tuple[Task, Benchmark]:
+def _read(pairs: str | None, data: str | None, name: str, has_ensemble: bool) -> tuple[Task, Benchmark]:
     task = _all_tasks(pairs)[name]
-    return task, load(task, data or "")
+    benchmark = load(task, data or "")
+    return task, only_test(benchmark) if task.kind == "zero-shot" and not has_ensemble else benchmark
 
 
 def _all_tasks(pairs: str | None) -> dict[str, Task]:

@@ -222,7 +222,11 @@ def _group_rows(results: Results) -> Iterable[list[str]]:
     """Of retrieval, the largest groups first."""
     metric_of = {task.name: task.metric for task in results.tasks}
     for score in results.scores:
-        groups = {name[5:-1]: rows for name, rows in score.metrics.items() if name.startswith("rows[")}
+        groups = {
+            name.removeprefix("rows[").removesuffix("]"): rows
+            for name, rows in score.metrics.items()
+            if name.startswith("rows[")
+        }
         for group in sorted(groups, key=lambda one: -groups[one]):
             metric = f"{metric_of[score.task]}[{group}]"
             numbers = (score.metrics[metric], score.metrics[f"protein_to_text_{metric}"])

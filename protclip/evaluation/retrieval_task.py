@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,12 +54,7 @@ def _read(_data: str, *, folder: str, properties: Sequence[str]) -> Benchmark:
         DataError: if there is no test split.
         MissingDataError: if no row has one of the properties.
     """
-    groups = read_pairs(folder).row_groups("test")
-    if not groups:
-        raise DataError(f"{folder}: has no test split; curate with --test-fraction above 0.")
-    columns = ["accession", "sequence", "organism", *PROPERTIES]
-    rows = pa.concat_tables([read_row_group(group, columns=columns) for group in groups]).to_pylist()
-    rows = [row for row in rows if any(row[name] for name in properties)]
+    rows = [row for row in _test_rows(folder) if any(row[name] for name in properties)]
     if not rows:
         raise MissingDataError(f"{folder}: no pair of its test split has {' or '.join(properties)}.")
     texts = [biotext(*(row[name] if name in properties else None for name in PROPERTIES)) for row in rows]
@@ -82,6 +78,17 @@ def _read(_data: str, *, folder: str, properties: Sequence[str]) -> Benchmark:
         groups={"organism": _frequent([row["organism"] or "" for row in rows])},
         files={FILE_NAME: files.sha256(manifest)},
     )
+
+
+@lru_cache(maxsize=1)
+def _test_rows(folder: str) -> list[dict[str, Any]]:
+    """The rows of the test split, for all tasks; raises DataError if there is none."""
+    groups = read_pairs(folder).row_groups("test")
+    if not groups:
+        raise DataError(f"{folder}: has no test split; curate with --test-fraction above 0.")
+    columns = ["accession", "sequence", "organism", *PROPERTIES]
+    rows: list[dict[str, Any]] = pa.concat_tables([read_row_group(one, columns=columns) for one in groups]).to_pylist()
+    return rows
 
 
 def _frequent(values: Sequence[str]) -> tuple[str, ...]:

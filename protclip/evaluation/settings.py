@@ -36,7 +36,8 @@ class EvaluateConfig:
     use_gpu: bool = False
     """Give each actor that embeds, and each worker that tunes, a GPU."""
     workers: int = 1
-    """Workers that tune an encoder together, on Ray where there are several; the steps are those of one."""
+    """Workers that tune an encoder together, on Ray where there are several. The steps are those of one
+    where their number divides the 32 rows of a step."""
     card: bool = False
     """Write the scores into the model card of each checkpoint, which has to be a folder."""
     overwrite: bool = False

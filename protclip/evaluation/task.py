@@ -6,7 +6,7 @@ Shapes: P distinct proteins, N rows of a split, K proteins of a row (1, or 2 whe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -52,6 +52,18 @@ class Benchmark:
     note: str = ""
     """How these rows differ from the published ones, such as ``train: 2,286 of 15,551 proteins``; empty if they do
     not. Every table shows it."""
+
+
+def only_test(benchmark: Benchmark) -> Benchmark:
+    """The test split and its proteins, without the others."""
+    test = benchmark.splits["test"]
+    used, proteins = np.unique(test.proteins_NK, return_inverse=True)
+    return replace(
+        benchmark,
+        ids=tuple(benchmark.ids[place] for place in used),
+        sequences=tuple(benchmark.sequences[place] for place in used),
+        splits={"test": replace(test, proteins_NK=proteins.reshape(test.proteins_NK.shape))},
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

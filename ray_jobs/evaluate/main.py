@@ -105,7 +105,7 @@ def main(**values: Any) -> None:
         pairs=None if config.pairs is None else resolve_input(config.pairs),
         output=resolve_output(config.output),
     )
-    run: Run = suited_run(0, what="evaluate")
+    run: Run
     tune: Tune | None = None
     if config.use_gpu or config.workers > 1:
         require("ray", extra="ray", what=f"evaluate --{'use-gpu' if config.use_gpu else 'workers'}")
@@ -114,6 +114,8 @@ def main(**values: Any) -> None:
         workers = WorkersConfig(num=config.workers, use_gpu=config.use_gpu)
         make_room(workers)  # before anything else starts a Ray that has too little for them
         run, tune = OnRay(), partial(tune_together, workers=workers)
+    else:
+        run = suited_run(0, what="evaluate")
     results = evaluate(config, run, tune=tune)
     first = results.of_role("checkpoint")[0].name
     for task in results.tasks:

@@ -21,6 +21,7 @@ from protclip.evaluation import evaluate as stage
 from protclip.evaluation import predicting
 from protclip.evaluation.compare import compare
 from protclip.evaluation.evaluate import evaluate
+from protclip.evaluation.reading import benchmark_of
 from protclip.evaluation.references import named_models, write_references
 from protclip.evaluation.results import Results, read_results
 from protclip.evaluation.settings import EvaluateConfig
@@ -219,3 +220,15 @@ def test_the_list_says_what_is_there_and_what_is_missing(folder: Path) -> None:
     place = next(i for i, line in enumerate(lines) if line.startswith("aav: "))
     assert lines[place + 1].startswith("  missing: ")
     assert "licence" in lines[place + 1]
+
+
+def test_proteins_that_prompts_are_not_asked_of_are_left_out_unless_an_ensemble_learns_from_them(folder: Path) -> None:
+    name = "subcellular_zero_shot"
+    splits = {}
+    for heads in (("linear",), ("linear", "ensemble")):
+        _, benchmark = benchmark_of(config_of(folder, folder / "unused", heads=heads), name)
+        splits[heads] = set(benchmark.splits)
+        assert {place for one in benchmark.splits.values() for place in one.proteins_NK.ravel()} == set(
+            range(len(benchmark.sequences))
+        )
+    assert splits == {("linear",): {"test"}, ("linear", "ensemble"): {"train", "valid", "test"}}

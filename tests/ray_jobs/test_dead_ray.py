@@ -51,5 +51,4 @@ def test_a_job_whose_ray_is_killed_ends_and_says_what_died(
     assert process.returncode == 1
     lines = [one for one in said.splitlines() if one.startswith("ConfigError: ")]
     assert len(lines) == 1, said
-    (line,) = lines
-    assert died in line and line.endswith("give the same command again: it goes on with what is done.")
+    assert died in lines[0] and lines[0].endswith("give the same command again: it goes on with what is done.")
