@@ -1,5 +1,8 @@
 """What waits is computed together: while a batch is computed in a thread, the next one gathers.
 
+A batch of little work may be computed on the event loop instead: that is soonest where the thread would wait for
+Python's lock at each step (decision 076).
+
 Items wait, not requests: a batch takes an item of each waiting request in turn, so that a request of many items holds
 up none of few. What an item costs is a number in the unit of the queue, such as tokens.
 """
@@ -23,6 +26,8 @@ DECAY = 0.9
 """Of what was measured of earlier batches, when another is added."""
 UNKNOWN_WAIT_S = 1.0
 """Retry-After before any batch has been measured."""
+GATHER_TURNS = 4
+"""Turns of the event loop before a batch is made up: requests that have arrived by then take so many to wait here."""
 
 
 @dataclass(eq=False, slots=True)
@@ -51,14 +56,16 @@ class Batcher(Generic[Item, Result]):
         *,
         max_batch_cost: int,
         max_cost_before: int,
+        at_once_s: float = 0.0,
         name: str = "batches",
     ) -> None:
-        """``compute`` runs in a thread of its own and gives a result, or what went wrong, for each item.
+        """``compute`` gives a result, or what went wrong, for each item; it runs in a thread of its own.
 
         Args:
             compute: of a batch.
             max_batch_cost: a batch costs so much at most, or is a single item.
             max_cost_before: a request is refused where more would be computed until it is done, unless it is alone.
+            at_once_s: a batch that takes a processor no longer, by the latest ones, is computed on the event loop.
             name: of the thread.
         """
         self._compute = compute
@@ -69,7 +76,9 @@ class Batcher(Generic[Item, Result]):
         self._turn = 0  # cost of the next item of each request that waits
         self._running: int | None = None  # cost of the batch that is being computed
         self._began = 0.0
+        self._at_once_s = at_once_s
         self._seen_cost, self._seen_s = 0.0, 0.0
+        self._seen_work_s = 0.0  # of it, how long the processor worked: without waiting for Python's lock
         self._thread = ThreadPoolExecutor(1, name)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -150,20 +159,39 @@ class Batcher(Generic[Item, Result]):
     async def _run_all(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while batch := self._next_batch():
+            while self._queue:
+                for _ in range(GATHER_TURNS):
+                    await asyncio.sleep(0)
+                if not (batch := self._next_batch()):
+                    break
                 self._began = time.monotonic()
                 items = [item for _, _, item in batch]
-                results: Sequence[Result | Exception]
-                try:
-                    results = await loop.run_in_executor(self._thread, self._compute, items)
-                except Exception as error:
-                    results = [error] * len(batch)
+                if self._is_little():
+                    results, work_s = self._worked(items)
+                else:
+                    results, work_s = await loop.run_in_executor(self._thread, self._worked, items)
                 self._seen_cost = DECAY * self._seen_cost + (self._running or 0)
                 self._seen_s = DECAY * self._seen_s + time.monotonic() - self._began
+                self._seen_work_s = DECAY * self._seen_work_s + work_s
                 for (request, place, _), result in zip(batch, results, strict=True):
                     _deliver(request, place, result)
+                self._running = 0
         finally:
             self._running = None
+
+    def _is_little(self) -> bool:
+        """Whether the batch that is next is computed on the event loop."""
+        return 0 < self._seen_cost * self._at_once_s >= (self._running or 0) * self._seen_work_s
+
+    def _worked(self, items: Sequence[Item]) -> tuple[Sequence[Result | Exception], float]:
+        """What was computed, and the processor's seconds for it."""
+        began = time.thread_time()
+        results: Sequence[Result | Exception]
+        try:
+            results = self._compute(items)
+        except Exception as error:
+            results = [error] * len(items)
+        return results, time.thread_time() - began
 
     def _next_batch(self) -> list[tuple[_Request[Item, Result], int, Item]]:
         batch: list[tuple[_Request[Item, Result], int, Item]] = []

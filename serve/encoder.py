@@ -47,6 +47,8 @@ ITEM_TOKENS = 16
 """What an item costs beside its tokens: an encoder takes about so many more in its time, and memory is held for it."""
 HITS_OF_TOKEN = 10
 """So many answers cost as much as a token."""
+LITTLE_S = 0.01
+"""Batches that take a processor no longer are computed on the event loop."""
 WORK_OF_ONE_THREAD = 5e8
 """Weights times tokens of a batch that one thread computes: some 15 ms."""
 
@@ -149,6 +151,7 @@ class Encoder:
         Raises:
             CheckpointError: if it is damaged, or another than when the application was deployed.
         """
+        from protclip.model.inference import waits_for_nothing
         from protclip.trained_model import ProtCLIP
 
         args = self.args
@@ -171,6 +174,7 @@ class Encoder:
             self._embed_and_search,
             max_batch_cost=args.tokens_per_batch or model.tokens_per_batch,
             max_cost_before=args.max_waiting_tokens,
+            at_once_s=LITTLE_S if waits_for_nothing(model.device, model.dtype) else 0.0,
             name="model",
         )
         self._sequences = None if args.sequences is None else load_sequences(args.sequences)

@@ -157,7 +157,7 @@ class Index:
             for name in METADATA.names
             if name == "accession" or (name not in NOT_SHOWN if columns is None else name in columns)
         ]
-        return self._table(rows).select(shown)
+        return self._table(rows, shown)
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of the given rows, (n, dimension)."""
@@ -185,15 +185,17 @@ class Index:
                 numbers.append(number[found].astype(np.int64))
         return np.concatenate(rows), np.concatenate(numbers)
 
-    def _table(self, rows: NDArray[np.int64]) -> pa.Table:
+    def _table(self, rows: NDArray[np.int64], columns: list[str]) -> pa.Table:
         if len(self.subindexes) == 1:
-            return self.subindexes[0].metadata.take(pa.array(rows - self._starts[0]))
+            return self.subindexes[0].metadata.select(columns).take(pa.array(rows - self._starts[0]))
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
-        tables, places = [self.subindexes[0].metadata.slice(0, 0)], np.empty(len(rows), np.int64)
+        tables = [self.subindexes[0].metadata.select(columns).slice(0, 0)]
+        places = np.empty(len(rows), np.int64)
         done = 0
         for number in np.unique(numbers):
             mine = np.flatnonzero(numbers == number)
-            tables.append(self.subindexes[number].metadata.take(pa.array(rows[mine] - self._starts[number])))
+            metadata = self.subindexes[number].metadata.select(columns)
+            tables.append(metadata.take(pa.array(rows[mine] - self._starts[number])))
             places[mine] = np.arange(done, done + len(mine))
             done += len(mine)
         return pa.concat_tables(tables).take(pa.array(places))
@@ -227,8 +229,9 @@ def merge(
 
 def rows_of(table: pa.Table) -> list[Any]:
     """The rows of a table, by the names of its columns; faster than pyarrow's own, by a third of the whole."""
+    names = table.column_names  # which arrow lists anew each time, for longer than a row takes
     columns = [column.to_pylist() for column in table.columns]
-    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def load_subindex(folder: str, record: SubindexRecord, manifest: IndexManifest) -> Subindex:

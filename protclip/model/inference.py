@@ -33,10 +33,19 @@ def inference(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     does not; torch's own kernels do, and are as fast.
     """
     kernels: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if dtype == torch.bfloat16 and device.type == "cpu" and not has_fast_bfloat16():
+    if _needs_switch(device, dtype):
         kernels = _without_onednn()
     with inference_in_thread(device, dtype), kernels:
         yield
+
+
+def waits_for_nothing(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether ``inference`` waits neither for another device nor for another thread that computes."""
+    return device.type == "cpu" and not _needs_switch(device, dtype)
+
+
+def _needs_switch(device: torch.device, dtype: torch.dtype) -> bool:
+    return dtype == torch.bfloat16 and device.type == "cpu" and not has_fast_bfloat16()
 
 
 @contextlib.contextmanager

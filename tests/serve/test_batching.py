@@ -72,6 +72,40 @@ def test_what_waits_is_computed_together_in_its_order_within_the_budget():
     asyncio.run(scenario())
 
 
+def test_little_work_is_done_on_the_event_loop_and_much_in_a_thread():
+    async def scenario() -> None:
+        threads: list[str] = []
+
+        def compute(items: Sequence[int]) -> list[int | Exception]:
+            threads.append(threading.current_thread().name)
+            end = time.thread_time() + 0.01 * sum(items)
+            while time.thread_time() < end:
+                pass
+            return list(items)
+
+        batch = Batcher(compute, max_batch_cost=100, max_cost_before=1000, at_once_s=0.1, name="work")
+        for item in (1, 1, 40, 1):
+            assert await one(batch, item, item) == item
+        assert threads == ["work_0", "MainThread", "work_0", "MainThread"]
+        assert not batch.running_s()
+
+    asyncio.run(scenario())
+
+
+def test_what_goes_wrong_on_the_event_loop_is_the_requests_alone():
+    async def scenario() -> None:
+        def compute(items: Sequence[int]) -> list[int | Exception]:
+            return [1 // item for item in items]
+
+        batch: Batcher[int, int] = Batcher(compute, max_batch_cost=1, max_cost_before=100, at_once_s=10)
+        assert await one(batch, 1, 1) == 1
+        with pytest.raises(ZeroDivisionError):
+            await one(batch, 0, 1)
+        assert await asyncio.gather(one(batch, 1, 1), one(batch, 1, 1)) == [1, 1]
+
+    asyncio.run(scenario())
+
+
 def test_requests_take_turns_so_that_a_large_one_holds_up_no_other():
     async def scenario() -> None:
         compute = Recorder(held=True)
