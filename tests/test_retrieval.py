@@ -81,7 +81,9 @@ def test_answers_are_those_of_exact_search(retriever: Retriever, where: str | No
     question = {"text": TEXTS[0], "sequence": SEQUENCES[1], "accession": "P00002", "vector": 3 * vector}[kind]
     answer = retriever.search(**{kind: question}, k=7, offset=offset, where=where)
     rows = None if where is None else np.flatnonzero(parse_filter(where).mask(loaded.metadata))
-    scores, found = exact_search(loaded.vectors, vector[None], 1000, rows=rows, tie_break=loaded.tie_break)
+    scores, found = exact_search(
+        loaded.vectors(np.arange(len(loaded))), vector[None], 1000, rows=rows, tie_break=loaded.by_accession
+    )
     names = loaded.metadata["accession"].to_pylist()
     page = slice(offset, offset + 7)
     assert accessions(answer) == [names[row] for row in found[0][page]]

@@ -240,6 +240,8 @@ class _Build:
                     name=subindex["name"],
                     rows=subindex["rows"],
                     live=subindex["live"],
+                    nodes=subindex["nodes"],
+                    unreached=subindex["unreached"],
                     delta=subindex["delta"],
                     recall=recall.report(of_subindex, place, len(self.efs)),
                 )
@@ -301,12 +303,12 @@ class _Build:
 
     def measure(self, subindexes: Sequence[SubindexReport], given: Sequence[str]) -> list[dict[str, recall.Scores]]:
         """For each subindex the scores of each kind of queries."""
-        total = sum(subindex["live"] for subindex in subindexes)
+        total = sum(subindex["live_nodes"] for subindex in subindexes)
         sampled: list[MeasureItem] = [
             {
                 "unit": subindex["name"],
-                "rows": subindex["rows"],
-                "inside": min(subindex["live"], -(-recall.NUM_QUERIES * subindex["live"] // total)),
+                "nodes": subindex["nodes"],
+                "inside": min(subindex["live_nodes"], -(-recall.NUM_QUERIES * subindex["live_nodes"] // total)),
             }
             for subindex in subindexes
         ]

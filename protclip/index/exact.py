@@ -6,6 +6,7 @@ N vectors, Q queries, D dimension, K answers of each query
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ TieBreak = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
 def exact_search(
-    vectors_ND: NDArray[np.float32],
+    vectors_ND: NDArray[np.floating[Any]],
     queries_QD: NDArray[np.float32],
     k: int,
     *,
@@ -34,7 +35,7 @@ def exact_search(
     not depend on where a vector stands, or in what company.
 
     Args:
-        vectors_ND: unit vectors.
+        vectors_ND: unit vectors, in float32 or float16.
         queries_QD: unit vectors.
         k: answers wanted, 1 or more; with fewer vectors, all of them are returned.
         rows: where only these may answer: their numbers, upwards.
@@ -63,7 +64,7 @@ def exact_search(
 
 
 def _candidates(
-    vectors_ND: NDArray[np.float32], queries_QD: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None
+    vectors_ND: NDArray[np.floating[Any]], queries_QD: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None
 ) -> list[NDArray[np.int64]]:
     """For each query the rows whose score may be among the k largest, upwards."""
     num_queries, count = len(queries_QD), len(vectors_ND) if rows is None else len(rows)
@@ -73,7 +74,7 @@ def _candidates(
     for start in range(0, count, BLOCK_ROWS):
         chosen = None if rows is None else rows[start : start + BLOCK_ROWS]
         block = vectors_ND[start : start + BLOCK_ROWS] if chosen is None else vectors_ND[chosen]
-        for i, scores in enumerate(queries_QD @ block.T):
+        for i, scores in enumerate(queries_QD @ block.astype(np.float32, copy=False).T):
             found = np.flatnonzero(scores >= lowest[i])
             if not len(found):
                 continue
@@ -86,7 +87,7 @@ def _candidates(
     return rows_of
 
 
-def _cosines(vectors_ND: NDArray[np.float32], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
+def _cosines(vectors_ND: NDArray[np.floating[Any]], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
     query = query_D.astype(np.float64)
     query /= np.linalg.norm(query)
     # Not a matrix product: BLAS sums in another order at the edge of a matrix than inside.

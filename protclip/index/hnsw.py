@@ -92,6 +92,34 @@ def insert(graph: hnswlib.Index, vectors_ND: NDArray[np.float32]) -> None:
     graph.add_items(vectors_ND, np.arange(first, first + len(vectors_ND)), num_threads=1)
 
 
+def finds(graph: hnswlib.Index, vectors_ND: NDArray[np.float32], ef: int) -> NDArray[np.bool_]:
+    """Whether the graph finds each of its vectors when it is asked for it and keeps so many candidates, (N,)."""
+    graph.set_ef(ef)
+    depth = min(ef, len(vectors_ND))
+    found_N = np.empty(len(vectors_ND), bool)
+    for start in range(0, len(vectors_ND), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        labels, _ = _knn_query(graph, vectors_ND[part], depth)
+        found_N[part] = (labels == np.arange(len(vectors_ND))[part, None]).any(axis=1)
+    return found_N
+
+
+def _knn_query(
+    graph: hnswlib.Index, queries_QD: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Labels and distances of each query's k; labels -1 of a query for which the graph reaches fewer."""
+    labels_QK = np.full((len(queries_QD), k), -1, np.int64)
+    distances_QK = np.full((len(queries_QD), k), np.inf, np.float32)
+    try:
+        labels_QK[:], distances_QK[:] = graph.knn_query(queries_QD, k=k)
+    except RuntimeError:
+        # From the entry point, fewer than k vectors can be reached for some query; which, it does not say.
+        if len(queries_QD) > 1:
+            for i in range(len(queries_QD)):
+                labels_QK[i : i + 1], distances_QK[i : i + 1] = _knn_query(graph, queries_QD[i : i + 1], k)
+    return labels_QK, distances_QK
+
+
 def save_graph(graph: hnswlib.Index, vectors_ND: NDArray[np.float32], path: str) -> None:
     """Write the graph to a local file and prove it by reading it back: hnswlib reports no failed write.
 
@@ -159,16 +187,14 @@ def search_graph(
     """
     if not len(queries_QD):
         return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
-    try:
-        labels, distances = graph.knn_query(queries_QD, k=k)
-    except RuntimeError:
-        # From the entry point, fewer than k vectors can be reached for some query: many equal vectors, or k near
-        # the count. Only such a query is answered by exact search, so that company never changes an answer.
-        if len(queries_QD) == 1:
-            return exact_search(vectors_ND[: graph.element_count], queries_QD, k)
-        answers = [search_graph(graph, vectors_ND, query[None], k) for query in queries_QD]
-        return np.concatenate([scores for scores, _ in answers]), np.concatenate([rows for _, rows in answers])
-    scores, rows = 1 - distances, labels.astype(np.int64)
+    labels, distances = _knn_query(graph, queries_QD, k)
+    scores, rows = 1 - distances, labels
+    # Many equal vectors, or k near the count; exact search answers such a query, and company never changes an answer.
+    unanswered = rows[:, 0] < 0
+    if unanswered.any():
+        scores[unanswered], rows[unanswered] = exact_search(
+            vectors_ND[: graph.element_count], queries_QD[unanswered], k
+        )
     # hnswlib sorts by distance alone.
     if (tied := (scores[:, 1:] == scores[:, :-1]).any(axis=1)).any():
         order = np.lexsort((rows[tied], -scores[tied]), axis=1)

@@ -165,7 +165,7 @@ class Index:
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(numbers):
             mine = numbers == number
-            vectors_ND[mine] = self.subindexes[number].vectors[rows[mine] - self._starts[number]]
+            vectors_ND[mine] = self.subindexes[number].vectors(rows[mine] - self._starts[number])
         return vectors_ND
 
     def find(self, column: str, values: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -237,24 +237,28 @@ def rows_of(table: pa.Table) -> list[Any]:
 def load_subindex(folder: str, record: SubindexRecord, manifest: IndexManifest) -> Subindex:
     """Load a subindex of a verified local index folder."""
     subindex = Subindex.load(
-        folder, record.name, rows=record.rows, dimension=manifest.dimension, ef_search=manifest.ef_search
+        folder, record.name, nodes=record.num_nodes, dimension=manifest.dimension, ef_search=manifest.ef_search
     )
-    if subindex.num_live != record.live:
-        raise DataError(
-            f"{folder}: {record.name} has {subindex.num_live} live rows, its manifest says {record.live}; make the "
-            "index again."
-        )
+    for what, found, told in (
+        ("rows", len(subindex), record.rows),
+        ("live rows", subindex.num_live, record.live),
+        ("vectors that the graph does not find", len(subindex.unreached_U), record.unreached),
+    ):
+        if found != told:
+            raise DataError(
+                f"{folder}: {record.name} has {found} {what}, its manifest says {told}; make the index again."
+            )
     return subindex
 
 
 def memory_bytes(manifest: IndexManifest) -> int:
     """Memory of a loaded index, about: its graphs, or the vectors of small subindexes, and what is known of rows."""
 
-    def of_vectors(rows: int) -> int:
+    def of_vectors(count: int) -> int:
         dimension = manifest.dimension
-        return graph_bytes(rows, dimension, manifest.m) if rows > EXACT_ROWS else 4 * dimension * rows
+        return graph_bytes(count, dimension, manifest.m) if count > EXACT_ROWS else 4 * dimension * count
 
-    return sum(of_vectors(subindex.rows) + ROW_BYTES * subindex.rows for subindex in manifest.segments)
+    return sum(of_vectors(subindex.num_nodes) + ROW_BYTES * subindex.rows for subindex in manifest.segments)
 
 
 @contextlib.contextmanager

@@ -27,14 +27,16 @@ from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 
 KIND = "index"
 _SUBINDEX = re.compile(r"segment-\d{5,}")
-FORMAT = 3
-"""1 was a single graph beside a metadata.parquet; 2 did not say in which dtype the model computed."""
+FORMAT = 4
+"""1 was a single graph beside a metadata.parquet; 2 did not say in which dtype the model computed; in 3 each row was a
+node of the graph."""
+READABLE = (3, FORMAT)
 
 EXTERNAL = "external:"
 """Before the name of another tool's model, in place of the fingerprint of one of ours."""
 
 Recalls = Mapping[str, Mapping[str, int | float]]
-"""Kind of queries → ``queries`` (their number), ``at_10``, ``at_100``."""
+"""Kind of queries → ``queries`` (their number), ``at_10``, ``at_100``, ``lowest_at_10``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +51,15 @@ class SubindexRecord:
     """Made by a release, from what it added or changed."""
     recall: Recalls
     """Of this subindex alone."""
+    nodes: Size | None = None
+    """Vectors, each once; None where each row has one of its own, as in indexes of earlier versions."""
+    unreached: Count = 0
+    """Vectors that the graph does not find, which are compared with every question."""
+
+    @property
+    def num_nodes(self) -> int:
+        """Vectors in the graph."""
+        return self.rows if self.nodes is None else self.nodes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +87,8 @@ class IndexManifest:
     wanted_recall: float | None
     """At 10, of every kind of queries that was measured; None where ef_search was given."""
     recall: Recalls
-    """Of the graphs against exact search, over all subindexes. ``inside``: vectors of the index, each without itself.
+    """Of the graphs against exact search, over all subindexes and distinct vectors; ``lowest_at_10`` is that of the
+    tenth of the queries for which it is lowest. ``inside``: vectors of the index, each without itself.
     ``outside``: vectors that the graph did not hold yet. ``text``, ``protein``: queries that were given."""
     recall_at_10: float | None
     """The lowest of ``recall``; None where there is nothing to find."""
@@ -166,10 +178,10 @@ def read_index_manifest(folder: str, *, verify: bool = False, names: Collection[
         DataError: if the folder is unfinished, damaged, or not an index that this software can search.
     """
     stored = read_manifest(folder, KIND, verify=verify, names=names)
-    if stored.get("index_format") != FORMAT:
+    if stored.get("index_format") not in READABLE:
         raise DataError(
-            f"{folder}: its index format is {stored.get('index_format')!r}, this software reads {FORMAT}; make the "
-            "index again from its embeddings."
+            f"{folder}: its index format is {stored.get('index_format')!r}, this software reads "
+            f"{' and '.join(map(str, READABLE))}; make the index again from its embeddings."
         )
     names = {of.name for of in dataclasses.fields(IndexManifest)} - {"digest"} | {"index_format", "files"}
     # Of what is there: fields that came later are not in the digest of an earlier version's index.
@@ -184,6 +196,7 @@ def read_index_manifest(folder: str, *, verify: bool = False, names: Collection[
         manifest.space == SPACE
         and manifest.count == sum(subindex.live for subindex in subindexes)
         and all(subindex.live <= subindex.rows and _SUBINDEX.fullmatch(subindex.name) for subindex in subindexes)
+        and all(subindex.unreached <= subindex.num_nodes <= subindex.rows for subindex in subindexes)
         and len(own) == 2 * len(subindexes)
         and set(stored["files"]) == own
     ):

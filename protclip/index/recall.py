@@ -29,6 +29,8 @@ LADDER = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 TOLERANCE = 1e-6
 SATURATED = 0.9999
 """A recall at 10 above which larger values of ef_search are not tried."""
+NUM_GROUPS, GROUP_QUERIES = 10, 20
+"""Groups of queries whose lowest recall is told, and the fewest that a group has."""
 PROBE_QUERIES = 50
 """Of a loaded subindex."""
 PROBE_ROWS = 1_000_000
@@ -63,20 +65,21 @@ def ladder(ef_search: int | None) -> tuple[int, ...]:
 
 
 def measure(
-    subindex: Subindex, queries: NDArray[np.float32], efs: Sequence[int], *, own_rows: NDArray[np.int64] | None = None
+    subindex: Subindex, queries: NDArray[np.float32], efs: Sequence[int], *, own_nodes: NDArray[np.int64] | None = None
 ) -> Scores:
-    """Scores of the graph and of exact search.
+    """Scores of the graph and of exact search, of distinct vectors: each once, however many rows share it.
 
     Args:
         subindex: with its graph; its ef_search is left at another value.
         queries: (Q, dimension).
         efs: upwards.
-        own_rows: (Q,), the row that each query is, which is no answer to it; -1 for none.
+        own_nodes: (Q,), the node that each query is, which is no answer to it; -1 for none.
     """
     graph, depth = subindex.graph, max(DEPTHS)
     assert graph is not None
-    own = np.full(len(queries), -1) if own_rows is None else own_rows
-    exact = _others(*subindex.search(queries, depth + 1, exact=True), own, depth)
+    own = np.full(len(queries), -1) if own_nodes is None else own_nodes
+    live_N = None if subindex.live_N.all() else subindex.live_N
+    exact = _others(*subindex.search_nodes(queries, depth + 1, mask_N=live_N, exact=True), own, depth)
     by_depth: dict[int, list[NDArray[np.float32]]] = {k: [] for k in DEPTHS}
     last: dict[int, NDArray[np.float32]] = {}
     for ef in efs:
@@ -85,7 +88,8 @@ def measure(
             for k in DEPTHS:
                 # hnswlib raises ef to k, so that answers for a larger k say nothing of a smaller one.
                 if k not in last or ef > k + 1:
-                    last[k] = _others(*subindex.search(queries, k + 1, exact=False), own, k)
+                    found = subindex.search_nodes(queries, k + 1, mask_N=live_N, exact=False)
+                    last[k] = _others(*found, own, k)
         for k in DEPTHS:
             by_depth[k].append(last[k])
     return Scores(exact, tuple(found for k in DEPTHS for found in by_depth[k]))
@@ -144,8 +148,21 @@ def report(scores: Mapping[str, Scores], place: int, num_ef: int) -> dict[str, d
         ]
         if not np.isnan(values).any():
             named = {f"at_{depth}": round(value, 5) for depth, value in zip(DEPTHS, values, strict=True)}
-            result[kind] = {"queries": len(of_kind.exact_QK), **named}
+            lowest = _lowest_of_groups(of_kind.exact_QK, of_kind.found_EQK[place])
+            result[kind] = {"queries": len(of_kind.exact_QK), **named, **lowest}
     return result
+
+
+def _lowest_of_groups(exact_QK: NDArray[np.float32], found_QK: NDArray[np.float32]) -> dict[str, float]:
+    """The recall of the group of queries for which it is lowest; nothing where they are too few.
+
+    Queries are grouped by how near their nearest lie: some graphs miss what stands alone, others what stands close.
+    """
+    if len(exact_QK) < NUM_GROUPS * GROUP_QUERIES:
+        return {}
+    k = DEPTHS[0]
+    groups = np.array_split(np.argsort(exact_QK[:, :k].mean(axis=1), kind="stable"), NUM_GROUPS)
+    return {f"lowest_at_{k}": round(min(recall(exact_QK[group], found_QK[group], k) for group in groups), 5)}
 
 
 def probe(index: Index) -> None:
@@ -160,10 +177,13 @@ def probe(index: Index) -> None:
         if subindex.graph is None or stated is None or probed >= PROBE_ROWS:
             continue
         probed += len(subindex)
-        live = np.flatnonzero(subindex.live)
+        live_N = subindex.live_N
+        live = np.flatnonzero(live_N)
         own = live[np.linspace(0, len(live) - 1, min(PROBE_QUERIES, len(live))).astype(np.int64)]
-        exact = _others(*subindex.search(subindex.vectors[own], depth + 1, exact=True), own, depth)
-        found = _others(*subindex.search(subindex.vectors[own], depth + 1), own, depth)
+        exact, found = (
+            _others(*subindex.search_nodes(subindex.vectors_ND[own], depth + 1, mask_N=live_N, exact=how), own, depth)
+            for how in (True, None)
+        )
         measured = recall(exact, found, depth)
         if measured < stated - PROBE_MARGIN:
             raise DataError(
@@ -173,9 +193,9 @@ def probe(index: Index) -> None:
 
 
 def _others(
-    scores_QK: NDArray[np.float32], rows_QK: NDArray[np.int64], own_Q: NDArray[np.int64], k: int
+    scores_QK: NDArray[np.float32], nodes_QK: NDArray[np.int64], own_Q: NDArray[np.int64], k: int
 ) -> NDArray[np.float32]:
-    """The k best scores without the query's own row, padded with -inf."""
-    scores = np.where(rows_QK == own_Q[:, None], -np.inf, scores_QK).astype(np.float32)
+    """The k best scores without the query's own node, padded with -inf."""
+    scores = np.where(nodes_QK == own_Q[:, None], -np.inf, scores_QK).astype(np.float32)
     scores = -np.sort(-scores, axis=1)[:, :k]
     return np.pad(scores, ((0, 0), (0, k - scores.shape[1])), constant_values=-np.inf)

@@ -28,7 +28,16 @@ from protclip.index.arrays import read_arrays, write_arrays
 from protclip.index.external import VectorFile
 from protclip.index.hnsw import HnswConfig
 from protclip.index.manifest import KIND, IndexManifest, read_index_manifest
-from protclip.index.subindex import SubindexReport, graph_file, read_rows, rows_file, vector_hashes, write_rows
+from protclip.index.nodes import Nodes
+from protclip.index.subindex import (
+    SubindexReport,
+    graph_file,
+    read_rows,
+    rows_file,
+    rows_table,
+    vector_hashes,
+    write_rows,
+)
 from protclip.manifest import describe, read_manifest
 from protclip.units import Report, Run, Work, run_units
 
@@ -183,7 +192,9 @@ class _CarryItem(TypedDict):
 
 def _read_part(item: _PartItem, *, embeddings: Embeddings, work: str) -> Report:
     vectors, metadata = embeddings.part(item["part"])
-    write_rows(_part_path(work, item["unit"]), metadata, np.ones(len(vectors), bool), vector_hashes(vectors))
+    count = len(vectors)
+    rows = rows_table(metadata, np.ones(count, bool), vector_hashes(vectors), np.arange(count), np.zeros(count, bool))
+    write_rows(_part_path(work, item["unit"]), rows)
     return {"rows": len(vectors)}
 
 
@@ -197,7 +208,9 @@ def _carry(item: _CarryItem, *, previous: str, part_rows: Sequence[int], folder:
     takes = np.arange(len(old))
     takes[live] = len(old) + np.arange(len(new))
     metadata = pa.concat_tables([known, new]).take(pa.array(takes))
-    write_rows(files.join(folder, rows_file(name)), metadata, live, old["vector_hash"].to_numpy())
+    hashes, node_R, unreached_R = (old[column].to_numpy() for column in ("vector_hash", "node", "unreached"))
+    write_rows(files.join(folder, rows_file(name)), rows_table(metadata, live, hashes, node_R, unreached_R))
+    nodes = Nodes(node_R)
     target = files.join(folder, graph_file(name))
     files.remove(target)  # of a unit that was killed
     files.link_or_copy(files.join(previous, graph_file(name)), target)
@@ -208,6 +221,9 @@ def _carry(item: _CarryItem, *, previous: str, part_rows: Sequence[int], folder:
         "name": name,
         "rows": len(old),
         "live": int(live.sum()),
+        "nodes": len(nodes),
+        "live_nodes": int(nodes.any_of(live).sum()),
+        "unreached": int(nodes.any_of(unreached_R).sum()),
         "delta": item["delta"],
         "files": entries,
         "redescribed": _num_different(known.filter(pa.array(live)), new),

@@ -1,9 +1,13 @@
 """A subindex of an index: a graph over some rows and what is known of them. Its files never change once written.
 
-  segment-00000.hnsw      graph and vectors; label i is row i
-  segment-00000.parquet   row i: METADATA, whether it is live, and the hash of its vector as it was embedded
+  segment-00000.hnsw      graph; label i is node i, a vector that one row has or several share (protclip.index.nodes)
+  segment-00000.parquet   each row: METADATA, whether it is live, the hash of its vector as it was embedded, its node,
+                          and whether the graph does not find that
 
 A row that a later release removed or changed is not live: it stays in the graph, as a way to others, and is no answer.
+What the graph does not find is compared with every question.
+
+R rows, N nodes, U nodes that the graph does not find, Q queries, K answers of each query, D dimension
 """
 
 from __future__ import annotations
@@ -23,16 +27,22 @@ from numpy.typing import NDArray
 from protclip import files
 from protclip.embeddings.reading import METADATA
 from protclip.errors import DataError
-from protclip.index.exact import exact_search
+from protclip.index.exact import MARGIN, TieBreak, exact_search
 from protclip.index.hnsw import check_unit_vectors, load_graph, search_graph, stored_vectors
+from protclip.index.nodes import Nodes
 from protclip.parquet import open_parquet, valid, with_column
 from protclip.terminal import printable
 
-ROWS = METADATA.append(pa.field("live", pa.bool_(), nullable=False)).append(
+_BEFORE_NODES = METADATA.append(pa.field("live", pa.bool_(), nullable=False)).append(
     pa.field("vector_hash", pa.uint64(), nullable=False)
 )
+ROWS = _BEFORE_NODES.append(pa.field("node", pa.int64(), nullable=False)).append(
+    pa.field("unreached", pa.bool_(), nullable=False)
+)
 _GENE = ROWS.get_field_index("gene")
-_SCHEMAS = [(schema.names, schema.types) for schema in (ROWS, ROWS.remove(_GENE))]  # the second is of earlier versions
+_SCHEMAS = [
+    (schema.names, schema.types) for schema in (ROWS, _BEFORE_NODES, _BEFORE_NODES.remove(_GENE))
+]  # all but the first are of earlier versions
 EXACT_ROWS = 10_000
 """Among so few rows each question is answered by exact search: at D = 512 in some 2 ms, and it misses nothing."""
 ROW_BYTES = 600
@@ -60,15 +70,27 @@ def vector_hashes(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
-def write_rows(path: str, metadata: pa.Table, live: NDArray[np.bool_], hashes: NDArray[np.uint64]) -> None:
+def rows_table(
+    metadata: pa.Table,
+    live_R: NDArray[np.bool_],
+    hashes_R: NDArray[np.uint64],
+    node_R: NDArray[np.int64],
+    unreached_R: NDArray[np.bool_],
+) -> pa.Table:
+    """A subindex's rows, with the columns ROWS."""
+    return pa.table([*metadata.columns, *map(pa.array, (live_R, hashes_R, node_R, unreached_R))], schema=ROWS)
+
+
+def write_rows(path: str, rows: pa.Table) -> None:
     """Write a subindex's rows."""
-    columns = [*metadata.columns, pa.array(live), pa.array(hashes)]
     with files.atomic_write(path) as stream:
-        pq.write_table(pa.table(columns, schema=ROWS), stream, compression="zstd")
+        pq.write_table(rows, stream, compression="zstd")
 
 
 def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a subindex's rows, or some columns of them; genes, where an earlier version wrote it, are null.
+    """Read a subindex's rows, or some columns of them.
+
+    Where an earlier version wrote them genes are null, and each row is a node of its own that the graph finds.
 
     Raises:
         DataError: if it is no such file.
@@ -79,7 +101,12 @@ def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
             raise DataError(f"{path}: has the columns {printable(', '.join(schema.names))}, not those of an index.")
         names = ROWS.names if columns is None else list(columns)
         table = valid(file.read([name for name in names if name in schema.names]))
-        return with_column(table, ROWS.field(_GENE)).select(names)
+        count = file.metadata.num_rows
+    table = with_column(table, ROWS.field(_GENE))
+    for name, values in (("node", np.arange(count)), ("unreached", np.zeros(count, bool))):
+        if name in names and name not in table.column_names:
+            table = table.append_column(ROWS.field(name), pa.array(values))
+    return table.select(names)
 
 
 class SubindexReport(TypedDict):
@@ -89,6 +116,12 @@ class SubindexReport(TypedDict):
     rows: int
     live: int
     """Rows that are not removed or changed since."""
+    nodes: int
+    """Vectors, each once."""
+    live_nodes: int
+    """Those of live rows."""
+    unreached: int
+    """Those that the graph does not find."""
     delta: bool
     """Whether a release added it."""
     files: dict[str, dict[str, Any]]
@@ -100,14 +133,25 @@ class SubindexReport(TypedDict):
 class Subindex:
     """A loaded subindex; it never changes, so searches may run side by side."""
 
-    def __init__(self, vectors: NDArray[np.float32], rows: pa.Table, graph: hnswlib.Index | None) -> None:
-        """Args are the vectors by row, the columns METADATA and live, and the graph where one is loaded."""
-        self.vectors = vectors
+    def __init__(self, vectors_ND: NDArray[np.float32], rows: pa.Table, graph: hnswlib.Index | None) -> None:
+        """Args are the vectors by node, the columns ROWS but for the hashes, and the graph where one is loaded.
+
+        Raises:
+            ValueError: if the rows' nodes are not those of the vectors.
+        """
+        self.vectors_ND = vectors_ND
         self.metadata = rows.select(METADATA.names)
         self.graph = graph
+        self.nodes = Nodes(rows["node"].to_numpy())
+        if len(self.nodes) != len(vectors_ND):
+            raise ValueError(f"{len(self.nodes)} nodes, and {len(vectors_ND)} vectors")
         self.live = rows["live"].to_numpy()
-        """(rows,), whether each may answer."""
+        """(R,), whether each may answer."""
         self.num_live = int(self.live.sum())
+        self.live_N = self.nodes.any_of(self.live)
+        """(N,), whether each has a row that may answer."""
+        self.unreached_U = np.flatnonzero(self.nodes.any_of(rows["unreached"].to_numpy()))
+        self._unreached_UD = vectors_ND[self.unreached_U].astype(np.float32, copy=False)
         self._mask = None if self.num_live == len(self.live) else self.live
 
     @classmethod
@@ -116,7 +160,7 @@ class Subindex:
         folder: str,
         name: str,
         *,
-        rows: int,
+        nodes: int,
         dimension: int,
         ef_search: int,
         with_graph: bool | None = None,
@@ -127,7 +171,7 @@ class Subindex:
         Args:
             folder: of the files; what is large stays in the graph's file, which must not be changed in place.
             name: of the subindex.
-            rows: that it must have.
+            nodes: that it must have.
             dimension: that it must have.
             ef_search: of the graph.
             with_graph: whether the graph is loaded; None where it is larger than exact search likes.
@@ -137,23 +181,28 @@ class Subindex:
             DataError: if the files do not fit together.
         """
         path = files.join(folder, graph_file(name))
-        vectors = stored_vectors(path, dimension=dimension, count=rows)
+        vectors = stored_vectors(path, dimension=dimension, count=nodes)
         check_unit_vectors(vectors, path)
         graph = None
-        if with_graph or (with_graph is None and rows > EXACT_ROWS):
-            graph = load_graph(path, dimension=dimension, count=rows, ef_search=ef_search)
+        if with_graph or (with_graph is None and nodes > EXACT_ROWS):
+            graph = load_graph(path, dimension=dimension, count=nodes, ef_search=ef_search)
             if num_threads is not None:
                 graph.set_num_threads(num_threads)
         else:
             vectors = np.array(vectors)
-        table = read_rows(files.join(folder, rows_file(name)), [*METADATA.names, "live"])
-        if len(table) != rows:
-            raise DataError(f"{folder}: {name} has {rows} vectors and {len(table)} rows; make the index again.")
-        return cls(vectors, table, graph)
+        table = read_rows(files.join(folder, rows_file(name)), [*METADATA.names, "live", "node", "unreached"])
+        try:
+            return cls(vectors, table, graph)
+        except ValueError as error:
+            raise DataError(f"{folder}: {name} is not whole ({error}); make the index again.") from error
 
     def __len__(self) -> int:
         """Rows, live or not."""
-        return len(self.vectors)
+        return len(self.live)
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of some rows, one a row."""
+        return self.vectors_ND[self.nodes.of_rows(rows)]
 
     def search(
         self,
@@ -174,20 +223,69 @@ class Subindex:
         Returns:
             cosines and rows, each of shape (n, min(k, rows that may answer)).
         """
-        mask = self._mask if allowed is None else allowed if self._mask is None else self._mask & allowed
-        count = len(self) if mask is None else int(mask.sum())
-        k = min(k, count)
+        mask_R = self._mask if allowed is None else allowed if self._mask is None else self._mask & allowed
+        k = min(k, len(self) if mask_R is None else int(mask_R.sum()))
         if not k or not len(queries):
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        fetch = k if mask is None else min(len(self), self._fetch(k, count))
+
+        def by_name(nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+            return self.by_accession(self.nodes.first_rows(nodes, mask_R))
+
+        mask_N = None if mask_R is None else self.nodes.any_of(mask_R)
+        scores_QK, nodes_QK = self.search_nodes(queries, k, mask_N=mask_N, exact=exact, tie_break=by_name)
+        return self.nodes.expand(scores_QK, nodes_QK, k, self.by_accession, mask_R)
+
+    def search_nodes(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        mask_N: NDArray[np.bool_] | None,
+        exact: bool | None = None,
+        tie_break: TieBreak | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k nearest nodes of each query, best first.
+
+        Args:
+            queries: as of ``search``.
+            k: 1 or more.
+            mask_N: which may answer; None for all.
+            exact: as of ``search``.
+            tie_break: the order of nodes of one score where all are compared; None for that of their numbers.
+
+        Returns:
+            cosines and nodes, each of shape (n, min(k, nodes that may answer)).
+        """
+        num_nodes = len(self.nodes)
+        count = num_nodes if mask_N is None else int(mask_N.sum())
+        k = min(k, count)
+        fetch = k if count == num_nodes else min(num_nodes, self._fetch(k, count))
         few = count <= max(EXACT_ROWS, GRAPH_COST * fetch)
         if self.graph is None or exact or (exact is None and few):
             assert exact is not False or self.graph is not None
-            rows = None if mask is None else np.flatnonzero(mask)
-            return exact_search(self.vectors, queries, k, rows=rows, tie_break=self.tie_break)
-        if mask is None:
-            return search_graph(self.graph, self.vectors, queries, k)
-        return self._search_masked(queries, k, mask, fetch)
+            chosen = None if mask_N is None else np.flatnonzero(mask_N)
+            return exact_search(self.vectors_ND, queries, k, rows=chosen, tie_break=tie_break)
+        if mask_N is None or count == num_nodes:
+            return self._ask_graph(queries, k)
+        return self._search_masked(queries, k, mask_N, fetch)
+
+    def _ask_graph(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k nearest nodes by the graph, and by comparison with what it does not find."""
+        scores_QK, nodes_QK = search_graph(self.graph, self.vectors_ND, queries, k)
+        if not len(self.unreached_U):
+            return scores_QK, nodes_QK
+        # Most are too far to be looked at closely.
+        near_QU = queries @ self._unreached_UD.T >= scores_QK[:, -1:] - MARGIN
+        some = np.flatnonzero(near_QU.any(axis=1))
+        if len(some):
+            of_graph = np.where(np.isin(nodes_QK[some], self.unreached_U), -np.inf, scores_QK[some])
+            others = exact_search(self.vectors_ND, queries[some], k, rows=self.unreached_U)
+            scores = np.concatenate([of_graph, others[0]], axis=1)
+            nodes = np.concatenate([nodes_QK[some], others[1]], axis=1)
+            best = np.lexsort((nodes, -scores), axis=1)[:, :k]
+            scores_QK[some] = np.take_along_axis(scores, best, 1)
+            nodes_QK[some] = np.take_along_axis(nodes, best, 1)
+        return scores_QK, nodes_QK
 
     def _fetch(self, k: int, count: int) -> int:
         """What is asked of the graph for k answers among ``count`` rows.
@@ -196,31 +294,33 @@ class Subindex:
         there are without a mask: with fewer the recall would fall below the measured one.
         """
         kept = SPARE * k + 4 if self.graph is None else max(SPARE * k + 4, self.graph.ef)
-        return math.ceil(kept * len(self) / count)
+        return math.ceil(kept * len(self.nodes) / count)
 
     def _search_masked(
-        self, queries: NDArray[np.float32], k: int, mask: NDArray[np.bool_], fetch: int
+        self, queries: NDArray[np.float32], k: int, mask_N: NDArray[np.bool_], fetch: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Ask the graph for more than k, drop what may not answer, and ask again those that are left with too few."""
         scores = np.empty((len(queries), k), np.float32)
-        rows = np.empty((len(queries), k), np.int64)
+        nodes = np.empty((len(queries), k), np.int64)
         open_ = np.arange(len(queries))
         while len(open_):
-            if fetch >= len(self):
-                scores[open_], rows[open_] = exact_search(self.vectors, queries[open_], k, rows=np.flatnonzero(mask))
+            if fetch >= len(self.nodes):
+                scores[open_], nodes[open_] = exact_search(
+                    self.vectors_ND, queries[open_], k, rows=np.flatnonzero(mask_N)
+                )
                 break
-            found_scores, found = search_graph(self.graph, self.vectors, queries[open_], fetch)
-            good = mask[found]
+            found_scores, found = self._ask_graph(queries[open_], fetch)
+            good = mask_N[found]
             enough = good.sum(axis=1) >= k
             # Stable, so that what may answer comes first and in its order.
             order = np.argsort(~good[enough], axis=1, kind="stable")[:, :k]
             scores[open_[enough]] = np.take_along_axis(found_scores[enough], order, 1)
-            rows[open_[enough]] = np.take_along_axis(found[enough], order, 1)
-            open_, fetch = open_[~enough], min(2 * fetch, len(self))
-        return scores, rows
+            nodes[open_[enough]] = np.take_along_axis(found[enough], order, 1)
+            open_, fetch = open_[~enough], min(2 * fetch, len(self.nodes))
+        return scores, nodes
 
-    def tie_break(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The order of rows by accession, which a row keeps in every release."""
+    def by_accession(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The ranks of rows by accession, which a row keeps in every release."""
         order = pc.sort_indices(self.metadata["accession"].take(pa.array(rows))).to_numpy()
         ranks = np.empty(len(rows), np.int64)
         ranks[order] = np.arange(len(rows))

@@ -16,15 +16,26 @@ from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from protclip import files
 from protclip.embeddings.reading import Embeddings
 from protclip.index import recall, releases
 from protclip.index.arrays import read_arrays, write_arrays
-from protclip.index.hnsw import HnswConfig, check_unit_vectors, insert, save_graph, start_graph
+from protclip.index.hnsw import HnswConfig, check_unit_vectors, finds, insert, save_graph, start_graph
+from protclip.index.nodes import group_equal
 from protclip.index.queries import queries_path
-from protclip.index.subindex import Subindex, SubindexReport, graph_file, rows_file, vector_hashes, write_rows
+from protclip.index.subindex import (
+    Subindex,
+    SubindexReport,
+    graph_file,
+    read_rows,
+    rows_file,
+    rows_table,
+    vector_hashes,
+    write_rows,
+)
 from protclip.manifest import describe
 from protclip.units import Report
 
@@ -49,9 +60,9 @@ class MeasureItem(TypedDict):
 
     unit: str
     """Its name."""
-    rows: int
+    nodes: int
     inside: int
-    """Live rows that are questions."""
+    """Live nodes that are questions."""
 
 
 def build_subindex(
@@ -69,58 +80,83 @@ def build_subindex(
     chosen = np.arange(item["start"], item["stop"])
     if item["delta"]:
         chosen = read_arrays(files.join(work, releases.MATCH_FILE))["new"][chosen]
-    num_outside = min(item["outside"], count // 10)
+    vectors_RD, hashes_R, table = _load_rows(embeddings, part_rows, chosen, name)
+    node_R = group_equal(vectors_RD, hashes_R)
+    num_nodes = int(node_R.max()) + 1
+    num_outside = min(item["outside"], num_nodes // 10)
+    is_outside_N = np.zeros(num_nodes, bool)
     rng = np.random.default_rng([graph_config.seed, item["number"]])
-    outside = np.zeros(count, bool)
-    outside[rng.choice(count, num_outside, replace=False)] = True
-    places = np.empty(count, np.int64)
-    places[np.concatenate([np.flatnonzero(~outside), np.flatnonzero(outside)])] = np.arange(count)
+    is_outside_N[rng.choice(num_nodes, num_outside, replace=False)] = True
+    place_N = np.empty(num_nodes, np.int64)
+    place_N[np.argsort(is_outside_N, kind="stable")] = np.arange(num_nodes)
+    node_R = place_N[node_R]
+    accessions = pc.rank(table["accession"], sort_keys="ascending", tiebreaker="first").to_numpy()
+    order_R = np.lexsort((accessions, node_R))
+    node_R = node_R[order_R]
+    vectors_ND = vectors_RD[order_R[np.flatnonzero(np.diff(node_R, prepend=-1))]]
+    del vectors_RD
 
-    vectors = np.empty((count, embeddings.dimension), np.float32)
-    hashes = np.empty(count, np.uint64)
-    tables, done = [], 0
-    for part, of_part, metadata in chosen_rows(embeddings, part_rows, chosen):
-        mine = places[done : done + len(of_part)]
-        check_unit_vectors(
-            of_part, f"{files.join(embeddings.folder, part)}, among rows {done} to {done + len(mine)} of {name}"
-        )
-        hashes[mine] = vector_hashes(of_part)
-        vectors[mine] = of_part / np.linalg.norm(of_part, axis=1, keepdims=True)
-        tables.append(metadata)
-        done += len(mine)
-    table = pa.concat_tables(tables).take(pa.array(np.argsort(places)))
-    live = np.ones(count, bool)
+    def rows(is_unreached_N: NDArray[np.bool_]) -> pa.Table:
+        metadata = table.take(pa.array(order_R))
+        return rows_table(metadata, np.ones(count, bool), hashes_R[order_R], node_R, is_unreached_N[node_R])
 
-    graph = start_graph(count, embeddings.dimension, graph_config)
-    held = count - num_outside
-    insert(graph, vectors[:held])
-    so_far = Subindex(vectors[:held], table.append_column("live", pa.array(live)).slice(0, held), graph)
-    before = recall.measure(so_far, vectors[held:], efs)
+    graph = start_graph(num_nodes, embeddings.dimension, graph_config)
+    held = num_nodes - num_outside
+    insert(graph, vectors_ND[:held])
+    all_found = rows(np.zeros(num_nodes, bool))
+    so_far = Subindex(vectors_ND[:held], all_found.slice(0, int(np.searchsorted(node_R, held))), graph)
+    before = recall.measure(so_far, vectors_ND[held:], efs)
     if num_outside:
-        insert(graph, vectors[held:])
+        insert(graph, vectors_ND[held:])
+    is_unreached_N = ~finds(graph, vectors_ND, min(*recall.LADDER, *efs))
     with writable_copy(files.join(folder, graph_file(name))) as path:
-        save_graph(graph, vectors, path)
-    write_rows(files.join(folder, rows_file(name)), table, live, hashes)
+        save_graph(graph, vectors_ND, path)
+    write_rows(files.join(folder, rows_file(name)), rows(is_unreached_N))
     write_arrays(
-        files.join(work, "building", f"{name}.npz"), {"outside_vectors": vectors[held:], **before.arrays("outside")}
+        files.join(work, "building", f"{name}.npz"), {"outside_vectors": vectors_ND[held:], **before.arrays("outside")}
     )
     return {
         "name": name,
         "rows": count,
         "live": count,
+        "nodes": num_nodes,
+        "live_nodes": num_nodes,
+        "unreached": int(is_unreached_N.sum()),
         "delta": item["delta"],
         "files": {file: describe(files.join(folder, file)) for file in (graph_file(name), rows_file(name))},
     }
 
 
+def _load_rows(
+    embeddings: Embeddings, part_rows: Sequence[int], chosen: NDArray[np.int64], name: str
+) -> tuple[NDArray[np.float32], NDArray[np.uint64], pa.Table]:
+    """Vectors of unit length, hashes of what they were, and metadata of some rows, counted through all parts."""
+    vectors_RD = np.empty((len(chosen), embeddings.dimension), np.float32)
+    hashes_R = np.empty(len(chosen), np.uint64)
+    tables, done = [], 0
+    for part, of_part, metadata in chosen_rows(embeddings, part_rows, chosen):
+        mine = slice(done, done + len(of_part))
+        check_unit_vectors(
+            of_part, f"{files.join(embeddings.folder, part)}, among rows {mine.start} to {mine.stop} of {name}"
+        )
+        hashes_R[mine] = vector_hashes(of_part)
+        vectors_RD[mine] = of_part / np.linalg.norm(of_part, axis=1, keepdims=True)
+        tables.append(metadata)
+        done = mine.stop
+    return vectors_RD, hashes_R, pa.concat_tables(tables)
+
+
 def sample_subindex(item: MeasureItem, *, folder: str, work: str, dimension: int, seed: int) -> Report:
-    """Sample live rows of a subindex, as queries."""
+    """Sample live vectors of a subindex, each once, as queries."""
     name = item["unit"]
     with local_subindex(folder, name) as place:
-        subindex = Subindex.load(place, name, rows=item["rows"], dimension=dimension, ef_search=10)
+        subindex = Subindex.load(place, name, nodes=item["nodes"], dimension=dimension, ef_search=10)
+        hashes_R = read_rows(files.join(place, rows_file(name)), ["vector_hash"])["vector_hash"].to_numpy()
         rng = np.random.default_rng([seed, 1, int(name[-5:])])
-        rows = np.sort(rng.choice(np.flatnonzero(subindex.live), item["inside"], replace=False))
-        write_arrays(files.join(work, "sampling", f"{name}.npz"), {"rows": rows, "vectors": subindex.vectors[rows]})
+        nodes = np.sort(rng.choice(np.flatnonzero(subindex.live_N), item["inside"], replace=False))
+        rows = subindex.nodes.first_rows(nodes)
+        sample = {"hashes": hashes_R[rows], "vectors": subindex.vectors(rows)}
+        write_arrays(files.join(work, "sampling", f"{name}.npz"), sample)
     return {}
 
 
@@ -134,18 +170,19 @@ def measure_subindex(
     names: Sequence[str],
     given: Sequence[str],
 ) -> Report:
-    """The scores of all queries in a subindex, as it was saved."""
+    """The scores of all queries in a subindex, as it was saved; a vector is no answer to itself, wherever it comes."""
     own = item["unit"]
     with local_subindex(folder, own) as place:
         subindex = Subindex.load(
-            place, own, rows=item["rows"], dimension=dimension, ef_search=10, with_graph=True, num_threads=1
+            place, own, nodes=item["nodes"], dimension=dimension, ef_search=10, with_graph=True, num_threads=1
         )
+        hashes_R = read_rows(files.join(place, rows_file(own)), ["vector_hash"])["vector_hash"]
         inside = [read_arrays(files.join(work, "sampling", f"{name}.npz")) for name in names]
-        own_rows = [
-            s["rows"] if name == own else np.full(len(s["rows"]), -1) for name, s in zip(names, inside, strict=True)
-        ]
+        asked = pa.array(np.concatenate([sample["hashes"] for sample in inside]))
+        own_rows = pc.fill_null(pc.index_in(asked, value_set=hashes_R), -1).to_numpy()
+        own_nodes = np.where(own_rows < 0, -1, subindex.nodes.of_rows(own_rows))
         vectors = np.concatenate([sample["vectors"] for sample in inside])
-        arrays = recall.measure(subindex, vectors, efs, own_rows=np.concatenate(own_rows)).arrays("inside")
+        arrays = recall.measure(subindex, vectors, efs, own_nodes=own_nodes).arrays("inside")
         outside = []
         for name in names:
             path = files.join(work, "building", f"{name}.npz")

@@ -10,7 +10,7 @@ from protclip.index import recall, subindex
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig, insert, start_graph
 from protclip.index.recall import Scores, choose, joined, measure, merged
-from protclip.index.subindex import Subindex
+from protclip.index.subindex import Subindex, rows_table
 
 pytestmark = pytest.mark.unit
 NONE = -np.inf
@@ -28,7 +28,8 @@ def a_subindex(count: int, m: int = 16, ef_construction: int = 200) -> Subindex:
     table = pa.table(columns, schema=METADATA).set_column(5, "length", pa.array(range(count), pa.int32()))
     accessions = pa.array([f"P{i:05d}" for i in range(count)])
     table = table.set_column(0, "accession", accessions)
-    return Subindex(vectors, table.append_column("live", pa.array([True] * count)), graph)
+    columns = np.ones(count, bool), np.zeros(count, np.uint64), np.arange(count), np.zeros(count, bool)
+    return Subindex(vectors, rows_table(table, *columns), graph)
 
 
 def test_recall_is_the_share_of_scores_that_reach_the_kth():
@@ -63,12 +64,12 @@ def test_the_smallest_ef_with_which_every_kind_is_found_is_chosen():
 def test_a_vector_of_the_index_is_no_answer_to_itself():
     part = a_subindex(300)
     own = np.array([7, 250])
-    measured = measure(part, part.vectors[own], (50,), own_rows=own)
-    full = part.vectors[own] @ part.vectors.T
+    measured = measure(part, part.vectors(own), (50,), own_nodes=own)
+    full = part.vectors(own) @ part.vectors_ND.T
     full[[0, 1], own] = -1
     np.testing.assert_allclose(measured.exact_QK, -np.sort(-full, axis=1)[:, :100], atol=1e-6)
     assert measured.found_EQK[0].max() < 0.999
-    assert measure(part, part.vectors[own], (50,)).exact_QK.max() == 1
+    assert measure(part, part.vectors(own), (50,)).exact_QK.max() == 1
 
 
 def test_what_a_narrow_filter_leaves_is_searched_exactly(monkeypatch):

@@ -1,0 +1,139 @@
+"""Rows that share a vector: the graph has it once, every other row is found, and answers list all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from index_folders import unit_vectors, write_embeddings
+
+from protclip.embeddings.reading import read_embeddings
+from protclip.index import recall, subindex
+from protclip.index.build import IndexConfig, build_from
+from protclip.index.exact import exact_search
+from protclip.index.hnsw import HnswConfig, finds, insert, start_graph
+from protclip.index.index import Index
+from protclip.index.nodes import Nodes, group_equal
+
+pytestmark = pytest.mark.unit
+
+DIMENSION = 24
+
+
+@pytest.fixture(autouse=True)
+def always_graphs(monkeypatch):
+    """Small subindexes are answered by their graphs too."""
+    monkeypatch.setattr(subindex, "EXACT_ROWS", 0)
+    monkeypatch.setattr(subindex, "GRAPH_COST", 0)
+    monkeypatch.setattr(recall, "NUM_QUERIES", 100)
+
+
+def with_copies(count: int, copies: int, kinds: int) -> np.ndarray:
+    """Vectors of which so many rows share one of few, spread over all."""
+    vectors = unit_vectors(count, DIMENSION)
+    rows = np.random.default_rng(1).choice(count, copies, replace=False)
+    vectors[rows] = unit_vectors(kinds, DIMENSION, seed=2)[np.arange(copies) % kinds]
+    return vectors
+
+
+def build(folder: Path, vectors: np.ndarray, **how: object) -> Index:
+    embeddings = read_embeddings(write_embeddings(folder / "embeddings", vectors))
+    build_from(embeddings, str(folder / "index"), IndexConfig(**how))  # type: ignore[arg-type]
+    return Index.load(str(folder / "index"))
+
+
+def test_rows_of_equal_vectors_are_one_node_and_a_hash_alone_decides_nothing():
+    vectors = unit_vectors(6, 3)
+    vectors[4] = vectors[1]
+    hashes = np.array([5, 3, 9, 9, 3, 1], np.uint64)  # of rows 2 and 3 it is the same by chance
+    assert group_equal(vectors, hashes).tolist() == [0, 1, 2, 3, 1, 4]
+
+
+def test_the_best_rows_are_those_of_the_best_nodes_and_equal_scores_go_by_accession():
+    nodes = Nodes(np.array([0, 1, 1, 1, 2, 3]))
+    scores, found = np.array([[0.9, 0.5, 0.5]], np.float32), np.array([[1, 0, 3]])
+
+    def order(rows: np.ndarray) -> np.ndarray:
+        return -rows  # the last row has the first accession
+
+    assert nodes.expand(scores, found, 5, order)[1].tolist() == [[3, 2, 1, 5, 0]]
+    mask = np.array([True, False, True, True, True, True])
+    assert nodes.expand(scores, found, 4, order, mask)[1].tolist() == [[3, 2, 5, 0]]
+    assert nodes.any_of(~mask).tolist() == [False, True, False, False]
+    assert nodes.first_rows(np.array([1, 2]), mask).tolist() == [2, 4]
+    assert nodes.of_rows(np.array([0, 2, 3, 5])).tolist() == [0, 1, 1, 3]
+
+
+@pytest.mark.parametrize("bad", [[1, 2], [0, 2], [0, 1, 0]])
+def test_rows_that_do_not_stand_together_are_no_nodes(bad):
+    with pytest.raises(ValueError, match="stand together"):
+        Nodes(np.array(bad))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("kinds", [1, 100])
+def test_every_other_row_finds_itself_however_many_are_copies(tmp_path, share, kinds):
+    count = 2_000
+    vectors = with_copies(count, int(share * count), kinds)
+    index = build(tmp_path, vectors, graph=HnswConfig(m=6, ef_construction=20))
+    (part,) = index.subindexes
+    assert part.graph is not None and len(part.nodes) == len(np.unique(vectors, axis=0))
+    scores, rows = index.search(vectors, 1)
+    assert (scores[:, 0] > 0.9999).all()
+    names = [hit["accession"] for hit in index.rows(rows[:, 0])]
+    first = {vector.tobytes(): f"P{row:05d}" for row, vector in reversed(list(enumerate(vectors)))}
+    assert names == [first[vector.tobytes()] for vector in vectors]
+
+
+def test_copies_are_all_listed_by_accession_and_the_others_stay_when_one_goes(tmp_path):
+    vectors = with_copies(400, 60, 1)
+    index = build(tmp_path, vectors, shard_rows=250)
+    copied = unit_vectors(1, DIMENSION, seed=2)
+    copies = [f"P{row:05d}" for row in np.flatnonzero((vectors == copied[0]).all(axis=1))]
+    hits = index.hits(copied[0], 63)
+    assert [hit["accession"] for hit in hits[:60]] == copies and hits[59]["score"] > 0.9999 > hits[60]["score"]
+    assert [hit["accession"] for hit in index.hits(copied[0], 63, exact=True)[:60]] == copies
+    filtered = index.hits(copied[0], 60, where="accession != " + copies[0])
+    assert [hit["accession"] for hit in filtered[:59]] == copies[1:]
+
+    kept = np.array([f"P{row:05d}" != copies[0] for row in range(400)])
+    names = [f"P{row:05d}" for row in np.flatnonzero(kept)]
+    embeddings = read_embeddings(write_embeddings(tmp_path / "next-e", vectors[kept], accessions=names))
+    build_from(
+        embeddings,
+        str(tmp_path / "next"),
+        IndexConfig(shard_rows=250, max_stale=1.0),
+        previous=str(tmp_path / "index"),
+    )
+    later = Index.load(str(tmp_path / "next"))
+    assert later.manifest.release is not None and not later.manifest.release["compacted"]
+    assert [hit["accession"] for hit in later.hits(copied[0], 59)] == copies[1:]
+    assert [hit["accession"] for hit in later.hits(copied[0], 59, exact=True)] == copies[1:]
+
+
+def test_what_the_graph_does_not_find_is_compared_with_every_question(tmp_path):
+    vectors = unit_vectors(1_000, DIMENSION)
+    config = HnswConfig(m=2, ef_construction=2)
+    graph = start_graph(len(vectors), DIMENSION, config)
+    insert(graph, vectors)
+    lost = ~finds(graph, vectors, 12)
+    assert 100 < lost.sum() < 900
+    index = build(tmp_path, vectors, graph=config, ef_search=12)
+    (record,) = index.manifest.segments
+    assert record.unreached > 100
+    scores, rows = index.search(vectors, 3)
+    assert (scores[:, 0] > 0.9999).all()
+    assert [hit["accession"] for hit in index.rows(rows[:, 0])] == [f"P{row:05d}" for row in range(1_000)]
+    exact_scores, exact_rows = exact_search(vectors, vectors[lost], 1)
+    assert np.array_equal(exact_rows[:, 0], np.flatnonzero(lost)) and (exact_scores > 0.9999).all()
+
+
+def test_recall_counts_a_vector_once_and_tells_that_of_the_worst_group(tmp_path):
+    index = build(tmp_path, with_copies(3_000, 1_500, 1))
+    inside = index.manifest.recall["inside"]
+    (record,) = index.manifest.segments
+    assert record.nodes == 1_501 and inside["queries"] == 100
+    assert "lowest_at_10" not in inside  # too few for groups
+    # Were a copy a neighbour, half of the questions would have found ten at once.
+    assert index.manifest.background["protein"][-1] < 0.999
