@@ -78,7 +78,8 @@ class Batcher(Generic[Item, Result]):
         self._began = 0.0
         self._at_once_s = at_once_s
         self._seen_cost, self._seen_s = 0.0, 0.0
-        self._seen_work_s = 0.0  # of it, how long the processor worked: without waiting for Python's lock
+        # Of it, how long the event loop would be held up: in the thread, waiting for Python's lock does not count.
+        self._seen_work_s = 0.0
         self._thread = ThreadPoolExecutor(1, name)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -166,13 +167,14 @@ class Batcher(Generic[Item, Result]):
                     break
                 self._began = time.monotonic()
                 items = [item for _, _, item in batch]
-                if self._is_little():
+                if is_little := self._is_little():
                     results, work_s = self._worked(items)
                 else:
                     results, work_s = await loop.run_in_executor(self._thread, self._worked, items)
+                took_s = time.monotonic() - self._began
                 self._seen_cost = DECAY * self._seen_cost + (self._running or 0)
-                self._seen_s = DECAY * self._seen_s + time.monotonic() - self._began
-                self._seen_work_s = DECAY * self._seen_work_s + work_s
+                self._seen_s = DECAY * self._seen_s + took_s
+                self._seen_work_s = DECAY * self._seen_work_s + (took_s if is_little else work_s)
                 for (request, place, _), result in zip(batch, results, strict=True):
                     _deliver(request, place, result)
                 self._running = 0

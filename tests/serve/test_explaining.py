@@ -176,6 +176,7 @@ def test_searches_are_answered_before_an_explanation_goes_on(replica, monkeypatc
         return find(asked, options)
 
     monkeypatch.setattr(retriever, "find", slow)
+    monkeypatch.setattr(replica._embeddings, "_at_once_s", 0.0)  # it waits, and so takes the processor for nothing
     monkeypatch.setattr("serve.explaining.PATIENCE", 1e9)
 
     async def scenario() -> None:

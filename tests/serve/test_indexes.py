@@ -70,7 +70,12 @@ def replica(folders: Any) -> Replica:
 
 
 def rows(answers: Any) -> list[Any]:
-    return [[{**hit, "score": round(hit["score"], 5)} for hit in answer.hits] for answer in answers]
+    return [answer.hits for answer in answers]
+
+
+def nearly(answers: Any) -> list[Any]:
+    """The same, where another batch may have moved a score's last digits."""
+    return [[{**hit, "score": pytest.approx(hit["score"], abs=1e-6)} for hit in answer.hits] for answer in answers]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ def test_each_named_index_answers_as_its_own_retriever(folders, named, options):
 
     for (name, path), answers in zip(named.items(), asyncio.run(ask()), strict=True):
         own = Retriever.load(path, checkpoint=folders.args.checkpoint).search_all(asked, options)
-        assert rows(answers) == rows(own)
+        assert rows(answers) == nearly(own)
         assert {answer.index for answer in answers} == {read_index_manifest(path).fingerprint}
         known = asyncio.run(replica.protein("P00003", index=name))
         assert {**known, "sequence": None} == {**Retriever.load(path).row("P00003"), "sequence": None}
@@ -206,7 +211,7 @@ def test_a_bad_index_is_refused_and_the_old_ones_go_on_answering(replica, folder
         asyncio.run(change(replica, {"default": path, "other": named["other"]}))
         assert replica.refused() == kind, what
         assert asyncio.run(replica.state()).paths == {"default": folders.index}
-        assert rows(asyncio.run(replica.search([Question(text="kinase")], Options()))) == rows(before)
+        assert rows(asyncio.run(replica.search([Question(text="kinase")], Options()))) == nearly(before)
         found_before = asyncio.run(replica.check_indexes({"indexes": {"default": path}}))
         assert (found_before is None) == (what == "damaged")  # which its files alone say
     asyncio.run(change(replica, {}))
