@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from protclip import files
 from protclip.embeddings.reading import Embeddings, read_embeddings, refuse_duplicates
@@ -29,15 +31,23 @@ from protclip.index.external import QUARANTINE_FILE, VectorFile, convert, open_v
 from protclip.index.hnsw import SPACE, HnswConfig, graph_bytes
 from protclip.index.manifest import IndexManifest, SubindexRecord, write_index_manifest
 from protclip.index.queries import background_of, check_queries, sample_queries
-from protclip.index.subindex import ROW_BYTES, SubindexReport
-from protclip.index.units import BuildItem, MeasureItem, build_subindex, measure_subindex, sample_subindex
-from protclip.manifest import FILE_NAME, finish_folder, resume_folder
+from protclip.index.rotation import (
+    ROTATION_FILE,
+    choose_width,
+    principal_components,
+    read_rotation,
+    sample_rows,
+    write_rotation,
+)
+from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, SubindexReport
+from protclip.index.units import BuildItem, MeasureItem, build_subindex, load_rows, measure_subindex, sample_subindex
+from protclip.manifest import FILE_NAME, describe, finish_folder, resume_folder
 from protclip.occupied import occupied
 from protclip.parquet import read_table
 from protclip.units import InProcess, Item, Report, Run, Unit, Work, run_units
 from protclip.version import __version__
 
-OWN_FILES = ("segment-*.hnsw", "segment-*.parquet", QUARANTINE_FILE)
+OWN_FILES = ("segment-*.hnsw", "segment-*.npy", "segment-*.parquet", ROTATION_FILE, QUARANTINE_FILE)
 BASE_BYTES = 400 << 20
 
 
@@ -52,6 +62,9 @@ class IndexConfig:
     """Recall at 10 to reach with each kind of queries: the smallest ef_search that does is chosen."""
     ef_search: int | None = None
     """Candidates kept while searching; instead of a recall."""
+    graph_dimension: int | None = None
+    """Numbers of a vector that the graphs hold, the whole vectors being in files beside them: few take little memory.
+    Default: the fewest with which the wanted recall can be expected, all where that is not to be had. 0 for all."""
     max_stale: float = 0.2
     """With a previous index: build all anew if more than this share of rows is dead or in subindexes of changes."""
 
@@ -60,6 +73,7 @@ class IndexConfig:
         check_number("index.shard_rows", self.shard_rows, at_least=1, at_most=2**31 - 1)
         check_number("index.recall", self.recall, at_least=0, at_most=1)
         check_number("index.ef_search", self.ef_search, at_least=1, at_most=100_000)
+        check_number("index.graph_dimension", self.graph_dimension, at_least=0, at_most=65_536)
         check_number("index.max_stale", self.max_stale, at_least=0, at_most=1)
 
 
@@ -157,7 +171,14 @@ def build_from(
         raise DataError(
             f"{embeddings.folder}: holds hidden states (--layer hidden) and no embeddings; embed without --layer."
         )
-    before = None if previous is None else releases.read_previous(previous, embeddings, config.graph)
+    if (config.graph_dimension or 0) > embeddings.dimension:
+        raise ConfigError(
+            f"index.graph_dimension={config.graph_dimension}: the vectors have {embeddings.dimension} numbers; 0 to "
+            "that are allowed."
+        )
+    before = None
+    if previous is not None:
+        before = releases.read_previous(previous, embeddings, config.graph, config.graph_dimension)
     check_queries(queries, embeddings)
     claim = {
         "software": __version__,
@@ -186,7 +207,7 @@ def build_from(
 
 
 def build_bytes(rows: int, dimension: int, m: int) -> int:
-    """Memory of building, or measuring, a subindex, about: its vectors, the graph with them, and its rows."""
+    """Memory of building, or measuring, a subindex, at most: its vectors, the graph with them, and its rows."""
     return BASE_BYTES + rows * (4 * dimension + ROW_BYTES) + graph_bytes(rows, dimension, m)
 
 
@@ -194,6 +215,8 @@ class _Build:
     def __init__(self, embeddings: Embeddings, folder: str, work: str, config: IndexConfig, run: Run) -> None:
         self.embeddings, self.folder, self.work, self.config, self._run = embeddings, folder, work, config, run
         self.efs = recall.ladder(config.ef_search)
+        self.width = embeddings.dimension
+        self._rotation: str | None = None
         self.memory_bytes = build_bytes(min(config.shard_rows, len(embeddings)), embeddings.dimension, config.graph.m)
 
     def run(
@@ -202,13 +225,16 @@ class _Build:
         """All units; gives the manifest and the description of the files."""
         part_rows = self.plan()
         match = None
-        carried: list[SubindexReport] = []
         if before is not None:
             match = releases.match(previous or "", before, self.embeddings, self.work, self._run)
-            if match.stale > self.config.max_stale:
+            if match.stale > self.config.max_stale or before.is_of_rows:
                 match = dataclasses.replace(match, compacted=True)
-            else:
-                carried = releases.carry(previous or "", before, match, part_rows, self.folder, self.work, self._run)
+        carried: list[SubindexReport] = []
+        if before is None or match is None or match.compacted:
+            self.write_rotation(self.choose_rotation(part_rows))
+        else:
+            self.write_rotation(releases.rotation_of(previous or "", before))
+            carried = releases.carry(previous or "", before, match, part_rows, self.folder, self.work, self._run)
         built = self.build(part_rows, match)
         subindexes = [*carried, *built]
         if not subindexes:
@@ -249,8 +275,35 @@ class _Build:
             ),
             release=None if match is None else match.counts(carried),
             background=background_of(totals, self.embeddings.content),
+            graph_dimension=None if self._rotation is None else self.width,
         )
-        return manifest, {name: entry for subindex in subindexes for name, entry in subindex["files"].items()}
+        described = {name: entry for subindex in subindexes for name, entry in subindex["files"].items()}
+        if self._rotation is not None:
+            described[ROTATION_FILE] = describe(self._rotation)
+        return manifest, described
+
+    def choose_rotation(self, part_rows: Sequence[int]) -> NDArray[np.float32] | None:
+        """The rotation after which a graph needs few numbers of a vector; None where it holds all."""
+        wanted, count = self.config.graph_dimension, sum(part_rows)
+        if wanted in (0, self.embeddings.dimension) or (wanted is None and count <= EXACT_ROWS):
+            return None
+        path = files.join(self.work, ROTATION_FILE)
+        if not files.exists(path):
+            chosen = sample_rows(count, self.config.graph.seed)
+            vectors_ND, hashes_N, _ = load_rows(self.embeddings, part_rows, chosen, "the sample")
+            vectors_ND = vectors_ND[np.sort(np.unique(hashes_N, return_index=True)[1])]  # each once
+            components_DD = principal_components(vectors_ND)
+            width = choose_width(vectors_ND, components_DD, self.config.recall) if wanted is None else wanted
+            write_rotation(path, components_DD[:, : width or 0])
+        rotation_DE = read_rotation(path)
+        return rotation_DE if rotation_DE is not None and rotation_DE.shape[1] else None
+
+    def write_rotation(self, rotation_DE: NDArray[np.float32] | None) -> None:
+        """Write the rotation into the index, where there is one."""
+        if rotation_DE is not None:
+            self.width = rotation_DE.shape[1]
+            self._rotation = files.join(self.folder, ROTATION_FILE)
+            write_rotation(self._rotation, rotation_DE)
 
     def plan(self) -> list[int]:
         """Rows of each part; no accession may come twice."""
@@ -298,6 +351,7 @@ class _Build:
             work=self.work,
             graph_config=self.config.graph,
             efs=self.efs,
+            rotation=self._rotation,
         )
         return cast(list[SubindexReport], self.run_units("building", unit, items))
 
@@ -312,7 +366,12 @@ class _Build:
             }
             for subindex in subindexes
         ]
-        common: dict[str, Any] = {"folder": self.folder, "work": self.work, "dimension": self.embeddings.dimension}
+        common: dict[str, Any] = {
+            "folder": self.folder,
+            "work": self.work,
+            "dimension": self.embeddings.dimension,
+            "rotation": self._rotation,
+        }
         self.run_units("sampling", partial(sample_subindex, seed=self.config.graph.seed, **common), sampled)
         names = [subindex["name"] for subindex in subindexes]
         measure = partial(measure_subindex, efs=self.efs, names=names, given=given, **common)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hnswlib
 import numpy as np
@@ -54,7 +55,7 @@ def graph_bytes(count: int, dimension: int, m: int) -> int:
     return int(count * (element + 8 + _LINK_BYTES * (m + 1) / (m - 1)))
 
 
-def check_unit_vectors(vectors_ND: NDArray[np.float32], where: str) -> None:
+def check_unit_vectors(vectors_ND: NDArray[np.floating[Any]], where: str) -> None:
     """Refuse what is no set of finite unit vectors.
 
     Raises:
@@ -63,7 +64,7 @@ def check_unit_vectors(vectors_ND: NDArray[np.float32], where: str) -> None:
     if vectors_ND.ndim != 2 or 0 in vectors_ND.shape:
         raise DataError(f"{where}: has shape {vectors_ND.shape}; an index needs at least one vector.")
     for start in range(0, len(vectors_ND), BLOCK_ROWS):
-        block = vectors_ND[start : start + BLOCK_ROWS]
+        block = vectors_ND[start : start + BLOCK_ROWS].astype(np.float32, copy=False)
         norms = np.sqrt(np.einsum("nd,nd->n", block, block))  # NaN or infinite exactly where an element is
         bad = np.flatnonzero(~(np.abs(norms - 1) <= UNIT_TOLERANCE))
         if len(bad):
@@ -99,12 +100,12 @@ def finds(graph: hnswlib.Index, vectors_ND: NDArray[np.float32], ef: int) -> NDA
     found_N = np.empty(len(vectors_ND), bool)
     for start in range(0, len(vectors_ND), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
-        labels, _ = _knn_query(graph, vectors_ND[part], depth)
+        labels, _ = ask_graph(graph, vectors_ND[part], depth)
         found_N[part] = (labels == np.arange(len(vectors_ND))[part, None]).any(axis=1)
     return found_N
 
 
-def _knn_query(
+def ask_graph(
     graph: hnswlib.Index, queries_QD: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Labels and distances of each query's k; labels -1 of a query for which the graph reaches fewer."""
@@ -116,7 +117,7 @@ def _knn_query(
         # From the entry point, fewer than k vectors can be reached for some query; which, it does not say.
         if len(queries_QD) > 1:
             for i in range(len(queries_QD)):
-                labels_QK[i : i + 1], distances_QK[i : i + 1] = _knn_query(graph, queries_QD[i : i + 1], k)
+                labels_QK[i : i + 1], distances_QK[i : i + 1] = ask_graph(graph, queries_QD[i : i + 1], k)
     return labels_QK, distances_QK
 
 
@@ -187,7 +188,7 @@ def search_graph(
     """
     if not len(queries_QD):
         return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
-    labels, distances = _knn_query(graph, queries_QD, k)
+    labels, distances = ask_graph(graph, queries_QD, k)
     scores, rows = 1 - distances, labels
     # Many equal vectors, or k near the count; exact search answers such a query, and company never changes an answer.
     unanswered = rows[:, 0] < 0

@@ -2,6 +2,7 @@
 
 INDEX/
   segment-00000.hnsw, segment-00000.parquet …    (protclip.index.subindex)
+  rotation.npy, segment-00000.npy …              only of a compact index (protclip.index.rotation)
   manifest.json                                  written last: model, counts, settings, measured recall, checksums
 """
 
@@ -23,7 +24,8 @@ from protclip.errors import DataError, IndexMismatchError, RequestError
 from protclip.index.filters import Filter, parse_filter
 from protclip.index.hnsw import check_unit_vectors, graph_bytes
 from protclip.index.manifest import IndexManifest, SubindexRecord, read_index_manifest
-from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, Subindex, graph_file, rows_file
+from protclip.index.rotation import ROTATION_FILE, read_rotation
+from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, Subindex
 from protclip.manifest import FILE_NAME
 
 NOT_SHOWN = ("sequence_hash",)
@@ -64,7 +66,13 @@ class Index:
             if expect_fingerprint is not None:
                 manifest.check_model(expect_fingerprint, path)
             numbers = range(len(manifest.segments)) if subindexes is None else subindexes
-            loaded = [load_subindex(folder, manifest.segments[number], manifest) for number in numbers]
+            rotation_DE = read_rotation(files.join(folder, ROTATION_FILE)) if manifest.is_compact else None
+            if rotation_DE is not None and rotation_DE.shape != (manifest.dimension, manifest.width):
+                raise DataError(
+                    f"{path}: its rotation has the shape {rotation_DE.shape}, and its manifest says "
+                    f"{(manifest.dimension, manifest.width)}; make the index again."
+                )
+            loaded = [load_subindex(folder, manifest.segments[number], manifest, rotation_DE) for number in numbers]
         return cls(manifest, loaded, first_subindex=numbers.start)
 
     def __len__(self) -> int:
@@ -234,10 +242,17 @@ def rows_of(table: pa.Table) -> list[Any]:
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def load_subindex(folder: str, record: SubindexRecord, manifest: IndexManifest) -> Subindex:
+def load_subindex(
+    folder: str, record: SubindexRecord, manifest: IndexManifest, rotation_DE: NDArray[np.float32] | None
+) -> Subindex:
     """Load a subindex of a verified local index folder."""
     subindex = Subindex.load(
-        folder, record.name, nodes=record.num_nodes, dimension=manifest.dimension, ef_search=manifest.ef_search
+        folder,
+        record.name,
+        nodes=record.num_nodes,
+        dimension=manifest.dimension,
+        ef_search=manifest.ef_search,
+        rotation_DE=rotation_DE,
     )
     for what, found, told in (
         ("rows", len(subindex), record.rows),
@@ -255,8 +270,9 @@ def memory_bytes(manifest: IndexManifest) -> int:
     """Memory of a loaded index, about: its graphs, or the vectors of small subindexes, and what is known of rows."""
 
     def of_vectors(count: int) -> int:
-        dimension = manifest.dimension
-        return graph_bytes(count, dimension, manifest.m) if count > EXACT_ROWS else 4 * dimension * count
+        if count <= EXACT_ROWS:
+            return 4 * manifest.dimension * count
+        return graph_bytes(count, manifest.width, manifest.m)
 
     return sum(of_vectors(subindex.num_nodes) + ROW_BYTES * subindex.rows for subindex in manifest.segments)
 
@@ -272,9 +288,9 @@ def local_index(path: str, subindexes: range | None) -> Iterator[tuple[str, list
     Returns:
         the folder, and the names of the wanted subindexes' files.
     """
-    records = read_index_manifest(path).segments  # presence and sizes, before anything is fetched
-    wanted = records if subindexes is None else [records[number] for number in subindexes]
-    names = [file(subindex.name) for subindex in wanted for file in (graph_file, rows_file)]
+    manifest = read_index_manifest(path)  # presence and sizes, before anything is fetched
+    wanted = manifest.segments if subindexes is None else [manifest.segments[number] for number in subindexes]
+    names = manifest.files_of(wanted)
     if not files.is_url(path):
         yield path, names
         return

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,7 +21,8 @@ from protclip.checked import Count, Sha256, Size, checked
 from protclip.errors import DataError, IndexMismatchError
 from protclip.index.background import check_background, percentiles
 from protclip.index.hnsw import SPACE
-from protclip.index.subindex import graph_file, rows_file
+from protclip.index.rotation import ROTATION_FILE
+from protclip.index.subindex import subindex_files
 from protclip.inputs import Dtype
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 
@@ -101,10 +102,33 @@ class IndexManifest:
     background: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Kind of question → what the best answers of random ones score (protclip.index.background); a kind is missing
     where too few were asked, all are in an index of before there was a background."""
+    graph_dimension: Size | None = None
+    """Numbers of a vector that the graphs hold (protclip.index.rotation), the whole vectors being beside them in
+    float16; None where graphs hold the whole vectors."""
     quarantined: Mapping[str, Count] = field(default_factory=dict)
     """Reason → rows of another tool's file of vectors that could not be used."""
     digest: Sha256 | None = None
     """Of all of the above and the files' checksums; None before it is written."""
+
+    @property
+    def is_of_rows(self) -> bool:
+        """Whether each row has a vector of its own, as in indexes of earlier versions."""
+        return any(subindex.nodes is None for subindex in self.segments)
+
+    @property
+    def is_compact(self) -> bool:
+        """Whether the graphs hold a few numbers of each vector."""
+        return self.graph_dimension is not None
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector in a graph."""
+        return self.graph_dimension or self.dimension
+
+    def files_of(self, subindexes: Iterable[SubindexRecord]) -> list[str]:
+        """The files of some subindexes, and what belongs to all of them."""
+        names = [file for one in subindexes for file in subindex_files(one.name, is_compact=self.is_compact)]
+        return [*names, ROTATION_FILE] if self.is_compact else names
 
     @property
     def fingerprint(self) -> str:
@@ -191,13 +215,14 @@ def read_index_manifest(folder: str, *, verify: bool = False, names: Collection[
     manifest = checked(IndexManifest, stored, where)
     check_background(manifest.background, where)
     subindexes = manifest.segments
-    own = {file(subindex.name) for subindex in subindexes for file in (graph_file, rows_file)}
+    own = set(manifest.files_of(subindexes))
     if not (
         manifest.space == SPACE
         and manifest.count == sum(subindex.live for subindex in subindexes)
         and all(subindex.live <= subindex.rows and _SUBINDEX.fullmatch(subindex.name) for subindex in subindexes)
         and all(subindex.unreached <= subindex.num_nodes <= subindex.rows for subindex in subindexes)
-        and len(own) == 2 * len(subindexes)
+        and len({subindex.name for subindex in subindexes}) == len(subindexes)
+        and manifest.width <= manifest.dimension
         and set(stored["files"]) == own
     ):
         raise DataError(

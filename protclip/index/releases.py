@@ -29,12 +29,13 @@ from protclip.index.external import VectorFile
 from protclip.index.hnsw import HnswConfig
 from protclip.index.manifest import KIND, IndexManifest, read_index_manifest
 from protclip.index.nodes import Nodes
+from protclip.index.rotation import ROTATION_FILE, read_rotation
 from protclip.index.subindex import (
     SubindexReport,
-    graph_file,
     read_rows,
     rows_file,
     rows_table,
+    subindex_files,
     vector_hashes,
     write_rows,
 )
@@ -72,7 +73,9 @@ class Match:
         }
 
 
-def read_previous(folder: str, embeddings: Embeddings | VectorFile, graph: HnswConfig) -> IndexManifest:
+def read_previous(
+    folder: str, embeddings: Embeddings | VectorFile, graph: HnswConfig, graph_dimension: int | None
+) -> IndexManifest:
     """The verified manifest of the previous index.
 
     Raises:
@@ -97,7 +100,21 @@ def read_previous(folder: str, embeddings: Embeddings | VectorFile, graph: HnswC
                 f"{folder}: was built with {name}={theirs}, and {name}={getattr(graph, name)} is asked for; give the "
                 "same, or build without --previous."
             )
+    if (
+        not manifest.is_of_rows
+        and graph_dimension is not None
+        and (graph_dimension or manifest.dimension) != manifest.width
+    ):
+        raise ConfigError(
+            f"{folder}: its graphs hold {manifest.width} numbers of a vector, and graph_dimension={graph_dimension} is "
+            "asked for; leave it out, or build without --previous."
+        )
     return manifest
+
+
+def rotation_of(folder: str, manifest: IndexManifest) -> NDArray[np.float32] | None:
+    """The rotation of the previous index, which its graphs need."""
+    return read_rotation(files.join(folder, ROTATION_FILE)) if manifest.is_compact else None
 
 
 def match(previous: str, before: IndexManifest, embeddings: Embeddings, work: str, run: Run) -> Match:
@@ -157,7 +174,11 @@ def carry(
             "delta": subindex.delta,
             "start": start,
             "stop": stop,
-            "graph": described[graph_file(subindex.name)],
+            "unchanged": {
+                name: described[name]
+                for name in subindex_files(subindex.name, is_compact=before.is_compact)
+                if name != rows_file(subindex.name)
+            },
         }
         for subindex, start, stop in zip(before.segments, found.starts[:-1], found.starts[1:], strict=True)
         if (source[start:stop] >= 0).any()
@@ -186,8 +207,8 @@ class _CarryItem(TypedDict):
     start: int
     """Of its rows among those of the previous index."""
     stop: int
-    graph: dict[str, Any]
-    """Size and checksum."""
+    unchanged: dict[str, dict[str, Any]]
+    """The files that are taken over as they are: sizes and checksums."""
 
 
 def _read_part(item: _PartItem, *, embeddings: Embeddings, work: str) -> Report:
@@ -211,12 +232,13 @@ def _carry(item: _CarryItem, *, previous: str, part_rows: Sequence[int], folder:
     hashes, node_R, unreached_R = (old[column].to_numpy() for column in ("vector_hash", "node", "unreached"))
     write_rows(files.join(folder, rows_file(name)), rows_table(metadata, live, hashes, node_R, unreached_R))
     nodes = Nodes(node_R)
-    target = files.join(folder, graph_file(name))
-    files.remove(target)  # of a unit that was killed
-    files.link_or_copy(files.join(previous, graph_file(name)), target)
-    entries = {file: describe(files.join(folder, file)) for file in (graph_file(name), rows_file(name))}
-    if entries[graph_file(name)] != item["graph"]:
-        raise DataError(f"{previous}: {graph_file(name)} was altered while it was copied; restore it and start again.")
+    for file in item["unchanged"]:
+        files.remove(files.join(folder, file))  # of a unit that was killed
+        files.link_or_copy(files.join(previous, file), files.join(folder, file))
+    entries = {file: describe(files.join(folder, file)) for file in (*item["unchanged"], rows_file(name))}
+    for file, described in item["unchanged"].items():
+        if entries[file] != described:
+            raise DataError(f"{previous}: {file} was altered while it was copied; restore it and start again.")
     return {
         "name": name,
         "rows": len(old),

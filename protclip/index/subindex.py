@@ -1,13 +1,16 @@
 """A subindex of an index: a graph over some rows and what is known of them. Its files never change once written.
 
   segment-00000.hnsw      graph; label i is node i, a vector that one row has or several share (protclip.index.nodes)
+  segment-00000.npy       only where the graph holds a few numbers of each vector (protclip.index.rotation): the whole
+                          vectors, (N, D) float16, by which the graph's candidates are compared
   segment-00000.parquet   each row: METADATA, whether it is live, the hash of its vector as it was embedded, its node,
                           and whether the graph does not find that
 
 A row that a later release removed or changed is not live: it stays in the graph, as a way to others, and is no answer.
 What the graph does not find is compared with every question.
 
-R rows, N nodes, U nodes that the graph does not find, Q queries, K answers of each query, D dimension
+R rows, N nodes, U nodes that the graph does not find, Q queries, K answers of each query, C candidates, D dimension,
+E numbers of a vector in the graph
 """
 
 from __future__ import annotations
@@ -25,11 +28,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from protclip import files
-from protclip.embeddings.reading import METADATA
+from protclip.embeddings.reading import METADATA, check_npy
 from protclip.errors import DataError
-from protclip.index.exact import MARGIN, TieBreak, exact_search
-from protclip.index.hnsw import check_unit_vectors, load_graph, search_graph, stored_vectors
+from protclip.index.exact import BLOCK_ROWS, MARGIN, TieBreak, exact_search
+from protclip.index.hnsw import ask_graph, check_unit_vectors, load_graph, search_graph, stored_vectors
 from protclip.index.nodes import Nodes
+from protclip.index.rotation import project
 from protclip.parquet import open_parquet, valid, with_column
 from protclip.terminal import printable
 
@@ -49,6 +53,8 @@ ROW_BYTES = 600
 """Memory of what is known of a row, about, with room for the text of one."""
 GRAPH_COST = 20
 """Vectors that an exact search compares in the time in which a graph gives one more answer."""
+NUMBERS_AT_ONCE = 1 << 22
+"""Of whole vectors that are compared with questions: 16 MB."""
 SPARE = 1.2
 """What more is asked of the graph than should be needed where some rows may not answer."""
 
@@ -56,6 +62,16 @@ SPARE = 1.2
 def graph_file(name: str) -> str:
     """The file of a subindex's graph and vectors."""
     return f"{name}.hnsw"
+
+
+def vectors_file(name: str) -> str:
+    """The file of a subindex's whole vectors, where the graph holds a few numbers of each."""
+    return f"{name}.npy"
+
+
+def subindex_files(name: str, *, is_compact: bool) -> list[str]:
+    """All files of a subindex."""
+    return [graph_file(name), *([vectors_file(name)] if is_compact else []), rows_file(name)]
 
 
 def rows_file(name: str) -> str:
@@ -109,6 +125,33 @@ def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     return table.select(names)
 
 
+def write_vectors(path: str, vectors_ND: NDArray[np.float32]) -> None:
+    """Write the whole vectors of a subindex, in float16."""
+    with files.atomic_write(path) as stream:
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": "<f2", "fortran_order": False, "shape": vectors_ND.shape}
+        )
+        for start in range(0, len(vectors_ND), BLOCK_ROWS):
+            stream.write(vectors_ND[start : start + BLOCK_ROWS].astype("<f2").tobytes())
+
+
+def _map_vectors(path: str, *, count: int, dimension: int) -> NDArray[np.floating[Any]]:
+    """What ``write_vectors`` wrote, (N, D) float16: a view of the file.
+
+    Raises:
+        DataError: if it is no such file, or they are not finite and of unit length.
+    """
+    check_npy(path)
+    vectors_ND: NDArray[np.floating[Any]] = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    if vectors_ND.shape != (count, dimension) or vectors_ND.dtype != np.dtype("<f2"):
+        raise DataError(
+            f"{path}: holds {vectors_ND.dtype} numbers of shape {vectors_ND.shape}, expected float16 of "
+            f"{(count, dimension)}; make the index again."
+        )
+    check_unit_vectors(vectors_ND, path)
+    return vectors_ND
+
+
 class SubindexReport(TypedDict):
     """What is known of a subindex that was written."""
 
@@ -133,13 +176,26 @@ class SubindexReport(TypedDict):
 class Subindex:
     """A loaded subindex; it never changes, so searches may run side by side."""
 
-    def __init__(self, vectors_ND: NDArray[np.float32], rows: pa.Table, graph: hnswlib.Index | None) -> None:
-        """Args are the vectors by node, the columns ROWS but for the hashes, and the graph where one is loaded.
+    def __init__(
+        self,
+        vectors_ND: NDArray[np.floating[Any]],
+        rows: pa.Table,
+        graph: hnswlib.Index | None,
+        rotation_DE: NDArray[np.float32] | None = None,
+    ) -> None:
+        """From what was read, or is being built.
+
+        Args:
+            vectors_ND: by node.
+            rows: the columns ROWS but for the hashes.
+            graph: where one is loaded.
+            rotation_DE: where the graph holds a few numbers of each vector.
 
         Raises:
             ValueError: if the rows' nodes are not those of the vectors.
         """
         self.vectors_ND = vectors_ND
+        self.rotation_DE = rotation_DE
         self.metadata = rows.select(METADATA.names)
         self.graph = graph
         self.nodes = Nodes(rows["node"].to_numpy())
@@ -163,6 +219,7 @@ class Subindex:
         nodes: int,
         dimension: int,
         ef_search: int,
+        rotation_DE: NDArray[np.float32] | None = None,
         with_graph: bool | None = None,
         num_threads: int | None = None,
     ) -> Subindex:
@@ -174,6 +231,7 @@ class Subindex:
             nodes: that it must have.
             dimension: that it must have.
             ef_search: of the graph.
+            rotation_DE: where the graph holds a few numbers of each vector.
             with_graph: whether the graph is loaded; None where it is larger than exact search likes.
             num_threads: of a search of many queries in the graph; None for all cores.
 
@@ -181,18 +239,22 @@ class Subindex:
             DataError: if the files do not fit together.
         """
         path = files.join(folder, graph_file(name))
-        vectors = stored_vectors(path, dimension=dimension, count=nodes)
-        check_unit_vectors(vectors, path)
+        width = dimension if rotation_DE is None else rotation_DE.shape[1]
+        in_graph = stored_vectors(path, dimension=width, count=nodes)
+        check_unit_vectors(in_graph, path)
+        vectors: NDArray[np.floating[Any]] = in_graph
+        if rotation_DE is not None:
+            vectors = _map_vectors(files.join(folder, vectors_file(name)), count=nodes, dimension=dimension)
         graph = None
         if with_graph or (with_graph is None and nodes > EXACT_ROWS):
-            graph = load_graph(path, dimension=dimension, count=nodes, ef_search=ef_search)
+            graph = load_graph(path, dimension=width, count=nodes, ef_search=ef_search)
             if num_threads is not None:
                 graph.set_num_threads(num_threads)
         else:
-            vectors = np.array(vectors)
+            vectors = np.array(vectors, np.float32)
         table = read_rows(files.join(folder, rows_file(name)), [*METADATA.names, "live", "node", "unreached"])
         try:
-            return cls(vectors, table, graph)
+            return cls(vectors, table, graph, rotation_DE)
         except ValueError as error:
             raise DataError(f"{folder}: {name} is not whole ({error}); make the index again.") from error
 
@@ -202,7 +264,7 @@ class Subindex:
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of some rows, one a row."""
-        return self.vectors_ND[self.nodes.of_rows(rows)]
+        return self.vectors_ND[self.nodes.of_rows(rows)].astype(np.float32, copy=False)
 
     def search(
         self,
@@ -271,7 +333,10 @@ class Subindex:
 
     def _ask_graph(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k nearest nodes by the graph, and by comparison with what it does not find."""
-        scores_QK, nodes_QK = search_graph(self.graph, self.vectors_ND, queries, k)
+        if self.rotation_DE is None:
+            scores_QK, nodes_QK = search_graph(self.graph, self.vectors_ND, queries, k)
+        else:
+            scores_QK, nodes_QK = self._best_candidates(queries, project(queries, self.rotation_DE), k)
         if not len(self.unreached_U):
             return scores_QK, nodes_QK
         # Most are too far to be looked at closely.
@@ -285,6 +350,26 @@ class Subindex:
             best = np.lexsort((nodes, -scores), axis=1)[:, :k]
             scores_QK[some] = np.take_along_axis(scores, best, 1)
             nodes_QK[some] = np.take_along_axis(nodes, best, 1)
+        return scores_QK, nodes_QK
+
+    def _best_candidates(
+        self, queries_QD: NDArray[np.float32], few_QE: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k best, by the whole vectors, of the candidates that the graph keeps by a few numbers of each."""
+        assert self.graph is not None
+        unit_QD = queries_QD / np.linalg.norm(queries_QD, axis=1, keepdims=True)
+        nodes_QC, _ = ask_graph(self.graph, few_QE, min(max(k, self.graph.ef), len(self.nodes)))
+        scores_QC = np.empty(nodes_QC.shape, np.float32)
+        at_once = max(1, NUMBERS_AT_ONCE // (nodes_QC.shape[1] * self.vectors_ND.shape[1]))
+        for start in range(0, len(nodes_QC), at_once):
+            part = slice(start, start + at_once)
+            vectors_QCD = self.vectors_ND[nodes_QC[part]].astype(np.float32, copy=False)
+            scores_QC[part] = np.einsum("qcd,qd->qc", vectors_QCD, unit_QD[part])
+        best = np.lexsort((nodes_QC, -scores_QC), axis=1)[:, :k]
+        scores_QK, nodes_QK = np.take_along_axis(scores_QC, best, 1), np.take_along_axis(nodes_QC, best, 1)
+        unanswered = nodes_QC[:, 0] < 0  # the graph reaches fewer than were asked for
+        if unanswered.any():
+            scores_QK[unanswered], nodes_QK[unanswered] = exact_search(self.vectors_ND, queries_QD[unanswered], k)
         return scores_QK, nodes_QK
 
     def _fetch(self, k: int, count: int) -> int:

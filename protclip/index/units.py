@@ -26,6 +26,7 @@ from protclip.index.arrays import read_arrays, write_arrays
 from protclip.index.hnsw import HnswConfig, check_unit_vectors, finds, insert, save_graph, start_graph
 from protclip.index.nodes import group_equal
 from protclip.index.queries import queries_path
+from protclip.index.rotation import project, read_rotation
 from protclip.index.subindex import (
     Subindex,
     SubindexReport,
@@ -33,8 +34,11 @@ from protclip.index.subindex import (
     read_rows,
     rows_file,
     rows_table,
+    subindex_files,
     vector_hashes,
+    vectors_file,
     write_rows,
+    write_vectors,
 )
 from protclip.manifest import describe
 from protclip.units import Report
@@ -74,13 +78,14 @@ def build_subindex(
     work: str,
     graph_config: HnswConfig,
     efs: Sequence[int],
+    rotation: str | None,
 ) -> SubindexReport:
     """Build a subindex of rows ``start`` to ``stop``: of all rows, or of a release's new ones."""
     name, count = item["unit"], item["stop"] - item["start"]
     chosen = np.arange(item["start"], item["stop"])
     if item["delta"]:
         chosen = read_arrays(files.join(work, releases.MATCH_FILE))["new"][chosen]
-    vectors_RD, hashes_R, table = _load_rows(embeddings, part_rows, chosen, name)
+    vectors_RD, hashes_R, table = load_rows(embeddings, part_rows, chosen, name)
     node_R = group_equal(vectors_RD, hashes_R)
     num_nodes = int(node_R.max()) + 1
     num_outside = min(item["outside"], num_nodes // 10)
@@ -100,17 +105,21 @@ def build_subindex(
         metadata = table.take(pa.array(order_R))
         return rows_table(metadata, np.ones(count, bool), hashes_R[order_R], node_R, is_unreached_N[node_R])
 
-    graph = start_graph(num_nodes, embeddings.dimension, graph_config)
+    rotation_DE = read_rotation(rotation)
+    in_graph = vectors_ND if rotation_DE is None else project(vectors_ND, rotation_DE)
+    graph = start_graph(num_nodes, in_graph.shape[1], graph_config)
     held = num_nodes - num_outside
-    insert(graph, vectors_ND[:held])
+    insert(graph, in_graph[:held])
     all_found = rows(np.zeros(num_nodes, bool))
-    so_far = Subindex(vectors_ND[:held], all_found.slice(0, int(np.searchsorted(node_R, held))), graph)
+    so_far = Subindex(vectors_ND[:held], all_found.slice(0, int(np.searchsorted(node_R, held))), graph, rotation_DE)
     before = recall.measure(so_far, vectors_ND[held:], efs)
     if num_outside:
-        insert(graph, vectors_ND[held:])
-    is_unreached_N = ~finds(graph, vectors_ND, min(*recall.LADDER, *efs))
+        insert(graph, in_graph[held:])
+    is_unreached_N = ~finds(graph, in_graph, min(*recall.LADDER, *efs))
     with writable_copy(files.join(folder, graph_file(name))) as path:
-        save_graph(graph, vectors_ND, path)
+        save_graph(graph, in_graph, path)
+    if rotation_DE is not None:
+        write_vectors(files.join(folder, vectors_file(name)), vectors_ND)
     write_rows(files.join(folder, rows_file(name)), rows(is_unreached_N))
     write_arrays(
         files.join(work, "building", f"{name}.npz"), {"outside_vectors": vectors_ND[held:], **before.arrays("outside")}
@@ -123,11 +132,14 @@ def build_subindex(
         "live_nodes": num_nodes,
         "unreached": int(is_unreached_N.sum()),
         "delta": item["delta"],
-        "files": {file: describe(files.join(folder, file)) for file in (graph_file(name), rows_file(name))},
+        "files": {
+            file: describe(files.join(folder, file))
+            for file in subindex_files(name, is_compact=rotation_DE is not None)
+        },
     }
 
 
-def _load_rows(
+def load_rows(
     embeddings: Embeddings, part_rows: Sequence[int], chosen: NDArray[np.int64], name: str
 ) -> tuple[NDArray[np.float32], NDArray[np.uint64], pa.Table]:
     """Vectors of unit length, hashes of what they were, and metadata of some rows, counted through all parts."""
@@ -146,11 +158,16 @@ def _load_rows(
     return vectors_RD, hashes_R, pa.concat_tables(tables)
 
 
-def sample_subindex(item: MeasureItem, *, folder: str, work: str, dimension: int, seed: int) -> Report:
+def sample_subindex(
+    item: MeasureItem, *, folder: str, work: str, dimension: int, rotation: str | None, seed: int
+) -> Report:
     """Sample live vectors of a subindex, each once, as queries."""
     name = item["unit"]
-    with local_subindex(folder, name) as place:
-        subindex = Subindex.load(place, name, nodes=item["nodes"], dimension=dimension, ef_search=10)
+    rotation_DE = read_rotation(rotation)
+    with local_subindex(folder, name, is_compact=rotation is not None) as place:
+        subindex = Subindex.load(
+            place, name, nodes=item["nodes"], dimension=dimension, ef_search=10, rotation_DE=rotation_DE
+        )
         hashes_R = read_rows(files.join(place, rows_file(name)), ["vector_hash"])["vector_hash"].to_numpy()
         rng = np.random.default_rng([seed, 1, int(name[-5:])])
         nodes = np.sort(rng.choice(np.flatnonzero(subindex.live_N), item["inside"], replace=False))
@@ -166,15 +183,23 @@ def measure_subindex(
     folder: str,
     work: str,
     dimension: int,
+    rotation: str | None,
     efs: Sequence[int],
     names: Sequence[str],
     given: Sequence[str],
 ) -> Report:
     """The scores of all queries in a subindex, as it was saved; a vector is no answer to itself, wherever it comes."""
     own = item["unit"]
-    with local_subindex(folder, own) as place:
+    with local_subindex(folder, own, is_compact=rotation is not None) as place:
         subindex = Subindex.load(
-            place, own, nodes=item["nodes"], dimension=dimension, ef_search=10, with_graph=True, num_threads=1
+            place,
+            own,
+            nodes=item["nodes"],
+            dimension=dimension,
+            ef_search=10,
+            rotation_DE=read_rotation(rotation),
+            with_graph=True,
+            num_threads=1,
         )
         hashes_R = read_rows(files.join(place, rows_file(own)), ["vector_hash"])["vector_hash"]
         inside = [read_arrays(files.join(work, "sampling", f"{name}.npz")) for name in names]
@@ -232,12 +257,12 @@ def writable_copy(target: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def local_subindex(folder: str, name: str) -> Iterator[str]:
+def local_subindex(folder: str, name: str, *, is_compact: bool) -> Iterator[str]:
     """The folder of a subindex's files, or a local copy of them."""
     if not files.is_url(folder):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="protclip-index-") as local:
-        for file in (graph_file(name), rows_file(name)):
+        for file in subindex_files(name, is_compact=is_compact):
             files.copy(files.join(folder, file), f"{local}/{file}")
         yield local

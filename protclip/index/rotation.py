@@ -1,0 +1,111 @@
+"""The few numbers of a vector that a graph holds: its first coordinates after a rotation that puts most of it there.
+
+The rotation is that of the principal components, not centred, of a sample (Pearson 1901): so a cosine of the few is
+nearest to that of the whole, and the graph proposes candidates that are then compared by the whole vectors.
+
+N vectors, D dimension, E numbers of a vector in the graph
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protclip import files
+from protclip.embeddings.reading import check_npy
+from protclip.errors import DataError
+from protclip.index.exact import BLOCK_ROWS, exact_search
+
+ROTATION_FILE = "rotation.npy"
+SAMPLE_ROWS = 20_000
+"""Rows from which the rotation is computed, at most."""
+RUN_ROWS = 500
+"""Neighbours that are sampled together, so that few files are read."""
+WIDTHS = (64, 96, 128, 192, 256, 384)
+"""The values of E that are tried."""
+NUM_QUERIES, DEPTH, CANDIDATES = 500, 10, 20
+"""Rows of the sample whose nearest must be among the candidates by the few numbers."""
+_SHORT = 1e-6
+
+
+def write_rotation(path: str, rotation_DE: NDArray[np.float32]) -> None:
+    """Write a rotation."""
+    with files.atomic_write(path) as stream:
+        np.save(stream, rotation_DE.astype("<f4"), allow_pickle=False)
+
+
+def read_rotation(path: str | None) -> NDArray[np.float32] | None:
+    """Read a rotation, (D, E); None where there is none.
+
+    Raises:
+        DataError: if it is no such file.
+    """
+    if path is None:
+        return None
+    with files.local_copy(path) as local:
+        check_npy(local)
+        rotation_DE: NDArray[np.float32] = np.load(local, allow_pickle=False)
+    if rotation_DE.ndim != 2 or rotation_DE.dtype != np.dtype("<f4") or not np.isfinite(rotation_DE).all():
+        raise DataError(f"{path}: is no rotation of vectors; make the index again.")
+    return rotation_DE
+
+
+def sample_rows(count: int, seed: int) -> NDArray[np.int64]:
+    """The rows of a sample, upwards: runs of neighbours, spread over all."""
+    if count <= SAMPLE_ROWS:
+        return np.arange(count)
+    rng = np.random.default_rng([seed, 2])
+    runs = np.sort(rng.choice(count // RUN_ROWS, SAMPLE_ROWS // RUN_ROWS, replace=False))
+    return (runs[:, None] * RUN_ROWS + np.arange(RUN_ROWS)).ravel()
+
+
+def principal_components(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Orthonormal directions, (D, D), by how much of the vectors lies along each, downwards."""
+    moments_DD = np.zeros((vectors_ND.shape[1],) * 2)
+    for block in _blocks(vectors_ND):
+        moments_DD += block.T.astype(np.float64) @ block
+    _, components_DD = np.linalg.eigh(moments_DD)
+    return np.ascontiguousarray(components_DD[:, ::-1], np.float32)
+
+
+def project(vectors_ND: NDArray[np.float32], rotation_DE: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The few numbers of each vector, of unit length, (N, E); the first axis for one that has next to nothing there."""
+    few_NE = np.empty((len(vectors_ND), rotation_DE.shape[1]), np.float32)
+    for start in range(0, len(vectors_ND), BLOCK_ROWS):
+        # Row by row in one order of summands, so that company never changes a projection.
+        part = np.einsum("nd,de->ne", vectors_ND[start : start + BLOCK_ROWS], rotation_DE)
+        length_N1 = np.linalg.norm(part, axis=1, keepdims=True)
+        part[length_N1[:, 0] < _SHORT] = np.eye(1, part.shape[1])
+        few_NE[start : start + BLOCK_ROWS] = part / np.where(length_N1 < _SHORT, 1, length_N1)
+    return few_NE
+
+
+def choose_width(vectors_ND: NDArray[np.float32], components_DD: NDArray[np.float32], wanted: float) -> int | None:
+    """The smallest E with which the nearest by the whole vectors are among few candidates; None where none will do.
+
+    Args:
+        vectors_ND: a sample, each vector once.
+        components_DD: its principal components.
+        wanted: recall at 10 of the index; half of what it may miss may be missed here.
+    """
+    dimension = vectors_ND.shape[1]
+    if len(vectors_ND) < 2 * NUM_QUERIES:
+        return None
+    asked = np.linspace(0, len(vectors_ND) - 1, NUM_QUERIES).astype(np.int64)
+    nearest_QK = exact_search(vectors_ND, vectors_ND[asked], DEPTH + 1)[1]
+    for width in WIDTHS:
+        if width >= dimension:
+            break
+        few_NE = project(vectors_ND, components_DD[:, :width])
+        found_QK = exact_search(few_NE, few_NE[asked], CANDIDATES + 1)[1]
+        there = [np.isin(near, found).mean() for near, found in zip(nearest_QK, found_QK, strict=True)]
+        if np.mean(there) >= 1 - (1 - wanted) / 2:
+            return width
+    return None
+
+
+def _blocks(vectors_ND: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(vectors_ND), BLOCK_ROWS):
+        yield vectors_ND[start : start + BLOCK_ROWS]
