@@ -159,6 +159,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "shard_rows": [*COUNT, 2**31],
         "recall": [-0.1, 1.1, NAN, None],
         "ef_search": [0, -1, 100_001, 1.5],
+        "graph_dimension": [-1, 65_537, 1.5, "64", True],
         "max_stale": [-0.1, 1.1, NAN, None],
     },
     HnswConfig: {"m": [*COUNT, 1, 257], "ef_construction": [*COUNT, 100_001], "seed": [-1, 2**63, 1.5, None]},

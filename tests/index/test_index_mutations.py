@@ -26,14 +26,14 @@ from protclip.index.index import Index
 QUERIES = unit_vectors(5, 12, seed=9)
 
 
-@pytest.fixture
-def folders(tmp_path, monkeypatch):
+@pytest.fixture(params=[0, 6], ids=["whole", "compact"])
+def folders(request, tmp_path, monkeypatch):
     """An index with a release, and three others: of another dimension, of another model, of other vectors."""
     monkeypatch.setattr(recall, "NUM_QUERIES", 10)
     # Graphs are loaded and searched whatever the size.
     monkeypatch.setattr(subindex, "EXACT_ROWS", 0)
     monkeypatch.setattr(subindex, "GRAPH_COST", 0)
-    config = IndexConfig(shard_rows=30, ef_search=40)
+    config = IndexConfig(shard_rows=30, ef_search=40, graph_dimension=request.param)
     made = {}
     for name, dimension, seed, fingerprint in (
         ("first", 12, 0, FINGERPRINT),
@@ -187,7 +187,16 @@ def damaged_with_checksums(index: Path, *, seed: int, count: int, ending: str) -
 
 @pytest.mark.slow
 @pytest.mark.unit
-@pytest.mark.parametrize(("ending", "kinds"), [(".hnsw", ("cut", "grow", "head", "upper")), (".parquet", ("bytes",))])
+@pytest.mark.parametrize(
+    ("folders", "ending", "kinds"),
+    [
+        (0, ".hnsw", ("cut", "grow", "head", "upper")),
+        (6, ".hnsw", ("cut", "grow", "head", "upper")),
+        (0, ".parquet", ("bytes",)),
+        (6, ".npy", ("bytes",)),
+    ],
+    indirect=["folders"],
+)
 def test_damage_under_a_checksum_that_fits_never_ends_the_process(folders, ending, kinds):
     outcomes = damaged_with_checksums(folders["good"], seed=0, count=300, ending=ending)
     for kind in kinds:
@@ -196,7 +205,11 @@ def test_damage_under_a_checksum_that_fits_never_ends_the_process(folders, endin
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("ending", [".hnsw", ".parquet"])
+@pytest.mark.parametrize(
+    ("folders", "ending"),
+    [(0, ".hnsw"), (0, ".parquet"), (6, ".hnsw"), (6, ".parquet"), (6, ".npy")],
+    indirect=["folders"],
+)
 def test_ten_thousand_damages_under_checksums_that_fit_never_end_the_process(folders, ending):
     outcomes = damaged_with_checksums(folders["good"], seed=1, count=10_000, ending=ending)
     print(json.dumps(outcomes, indent=1, sort_keys=True))

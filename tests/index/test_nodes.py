@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from index_folders import unit_vectors, write_embeddings
+from kills import COMMAND
 
 from protclip.embeddings.reading import read_embeddings
+from protclip.index import manifest as manifest_module
 from protclip.index import recall, subindex
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
 from protclip.index.hnsw import HnswConfig, finds, insert, start_graph
 from protclip.index.index import Index
+from protclip.index.manifest import read_index_manifest, write_index_manifest
 from protclip.index.nodes import Nodes, group_equal
-
-pytestmark = pytest.mark.unit
+from protclip.manifest import describe, read_manifest
 
 DIMENSION = 24
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def always_graphs(monkeypatch):
     """Small subindexes are answered by their graphs too."""
     monkeypatch.setattr(subindex, "EXACT_ROWS", 0)
@@ -43,6 +48,7 @@ def build(folder: Path, vectors: np.ndarray, **how: object) -> Index:
     return Index.load(str(folder / "index"))
 
 
+@pytest.mark.unit
 def test_rows_of_equal_vectors_are_one_node_and_a_hash_alone_decides_nothing():
     vectors = unit_vectors(6, 3)
     vectors[4] = vectors[1]
@@ -50,6 +56,7 @@ def test_rows_of_equal_vectors_are_one_node_and_a_hash_alone_decides_nothing():
     assert group_equal(vectors, hashes).tolist() == [0, 1, 2, 3, 1, 4]
 
 
+@pytest.mark.unit
 def test_the_best_rows_are_those_of_the_best_nodes_and_equal_scores_go_by_accession():
     nodes = Nodes(np.array([0, 1, 1, 1, 2, 3]))
     scores, found = np.array([[0.9, 0.5, 0.5]], np.float32), np.array([[1, 0, 3]])
@@ -65,12 +72,15 @@ def test_the_best_rows_are_those_of_the_best_nodes_and_equal_scores_go_by_access
     assert nodes.of_rows(np.array([0, 2, 3, 5])).tolist() == [0, 1, 1, 3]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("bad", [[1, 2], [0, 2], [0, 1, 0]])
 def test_rows_that_do_not_stand_together_are_no_nodes(bad):
     with pytest.raises(ValueError, match="stand together"):
         Nodes(np.array(bad))
 
 
+@pytest.mark.unit
+@pytest.mark.usefixtures("always_graphs")
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 @pytest.mark.parametrize("kinds", [1, 100])
 def test_every_other_row_finds_itself_however_many_are_copies(tmp_path, share, kinds):
@@ -86,6 +96,8 @@ def test_every_other_row_finds_itself_however_many_are_copies(tmp_path, share, k
     assert names == [first[vector.tobytes()] for vector in vectors]
 
 
+@pytest.mark.unit
+@pytest.mark.usefixtures("always_graphs")
 def test_copies_are_all_listed_by_accession_and_the_others_stay_when_one_goes(tmp_path):
     vectors = with_copies(400, 60, 1)
     index = build(tmp_path, vectors, shard_rows=250)
@@ -112,6 +124,8 @@ def test_copies_are_all_listed_by_accession_and_the_others_stay_when_one_goes(tm
     assert [hit["accession"] for hit in later.hits(copied[0], 59, exact=True)] == copies[1:]
 
 
+@pytest.mark.unit
+@pytest.mark.usefixtures("always_graphs")
 def test_what_the_graph_does_not_find_is_compared_with_every_question(tmp_path):
     vectors = unit_vectors(1_000, DIMENSION)
     config = HnswConfig(m=2, ef_construction=2)
@@ -129,6 +143,8 @@ def test_what_the_graph_does_not_find_is_compared_with_every_question(tmp_path):
     assert np.array_equal(exact_rows[:, 0], np.flatnonzero(lost)) and (exact_scores > 0.9999).all()
 
 
+@pytest.mark.unit
+@pytest.mark.usefixtures("always_graphs")
 def test_recall_counts_a_vector_once_and_tells_that_of_the_worst_group(tmp_path):
     index = build(tmp_path, with_copies(3_000, 1_500, 1))
     inside = index.manifest.recall["inside"]
@@ -137,3 +153,51 @@ def test_recall_counts_a_vector_once_and_tells_that_of_the_worst_group(tmp_path)
     assert "lowest_at_10" not in inside  # too few for groups
     # Were a copy a neighbour, half of the questions would have found ten at once.
     assert index.manifest.background["protein"][-1] < 0.999
+
+
+@pytest.mark.unit
+@pytest.mark.usefixtures("always_graphs")
+def test_an_index_of_the_version_before_nodes_answers_as_it_did_and_its_next_release_has_them(tmp_path):
+    vectors = unit_vectors(300, DIMENSION)
+    index = build(tmp_path, vectors, shard_rows=200)
+    expected = index.hits_of_each(vectors[:20], 5)
+    folder = tmp_path / "index"
+    before, names = read_index_manifest(str(folder)), read_manifest(str(folder), "index")["files"]
+    for path in folder.glob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns(["node", "unreached"]), path)
+    files = {name: describe(str(folder / name)) for name in names}
+    write_index_manifest(str(folder), before, files)
+    stored = json.loads((folder / "manifest.json").read_text())
+    for record in stored["segments"]:
+        del record["nodes"], record["unreached"]
+    del stored["graph_dimension"]
+    stored["index_format"] = 3
+    body = {key: value for key, value in stored.items() if key not in ("kind", "schema_version", "software", "digest")}
+    stored["digest"] = manifest_module._digest(body)
+    (folder / "manifest.json").write_text(json.dumps(stored))
+    old = Index.load(str(folder))
+    assert old.manifest.is_of_rows and old.hits_of_each(vectors[:20], 5) == expected
+    embeddings = read_embeddings(str(tmp_path / "embeddings"))
+    later = build_from(embeddings, str(tmp_path / "next"), IndexConfig(shard_rows=200), previous=str(folder))
+    assert later.release is not None and later.release["compacted"] and not later.is_of_rows
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("kinds", [1, 100])
+def test_every_other_protein_finds_itself_by_the_command_line(tmp_path, share, kinds):
+    """In graphs: there are more distinct vectors than are searched exactly."""
+    count = round((subindex.EXACT_ROWS + 5_000) / (1 - share))
+    vectors = with_copies(count, int(share * count), kinds)
+    embeddings = write_embeddings(tmp_path / "e", vectors)
+    run = [*COMMAND, "index", embeddings, "--output", str(tmp_path / "i")]
+    subprocess.run(run, check=True, capture_output=True)
+    others = np.flatnonzero(~(vectors[:, None] == unit_vectors(kinds, DIMENSION, seed=2)).all(axis=2).any(axis=1))
+    names = [f"P{row:05d}" for row in others]
+    asked = write_embeddings(tmp_path / "q", vectors[others], accessions=names)
+    answers = tmp_path / "answers.parquet"
+    run = [*COMMAND, "search", str(tmp_path / "i"), "--vectors", asked, "-k", "1", "--output", str(answers)]
+    subprocess.run(run, check=True, capture_output=True)
+    table = pq.read_table(answers)
+    assert table["query"].to_pylist() == names == table["accession"].to_pylist()

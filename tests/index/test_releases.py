@@ -21,6 +21,7 @@ from protclip.index.manifest import IndexManifest
 pytestmark = pytest.mark.unit
 COUNT, DIMENSION = 2000, 24
 CONFIG = IndexConfig(shard_rows=900, recall=0.95, graph=HnswConfig(m=8, ef_construction=60))
+COMPACT = replace(CONFIG, graph_dimension=16)
 
 
 def vectors(seed: int, count: int) -> np.ndarray:
@@ -84,19 +85,20 @@ def answers(folder: Path, k: int = 20, **how: object) -> list[list[tuple[object,
 
 
 @pytest.mark.slow
-def test_three_releases_answer_as_if_built_anew(tmp_path, monkeypatch):
+@pytest.mark.parametrize("config", [CONFIG, COMPACT], ids=["whole", "compact"])
+def test_three_releases_answer_as_if_built_anew(tmp_path, monkeypatch, config):
     releases = Releases(tmp_path)
-    build(tmp_path / "i0", releases.write())
+    build(tmp_path / "i0", releases.write(), config)
     for number in (1, 2, 3):
         what = releases.step()
         embeddings = releases.write()
-        manifest = build(tmp_path / f"i{number}", embeddings, previous=tmp_path / f"i{number - 1}")
+        manifest = build(tmp_path / f"i{number}", embeddings, config, tmp_path / f"i{number - 1}")
         assert manifest.release == {
             "added": 40, "changed": 20, "removed": 10, "redescribed": 20, "compacted": False
         }  # fmt: skip
         assert manifest.count == len(releases.vectors) and len(manifest.segments) == 3 + number
         assert manifest.recall_at_10 is not None and manifest.recall_at_10 >= CONFIG.recall
-        build(tmp_path / f"new{number}", embeddings)
+        build(tmp_path / f"new{number}", embeddings, config)
         # Every bit of scores, every name.
         assert answers(tmp_path / f"i{number}", exact=True) == answers(tmp_path / f"new{number}", exact=True)
         old = Index.load(str(tmp_path / f"i{number}")).subindexes[:3]

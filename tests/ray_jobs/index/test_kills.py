@@ -21,12 +21,26 @@ NUM_UNITS = 3 * NUM_SUBINDEXES
 """Each subindex is built, sampled and measured."""
 
 
-def check(tmp_path: Path, there: str, *, rows: int, moments: Sequence[int], victims: Sequence[str], seed: int) -> None:
+def check(
+    tmp_path: Path,
+    there: str,
+    *,
+    rows: int,
+    moments: Sequence[int],
+    victims: Sequence[str],
+    seed: int,
+    graph_dimension: int,
+) -> None:
     embeddings = write_embeddings(tmp_path / "e", unit_vectors(rows, 64))
-    config = IndexConfig(shard_rows=rows // NUM_SUBINDEXES, recall=0.95)
+    config = IndexConfig(shard_rows=rows // NUM_SUBINDEXES, recall=0.95, graph_dimension=graph_dimension)
+    settings = [
+        ("--shard-rows", config.shard_rows),
+        ("--recall", config.recall),
+        ("--graph-dimension", graph_dimension),
+    ]
     folder = files.join(there, "killed")
     rehearse_kills(
-        [*COMMAND, "index", embeddings, "--shard-rows", str(config.shard_rows), "--recall", str(config.recall)],
+        [*COMMAND, "index", embeddings, *(str(word) for setting in settings for word in setting)],
         folder,
         lambda calm: build_from(read_embeddings(embeddings), calm, config),
         calm=tmp_path / "calm",
@@ -35,7 +49,9 @@ def check(tmp_path: Path, there: str, *, rows: int, moments: Sequence[int], vict
         victims=victims,
         seed=seed,
     )
-    assert len(names_below(folder)) == 2 * NUM_SUBINDEXES + 1
+    # Compact: the vectors beside each graph, and the rotation.
+    expected = 3 * NUM_SUBINDEXES + 2 if graph_dimension else 2 * NUM_SUBINDEXES + 1
+    assert len(names_below(folder)) == expected
     assert len(Index.load(folder)) == rows
 
 
@@ -44,11 +60,14 @@ def test_a_killed_build_given_again_ends_with_the_files_of_an_undisturbed_one(
     tmp_path: Path,
     place: str,  # noqa: F811
 ) -> None:
-    check(tmp_path, place, rows=1200, moments=[4], victims=["run"], seed=0)
+    check(tmp_path, place, rows=1200, moments=[4], victims=["run"], seed=0, graph_dimension=32)
 
 
 @pytest.mark.prove
-def test_ten_kills_of_builds_drivers_nodes_and_tasks_lose_and_change_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("graph_dimension", [0, 32])
+def test_ten_kills_of_builds_drivers_nodes_and_tasks_lose_and_change_nothing(
+    tmp_path: Path, graph_dimension: int
+) -> None:
     moments = sorted(random.Random(0).sample(range(1, NUM_UNITS), 10))
     check(
         tmp_path,
@@ -57,4 +76,5 @@ def test_ten_kills_of_builds_drivers_nodes_and_tasks_lose_and_change_nothing(tmp
         moments=moments,
         victims=["worker", "run", "driver", "node", "run"] * 2,
         seed=0,
+        graph_dimension=graph_dimension,
     )
