@@ -11,22 +11,28 @@ import click
 import numpy as np
 
 from protclip.commands.options import config_options
+from protclip.embeddings.reading import read_embeddings
+from protclip.errors import ConfigError
 from protclip.extras import require
 from protclip.fields import configured
 from protclip.index.build import BuildConfig, build_index
+from protclip.index.estimate import estimate
 from protclip.index.external import QUARANTINE_FILE
 from protclip.terminal import echo
 from protclip.units import InProcess, Item, Report, Work
 from ray_jobs.cluster import end_with_ray, resolve_input, resolve_output
 from ray_jobs.pipelines import OnRay
 
+MANY_UNREACHED = 0.02
+"""Share of the vectors above which those that graphs do not find make searching slow."""
 SMALL_BYTES = 2 << 30
 """Memory that a single subindex may need to be built without Ray, whose start and tasks take most of a minute."""
 
 
 @click.command()
 @config_options(BuildConfig, argument="embeddings", metavar="EMBEDDINGS")
-def main(**values: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Print what it takes in memory, on disk and in time; write nothing.")
+def main(*, dry_run: bool, **values: Any) -> None:
     """Build the INDEX over a folder of EMBEDDINGS, and measure its recall against exact search.
 
     EMBEDDINGS is what embed wrote, a path or URL:
@@ -51,6 +57,12 @@ def main(**values: Any) -> None:
         ids=ids,
         queries=tuple(map(resolve_input, config.queries)),
     )
+    if dry_run:
+        if config.model is not None:
+            raise ConfigError("--dry-run is for embeddings that embed wrote; leave --model out.")
+        for line in estimate(read_embeddings(config.embeddings), config):
+            echo(f"index: {line}")
+        return
     manifest = build_index(config, HereOrOnRay())
     if manifest.quarantined:
         said = ", ".join(f"{reason}: {count:,}" for reason, count in manifest.quarantined.items())
@@ -59,12 +71,20 @@ def main(**values: Any) -> None:
         echo(
             f"index: {kind} queries ({measured['queries']:,}): recall@10 {measured['at_10']:.4f}, "
             f"recall@100 {measured['at_100']:.4f}"
+            + (f", in the lowest tenth {measured['lowest_at_10']:.4f} at 10" if "lowest_at_10" in measured else "")
         )
     for kind, best in manifest.background.items():
         middle, high = np.quantile(best, [0.5, 0.95])
         echo(
             f"index: random {kind} questions ({len(best):,}): the best answer scores {middle:.4f} in the median, below "
             f"{high:.4f} for 95 %"
+        )
+    unreached, nodes = (sum(getattr(one, what) for one in manifest.segments) for what in ("unreached", "num_nodes"))
+    if unreached > MANY_UNREACHED * nodes:
+        echo(
+            f"index: warning: {unreached:,} of {nodes:,} vectors are not found by the graphs, and are compared with "
+            "every question, which takes its time; build with a larger --m or --ef-construction.",
+            err=True,
         )
     reached = 1.0 if manifest.recall_at_10 is None else manifest.recall_at_10
     if manifest.wanted_recall is not None and reached < manifest.wanted_recall:
@@ -77,7 +97,8 @@ def main(**values: Any) -> None:
         echo("index: " + ", ".join(f"{name} {value}" for name, value in manifest.release.items()))
     echo(
         f"index: {manifest.count:,} {manifest.content} vectors of dimension {manifest.dimension}, "
-        f"subindexes: {len(manifest.segments)}, ef_search {manifest.ef_search}, {time.monotonic() - start:.1f} s "
+        + (f"{manifest.width} numbers of each in graphs, " if manifest.is_compact else "")
+        + f"subindexes: {len(manifest.segments)}, ef_search {manifest.ef_search}, {time.monotonic() - start:.1f} s "
         f"→ {config.output}"
     )
 
