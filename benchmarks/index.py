@@ -115,11 +115,11 @@ def measured(
         found: Rows = graph.knn_query(batch, k=K)[0].astype(np.int64)
         return numbers[found]
 
-    ours = tuned(protclip_search, part.graph.set_ef, queries, truth)
+    ours = tuned(protclip_search, part.set_ef, queries, truth)
     ratios = {}
     for wanted, at in zip(WANTED, ours, strict=True):
         assert at is not None, f"no ef reaches {wanted}"
-        part.graph.set_ef(at["ef"])
+        part.set_ef(at["ef"])
         graph.set_ef(at["ef"])
         rates = [(rate(protclip_search, queries), rate(hnswlib_search, queries)) for _ in range(rounds)]
         ratios[wanted] = float(np.median([one / other for one, other in rates]))

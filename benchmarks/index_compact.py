@@ -100,11 +100,11 @@ def compare(count: int, *, quick: bool) -> None:
             return found
 
         at = {
-            "compact": tuned(compact_search, part.graph.set_ef, queries, truth)[-1],
+            "compact": tuned(compact_search, part.set_ef, queries, truth)[-1],
             "whole": tuned(whole_search, graph.set_ef, queries, truth)[-1],
         }
         assert at["compact"] and at["whole"], f"recall {RECALL} is not reached by {EFS[-1]}"
-        part.graph.set_ef(at["compact"]["ef"])
+        part.set_ef(at["compact"]["ef"])
         graph.set_ef(at["whole"]["ef"])
         rounds = 5 if quick else ROUNDS
         rates = [(rate(compact_search, queries), rate(whole_search, queries)) for _ in range(rounds)]

@@ -213,11 +213,15 @@ def _read_npy(path: str, num_rows: int, dimension: int | None) -> NDArray[np.flo
     return _checked_shape(vectors_ND, num_rows, dimension, path)
 
 
-def check_npy(path: str) -> None:
+def check_npy(path: str, *, kind: str = "f") -> None:
     """Compare what the head of a .npy file says with the file's size, before memory is reserved for it.
 
+    Args:
+        path: of the file.
+        kind: numpy's letter of the numbers that it must hold, ``f`` or ``i``.
+
     Raises:
-        DataError: if it is no such file, not of floats, or has another size.
+        DataError: if it is no such file, of other numbers, or has another size.
     """
     with files.open_regular(path) as stream:
         try:
@@ -228,8 +232,9 @@ def check_npy(path: str) -> None:
             raise DataError(f"{path}: is not a .npy file ({error}).") from error
         needed = stream.tell() + dtype.itemsize * math.prod(shape)
         found = stream.seek(0, os.SEEK_END)
-    if dtype.kind != "f":
-        raise DataError(f"{path}: holds {dtype} numbers, and floats are needed, such as array.astype('float32') gives.")
+    if dtype.kind != kind:
+        wanted = "floats are needed, such as array.astype('float32') gives" if kind == "f" else "integers are needed"
+        raise DataError(f"{path}: holds {dtype} numbers, and {wanted}.")
     if min(shape, default=0) < 0 or needed != found:
         raise DataError(
             f"{path}: its head speaks of {dtype} numbers of shape {shape}, {needed:,} bytes in all, and the file has "

@@ -39,7 +39,7 @@ from protclip.index.rotation import (
     sample_rows,
     write_rotation,
 )
-from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, SubindexReport
+from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, SubindexReport, num_unreached
 from protclip.index.units import BuildItem, MeasureItem, build_subindex, load_rows, measure_subindex, sample_subindex
 from protclip.manifest import FILE_NAME, describe, finish_folder, resume_folder
 from protclip.occupied import occupied
@@ -267,7 +267,7 @@ class _Build:
                     rows=subindex["rows"],
                     live=subindex["live"],
                     nodes=subindex["nodes"],
-                    unreached=subindex["unreached"],
+                    unreached=num_unreached(subindex["found_with"], self.efs[place]),
                     delta=subindex["delta"],
                     recall=recall.report(of_subindex, place, len(self.efs)),
                 )

@@ -11,7 +11,7 @@ import numpy as np
 from protclip import files
 from protclip.embeddings.reading import Embeddings
 from protclip.index.build import BuildConfig, build_bytes
-from protclip.index.hnsw import finds, graph_bytes, insert, start_graph
+from protclip.index.hnsw import found_with, graph_bytes, insert, start_graph
 from protclip.index.nodes import group_equal
 from protclip.index.recall import LADDER
 from protclip.index.rotation import choose_width, principal_components, project, sample_rows
@@ -57,7 +57,7 @@ def estimate(embeddings: Embeddings, config: BuildConfig) -> Iterator[str]:
     insert(hnsw, in_graph[-measured:])
     inserted_s = (time.process_time() - began) / measured
     began = time.process_time()
-    finds(hnsw, in_graph, min(LADDER))
+    found_with(hnsw, in_graph, LADDER)
     inserted_s += (time.process_time() - began) / len(in_graph)
     shards = -(-count // config.index.shard_rows)
     rows = -(-count // shards)

@@ -11,6 +11,7 @@ are checked before hnswlib loads it (protclip.index.hnsw_file), and a graph is n
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
-from protclip.index.exact import BLOCK_ROWS, exact_search
+from protclip.index.exact import BLOCK_ROWS, as_float32, exact_search
 from protclip.index.hnsw_file import check_graph, read_elements
 
 SPACE = "cosine"
@@ -55,7 +56,7 @@ def graph_bytes(count: int, dimension: int, m: int) -> int:
     return int(count * (element + 8 + _LINK_BYTES * (m + 1) / (m - 1)))
 
 
-def check_unit_vectors(vectors_ND: NDArray[np.floating[Any]], where: str) -> None:
+def check_unit_vectors(vectors_ND: NDArray[Any], where: str) -> None:
     """Refuse what is no set of finite unit vectors.
 
     Raises:
@@ -64,7 +65,7 @@ def check_unit_vectors(vectors_ND: NDArray[np.floating[Any]], where: str) -> Non
     if vectors_ND.ndim != 2 or 0 in vectors_ND.shape:
         raise DataError(f"{where}: has shape {vectors_ND.shape}; an index needs at least one vector.")
     for start in range(0, len(vectors_ND), BLOCK_ROWS):
-        block = vectors_ND[start : start + BLOCK_ROWS].astype(np.float32, copy=False)
+        block = as_float32(vectors_ND[start : start + BLOCK_ROWS])
         norms = np.sqrt(np.einsum("nd,nd->n", block, block))  # NaN or infinite exactly where an element is
         bad = np.flatnonzero(~(np.abs(norms - 1) <= UNIT_TOLERANCE))
         if len(bad):
@@ -93,15 +94,23 @@ def insert(graph: hnswlib.Index, vectors_ND: NDArray[np.float32]) -> None:
     graph.add_items(vectors_ND, np.arange(first, first + len(vectors_ND)), num_threads=1)
 
 
-def finds(graph: hnswlib.Index, vectors_ND: NDArray[np.float32], ef: int) -> NDArray[np.bool_]:
-    """Whether the graph finds each of its vectors when it is asked for it and keeps so many candidates, (N,)."""
-    graph.set_ef(ef)
-    depth = min(ef, len(vectors_ND))
-    found_N = np.empty(len(vectors_ND), bool)
-    for start in range(0, len(vectors_ND), BLOCK_ROWS):
-        part = slice(start, start + BLOCK_ROWS)
-        labels, _ = ask_graph(graph, vectors_ND[part], depth)
-        found_N[part] = (labels == np.arange(len(vectors_ND))[part, None]).any(axis=1)
+def found_with(graph: hnswlib.Index, vectors_ND: NDArray[np.float32], efs: Sequence[int]) -> NDArray[np.int32]:
+    """The smallest ef, of some that are tried, with which the graph finds each of its vectors, (N,).
+
+    Args:
+        graph: of the vectors; its ef is left at another value.
+        vectors_ND: as they were inserted.
+        efs: upwards. A vector that none of them finds has the largest int32.
+    """
+    found_N = np.full(len(vectors_ND), np.iinfo(np.int32).max, np.int32)
+    open_ = np.arange(len(vectors_ND))
+    for ef in efs:
+        graph.set_ef(ef)
+        for start in range(0, len(open_), BLOCK_ROWS):
+            some = open_[start : start + BLOCK_ROWS]
+            labels, _ = ask_graph(graph, vectors_ND[some], min(ef, len(vectors_ND)))
+            found_N[some[(labels == some[:, None]).any(axis=1)]] = ef
+        open_ = np.flatnonzero(found_N == np.iinfo(np.int32).max)
     return found_N
 
 

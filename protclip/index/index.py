@@ -254,10 +254,11 @@ def load_subindex(
         ef_search=manifest.ef_search,
         rotation_DE=rotation_DE,
     )
+    unreached = record.unreached if subindex.graph is None else len(subindex.unreached_U)
     for what, found, told in (
         ("rows", len(subindex), record.rows),
         ("live rows", subindex.num_live, record.live),
-        ("vectors that the graph does not find", len(subindex.unreached_U), record.unreached),
+        ("vectors that the graph does not find", unreached, record.unreached),
     ):
         if found != told:
             raise DataError(

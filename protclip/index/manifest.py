@@ -55,7 +55,7 @@ class SubindexRecord:
     nodes: Size | None = None
     """Vectors, each once; None where each row has one of its own, as in indexes of earlier versions."""
     unreached: Count = 0
-    """Vectors that the graph does not find, which are compared with every question."""
+    """Vectors that the graph does not find with ``ef_search``, which are compared with every question."""
 
     @property
     def num_nodes(self) -> int:
@@ -104,7 +104,7 @@ class IndexManifest:
     where too few were asked, all are in an index of before there was a background."""
     graph_dimension: Size | None = None
     """Numbers of a vector that the graphs hold (protclip.index.rotation), the whole vectors being beside them in
-    float16; None where graphs hold the whole vectors."""
+    int16; None where graphs hold the whole vectors."""
     quarantined: Mapping[str, Count] = field(default_factory=dict)
     """Reason → rows of another tool's file of vectors that could not be used."""
     digest: Sha256 | None = None

@@ -75,8 +75,8 @@ def measure(
         efs: upwards.
         own_nodes: (Q,), the node that each query is, which is no answer to it; -1 for none.
     """
-    graph, depth = subindex.graph, max(DEPTHS)
-    assert graph is not None
+    depth = max(DEPTHS)
+    assert subindex.graph is not None
     own = np.full(len(queries), -1) if own_nodes is None else own_nodes
     live_N = None if subindex.live_N.all() else subindex.live_N
     exact = _others(*subindex.search_nodes(queries, depth + 1, mask_N=live_N, exact=True), own, depth)
@@ -84,7 +84,7 @@ def measure(
     last: dict[int, NDArray[np.float32]] = {}
     for ef in efs:
         if not last or recall(exact, last[DEPTHS[0]], DEPTHS[0]) < SATURATED:
-            graph.set_ef(ef)
+            subindex.set_ef(ef)
             for k in DEPTHS:
                 # hnswlib raises ef to k, so that answers for a larger k say nothing of a smaller one.
                 if k not in last or ef > k + 1:

@@ -32,6 +32,7 @@ from protclip.index.nodes import Nodes
 from protclip.index.rotation import ROTATION_FILE, read_rotation
 from protclip.index.subindex import (
     SubindexReport,
+    counts_of,
     read_rows,
     rows_file,
     rows_table,
@@ -214,7 +215,9 @@ class _CarryItem(TypedDict):
 def _read_part(item: _PartItem, *, embeddings: Embeddings, work: str) -> Report:
     vectors, metadata = embeddings.part(item["part"])
     count = len(vectors)
-    rows = rows_table(metadata, np.ones(count, bool), vector_hashes(vectors), np.arange(count), np.zeros(count, bool))
+    rows = rows_table(
+        metadata, np.ones(count, bool), vector_hashes(vectors), np.arange(count), np.zeros(count, np.int32)
+    )
     write_rows(_part_path(work, item["unit"]), rows)
     return {"rows": len(vectors)}
 
@@ -229,8 +232,8 @@ def _carry(item: _CarryItem, *, previous: str, part_rows: Sequence[int], folder:
     takes = np.arange(len(old))
     takes[live] = len(old) + np.arange(len(new))
     metadata = pa.concat_tables([known, new]).take(pa.array(takes))
-    hashes, node_R, unreached_R = (old[column].to_numpy() for column in ("vector_hash", "node", "unreached"))
-    write_rows(files.join(folder, rows_file(name)), rows_table(metadata, live, hashes, node_R, unreached_R))
+    hashes, node_R, found_with_R = (old[column].to_numpy() for column in ("vector_hash", "node", "found_with"))
+    write_rows(files.join(folder, rows_file(name)), rows_table(metadata, live, hashes, node_R, found_with_R))
     nodes = Nodes(node_R)
     for file in item["unchanged"]:
         files.remove(files.join(folder, file))  # of a unit that was killed
@@ -245,7 +248,7 @@ def _carry(item: _CarryItem, *, previous: str, part_rows: Sequence[int], folder:
         "live": int(live.sum()),
         "nodes": len(nodes),
         "live_nodes": int(nodes.any_of(live).sum()),
-        "unreached": int(nodes.any_of(unreached_R).sum()),
+        "found_with": counts_of(found_with_R[nodes.start_N1[:-1]]),
         "delta": item["delta"],
         "files": entries,
         "redescribed": _num_different(known.filter(pa.array(live)), new),

@@ -2,12 +2,12 @@
 
   segment-00000.hnsw      graph; label i is node i, a vector that one row has or several share (protclip.index.nodes)
   segment-00000.npy       only where the graph holds a few numbers of each vector (protclip.index.rotation): the whole
-                          vectors, (N, D) float16, by which the graph's candidates are compared
+                          vectors, (N, D) int16 of 32,767 for 1, by which the graph's candidates are compared
   segment-00000.parquet   each row: METADATA, whether it is live, the hash of its vector as it was embedded, its node,
-                          and whether the graph does not find that
+                          and with which ef the graph finds that
 
 A row that a later release removed or changed is not live: it stays in the graph, as a way to others, and is no answer.
-What the graph does not find is compared with every question.
+What the graph does not find with the ef of a search is compared with every question.
 
 R rows, N nodes, U nodes that the graph does not find, Q queries, K answers of each query, C candidates, D dimension,
 E numbers of a vector in the graph
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from protclip import files
 from protclip.embeddings.reading import METADATA, check_npy
 from protclip.errors import DataError
-from protclip.index.exact import BLOCK_ROWS, MARGIN, TieBreak, exact_search
+from protclip.index.exact import BLOCK_ROWS, MARGIN, TieBreak, as_float32, as_int16, exact_search
 from protclip.index.hnsw import ask_graph, check_unit_vectors, load_graph, search_graph, stored_vectors
 from protclip.index.nodes import Nodes
 from protclip.index.rotation import project
@@ -41,7 +41,7 @@ _BEFORE_NODES = METADATA.append(pa.field("live", pa.bool_(), nullable=False)).ap
     pa.field("vector_hash", pa.uint64(), nullable=False)
 )
 ROWS = _BEFORE_NODES.append(pa.field("node", pa.int64(), nullable=False)).append(
-    pa.field("unreached", pa.bool_(), nullable=False)
+    pa.field("found_with", pa.int32(), nullable=False)
 )
 _GENE = ROWS.get_field_index("gene")
 _SCHEMAS = [
@@ -55,12 +55,14 @@ GRAPH_COST = 20
 """Vectors that an exact search compares in the time in which a graph gives one more answer."""
 NUMBERS_AT_ONCE = 1 << 22
 """Of whole vectors that are compared with questions: 16 MB."""
+MAX_EF = 2**31 - 1
+"""``found_with`` of a node that the graph finds with no ef that was tried."""
 SPARE = 1.2
 """What more is asked of the graph than should be needed where some rows may not answer."""
 
 
 def graph_file(name: str) -> str:
-    """The file of a subindex's graph and vectors."""
+    """The file of a subindex's graph."""
     return f"{name}.hnsw"
 
 
@@ -69,14 +71,14 @@ def vectors_file(name: str) -> str:
     return f"{name}.npy"
 
 
-def subindex_files(name: str, *, is_compact: bool) -> list[str]:
-    """All files of a subindex."""
-    return [graph_file(name), *([vectors_file(name)] if is_compact else []), rows_file(name)]
-
-
 def rows_file(name: str) -> str:
     """The file of what is known of a subindex's rows."""
     return f"{name}.parquet"
+
+
+def subindex_files(name: str, *, is_compact: bool) -> list[str]:
+    """All files of a subindex."""
+    return [graph_file(name), *([vectors_file(name)] if is_compact else []), rows_file(name)]
 
 
 def vector_hashes(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
@@ -91,10 +93,10 @@ def rows_table(
     live_R: NDArray[np.bool_],
     hashes_R: NDArray[np.uint64],
     node_R: NDArray[np.int64],
-    unreached_R: NDArray[np.bool_],
+    found_with_R: NDArray[np.int32],
 ) -> pa.Table:
     """A subindex's rows, with the columns ROWS."""
-    return pa.table([*metadata.columns, *map(pa.array, (live_R, hashes_R, node_R, unreached_R))], schema=ROWS)
+    return pa.table([*metadata.columns, *map(pa.array, (live_R, hashes_R, node_R, found_with_R))], schema=ROWS)
 
 
 def write_rows(path: str, rows: pa.Table) -> None:
@@ -119,33 +121,33 @@ def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
         table = valid(file.read([name for name in names if name in schema.names]))
         count = file.metadata.num_rows
     table = with_column(table, ROWS.field(_GENE))
-    for name, values in (("node", np.arange(count)), ("unreached", np.zeros(count, bool))):
+    for name, values in (("node", np.arange(count)), ("found_with", np.zeros(count, np.int32))):
         if name in names and name not in table.column_names:
             table = table.append_column(ROWS.field(name), pa.array(values))
     return table.select(names)
 
 
 def write_vectors(path: str, vectors_ND: NDArray[np.float32]) -> None:
-    """Write the whole vectors of a subindex, in float16."""
+    """Write the whole vectors of a subindex, in int16."""
     with files.atomic_write(path) as stream:
         np.lib.format.write_array_header_1_0(
-            stream, {"descr": "<f2", "fortran_order": False, "shape": vectors_ND.shape}
+            stream, {"descr": "<i2", "fortran_order": False, "shape": vectors_ND.shape}
         )
         for start in range(0, len(vectors_ND), BLOCK_ROWS):
-            stream.write(vectors_ND[start : start + BLOCK_ROWS].astype("<f2").tobytes())
+            stream.write(as_int16(vectors_ND[start : start + BLOCK_ROWS]).astype("<i2").tobytes())
 
 
-def _map_vectors(path: str, *, count: int, dimension: int) -> NDArray[np.floating[Any]]:
-    """What ``write_vectors`` wrote, (N, D) float16: a view of the file.
+def _map_vectors(path: str, *, count: int, dimension: int) -> NDArray[Any]:
+    """What ``write_vectors`` wrote, (N, D) int16: a view of the file.
 
     Raises:
         DataError: if it is no such file, or they are not finite and of unit length.
     """
-    check_npy(path)
-    vectors_ND: NDArray[np.floating[Any]] = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-    if vectors_ND.shape != (count, dimension) or vectors_ND.dtype != np.dtype("<f2"):
+    check_npy(path, kind="i")
+    vectors_ND: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    if vectors_ND.shape != (count, dimension) or vectors_ND.dtype != np.dtype("<i2"):
         raise DataError(
-            f"{path}: holds {vectors_ND.dtype} numbers of shape {vectors_ND.shape}, expected float16 of "
+            f"{path}: holds {vectors_ND.dtype} numbers of shape {vectors_ND.shape}, expected int16 of "
             f"{(count, dimension)}; make the index again."
         )
     check_unit_vectors(vectors_ND, path)
@@ -163,8 +165,8 @@ class SubindexReport(TypedDict):
     """Vectors, each once."""
     live_nodes: int
     """Those of live rows."""
-    unreached: int
-    """Those that the graph does not find."""
+    found_with: list[tuple[int, int]]
+    """ef, upwards, and the nodes that the graph finds with no smaller one."""
     delta: bool
     """Whether a release added it."""
     files: dict[str, dict[str, Any]]
@@ -173,12 +175,23 @@ class SubindexReport(TypedDict):
     """Live rows of which anything but the vector changed; of one that was taken over."""
 
 
+def counts_of(found_with_N: NDArray[np.int32]) -> list[tuple[int, int]]:
+    """``SubindexReport``'s ``found_with``."""
+    efs, counts = np.unique(found_with_N, return_counts=True)
+    return list(zip(efs.tolist(), counts.tolist(), strict=True))
+
+
+def num_unreached(found_with: Sequence[tuple[int, int]], ef: int) -> int:
+    """Nodes that a graph does not find with an ef."""
+    return sum(count for least, count in found_with if least > ef)
+
+
 class Subindex:
     """A loaded subindex; it never changes, so searches may run side by side."""
 
     def __init__(
         self,
-        vectors_ND: NDArray[np.floating[Any]],
+        vectors_ND: NDArray[Any],
         rows: pa.Table,
         graph: hnswlib.Index | None,
         rotation_DE: NDArray[np.float32] | None = None,
@@ -206,9 +219,9 @@ class Subindex:
         self.num_live = int(self.live.sum())
         self.live_N = self.nodes.any_of(self.live)
         """(N,), whether each has a row that may answer."""
-        self.unreached_U = np.flatnonzero(self.nodes.any_of(rows["unreached"].to_numpy()))
-        self._unreached_UD = vectors_ND[self.unreached_U].astype(np.float32, copy=False)
         self._mask = None if self.num_live == len(self.live) else self.live
+        self._found_with_N = rows["found_with"].to_numpy()[self.nodes.start_N1[:-1]]
+        self.set_ef(MAX_EF if graph is None else graph.ef)
 
     @classmethod
     def load(
@@ -226,7 +239,7 @@ class Subindex:
         """Load a subindex from a local folder; all of it is read once, and checked, whatever its checksums say.
 
         Args:
-            folder: of the files; what is large stays in the graph's file, which must not be changed in place.
+            folder: of the files; vectors stay in them, so they must not be changed in place.
             name: of the subindex.
             nodes: that it must have.
             dimension: that it must have.
@@ -242,7 +255,7 @@ class Subindex:
         width = dimension if rotation_DE is None else rotation_DE.shape[1]
         in_graph = stored_vectors(path, dimension=width, count=nodes)
         check_unit_vectors(in_graph, path)
-        vectors: NDArray[np.floating[Any]] = in_graph
+        vectors: NDArray[Any] = in_graph
         if rotation_DE is not None:
             vectors = _map_vectors(files.join(folder, vectors_file(name)), count=nodes, dimension=dimension)
         graph = None
@@ -251,12 +264,20 @@ class Subindex:
             if num_threads is not None:
                 graph.set_num_threads(num_threads)
         else:
-            vectors = np.array(vectors, np.float32)
-        table = read_rows(files.join(folder, rows_file(name)), [*METADATA.names, "live", "node", "unreached"])
+            vectors = np.array(as_float32(vectors))
+        table = read_rows(files.join(folder, rows_file(name)), [*METADATA.names, "live", "node", "found_with"])
         try:
             return cls(vectors, table, graph, rotation_DE)
         except ValueError as error:
             raise DataError(f"{folder}: {name} is not whole ({error}); make the index again.") from error
+
+    def set_ef(self, ef: int) -> None:
+        """Keep so many candidates when the graph is searched."""
+        if self.graph is not None:
+            self.graph.set_ef(ef)
+        self.unreached_U = np.flatnonzero(self._found_with_N > ef)
+        """Nodes that the graph does not find."""
+        self._unreached_UD = as_float32(self.vectors_ND[self.unreached_U])
 
     def __len__(self) -> int:
         """Rows, live or not."""
@@ -264,7 +285,7 @@ class Subindex:
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of some rows, one a row."""
-        return self.vectors_ND[self.nodes.of_rows(rows)].astype(np.float32, copy=False)
+        return as_float32(self.vectors_ND[self.nodes.of_rows(rows)])
 
     def search(
         self,
@@ -340,7 +361,7 @@ class Subindex:
         if not len(self.unreached_U):
             return scores_QK, nodes_QK
         # Most are too far to be looked at closely.
-        near_QU = queries @ self._unreached_UD.T >= scores_QK[:, -1:] - MARGIN
+        near_QU = np.einsum("qd,ud->qu", queries, self._unreached_UD) >= scores_QK[:, -1:] - MARGIN
         some = np.flatnonzero(near_QU.any(axis=1))
         if len(some):
             of_graph = np.where(np.isin(nodes_QK[some], self.unreached_U), -np.inf, scores_QK[some])
@@ -363,8 +384,7 @@ class Subindex:
         at_once = max(1, NUMBERS_AT_ONCE // (nodes_QC.shape[1] * self.vectors_ND.shape[1]))
         for start in range(0, len(nodes_QC), at_once):
             part = slice(start, start + at_once)
-            vectors_QCD = self.vectors_ND[nodes_QC[part]].astype(np.float32, copy=False)
-            scores_QC[part] = np.einsum("qcd,qd->qc", vectors_QCD, unit_QD[part])
+            scores_QC[part] = np.einsum("qcd,qd->qc", as_float32(self.vectors_ND[nodes_QC[part]]), unit_QD[part])
         best = np.lexsort((nodes_QC, -scores_QC), axis=1)[:, :k]
         scores_QK, nodes_QK = np.take_along_axis(scores_QC, best, 1), np.take_along_axis(nodes_QC, best, 1)
         unanswered = nodes_QC[:, 0] < 0  # the graph reaches fewer than were asked for

@@ -23,13 +23,14 @@ from protclip import files
 from protclip.embeddings.reading import Embeddings
 from protclip.index import recall, releases
 from protclip.index.arrays import read_arrays, write_arrays
-from protclip.index.hnsw import HnswConfig, check_unit_vectors, finds, insert, save_graph, start_graph
+from protclip.index.hnsw import HnswConfig, check_unit_vectors, found_with, insert, save_graph, start_graph
 from protclip.index.nodes import group_equal
 from protclip.index.queries import queries_path
 from protclip.index.rotation import project, read_rotation
 from protclip.index.subindex import (
     Subindex,
     SubindexReport,
+    counts_of,
     graph_file,
     read_rows,
     rows_file,
@@ -101,26 +102,26 @@ def build_subindex(
     vectors_ND = vectors_RD[order_R[np.flatnonzero(np.diff(node_R, prepend=-1))]]
     del vectors_RD
 
-    def rows(is_unreached_N: NDArray[np.bool_]) -> pa.Table:
+    def rows(found_with_N: NDArray[np.int32]) -> pa.Table:
         metadata = table.take(pa.array(order_R))
-        return rows_table(metadata, np.ones(count, bool), hashes_R[order_R], node_R, is_unreached_N[node_R])
+        return rows_table(metadata, np.ones(count, bool), hashes_R[order_R], node_R, found_with_N[node_R])
 
     rotation_DE = read_rotation(rotation)
     in_graph = vectors_ND if rotation_DE is None else project(vectors_ND, rotation_DE)
     graph = start_graph(num_nodes, in_graph.shape[1], graph_config)
     held = num_nodes - num_outside
     insert(graph, in_graph[:held])
-    all_found = rows(np.zeros(num_nodes, bool))
+    all_found = rows(np.zeros(num_nodes, np.int32))
     so_far = Subindex(vectors_ND[:held], all_found.slice(0, int(np.searchsorted(node_R, held))), graph, rotation_DE)
     before = recall.measure(so_far, vectors_ND[held:], efs)
     if num_outside:
         insert(graph, in_graph[held:])
-    is_unreached_N = ~finds(graph, in_graph, min(*recall.LADDER, *efs))
+    found_with_N = found_with(graph, in_graph, sorted({*recall.LADDER, *efs}))
     with writable_copy(files.join(folder, graph_file(name))) as path:
         save_graph(graph, in_graph, path)
     if rotation_DE is not None:
         write_vectors(files.join(folder, vectors_file(name)), vectors_ND)
-    write_rows(files.join(folder, rows_file(name)), rows(is_unreached_N))
+    write_rows(files.join(folder, rows_file(name)), rows(found_with_N))
     write_arrays(
         files.join(work, "building", f"{name}.npz"), {"outside_vectors": vectors_ND[held:], **before.arrays("outside")}
     )
@@ -130,7 +131,7 @@ def build_subindex(
         "live": count,
         "nodes": num_nodes,
         "live_nodes": num_nodes,
-        "unreached": int(is_unreached_N.sum()),
+        "found_with": counts_of(found_with_N),
         "delta": item["delta"],
         "files": {
             file: describe(files.join(folder, file))

@@ -17,7 +17,7 @@ from protclip.index import manifest as manifest_module
 from protclip.index import recall, subindex
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
-from protclip.index.hnsw import HnswConfig, finds, insert, start_graph
+from protclip.index.hnsw import HnswConfig, found_with, insert, start_graph
 from protclip.index.index import Index
 from protclip.index.manifest import read_index_manifest, write_index_manifest
 from protclip.index.nodes import Nodes, group_equal
@@ -131,7 +131,7 @@ def test_what_the_graph_does_not_find_is_compared_with_every_question(tmp_path):
     config = HnswConfig(m=2, ef_construction=2)
     graph = start_graph(len(vectors), DIMENSION, config)
     insert(graph, vectors)
-    lost = ~finds(graph, vectors, 12)
+    lost = found_with(graph, vectors, [12]) > 12
     assert 100 < lost.sum() < 900
     index = build(tmp_path, vectors, graph=config, ef_search=12)
     (record,) = index.manifest.segments
@@ -165,7 +165,7 @@ def test_an_index_of_the_version_before_nodes_answers_as_it_did_and_its_next_rel
     before, names = read_index_manifest(str(folder)), read_manifest(str(folder), "index")["files"]
     for path in folder.glob("*.parquet"):
         table = pq.read_table(path)
-        pq.write_table(table.drop_columns(["node", "unreached"]), path)
+        pq.write_table(table.drop_columns(["node", "found_with"]), path)
     files = {name: describe(str(folder / name)) for name in names}
     write_index_manifest(str(folder), before, files)
     stored = json.loads((folder / "manifest.json").read_text())

@@ -28,7 +28,7 @@ def a_subindex(count: int, m: int = 16, ef_construction: int = 200) -> Subindex:
     table = pa.table(columns, schema=METADATA).set_column(5, "length", pa.array(range(count), pa.int32()))
     accessions = pa.array([f"P{i:05d}" for i in range(count)])
     table = table.set_column(0, "accession", accessions)
-    columns = np.ones(count, bool), np.zeros(count, np.uint64), np.arange(count), np.zeros(count, bool)
+    columns = np.ones(count, bool), np.zeros(count, np.uint64), np.arange(count), np.zeros(count, np.int32)
     return Subindex(vectors, rows_table(table, *columns), graph)
 
 
