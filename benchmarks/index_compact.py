@@ -2,10 +2,11 @@
 
     python benchmarks/index_compact.py              100,000 × 512
     python benchmarks/index_compact.py --quick      20,000 × 512; under 2 minutes
+    python benchmarks/index_compact.py --embeddings FOLDER    what embed wrote, of which 1,000 rows are the questions
     python benchmarks/index_compact.py --million    1,000,000 × 512, built by one process, and searched in one that may
                                                     reserve 1 GB; half an hour
 
-The vectors of benchmarks/index.py. The whole graph is hnswlib's own, called directly with the same M and
+The vectors are those of benchmarks/index.py. The whole graph is hnswlib's own, called directly with the same M and
 ef_construction. Each takes the smallest ef that reaches recall@10 .99, and both are asked in turns, in batches of 100;
 processor time counts. Bytes in memory are those of the graph, which is what a compact index holds beside the names of
 its rows: the whole vectors stay in a file.
@@ -58,22 +59,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="20,000 vectors, under 2 minutes")
     parser.add_argument("--million", action="store_true", help="1,000,000 vectors, built and searched; half an hour")
+    parser.add_argument("--embeddings", metavar="FOLDER", help="what embed wrote, in place of made-up vectors")
     parser.add_argument("--search", nargs=2, metavar=("INDEX", "QUERIES"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.search:
         print(json.dumps(searched(*args.search)))
     elif args.million:
         million()
+    elif args.embeddings:
+        vectors = np.unique(read_embeddings(args.embeddings).vectors, axis=0)
+        order = np.random.default_rng(0).permutation(len(vectors))
+        compare(vectors[order[1_000:]], vectors[order[:1_000]], name="index_compact_embeddings", quick=False)
     else:
-        compare(20_000 if args.quick else 100_000, quick=args.quick)
+        vectors, queries = clustered(20_000 if args.quick else 100_000, 1_000 if args.quick else NUM_QUERIES)
+        compare(vectors, queries, name="index_compact", quick=args.quick)
 
 
-def compare(count: int, *, quick: bool) -> None:
+def compare(vectors: NDArray[np.float32], queries: NDArray[np.float32], *, name: str, quick: bool) -> None:
     """The compact index beside hnswlib's graph."""
-    vectors, queries = clustered(count, 1_000 if quick else NUM_QUERIES)
+    count, dimension = vectors.shape
     truth = exact_search(vectors, queries, K)[1]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         embeddings = read_embeddings(write_embeddings(folder / "embeddings", vectors))
         started = time.process_time()
         manifest = build_from(embeddings, str(folder / "index"), IndexConfig(shard_rows=count))
@@ -84,7 +91,7 @@ def compare(count: int, *, quick: bool) -> None:
         numbers = np.array([int(accession[1:]) for accession in part.metadata["accession"].to_pylist()])
 
         started = time.process_time()
-        graph = hnswlib.Index(space="cosine", dim=DIMENSION)
+        graph = hnswlib.Index(space="cosine", dim=dimension)
         graph.init_index(count, M=M, ef_construction=EF_CONSTRUCTION)
         graph.add_items(vectors, num_threads=1)
         whole_s = time.process_time() - started
@@ -121,7 +128,7 @@ def compare(count: int, *, quick: bool) -> None:
     ]
     compact_qps, whole_qps = (float(np.median(values)) for values in zip(*rates, strict=True))
     lines = [
-        f"{count:,} × {DIMENSION}, M = {M}, ef_construction = {EF_CONSTRUCTION}, one thread; graph of "
+        f"{count:,} × {dimension}, M = {M}, ef_construction = {EF_CONSTRUCTION}, one thread; graph of "
         f"{manifest.graph_dimension} numbers a vector.",
         "",
         "| | build, core-s | bytes a row in memory | on disk | ef | recall@10 | queries/core-s |",
@@ -132,7 +139,7 @@ def compare(count: int, *, quick: bool) -> None:
         f"{at['whole']['recall']:.4f} | {whole_qps:,.0f} |",
     ]
     figures = {"at": at, "bytes_a_row": sizes, "recall": manifest.recall, "rates": rates}
-    write_results("index_compact", claims, figures, "\n".join(lines), quick=quick)
+    write_results(name, claims, figures, "\n".join(lines), quick=quick)
 
 
 def million() -> None:
@@ -140,8 +147,8 @@ def million() -> None:
     count = 1_000_000
     vectors, queries = clustered(count, NUM_QUERIES)
     truth = exact_search(vectors, queries, K)[1]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         embeddings = write_embeddings(folder / "embeddings", vectors)
         del vectors
         np.savez(folder / "queries.npz", queries=queries, truth=truth)
