@@ -7,7 +7,7 @@ Seeded unit vectors in clusters, M = 16, ef_construction = 200. Queries are othe
 wanted recall at 10 the smallest ef that reaches it is used, and the queries are asked in batches of 100; processor time
 counts. The package and hnswlib take turns, since their ratio is the claim; the median of the ratios is taken.
 
-    protclip   ``Index.search`` over a finished folder, its graph of whole vectors: queries checked, answers merged and sorted
+    protclip   ``Index.search`` over a finished folder, its graph of whole vectors: queries checked, answers sorted
     hnswlib    ``knn_query`` on the same graph file
     faiss      HNSWFlat, inner product; where installed
     usearch    inner product, f32; where installed
