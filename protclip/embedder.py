@@ -92,6 +92,11 @@ class Embedder:
         """Width D of an embedding."""
         return self.model.architecture.projection_dim
 
+    @property
+    def trained_dimensions(self) -> tuple[int, ...]:
+        """Widths that embeddings were trained at (``objectives.gc_prefixes``), D the last of them."""
+        return self.model.architecture.objectives.gc_prefixes or (self.dimension,)
+
     def hidden_size(self, kind: Kind) -> int:
         """Width H of an encoder's hidden states, "protein" or "text"; what ``layer="hidden"`` gives."""
         return int((self.model.architecture.protein if kind == "protein" else self.model.architecture.text).hidden_size)

@@ -81,6 +81,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "activation_checkpointing": SWITCH,
     },
     ObjectivesConfig: {
+        "gc_prefixes": [None, 64, [64], (0, 512), (-1, 512), (512, 64), (64, 64, 512), (64.0, 512), (True, 512)],
         "mlm": NOT_NEGATIVE,
         "bsr": NOT_NEGATIVE,
         "pda": NOT_NEGATIVE,
@@ -285,6 +286,7 @@ def test_every_field_has_values_that_it_refuses(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
+        (PretrainConfig, {"objectives": ObjectivesConfig(gc_prefixes=(64, 128))}, "ends with 128 .*projection_dim=512"),
         (SplitConfig, {"valid_fraction": 0.7, "test_fraction": 0.7}, "leave nothing to train on"),
         (PretrainConfig, {"run_dir": "s3://bucket/run", "log_rows": True}, "log_rows=True .*s3://bucket/run"),
         (WorkersConfig, {"num": 2, "min": 1, "resources": {"CPU": 0.5}}, "workers.min=1 .* whole numbers"),
