@@ -382,11 +382,8 @@ def test_a_sequence_is_classified_by_one_text_or_more() -> None:
 
 def test_questions_are_cut_to_an_index_of_fewer_dimensions(folder: Path, tmp_path: Path) -> None:
     model = tiny_model()
-    short = write_embeddings(
-        tmp_path / "embeddings", model.embed_proteins(SEQUENCES, dimensions=8), fingerprint=model.fingerprint
-    )
-    build_from(read_embeddings(short), str(tmp_path / "index"), IndexConfig())
-    retriever = Retriever.load(str(tmp_path / "index"), checkpoint=str(folder / "checkpoint"))
+    short = write_protein_index(tmp_path, model, SEQUENCES, dimensions=8)
+    retriever = Retriever.load(short, checkpoint=str(folder / "checkpoint"))
     index = retriever.indexes["protein"]
     for question, vector in (
         ({"text": TEXTS[0]}, model.embed_texts(TEXTS[0], dimensions=8)),

@@ -93,14 +93,8 @@ def test_each_named_index_answers_as_its_own_retriever(folders, named, options):
 
 
 def test_an_index_of_fewer_dimensions_is_asked_like_any_other(folders, tmp_path):
-    embeddings = write_embeddings(
-        tmp_path / "embeddings",
-        folders.model.embed_proteins(folders.sequences, dimensions=8),
-        fingerprint=folders.model.fingerprint,
-        settings={"dtype": "float32", "dimensions": 8},
-    )
-    build_from(read_embeddings(embeddings), str(tmp_path / "index"), IndexConfig())
-    named = {"default": folders.index, "short": str(tmp_path / "index")}
+    short = write_protein_index(tmp_path, folders.model, folders.sequences, dimensions=8)
+    named = {"default": folders.index, "short": short}
     replica = replica_of(folders, named)
     assert [replica.index_dimension(name) for name in named] == [24, 8]
     asked = [Question(text="kinase binds ATP"), Question(sequence=folders.sequences[7]), Question(accession="P00003")]
