@@ -1,6 +1,6 @@
-"""What embeddings cut to fewer dimensions still find, with and without training for it. CPU; ten minutes on 2 cores.
+"""What embeddings cut to fewer dimensions still find, with and without training for it. CPU.
 
-    python benchmarks/matryoshka.py            three seeds
+    python benchmarks/matryoshka.py            three seeds; some ten minutes on 2 cores
     python benchmarks/matryoshka.py --quick    one seed, less training; within two minutes
 
 Three small dual encoders a seed, of the same first weights and the same batches, are trained on the synthetic proteome
