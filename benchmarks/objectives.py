@@ -40,6 +40,7 @@ from tqdm import tqdm
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig, ObjectivesConfig, OptimizerConfig
 from protclip.data.collate import Batch, Masking, collate, identity, ragged
 from protclip.data.tokenize import biotexts, tokenize_pairs
+from protclip.dimensions import cut_to
 from protclip.explanation import occlusion, segments
 from protclip.metrics.objectives import validation_terms
 from protclip.metrics.retrieval import retrieval_metrics
@@ -171,9 +172,20 @@ def run(name: str, seed: int, num_steps: int) -> dict[str, float]:
     """Train one setting and measure it."""
     torch.set_num_threads(1)
     started = time.monotonic()
-    objectives = {**SETTINGS, **VARIANTS}[name]
+    model = trained({**SETTINGS, **VARIANTS}[name], seed=seed, num_steps=num_steps)
+    heldout = heldout_proteome(seed)
+    heldout_rows = tokenize_pairs(heldout.pairs, model.protein_tokenizer, model.text_tokenizer, properties=True)
+    measures = {
+        **retrieval(model, heldout_rows),
+        **reconstruction(model.model, heldout_rows, seed=seed),
+        **explanation(model, heldout),
+    }
+    return {"seed": seed, **measures, "seconds": round(time.monotonic() - started)}
+
+
+def trained(objectives: ObjectivesConfig, *, seed: int, num_steps: int) -> ProtCLIP:
+    """A model of a seed, trained on this seed's proteome."""
     train = motif_proteome(TRAIN_PROTEINS, seed=seed)
-    heldout = motif_proteome(HELDOUT_PROTEINS, seed=seed, first=TRAIN_PROTEINS)
     text_tokenizer = build_text_tokenizer(MODEL, biotexts(train.pairs))
     protein_tokenizer = build_protein_tokenizer(MODEL)
     network = build_model(MODEL, build_architecture(MODEL, text_tokenizer, objectives), seed=seed)
@@ -183,13 +195,12 @@ def run(name: str, seed: int, num_steps: int) -> dict[str, float]:
     rows = tokenize_pairs(train.pairs, protein_tokenizer, text_tokenizer, properties=True)
     fit(network, rows, seed=seed, num_steps=num_steps)
     network.eval()
-    heldout_rows = tokenize_pairs(heldout.pairs, protein_tokenizer, text_tokenizer, properties=True)
-    measures = {
-        **retrieval(model, heldout_rows),
-        **reconstruction(network, heldout_rows, seed=seed),
-        **explanation(model, heldout),
-    }
-    return {"seed": seed, **measures, "seconds": round(time.monotonic() - started)}
+    return model
+
+
+def heldout_proteome(seed: int) -> MotifProteome:
+    """Proteins of a seed that no model is trained on."""
+    return motif_proteome(HELDOUT_PROTEINS, seed=seed, first=TRAIN_PROTEINS)
 
 
 @torch.no_grad()
@@ -241,10 +252,15 @@ def one_step(state: TrainState, batch: Batch) -> float:
     return learner.loss(report.terms)
 
 
-def retrieval(model: ProtCLIP, rows: pa.Table) -> dict[str, float]:
-    """Text to protein among all held-out pairs."""
-    protein_ND = torch.from_numpy(model.forward_proteins(ragged(rows.column("protein_ids"))))
-    text_ND = torch.from_numpy(model.forward_texts(ragged(rows.column("text_ids"))))
+def retrieval(model: ProtCLIP, rows: pa.Table, *, dimensions: int | None = None) -> dict[str, float]:
+    """Text to protein among all held-out pairs, by embeddings cut to so many dimensions; None for whole ones."""
+    protein_ND, text_ND = (
+        torch.from_numpy(cut_to(vectors_ND, dimensions))
+        for vectors_ND in (
+            model.forward_proteins(ragged(rows.column("protein_ids"))),
+            model.forward_texts(ragged(rows.column("text_ids"))),
+        )
+    )
     metrics = retrieval_metrics(protein_ND, text_ND, identity(rows)[:, 1])["text_to_protein"]
     return {name: metrics[name] for name in ("recall@1", "recall@10", "mrr")}
 

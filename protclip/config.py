@@ -5,6 +5,7 @@ The field's docstring says its unit and what follows from it.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -77,12 +78,16 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectivesConfig:
-    """The training objectives beside the global contrast: L = GC + bsr · BSR + pda · PDA + mlm · MLM.
+    """The training objectives: L = GC + bsr · BSR + pda · PDA + mlm · MLM.
 
     One of weight 0 is not computed, and its parameters do not exist. The defaults are the paper's. See
     docs/objectives.md.
     """
 
+    gc_prefixes: tuple[int, ...] = ()
+    """Widths at which the contrast compares embeddings, such as [64, 128, 256, 512]: their first so many numbers, of
+    unit length anew; GC is the mean over them, and embeddings can be cut to any of them afterwards. The last is
+    model.projection_dim. None are given: whole embeddings alone, as in the paper."""
     mlm: float = 0.3
     """Weight of masked residues (λ2): one more pass of the protein encoder."""
     bsr: float = 0.7
@@ -114,6 +119,11 @@ class ObjectivesConfig:
 
     def __post_init__(self) -> None:
         check_types("objectives.", self)
+        if any(low >= high for low, high in itertools.pairwise((0, *self.gc_prefixes))):
+            raise ConfigError(
+                f"objectives.gc_prefixes={list(self.gc_prefixes)} must be numbers of dimensions from 1 on, each more "
+                "than the one before it."
+            )
         for name in ("mlm", "bsr", "pda"):
             hint = "0 switches the objective off"
             check_number(f"objectives.{name}", getattr(self, name), at_least=0, hint=hint)
@@ -327,6 +337,12 @@ class PretrainConfig(TrainingConfig):
             raise ConfigError(
                 f"log_rows=True writes on this machine or a shared disk, and run_dir={self.run_dir} is a URL; leave "
                 "one of them out."
+            )
+        prefixes, width = self.objectives.gc_prefixes, self.model.projection_dim
+        if prefixes and prefixes[-1] != width:
+            raise ConfigError(
+                f"objectives.gc_prefixes={list(prefixes)} ends with {prefixes[-1]} and model.projection_dim={width}; "
+                "the last prefix is the whole embedding, or its other numbers would learn nothing."
             )
         batch, lanes = self.batch.global_batch_size, self.data.lanes
         if batch % lanes:

@@ -37,6 +37,7 @@ class TextArguments(PassArguments, total=False):
 
     layer: Layer
     normalize: bool | None
+    dimensions: int | None
     refuse: Refuse | None
 
 
@@ -92,6 +93,11 @@ class Embedder:
         """Width D of an embedding."""
         return self.model.architecture.projection_dim
 
+    @property
+    def trained_dimensions(self) -> tuple[int, ...]:
+        """Widths that embeddings were trained at (``objectives.gc_prefixes``), D the last of them."""
+        return self.model.architecture.objectives.gc_prefixes or (self.dimension,)
+
     def hidden_size(self, kind: Kind) -> int:
         """Width H of an encoder's hidden states, "protein" or "text"; what ``layer="hidden"`` gives."""
         return int((self.model.architecture.protein if kind == "protein" else self.model.architecture.text).hidden_size)
@@ -126,6 +132,7 @@ class Embedder:
         long: LongPolicy = "truncate",
         layer: Layer = "projection",
         normalize: bool | None = None,
+        dimensions: int | None = None,
         tokens_per_batch: int | None = None,
         show_progress: bool = False,
         convert_to: Form = "numpy",
@@ -147,6 +154,8 @@ class Embedder:
                 tokens, before the projection, (n, ``hidden_size("protein")``).
             normalize: whether to bring them to unit length. None: those of the projection, as they are compared, and
                 not those of the hidden layer.
+            dimensions: the first so many numbers of each embedding, of unit length anew unless ``normalize`` is False;
+                None for all. A model that was trained for it (``trained_dimensions``) loses little by it, others more.
             tokens_per_batch: see the class; likewise ``show_progress`` and ``convert_to``.
             refuse: called with the number, from 0, of a sequence that does not fit into memory even alone, and what
                 was said of it; its row is NaN.
@@ -156,7 +165,9 @@ class Embedder:
             DataError: for what is no str, an empty sequence, a letter that is no residue, one too long where that is an
                 error, or one that does not fit into memory where ``refuse`` is not given.
         """
-        passes = self._passes(tokens_per_batch, show_progress, convert_to, layer=layer, normalize=normalize)
+        passes = self._passes(
+            tokens_per_batch, show_progress, convert_to, layer=layer, normalize=normalize, dimensions=dimensions
+        )
         given, single = listed(sequences, "sequence")
         if long == "window-mean":
             residues = self.protein_tokenizer.residues_checked(given)
@@ -226,6 +237,7 @@ class Embedder:
         *,
         layer: Layer = "projection",
         normalize: bool | None = None,
+        dimensions: int | None = None,
         tokens_per_batch: int | None = None,
         show_progress: bool = False,
         convert_to: Form = "numpy",
@@ -237,14 +249,17 @@ class Embedder:
 
         Args:
             texts: such as ``FUNCTION: Hydrolyses ATP.``; one, or several.
-            layer: as for ``embed_proteins``, with ``hidden_size("text")``; likewise ``normalize`` and ``refuse``.
+            layer: as for ``embed_proteins``, with ``hidden_size("text")``; likewise ``normalize``, ``dimensions`` and
+                ``refuse``.
             tokens_per_batch: see the class; likewise ``show_progress`` and ``convert_to``.
 
         Raises:
             ConfigError: for a value of an argument that is not allowed.
             DataError: for what is no str, or an empty text.
         """
-        passes = self._passes(tokens_per_batch, show_progress, convert_to, layer=layer, normalize=normalize)
+        passes = self._passes(
+            tokens_per_batch, show_progress, convert_to, layer=layer, normalize=normalize, dimensions=dimensions
+        )
         given, single = listed(texts, "text")
         return passes.answer(passes.embeddings("text", self.text_tokenizer.encode_checked(given), refuse), single)
 
@@ -304,6 +319,7 @@ class Embedder:
         *,
         layer: Layer = "projection",
         normalize: bool | None = None,
+        dimensions: int | None = None,
     ) -> Passes:
         return Passes(
             network=self.model,
@@ -314,6 +330,7 @@ class Embedder:
             convert_to=convert_to,
             layer=layer,
             normalize=normalize,
+            dimensions=dimensions,
             batches_at_once=self.batches_at_once,
         )
 

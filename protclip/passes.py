@@ -19,6 +19,7 @@ from protclip.data.batching import Refuse, run_batches
 from protclip.data.collate import Rows, pad
 from protclip.data.tokenize import ProteinTokenizer
 from protclip.data.windows import window_starts, window_weights
+from protclip.dimensions import cut_to
 from protclip.errors import ConfigError
 from protclip.inputs import Layer, check_count, check_one_of
 from protclip.model.dual_encoder import DualEncoder
@@ -46,6 +47,7 @@ class Passes:
     show_progress: bool = False
     layer: Layer = "projection"
     normalize: bool | None = None
+    dimensions: int | None = None
     convert_to: Form = "numpy"
     batches_at_once: int = 1
     """Each in a thread of its own; what comes out is the same."""
@@ -56,6 +58,11 @@ class Passes:
         check_one_of("layer", self.layer, ("projection", "hidden"))
         check_one_of("normalize", self.normalize, (True, False, None))
         check_one_of("convert_to", self.convert_to, ("numpy", "torch"))
+        check_count("dimensions", self.dimensions, unit="dimensions")
+        if self.dimensions is not None and self.layer == "hidden":
+            raise ConfigError(f"dimensions={self.dimensions}: is of embeddings; layer='hidden' gives none.")
+        if self.dimensions is not None and self.dimensions > (most := self.network.architecture.projection_dim):
+            raise ConfigError(f"dimensions={self.dimensions}: an embedding of this model has {most}; give no more.")
 
     @property
     def to_unit_length(self) -> bool:
@@ -139,7 +146,11 @@ class Passes:
         return out_ND
 
     def answer(self, values_ND: np.ndarray, single: bool) -> np.ndarray | Tensor:
-        """What a caller gets: (n, D), or (D,) of the single item, as an array or as a tensor on the device."""
+        """What a caller gets: (n, D), or (D,) of the single item, as an array or as a tensor on the device.
+
+        D is ``dimensions``, where that is given.
+        """
+        values_ND = cut_to(values_ND, self.dimensions, to_unit_length=self.to_unit_length)
         return self._converted(values_ND[0] if single else values_ND)
 
     def answers(self, values: Sequence[np.ndarray], single: bool) -> Any:

@@ -11,12 +11,14 @@ Shapes: n questions, D width of an embedding, T texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protclip.checkpoints import checkpoint_folder
+from protclip.dimensions import cut_to
 from protclip.embeddings.reading import Content
 from protclip.errors import IndexMismatchError, NotFoundError, RequestError
 from protclip.hits import NONE_OWN, check_own, make_answers, num_wanted, own_rows
@@ -183,6 +185,7 @@ class Retriever:
         """
         index = self._index(options.content)
         dimension = index.manifest.dimension
+        asked = [fitted(one, dimension) for one in asked]
         for one in asked:
             if one.vector.shape != (dimension,):
                 raise RequestError(f"vector: has {one.vector.size} numbers, and those of the index {dimension}.")
@@ -315,6 +318,13 @@ class Retriever:
         if missing := [accession for accession in accessions if accession not in found]:
             raise NotFoundError(f"accession {missing[0]!r:.80}: the index does not hold it; ask by its sequence.")
         return [found[accession] for accession in accessions]
+
+
+def fitted(asked: Asked, dimension: int) -> Asked:
+    """A question that the model embedded, cut to an index of so many dimensions; given vectors stay as they are."""
+    if asked.question.vector is not None or len(asked.vector) <= dimension:
+        return asked
+    return replace(asked, vector=cut_to(asked.vector, dimension))
 
 
 def pair_cosines(protein_ND: NDArray[np.float32], text_ND: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -21,7 +21,6 @@ _ONLY: dict[str, Any] = {
     "prompt": None,
     "output_value": "sentence_embedding",
     "precision": "float32",
-    "truncate_dim": None,
     "device": None,
     "pool": None,
     "chunk_size": None,
@@ -64,6 +63,7 @@ class SentenceTransformersMethods(Embedder):
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
         **kwargs: Any,
     ) -> Any:
         """Embeddings of proteins or texts, as sentence-transformers' ``encode`` gives them: (n, D), of a str (D,).
@@ -80,6 +80,7 @@ class SentenceTransformersMethods(Embedder):
             convert_to_tensor: a tensor on the model's device.
             normalize_embeddings: to unit length. It is what the model was trained for, and so the default, other than
                 sentence-transformers'.
+            truncate_dim: as ``dimensions`` of ``embed_proteins``.
             kwargs: sentence-transformers' other arguments are taken with their defaults.
 
         Raises:
@@ -99,6 +100,7 @@ class SentenceTransformersMethods(Embedder):
         vectors: Any = embed(
             inputs,
             normalize=normalize_embeddings,
+            dimensions=truncate_dim,
             tokens_per_batch=None if batch_size is None else min(self.tokens_per_batch, batch_size * longest),
             show_progress=bool(show_progress_bar),
             convert_to="numpy" if convert_to_numpy and not convert_to_tensor else "torch",

@@ -19,6 +19,7 @@ from starlette._utils import get_route_path
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from protclip.dimensions import cut_to
 from protclip.questions import Answer, PartialAnswer
 from protclip.retrieval import pair_cosines, softmax
 from protclip.version import __version__
@@ -172,7 +173,7 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
     @post("/v1/search", SearchRequest, PartialAnswer | Answer | Answers)
     async def search(request: SearchRequest) -> bytes:
         """Find what lies nearest to a text, a sequence, an accession or an embedding, or to each of several."""
-        dimension = backend.describe_model().dimension
+        dimension = backend.index_dimension(request.index)
         asked, options = request.questions(limits, dimension), request.options(limits)
         found = await backend.search(asked, options, index=request.index, allow_partial=request.allow_partial)
         return to_json({"answers": found} if request.queries is not None else found[0])
@@ -180,12 +181,14 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
     @post("/v1/embed", EmbedRequest, EmbedResponse)
     async def embed(request: EmbedRequest) -> bytes:
         """Embed proteins or texts."""
-        asked = await backend.embed(request.questions(limits), long=request.long)
+        dimension = backend.describe_model().dimension
+        asked = await backend.embed(request.questions(limits, dimension), long=request.long)
+        vectors = [cut_to(one.vector, request.dimensions) for one in asked]
         return to_json(
             {
                 "model": backend.fingerprint,
-                "dimension": len(asked[0].vector),
-                "embeddings": [encode_vector(one.vector, request.encoding_format) for one in asked],
+                "dimension": len(vectors[0]),
+                "embeddings": [encode_vector(vector, request.encoding_format) for vector in vectors],
                 "truncated": [one.truncated for one in asked],
             }
         )
@@ -204,7 +207,7 @@ def add_model_routes(app: FastAPI, backend: Backend, limits: Limits) -> list[Que
                     {
                         "object": "embedding",
                         "index": i,
-                        "embedding": encode_vector(one.vector, request.encoding_format),
+                        "embedding": encode_vector(cut_to(one.vector, request.dimensions), request.encoding_format),
                         "truncated": one.truncated,
                     }
                     for i, one in enumerate(asked)

@@ -52,6 +52,9 @@ class Backend(Protocol):
     def describe_indexes(self) -> list[NamedIndex]:
         """The indexes, at once; ``default`` first, where there is one."""
 
+    def index_dimension(self, index: str) -> int:
+        """Width of an index's vectors, at once; raises NotFoundError for an index that is not served."""
+
     def refused(self) -> str | None:
         """For what kind of error the last change of the indexes was refused, at once; None where it was not."""
 

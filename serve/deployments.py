@@ -154,6 +154,14 @@ class Replica(Encoder):
         """The indexes, ``default`` first, where there is one."""
         return self.indexes.describe()
 
+    def index_dimension(self, index: str) -> int:
+        """Width of an index's vectors.
+
+        Raises:
+            NotFoundError: for an index that is not served.
+        """
+        return self.indexes.dimension(index)
+
     def refused(self) -> str | None:
         """For what kind of error the last change of the indexes was refused."""
         error = self.indexes.refused

@@ -27,6 +27,7 @@ from protclip.index.manifest import IndexManifest
 from protclip.inputs import LongPolicy
 from protclip.manifest import FILE_NAME
 from protclip.questions import Answer, Asked, Coverage, Explanation, Options, PartialAnswer, Protein, Question
+from protclip.retrieval import fitted
 from serve.answers import ModelInfo, NamedIndex, describe_index
 from serve.api import make_api
 from serve.encoder import no_sequences
@@ -122,7 +123,7 @@ class Gateway:
             if vector is not None
             else Asked(question=q, vector=q.vector, kind=q.kind)
             if q.vector is not None
-            else next(left)
+            else fitted(next(left), self._manifest.dimension)
             for q, vector in zip(questions, vectors, strict=True)
         ]
         how = How(
@@ -192,6 +193,15 @@ class Gateway:
     def describe_indexes(self) -> list[NamedIndex]:
         """The index."""
         return [describe_index(DEFAULT_INDEX, self._manifest, self._written, num_shards=len(self._shards))]
+
+    def index_dimension(self, index: str) -> int:
+        """Width of the index's vectors.
+
+        Raises:
+            NotFoundError: for another index.
+        """
+        _check_index(index)
+        return self._manifest.dimension
 
     def refused(self) -> str | None:
         """Nothing: another index is another deployment."""

@@ -95,6 +95,11 @@ class Indexes:
             raise NotFoundError(f"index {name!r:.80}: is not served; there are {there}.")
         return served.retriever
 
+    def dimension(self, name: str) -> int:
+        """Width of an index's vectors; raises NotFoundError as ``retriever``."""
+        self.retriever(name)
+        return self._served[name].index.manifest.dimension
+
     def load(self, given: object) -> None:
         """Load the indexes that ``given`` names and that are not served, then put all that it names in place at once.
 

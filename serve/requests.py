@@ -43,6 +43,8 @@ Column = Annotated[Item, Field(json_schema_extra={"enum": [*COLUMNS, "accession"
 Columns = Annotated[list[Column], Field(max_length=len(COLUMNS) + 1, fail_fast=True)]
 Count = Annotated[int, Field(le=10**9)]
 
+DIMENSIONS = "The first so many numbers of each embedding, of unit length anew; at most the model's own. Unsaid: all."
+
 
 class EmbedRequest(Form):
     """Proteins or texts to embed."""
@@ -61,6 +63,7 @@ class EmbedRequest(Form):
         description="What becomes of an item that is longer than the model sees: its end is cut off, it is refused, or "
         "(proteins) the mean of the embeddings of windows over it is given.",
     )
+    dimensions: Count | None = Field(default=None, ge=1, description=DIMENSIONS)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -70,12 +73,18 @@ class EmbedRequest(Form):
             raise ValueError("'long' is 'window-mean', which is for proteins; for texts: 'truncate' or 'error'")
         return self
 
-    def questions(self, limits: Limits) -> list[Question]:
+    def questions(self, limits: Limits, dimension: int) -> list[Question]:
         """What is embedded.
 
+        Args:
+            limits: of the server.
+            dimension: of the model.
+
         Raises:
-            RequestError: for what cannot be embedded, or where a limit is passed; the item is named.
+            RequestError: for what cannot be embedded, where a limit is passed, or for more dimensions than the model's;
+                the item is named.
         """
+        _check_dimensions(self.dimensions, dimension)
         if self.proteins is not None:
             return proteins("proteins", self.proteins, limits)
         return texts("texts", self.texts or [], limits)
@@ -87,7 +96,7 @@ class EmbeddingsRequest(Form):
     model: Name = Field(description=f"{PROTEIN_MODEL} or {TEXT_MODEL}: what the input is.")
     input: Text | Texts = Field(description="One item, or several; token ids are not taken.")
     encoding_format: EncodingFormat = "float"
-    dimensions: int | None = Field(default=None, description="Nothing else than the model's own.")
+    dimensions: Count | None = Field(default=None, ge=1, description=DIMENSIONS)
     user: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] | None = Field(
         default=None, description="Not looked at."
     )
@@ -112,12 +121,11 @@ class EmbeddingsRequest(Form):
 
         Raises:
             NotFoundError: for another model.
-            RequestError: as EmbedRequest's, or for other dimensions than the model's.
+            RequestError: as EmbedRequest's.
         """
         if self.model not in (PROTEIN_MODEL, TEXT_MODEL):
             raise NotFoundError(f"model {self.model!r:.80}: is not here; there are {PROTEIN_MODEL} and {TEXT_MODEL}.")
-        if self.dimensions not in (None, dimension):
-            raise RequestError(f"dimensions: {self.dimensions} are wanted; an embedding has {dimension}, uncut.")
+        _check_dimensions(self.dimensions, dimension)
         items = [self.input] if isinstance(self.input, str) else self.input
         return (proteins if self.model == PROTEIN_MODEL else texts)("input", items, limits)
 
@@ -326,6 +334,13 @@ def _places(field: str, items: Sequence[str], max_length: int) -> Iterator[tuple
         place = f"{field}[{i}]"
         _check_length(place, item, max_length)
         yield place, item
+
+
+def _check_dimensions(wanted: int | None, dimension: int) -> None:
+    if wanted is not None and wanted > dimension:
+        raise RequestError(
+            f"dimensions: {wanted} are wanted; an embedding has {dimension}, and at most these are given."
+        )
 
 
 def _check_length(field: str, value: str, max_length: int) -> None:

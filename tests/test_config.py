@@ -73,7 +73,8 @@ def test_files_that_hold_no_settings_are_refused(tmp_path: Path) -> None:
 
 def test_an_older_run_goes_on_as_it_selected_and_sampled_and_no_other_way(tmp_path: Path) -> None:
     values = yaml.safe_load(config_yaml(load_config(TINY)))
-    del values["selection"], values["data"]["text_sampling"]  # as earlier versions wrote them
+    # As earlier versions wrote them.
+    del values["selection"], values["data"]["text_sampling"], values["objectives"]["gc_prefixes"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     old = load_config(str(tmp_path / "config.yaml"))
     as_before = ["selection={metric: loss, mode: min}", "data.text_sampling=none"]
@@ -83,3 +84,13 @@ def test_an_older_run_goes_on_as_it_selected_and_sampled_and_no_other_way(tmp_pa
         "selection.metric: loss there, text_to_protein_recall_at_10 here",
         "selection.mode: min there, max here",
     ]
+
+
+def test_prefixes_are_a_list_and_a_run_goes_on_with_no_others(tmp_path: Path) -> None:
+    width = load_config(TINY).model.projection_dim
+    prefixes = load_config(TINY, [f"objectives.gc_prefixes=[8, {width}]"])
+    assert prefixes.objectives.gc_prefixes == (8, width)
+    (tmp_path / "config.yaml").write_text(config_yaml(prefixes))
+    assert load_config(str(tmp_path / "config.yaml")) == prefixes
+    (change,) = forbidden_changes(load_config(TINY), prefixes)
+    assert change == f"objectives.gc_prefixes: () there, (8, {width}) here"

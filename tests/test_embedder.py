@@ -289,3 +289,44 @@ def test_bf16_turns_embeddings_hardly_and_fp16_is_refused() -> None:
     for other in (torch.float16, "float16", "bf16"):
         with pytest.raises(ConfigError, match=r"dtype=(torch\.float16|float16|bf16): allowed are float32, bfloat16"):
             ProtCLIP(exact.model, exact.protein_tokenizer, exact.text_tokenizer, dtype=other)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("normalize", [None, False])
+@pytest.mark.parametrize("long", ["truncate", "window-mean"])
+def test_dimensions_are_the_first_numbers_of_the_embedding(normalize: bool | None, long: Any) -> None:
+    model, sequences, texts = tiny_model(), random_sequences(6), random_texts(6)
+    for dimensions in (1, 8, 24):
+        for embed, items, more in (
+            (model.embed_proteins, sequences, {"long": long}),
+            (model.embed_texts, texts, {}),
+        ):
+            whole: Any = embed(items, normalize=normalize, **more)  # type: ignore[operator]
+            wanted = whole[:, :dimensions]
+            if normalize is None:
+                wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+            found: Any = embed(items, normalize=normalize, dimensions=dimensions, **more)  # type: ignore[operator]
+            assert found.shape == (6, dimensions)
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
+            if dimensions == 24:
+                assert np.array_equal(found, whole)
+            one: Any = embed(items[0], normalize=normalize, dimensions=dimensions, **more)  # type: ignore[operator]
+            assert one.shape == (dimensions,)
+    tensor = model.embed_texts(texts, dimensions=8, convert_to="torch")
+    assert np.array_equal(tensor.numpy(), model.embed_texts(texts, dimensions=8))
+    assert np.array_equal(model.encode(texts, "text", truncate_dim=8), model.embed_texts(texts, dimensions=8))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"dimensions": 0}, "dimensions=0"),
+        ({"dimensions": 2.5}, "dimensions=2.5"),
+        ({"dimensions": 25}, "an embedding of this model has 24"),
+        ({"dimensions": 8, "layer": "hidden"}, "layer='hidden' gives none"),
+    ],
+)
+def test_dimensions_that_cannot_be_are_refused(given: dict[str, Any], told: str) -> None:
+    model = tiny_model()
+    for embed in (model.embed_proteins, model.embed_texts):
+        with pytest.raises(ConfigError, match=told):
+            embed("MKT", **given)

@@ -380,3 +380,23 @@ def test_counts_of_numpy_are_counts() -> None:
 def test_a_sequence_is_classified_by_one_text_or_more() -> None:
     with pytest.raises(RequestError, match="no text"):
         Retriever(tiny_model()).classify(["MKV"], [])
+
+
+def test_questions_are_cut_to_an_index_of_fewer_dimensions(folder: Path, tmp_path: Path) -> None:
+    model = tiny_model()
+    short = write_protein_index(tmp_path, model, SEQUENCES, dimensions=8)
+    retriever = Retriever.load(short, checkpoint=str(folder / "checkpoint"))
+    index = retriever.indexes["protein"]
+    for question, vector in (
+        ({"text": TEXTS[0]}, model.embed_texts(TEXTS[0], dimensions=8)),
+        ({"sequence": SEQUENCES[1]}, model.embed_proteins(SEQUENCES[1], dimensions=8)),
+    ):
+        answer = retriever.search(**question, k=5)
+        scores, rows = index.search(vector[None], 5)
+        np.testing.assert_allclose([hit["score"] for hit in answer.hits], scores[0], atol=1e-6)
+        assert accessions(answer) == [row["accession"] for row in index.rows(rows[0])]
+        assert retriever.search(vector=vector, k=5).hits[0]["accession"] == accessions(answer)[0]
+    assert accessions(retriever.search(accession="P00003", k=1)) == ["P00003"]
+    # Who gives a vector has to know what it is.
+    with pytest.raises(RequestError, match="vector: has 24 numbers, and those of the index 8"):
+        retriever.search(vector=model.embed_texts(TEXTS[0]))

@@ -79,7 +79,7 @@ def test_encode_gives_what_the_embed_methods_do() -> None:
         ({"prompt_name": "text", "prompt": "query: "}, "prompt='query: ': allowed are None"),
         ({"prompt_name": "text", "precision": "int8"}, "precision='int8': allowed are 'float32'"),
         ({"prompt_name": "text", "output_value": "token_embeddings"}, "allowed are 'sentence_embedding'"),
-        ({"prompt_name": "text", "truncate_dim": 8}, "truncate_dim=8: allowed are None"),
+        ({"prompt_name": "text", "truncate_dim": 25}, "dimensions=25: an embedding of this model has 24"),
         ({"prompt_name": "text", "batch_size": 0}, "batch_size=0: allowed are a whole number of items"),
         ({"prompt_name": "text", "long": "error"}, "encode has no argument 'long'"),
     ],

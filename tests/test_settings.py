@@ -81,6 +81,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "activation_checkpointing": SWITCH,
     },
     ObjectivesConfig: {
+        "gc_prefixes": [None, 64, [64], (0, 512), (-1, 512), (512, 64), (64, 64, 512), (64.0, 512), (True, 512)],
         "mlm": NOT_NEGATIVE,
         "bsr": NOT_NEGATIVE,
         "pda": NOT_NEGATIVE,
@@ -181,6 +182,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "column": ["", 1],
         "long": ["nonsense", "", 1],
         "layer": CHOICE,
+        "dimensions": [0, -1, 1.5, "8", True],
         "residues": SWITCH,
         "format": CHOICE,
         "precision": CHOICE,
@@ -286,11 +288,14 @@ def test_every_field_has_values_that_it_refuses(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
+        (PretrainConfig, {"objectives": ObjectivesConfig(gc_prefixes=(64, 128))}, "ends with 128 .*projection_dim=512"),
         (SplitConfig, {"valid_fraction": 0.7, "test_fraction": 0.7}, "leave nothing to train on"),
         (PretrainConfig, {"run_dir": "s3://bucket/run", "log_rows": True}, "log_rows=True .*s3://bucket/run"),
         (WorkersConfig, {"num": 2, "min": 1, "resources": {"CPU": 0.5}}, "workers.min=1 .* whole numbers"),
         (EmbedConfig, {"content": "text", "long": "error"}, "--long error is for proteins"),
         (EmbedConfig, {"deduplicate": True, "residues": True}, "--deduplicate does not go with --residues"),
+        (EmbedConfig, {"residues": True, "dimensions": 8}, "--dimensions .* does not go with --residues"),
+        (EmbedConfig, {"layer": "hidden", "dimensions": 8}, "--dimensions .* does not go with --layer hidden"),
         (EmbedConfig, {"residues": True, "long": "window-mean"}, "--residues: means over windows have none"),
         (EmbedConfig, {"residues": True, "previous": "old"}, "--previous has no residues"),
         (SamplingConfig, {"dataset": "S", "draw": "each-epoch"}, "draw is of dataset D, not of S"),

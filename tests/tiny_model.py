@@ -94,9 +94,10 @@ def write_protein_index(
     sequences: list[str],
     columns: dict[str, Any] | None = None,
     config: IndexConfig | None = None,
+    dimensions: int | None = None,
 ) -> str:
     """An index of the sequences: row i is P0000i; ``columns`` are for ``write_embeddings``."""
-    vectors = model.embed_proteins(sequences)
+    vectors = model.embed_proteins(sequences, dimensions=dimensions)
     settings = {"dtype": str(model.dtype).removeprefix("torch.")}
     embeddings = write_embeddings(
         folder / "embeddings", vectors, fingerprint=model.fingerprint, columns=columns, settings=settings

@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 from protclip.client.steps import Servers, Steps, TooMuchAtOnceError, ask
 from protclip.errors import IndexMismatchError, ProtclipError, RequestError, ServerError
 from protclip.index.filters import Filter
-from protclip.inputs import Items, LongPolicy, check_characters, check_one_of, check_pairs, check_texts, listed
+from protclip.inputs import (
+    Items,
+    LongPolicy,
+    check_characters,
+    check_count,
+    check_one_of,
+    check_pairs,
+    check_texts,
+    listed,
+)
 from protclip.questions import DEFAULTS, Answer, Coverage, Explanation, Options, PartialAnswer, Protein, Question
 from protclip.retrieval import softmax
 from protclip.uniprot.residues import checked_sequences
@@ -81,9 +90,11 @@ def search_all(
     return answers
 
 
-def embed(servers: Servers, kind: Kind, items: Items, long: LongPolicy) -> Steps[NDArray[np.float32]]:
+def embed(
+    servers: Servers, kind: Kind, items: Items, long: LongPolicy, dimensions: int | None = None
+) -> Steps[NDArray[np.float32]]:
     """As ``ProtCLIP.embed_proteins`` and ``embed_texts``."""
-    return (yield from _embed(servers, kind, items, long))[0]
+    return (yield from _embed(servers, kind, items, long, dimensions))[0]
 
 
 def score(servers: Servers, sequences: Sequence[str], texts: Sequence[str]) -> Steps[NDArray[np.float32]]:
@@ -171,13 +182,16 @@ def _info(servers: Servers, about: str, *names: str) -> Steps[list[Any]]:
         return [found[about][name] for name in names]
 
 
-def _embed(servers: Servers, kind: Kind, items: Items, long: LongPolicy) -> Steps[tuple[NDArray[np.float32], str]]:
+def _embed(
+    servers: Servers, kind: Kind, items: Items, long: LongPolicy, dimensions: int | None = None
+) -> Steps[tuple[NDArray[np.float32], str]]:
     """Embeddings, and the fingerprint of their model."""
     check_one_of("long", long, ("truncate", "error", "window-mean") if kind == "proteins" else ("truncate", "error"))
+    check_count("dimensions", dimensions, unit="dimensions")
     given, single = _checked(kind, items)
     if not given:
         dimension, fingerprint = yield from _info(servers, "model", "dimension", "fingerprint")
-        return np.empty((0, dimension), np.float32), fingerprint
+        return np.empty((0, dimensions or dimension), np.float32), fingerprint
     vectors: list[NDArray[np.float32]] = []
     models = set()
 
@@ -191,7 +205,10 @@ def _embed(servers: Servers, kind: Kind, items: Items, long: LongPolicy) -> Step
             raise _changed(servers)
         return len(found["embeddings"])
 
-    yield from _in_parts(servers, "/v1/embed", given, body, read, rest={"encoding_format": "base64", "long": long})
+    rest: dict[str, Any] = {"encoding_format": "base64", "long": long}
+    if dimensions is not None:
+        rest["dimensions"] = int(dimensions)
+    yield from _in_parts(servers, "/v1/embed", given, body, read, rest=rest)
     vectors_ND = np.stack(vectors).astype(np.float32, copy=False)
     return (vectors_ND[0] if single else vectors_ND), models.pop()
 

@@ -80,16 +80,20 @@ class Client(Connection):
         """The answers to several questions, any number of them; ``allow_partial`` as of ``search``."""
         return self._run(calls.search_all(self.servers, questions, options, index, allow_partial=allow_partial))
 
-    def embed_proteins(self, sequences: Items, *, long: LongPolicy = "truncate") -> NDArray[np.float32]:
+    def embed_proteins(
+        self, sequences: Items, *, long: LongPolicy = "truncate", dimensions: int | None = None
+    ) -> NDArray[np.float32]:
         """Embeddings of sequences, (n, D) of unit length, any number of them; of a single str (D,).
 
-        ``long`` as for ``ProtCLIP.embed_proteins``.
+        ``long`` and ``dimensions`` as for ``ProtCLIP.embed_proteins``.
         """
-        return self._run(calls.embed(self.servers, "proteins", sequences, long))
+        return self._run(calls.embed(self.servers, "proteins", sequences, long, dimensions))
 
-    def embed_texts(self, texts: Items, *, long: LongPolicy = "truncate") -> NDArray[np.float32]:
+    def embed_texts(
+        self, texts: Items, *, long: LongPolicy = "truncate", dimensions: int | None = None
+    ) -> NDArray[np.float32]:
         """Embeddings of texts, likewise; ``long`` is "truncate" or "error"."""
-        return self._run(calls.embed(self.servers, "texts", texts, long))
+        return self._run(calls.embed(self.servers, "texts", texts, long, dimensions))
 
     def score(self, sequences: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
         """Cosine of each pair, (n,): sequence i with text i."""
@@ -195,13 +199,17 @@ class AsyncClient(Connection):
         """As ``Client.search_all``."""
         return await self._run(calls.search_all(self.servers, questions, options, index, allow_partial=allow_partial))
 
-    async def embed_proteins(self, sequences: Items, *, long: LongPolicy = "truncate") -> NDArray[np.float32]:
+    async def embed_proteins(
+        self, sequences: Items, *, long: LongPolicy = "truncate", dimensions: int | None = None
+    ) -> NDArray[np.float32]:
         """As ``Client.embed_proteins``."""
-        return await self._run(calls.embed(self.servers, "proteins", sequences, long))
+        return await self._run(calls.embed(self.servers, "proteins", sequences, long, dimensions))
 
-    async def embed_texts(self, texts: Items, *, long: LongPolicy = "truncate") -> NDArray[np.float32]:
+    async def embed_texts(
+        self, texts: Items, *, long: LongPolicy = "truncate", dimensions: int | None = None
+    ) -> NDArray[np.float32]:
         """As ``Client.embed_texts``."""
-        return await self._run(calls.embed(self.servers, "texts", texts, long))
+        return await self._run(calls.embed(self.servers, "texts", texts, long, dimensions))
 
     async def score(self, sequences: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
         """As ``Client.score``."""

@@ -42,7 +42,7 @@ class EmbedJob:
     def dimension(self) -> int:
         """Width of a vector."""
         if self.config.layer == "projection":
-            return self.sizes.projection_dim
+            return self.config.dimensions or self.sizes.projection_dim
         return (self.sizes.protein_encoder if self.content == "protein" else self.sizes.text_encoder).hidden_size
 
     def with_model(self, unit: Unit) -> Work:
@@ -90,15 +90,34 @@ def resolve(
         moving = {
             name: value for name, value in config.settings().items() if name not in ("content", "format", "deduplicate")
         }
-        check_reusable(before, fingerprint, content, moving)
+        # They are not among the settings where nobody gave them.
+        check_reusable(before, fingerprint, content, {"layer": None, "dimensions": None, **moving})
+    sizes = read_model_sizes(checkpoint)
+    if config.dimensions is not None:
+        _check_dimensions(config.dimensions, sizes)
     return EmbedJob(
         config=config,
         inputs=inputs,
         content=content,
         part_rows=part_rows,
         fingerprint=fingerprint,
-        sizes=read_model_sizes(checkpoint),
+        sizes=sizes,
     )
+
+
+def _check_dimensions(dimensions: int, sizes: ModelSizes) -> None:
+    """Refuse more than the model's, and say so where it was not trained for them."""
+    if dimensions > sizes.projection_dim:
+        raise ConfigError(
+            f"--dimensions {dimensions}: an embedding of this model has {sizes.projection_dim}; give no more."
+        )
+    if dimensions not in sizes.trained_dimensions:
+        trained = ", ".join(map(str, sizes.trained_dimensions))
+        echo(
+            f"embed: the model was trained for embeddings of {trained} dimensions, and not to be cut to {dimensions}; "
+            "retrieval may be worse.",
+            err=True,
+        )
 
 
 def _with_paths(config: EmbedConfig, of_input: Callable[[str], str], of_output: Callable[[str], str]) -> EmbedConfig:

@@ -142,13 +142,17 @@ class EmbedBlock:
             problems[i] = RefusedError("does not fit into memory", why, "what a device can hold")
 
         if config.content == "text":
-            vectors_UD = self.model.embed_texts(distinct, layer=config.layer, refuse=refuse)
+            vectors_UD = self.model.embed_texts(
+                distinct, layer=config.layer, dimensions=config.dimensions, refuse=refuse
+            )
         elif config.residues:
             assert config.long in ("truncate", "error")
             vectors_UD, residues = self.model.embed_with_residues(distinct, long=config.long, refuse=refuse)
         else:
             assert config.long is not None
-            vectors_UD = self.model.embed_proteins(distinct, long=config.long, layer=config.layer, refuse=refuse)
+            vectors_UD = self.model.embed_proteins(
+                distinct, long=config.long, layer=config.layer, dimensions=config.dimensions, refuse=refuse
+            )
         for i in np.flatnonzero(~np.isfinite(vectors_UD).all(axis=1)).tolist():
             problems.setdefault(i, RefusedError("embedding is not finite", "NaN or infinity", "numbers"))
         unfit = {i: problems[place] for i, place in enumerate(place_N.tolist()) if place in problems}

@@ -42,6 +42,9 @@ class EmbedConfig:
     layer: Layer = "projection"
     """What the vectors are: projection, embeddings of unit length; hidden, for heads of other tasks: the mean of the
     encoder's last hidden states, before the projection."""
+    dimensions: int | None = None
+    """Write the first so many numbers of each embedding, of unit length anew. Models trained with
+    objectives.gc_prefixes lose little by it, others more. Default: all."""
     residues: bool = False
     """Also write the vectors of all residues, as float16."""
     format: Format = "parquet"
@@ -72,6 +75,7 @@ class EmbedConfig:
     def __post_init__(self) -> None:
         check_types("", self)
         check_number("part_rows", self.part_rows, at_least=1)
+        check_number("dimensions", self.dimensions, at_least=1)
         if self.content == "text" and self.long is not None:
             raise ConfigError(f"--long {self.long} is for proteins, and texts are embedded; leave it out.")
         if self.residues and (self.content == "text" or self.long == "window-mean"):
@@ -80,6 +84,9 @@ class EmbedConfig:
         if self.layer == "hidden" and (self.residues or self.long == "window-mean"):
             other = "--residues" if self.residues else "--long window-mean"
             raise ConfigError(f"--layer hidden does not go with {other}; leave one out.")
+        if self.dimensions is not None and (self.residues or self.layer == "hidden"):
+            other = "--residues" if self.residues else "--layer hidden"
+            raise ConfigError(f"--dimensions is of embeddings and does not go with {other}; leave one out.")
         if self.residues and self.previous is not None:
             raise ConfigError("--previous has no residues to take over; leave --residues or --previous out.")
         if self.deduplicate and (self.residues or self.previous is not None):
@@ -90,8 +97,11 @@ class EmbedConfig:
     def settings(self) -> dict[str, Any]:
         """What decides on the bytes of a part, beside its rows and the model, as JSON values."""
         names = ("dtype", "content", "long", "format", "precision", "deduplicate", "residues")
-        layer = {} if self.layer == "projection" else {"layer": self.layer}  # which earlier versions did not have
-        return {**{name: getattr(self, name) for name in names}, **layer, "device": self.device, "threads": THREADS}
+        # Which earlier versions did not have.
+        layer = {} if self.layer == "projection" else {"layer": self.layer}
+        dimensions = {} if self.dimensions is None else {"dimensions": self.dimensions}
+        settings = {**{name: getattr(self, name) for name in names}, **layer, **dimensions}
+        return {**settings, "device": self.device, "threads": THREADS}
 
     @property
     def device(self) -> str:

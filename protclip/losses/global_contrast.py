@@ -1,21 +1,26 @@
 """GC: the global contrast between proteins and biotexts.
 
     L_GC = ½ · [CE(e^s · P·Tᵀ, diag) + CE(e^s · T·Pᵀ, diag)]
+    L_GC over prefixes = 1/F · Σ_f L_GC(unit(P[:, :f]), unit(T[:, :f]))
 
 Source: Zhou et al. 2025 (arXiv:2412.20014); symmetric InfoNCE as in CLIP (Radford et al. 2021, Fig. 3). The matrix of
 logits is never whole: it is made in tiles of rows, each of which leaves its part of the loss and of the gradient behind
-(as in Inf-CL, Cheng et al. 2024, arXiv:2410.17243, with the tiles as wide as the global batch).
-Shapes: B pairs of this worker, N = B · workers pairs in all, R rows of a tile, D width, K identities of a pair.
+(as in Inf-CL, Cheng et al. 2024, arXiv:2410.17243, with the tiles as wide as the global batch). Prefixes: Matryoshka
+representation learning (Kusupati et al. 2022, arXiv:2205.13147), with the mean in place of its weighted sum.
+Shapes: B pairs of this worker, N = B · workers pairs in all, R rows of a tile, D width, F numbers of a prefix,
+K identities of a pair.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
+from torch.nn.functional import normalize
 
 from protclip import distributed
 from protclip.model.dual_encoder import scale
@@ -25,7 +30,13 @@ TILE_LOGITS = 2**22
 
 
 def global_contrast(
-    protein_BD: Tensor, text_BD: Tensor, logit_scale: Tensor, identity_BK: Tensor, *, group: ProcessGroup | None
+    protein_BD: Tensor,
+    text_BD: Tensor,
+    logit_scale: Tensor,
+    identity_BK: Tensor,
+    *,
+    prefixes: Sequence[int] = (),
+    group: ProcessGroup | None,
 ) -> Tensor:
     """Symmetric InfoNCE over the pairs of all workers.
 
@@ -38,6 +49,8 @@ def global_contrast(
         text_BD: likewise.
         logit_scale: s, the log of the inverse temperature; e^s is at most 100.
         identity_BK: integers; rows that are equal in any column are not contrasted.
+        prefixes: the contrast is the mean over those of the first so many numbers, brought to unit length anew; none
+            for that of the whole rows. Rows are gathered once, whole, however many prefixes there are.
         group: the workers, or None for one process.
 
     Returns:
@@ -48,9 +61,20 @@ def global_contrast(
     all_identity_NK = distributed.gather_rows(identity_BK, group)
     start = distributed.rank(group) * len(protein_BD)
     factor = scale(logit_scale)
-    to_texts = _contrast(protein_BD, all_text_ND, factor, identity_BK, all_identity_NK, start)
-    to_proteins = _contrast(text_BD, all_protein_ND, factor, identity_BK, all_identity_NK, start)
-    return 0.5 * (to_texts + to_proteins)
+    losses = []
+    for width in prefixes or (protein_BD.shape[1],):
+        protein_BF, text_BF, all_protein_NF, all_text_NF = (
+            _unit_prefix(rows, width) for rows in (protein_BD, text_BD, all_protein_ND, all_text_ND)
+        )
+        to_texts = _contrast(protein_BF, all_text_NF, factor, identity_BK, all_identity_NK, start)
+        to_proteins = _contrast(text_BF, all_protein_NF, factor, identity_BK, all_identity_NK, start)
+        losses.append(0.5 * (to_texts + to_proteins))
+    return torch.stack(losses).mean()
+
+
+def _unit_prefix(row_BD: Tensor, width: int) -> Tensor:
+    """The first numbers of each row, unit length; rows that are taken whole have it already."""
+    return row_BD if width == row_BD.shape[1] else normalize(row_BD[:, :width], dim=-1)
 
 
 def _contrast(

@@ -41,20 +41,23 @@ def objective_terms(
         gc, bsr, pda, mlm, as far as they are on, without their weights. The mean of each over the workers is its
         mean over the global batch, however that is cut into workers and micro-batches.
     """
-    gc = contrast(outputs, batches, group=group)
+    gc = contrast(outputs, batches, objectives, group=group)
     if not weights(objectives):
         return {"gc": gc}
     counts = mean_counts(batches, group=group)
     return {"gc": gc, **counted_terms(outputs, batches, objectives, counts=counts, group=group)}
 
 
-def contrast(outputs: Sequence[Outputs], batches: Sequence[Batch], *, group: ProcessGroup | None) -> Tensor:
+def contrast(
+    outputs: Sequence[Outputs], batches: Sequence[Batch], objectives: ObjectivesConfig, *, group: ProcessGroup | None
+) -> Tensor:
     """gc over these micro-batches of all workers."""
     return global_contrast(
         torch.cat([output.protein_BD for output in outputs]),
         torch.cat([output.text_BD for output in outputs]),
         outputs[0].logit_scale,
         torch.cat([batch.identity_BI for batch in batches]),
+        prefixes=objectives.gc_prefixes,
         group=group,
     )
 

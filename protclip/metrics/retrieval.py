@@ -5,6 +5,7 @@ Shapes: N pairs, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,13 @@ def check_variety(identity_N2: Tensor, where: str) -> None:
 
 
 def validation_metrics(
-    protein_ND: Tensor, text_ND: Tensor, identity_N2: Tensor, logit_scale: Tensor, *, batch_size: int
+    protein_ND: Tensor,
+    text_ND: Tensor,
+    identity_N2: Tensor,
+    logit_scale: Tensor,
+    *,
+    batch_size: int,
+    prefixes: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The global contrast (``gc``) over batches of the given size, in order, and the retrieval over all pairs.
 
@@ -73,6 +80,7 @@ def validation_metrics(
         identity_N2: hashes of sequence and biotext.
         batch_size: candidates of the contrast, as in training, so that the two losses compare; a remainder is left
             out of the loss unless it is all there is.
+        prefixes: of the contrast, likewise; the retrieval is that of whole embeddings.
     """
     starts = range(0, max(1, len(protein_ND) // batch_size) * batch_size, batch_size)
     losses = [
@@ -81,6 +89,7 @@ def validation_metrics(
             text_ND[i : i + batch_size],
             logit_scale,
             identity_N2[i : i + batch_size],
+            prefixes=prefixes,
             group=None,
         ).item()
         for i in starts

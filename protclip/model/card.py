@@ -89,8 +89,10 @@ def _model(model: DualEncoder, fingerprint: str) -> str:
     table = "\n".join(
         ["| encoder | kind | layers | width | parameters | longest input, tokens |", "|---" * 6 + "|", *rows]
     )
+    prefixes = ", ".join(map(str, architecture.objectives.gc_prefixes[:-1]))
+    shorter = f"They were trained to be cut to {prefixes} dimensions too. " if prefixes else ""
     return (
-        f"{table}\n\nEmbeddings have {architecture.projection_dim} dimensions and unit length. "
+        f"{table}\n\nEmbeddings have {architecture.projection_dim} dimensions and unit length. {shorter}"
         f"Fingerprint `{fingerprint}`, written by protclip {__version__}.\n"
     )
 

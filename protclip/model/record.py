@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from protclip import files
@@ -47,6 +47,13 @@ class _Width:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Objectives:
+    """Those that a job has to know of."""
+
+    gc_prefixes: tuple[Size, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSizes:
     """What a job has to know of a model beforehand; all of config.json is checked where the model is loaded."""
 
@@ -54,6 +61,12 @@ class ModelSizes:
     max_protein_tokens: Size
     protein_encoder: _Width
     text_encoder: _Width
+    objectives: _Objectives = field(default_factory=_Objectives)
+
+    @property
+    def trained_dimensions(self) -> tuple[int, ...]:
+        """Widths that embeddings were trained at, the whole one last."""
+        return self.objectives.gc_prefixes or (self.projection_dim,)
 
 
 def read_model_sizes(folder: str) -> ModelSizes:

@@ -43,7 +43,7 @@ class DualEncoderLearner(Learner[Batch]):
 
         if len(batches) == 1:
             outputs = [_forward(self.network, batches[0])]
-            terms = {"gc": contrast(outputs, batches, group=self.group), **own_terms(outputs, batches)}
+            terms = {"gc": contrast(outputs, batches, objectives, group=self.group), **own_terms(outputs, batches)}
             total_loss(terms, objectives).backward()  # type: ignore[no-untyped-call]
             return {name: term.detach() for name, term in terms.items()}
 
@@ -58,7 +58,7 @@ class DualEncoderLearner(Learner[Batch]):
             drawn.append(_RandomState.of(batch.protein_ids_BL.device))
             with torch.no_grad():
                 joint.append(_leaves(_joint(_forward(self.model, batch), between=between)))
-        terms = {"gc": contrast(joint, batches, group=self.group), **own_terms(joint, batches)}
+        terms = {"gc": contrast(joint, batches, objectives, group=self.group), **own_terms(joint, batches)}
         total_loss(terms, objectives).backward()  # type: ignore[no-untyped-call]
         for i, (batch, leaves) in enumerate(zip(batches, joint, strict=True)):
             last = i == len(batches) - 1

@@ -76,10 +76,16 @@ class Validation:
         protein_ND, text_ND, identity_N2 = (
             distributed.gather_uneven_rows(part.to(self._model.device), self._group) for part in parts
         )
+        objectives = model.architecture.objectives
         metrics = validation_metrics(
-            protein_ND, text_ND, identity_N2, model.logit_scale.detach(), batch_size=batch_size
+            protein_ND,
+            text_ND,
+            identity_N2,
+            model.logit_scale.detach(),
+            batch_size=batch_size,
+            prefixes=objectives.gc_prefixes,
         )
-        return {**metrics, **with_loss({"gc": metrics["gc"], **terms}, model.architecture.objectives)}
+        return {**metrics, **with_loss({"gc": metrics["gc"], **terms}, objectives)}
 
     def _batches(self) -> Iterator[Batch]:
         for start in range(0, len(self._rows), BLOCK):

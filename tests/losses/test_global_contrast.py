@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,22 @@ from protclip.losses.global_contrast import global_contrast
 from protclip.model.dual_encoder import scale
 
 PAIRS, WIDTH = 12, 6
+PREFIXES = (1, 4, WIDTH)
 
 
 def distinct(num_pairs: int) -> Tensor:
     return torch.arange(num_pairs)[:, None]
 
 
-def whole_matrix(protein: Tensor, text: Tensor, logit_scale: Tensor, identity: Tensor) -> Tensor:
+def whole_matrix(
+    protein: Tensor, text: Tensor, logit_scale: Tensor, identity: Tensor, prefixes: Sequence[int] = (WIDTH,)
+) -> Tensor:
     """The loss as its formula says it, in one process."""
+    cut = [[normalize(rows[:, :width], dim=-1) for rows in (protein, text)] for width in prefixes]
+    return torch.stack([contrast_of(*rows, logit_scale, identity) for rows in cut]).mean()
+
+
+def contrast_of(protein: Tensor, text: Tensor, logit_scale: Tensor, identity: Tensor) -> Tensor:
     own = torch.arange(len(protein))
     neither = (identity[:, None] == identity[None]).any(-1).fill_diagonal_(False)
     logits = (scale(logit_scale) * protein @ text.T).masked_fill(neither, -torch.inf)
@@ -36,13 +45,19 @@ def whole_matrix(protein: Tensor, text: Tensor, logit_scale: Tensor, identity: T
 
 @pytest.mark.unit
 @pytest.mark.parametrize("rows_per_tile", [1, 5, 37])
-def test_tiles_have_loss_and_gradients_of_the_whole_matrix(rows_per_tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("prefixes", [(), PREFIXES])
+def test_tiles_have_loss_and_gradients_of_the_whole_matrix(
+    prefixes: tuple[int, ...], rows_per_tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tiled, "TILE_LOGITS", 37 * rows_per_tile)
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randn(37, WIDTH, dtype=torch.float64, generator=generator) for _ in range(2)]
     identity = torch.stack([torch.arange(37) % 31, torch.arange(37) % 20], 1)  # sequences and texts repeat
     results = []
-    for loss_of in (whole_matrix, lambda *inputs: global_contrast(*inputs, group=None)):
+    for loss_of in (
+        lambda *inputs: whole_matrix(*inputs, prefixes or (WIDTH,)),
+        lambda *inputs: global_contrast(*inputs, prefixes=prefixes, group=None),
+    ):
         leaves = [row.clone().requires_grad_() for row in rows]
         logit_scale = torch.tensor(2.3, dtype=torch.float64, requires_grad=True)
         loss = loss_of(*(normalize(leaf, dim=-1) for leaf in leaves), logit_scale, identity)
@@ -50,6 +65,41 @@ def test_tiles_have_loss_and_gradients_of_the_whole_matrix(rows_per_tile: int, m
         results.append([loss, *(leaf.grad for leaf in leaves), logit_scale.grad])
     for wanted, found in zip(*results, strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.unit
+def test_one_prefix_of_the_whole_width_is_the_plain_contrast_bit_for_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = [normalize(torch.randn(PAIRS, WIDTH, generator=generator), dim=-1) for _ in range(2)]
+    identity = distinct(PAIRS)
+
+    def plain(protein: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
+        factor = scale(logit_scale)
+        to_texts = tiled._contrast(protein, text, factor, identity, identity, 0)
+        return 0.5 * (to_texts + tiled._contrast(text, protein, factor, identity, identity, 0))
+
+    results = []
+    for loss_of in (
+        plain,
+        lambda *inputs: global_contrast(*inputs, identity, group=None),
+        lambda *inputs: global_contrast(*inputs, identity, prefixes=(WIDTH,), group=None),
+    ):
+        leaves = [*(row.clone().requires_grad_() for row in rows), torch.tensor(2.3, requires_grad=True)]
+        loss = loss_of(*leaves)
+        loss.backward()
+        results.append([loss, *(leaf.grad for leaf in leaves)])
+    for wanted, *found in zip(*results, strict=True):
+        assert all(torch.equal(wanted, one) for one in found)
+
+
+@pytest.mark.unit
+def test_the_mean_over_prefixes_is_the_one_worked_by_hand() -> None:
+    """Of two pairs, the first number is the same of all: its contrast is log 2."""
+    rows = normalize(torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64), dim=-1)
+    scale = torch.tensor(math.log(3.0), dtype=torch.float64)
+    loss = global_contrast(rows, rows, scale, distinct(2), prefixes=(1, 2), group=None)
+    # Whole rows are orthogonal: -log(e^3 / (e^3 + e^0)).
+    assert loss.item() == pytest.approx((math.log(2) + math.log(1 + math.exp(-3.0))) / 2, abs=1e-12)
 
 
 class Largest(TorchDispatchMode):
@@ -134,42 +184,50 @@ def gradients(towers: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in towers.named_parameters() if parameter.grad is not None}
 
 
-def one_process() -> tuple[float, dict[str, Tensor]]:
+def one_process(prefixes: tuple[int, ...] = (WIDTH,)) -> tuple[float, dict[str, Tensor]]:
     towers = Towers()
     protein, text, identity = inputs()
-    loss = whole_matrix(*towers(protein, text), identity)
+    loss = whole_matrix(*towers(protein, text), identity, prefixes)
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.item(), gradients(towers)
 
 
-def run_rank(rank: int, group: ProcessGroup, folder: Path, detach: bool) -> None:
+def run_rank(rank: int, group: ProcessGroup, folder: Path, prefixes: tuple[int, ...], detach: bool) -> None:
     world_size = distributed.world_size(group)
     tiled.TILE_LOGITS = 3 * PAIRS  # several tiles on each worker, of which the last is not full
-    if detach:
-        gather = distributed.gather_rows
-        distributed.gather_rows = lambda rows, group: gather(rows.detach(), group)
+    gathered: list[int] = []
+    gather = distributed.gather_rows
+
+    def counted(rows: Tensor, group: ProcessGroup | None) -> Tensor:
+        gathered.append(len(rows))
+        return gather(rows.detach() if detach else rows, group)
+
+    distributed.gather_rows = counted
     towers = Towers()
     network = DistributedDataParallel(towers)
     share = slice(rank * PAIRS // world_size, (rank + 1) * PAIRS // world_size)
     protein, text, identity = (tensor[share] for tensor in inputs())
-    loss = global_contrast(*network(protein, text), identity, group=group)
+    loss = global_contrast(*network(protein, text), identity, prefixes=prefixes, group=group)
     loss.backward()  # type: ignore[no-untyped-call]
     mean = distributed.mean_over_workers(loss, group)
+    assert len(gathered) == 3  # proteins, texts and identities, however many prefixes
     if rank == 0:
         torch.save({"loss": mean, **gradients(towers)}, folder / "result.pt")
 
 
-def several_processes(world_size: int, folder: Path, *, detach: bool = False) -> tuple[float, dict[str, Tensor]]:
-    run_workers(run_rank, world_size, folder, detach)
+def several_processes(
+    world_size: int, folder: Path, *, prefixes: tuple[int, ...] = (), detach: bool = False
+) -> tuple[float, dict[str, Tensor]]:
+    run_workers(run_rank, world_size, folder, prefixes, detach)
     result: dict[str, Tensor] = torch.load(folder / "result.pt", weights_only=True)
     return result.pop("loss").item(), result
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_gathered_gradient_is_that_of_one_process(world_size: int, tmp_path: Path) -> None:
-    loss, wanted = one_process()
-    found_loss, found = several_processes(world_size, tmp_path)
+@pytest.mark.parametrize(("world_size", "prefixes"), [(2, ()), (3, ()), (2, PREFIXES)])
+def test_gathered_gradient_is_that_of_one_process(world_size: int, prefixes: tuple[int, ...], tmp_path: Path) -> None:
+    loss, wanted = one_process(prefixes or (WIDTH,))
+    found_loss, found = several_processes(world_size, tmp_path, prefixes=prefixes)
     assert found_loss == pytest.approx(loss, abs=1e-12)
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():

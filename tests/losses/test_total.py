@@ -25,6 +25,7 @@ from protclip.trained_model import ProtCLIP
 PAIRS = 24
 ALL = ObjectivesConfig(num_prototypes=16)
 BETWEEN = replace(ALL, pda_negatives="proteins", segment_window=3)
+PREFIXES = replace(ALL, gc_prefixes=(3, 8, 24))
 FIRST_LAYER = tuple(f"protein_encoder.encoder.layer.0.attention.self.{name}" for name in ("query", "key"))
 TERMS = ("gc", "bsr", "pda", "mlm")
 
@@ -108,7 +109,7 @@ def workers(
 @pytest.mark.ranks
 @pytest.mark.parametrize(
     ("world_size", "micro_batches", "objectives"),
-    [(2, 1, ALL), (3, 1, ALL), (2, 2, ALL), (3, 4, ALL), (2, 2, BETWEEN), (3, 1, BETWEEN)],
+    [(2, 1, ALL), (3, 1, ALL), (2, 2, ALL), (3, 4, ALL), (2, 2, BETWEEN), (3, 1, BETWEEN), (2, 2, PREFIXES)],
 )
 def test_workers_and_micro_batches_have_the_terms_and_gradients_of_one(
     world_size: int, micro_batches: int, objectives: ObjectivesConfig, tmp_path: Path
@@ -126,7 +127,7 @@ def test_a_mean_over_each_workers_own_residues_would_be_noticed(tmp_path: Path) 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("micro_batches", [2, 4])
-@pytest.mark.parametrize("objectives", [ALL, BETWEEN])
+@pytest.mark.parametrize("objectives", [ALL, BETWEEN, PREFIXES])
 def test_micro_batches_have_the_terms_and_gradients_of_one_batch(
     objectives: ObjectivesConfig, micro_batches: int
 ) -> None:

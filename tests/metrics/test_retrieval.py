@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -59,6 +61,16 @@ def test_valid_loss_of_an_uninformed_model_is_that_of_a_guess() -> None:
     loss = validation_metrics(rows, rows, identity, torch.tensor(1.0), batch_size=32)["gc"]
     assert loss == pytest.approx(torch.tensor(32.0).log().item(), rel=1e-5)
     assert validation_metrics(rows[:5], rows[:5], identity[:5], torch.tensor(1.0), batch_size=32)["num_pairs"] == 5
+
+
+def test_valid_loss_is_over_the_prefixes_of_training() -> None:
+    rows = torch.nn.functional.normalize(torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
+    identity = torch.arange(64)[:, None].expand(64, 2)
+    valid = partial(validation_metrics, identity_N2=identity, logit_scale=torch.tensor(1.0), batch_size=32)
+    plain, whole, short = (valid(rows, rows, prefixes=prefixes)["gc"] for prefixes in ((), (4,), (2, 4)))
+    cut = torch.nn.functional.normalize(rows[:, :2], dim=-1)
+    assert plain == whole
+    assert short == pytest.approx((plain + valid(cut, cut)["gc"]) / 2)
 
 
 def test_chance_counts_the_right_answers_of_each_query() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from protclip.model.build import build_architecture, build_model, build_text_tok
 from protclip.model.checkpoint import architecture_fields, load_checkpoint, read_architecture
 from protclip.model.packed import pack
 from protclip.model.pooling import residue_positions
+from protclip.model.record import read_model_sizes
 
 pytestmark = pytest.mark.unit
 
@@ -106,9 +108,25 @@ def test_heads_are_saved_and_loaded_and_make_no_other_model(tmp_path: Path) -> N
     assert ProtCLIP.from_pretrained(str(tmp_path / "bare")).fingerprint == model.fingerprint
 
 
+def test_a_checkpoint_says_which_prefixes_its_model_was_trained_for(tmp_path: Path) -> None:
+    model, plain = tiny_model(objectives=replace(GC_ALONE, gc_prefixes=(8, 24))), tiny_model()
+    for name, one in (("short", model), ("plain", plain)):
+        one.save_pretrained(str(tmp_path / name))
+    again = ProtCLIP.from_pretrained(str(tmp_path / "short"))
+    assert (again.trained_dimensions, plain.trained_dimensions) == ((8, 24), (24,))
+    assert [read_model_sizes(str(tmp_path / name)).trained_dimensions for name in ("short", "plain")] == [
+        (8, 24),
+        (24,),
+    ]
+    assert again.fingerprint == plain.fingerprint  # the same weights embed the same
+    assert "trained to be cut to 8 dimensions" in (tmp_path / "short" / "README.md").read_text()
+
+
 def test_unknown_objectives_in_a_checkpoint_are_refused() -> None:
     config = architecture_fields(tiny_model().model.architecture)
     assert read_architecture({k: v for k, v in config.items() if k != "objectives"}).objectives == GC_ALONE
+    earlier = {name: value for name, value in config["objectives"].items() if name != "gc_prefixes"}
+    assert read_architecture({**config, "objectives": earlier}).objectives == GC_ALONE
     with pytest.raises(CheckpointError, match="nonsense"):
         read_architecture({**config, "objectives": {"nonsense": 1}})
 

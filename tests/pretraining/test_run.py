@@ -22,6 +22,7 @@ from protclip.pretraining.run import Pretraining, pretrain
 from protclip.protanno.shards import PROPERTIES, read_pairs
 from protclip.train import run as run_module
 from protclip.train.checkpoints import committed
+from protclip.trained_model import ProtCLIP
 from protclip.uniprot.entry import Entry
 
 pytestmark = pytest.mark.unit
@@ -99,6 +100,18 @@ def test_a_run_leaves_checkpoints_metrics_steps_and_a_report(tmp_path: Path, pai
     record = json.loads((folder / "checkpoints" / "step-000000006" / "manifest.json").read_text())
     assert record["metrics"] == {name: last[name] for name in ("epoch", "train", "valid")}
     assert record["data"] == {"fingerprint": "of the test"}
+
+
+def test_a_run_over_prefixes_is_measured_over_them_and_its_checkpoint_says_so(tmp_path: Path, pairs: Any) -> None:
+    first, alone = {}, {"mlm": 0.0, "bsr": 0.0, "pda": 0.0}
+    for name, prefixes in (("plain", []), ("short", [8, 24])):
+        (tmp_path / name).mkdir()
+        run(job(tmp_path / name, pairs, objectives={**alone, "gc_prefixes": prefixes}, epochs=1), pairs)
+        first[name] = json.loads((tmp_path / name / "run" / "metrics.json").read_text())["history"][0]["valid"]
+    assert first["short"]["text_to_protein"] == first["plain"]["text_to_protein"]  # the same first weights
+    assert first["short"]["gc"] != first["plain"]["gc"]
+    *_, last = committed(str(tmp_path / "short" / "run"))
+    assert ProtCLIP.from_pretrained(last).trained_dimensions == (8, 24)
 
 
 @pytest.mark.slow

@@ -64,6 +64,9 @@ class FailingBackend:
     def describe_indexes(self) -> list[NamedIndex]:
         return [INDEX]
 
+    def index_dimension(self, _index: str) -> int:
+        raise self.error
+
     def refused(self) -> str | None:
         return None
 

@@ -41,6 +41,11 @@ def test_embeddings_are_those_of_python(server, client):
         np.testing.assert_allclose(mine, expected, atol=1e-6)
     for given in (TEXTS, TEXTS[0]):
         np.testing.assert_allclose(client.embed_texts(given), server.model.embed_texts(given), atol=1e-6)
+    short = client.embed_texts(TEXTS, dimensions=8)
+    np.testing.assert_allclose(short, server.model.embed_texts(TEXTS, dimensions=8), atol=1e-6)
+    assert client.embed_proteins([], dimensions=8).shape == (0, 8)
+    with pytest.raises(RequestError, match="dimensions: 25 are wanted; an embedding has 24"):
+        client.embed_proteins(PROTEINS, dimensions=25)
     assert max(map(len, PROTEINS)) > 62  # is longer than the model sees
     expected = server.model.embed_proteins(PROTEINS, long="window-mean")
     np.testing.assert_allclose(client.embed_proteins(PROTEINS, long="window-mean"), expected, atol=1e-6)

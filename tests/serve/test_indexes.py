@@ -97,6 +97,23 @@ def test_each_named_index_answers_as_its_own_retriever(folders, named, options):
     assert [one.name for one in replica.describe_indexes()] == list(named)
 
 
+def test_an_index_of_fewer_dimensions_is_asked_like_any_other(folders, tmp_path):
+    short = write_protein_index(tmp_path, folders.model, folders.sequences, dimensions=8)
+    named = {"default": folders.index, "short": short}
+    replica = replica_of(folders, named)
+    assert [replica.index_dimension(name) for name in named] == [24, 8]
+    asked = [Question(text="kinase binds ATP"), Question(sequence=folders.sequences[7]), Question(accession="P00003")]
+
+    async def ask() -> list[Any]:  # at once, so that batches hold questions for both
+        return await asyncio.gather(*(replica.search(asked, Options(k=4), index=name) for name in named))
+
+    for path, answers in zip(named.values(), asyncio.run(ask()), strict=True):
+        own = Retriever.load(path, checkpoint=folders.args.checkpoint).search_all(asked, Options(k=4))
+        assert rows(answers) == rows(own)
+    with pytest.raises(NotFoundError, match="index 'none'"):
+        replica.index_dimension("none")
+
+
 def test_an_unknown_name_is_told_with_those_that_there_are(replica):
     with pytest.raises(NotFoundError, match="index 'none': is not served; there are 'default'"):
         asyncio.run(replica.search([Question(text="a")], Options(), index="none"))

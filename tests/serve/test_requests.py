@@ -48,7 +48,8 @@ def ask(form: type[Form], body: Any) -> Any:
         return request.questions(LIMITS, DIMENSION), request.options(LIMITS)
     if isinstance(request, ExplainRequest):
         return request.check(LIMITS)
-    return request.questions(LIMITS, DIMENSION) if form is EmbeddingsRequest else request.questions(LIMITS)
+    with_dimensions = form in (EmbeddingsRequest, EmbedRequest)
+    return request.questions(LIMITS, DIMENSION) if with_dimensions else request.questions(LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,11 @@ def ask(form: type[Form], body: Any) -> Any:
         (EmbeddingsRequest, {"model": "protclip-text", "input": []}, "input: .*at least 1 item"),
         (EmbeddingsRequest, {"model": "protclip-text", "input": ["a"] * 3}, "input: holds 3 items; at most 2"),
         (EmbeddingsRequest, {"model": "protclip-text", "input": "four"}, r"input\[0\]: has 4"),
-        (EmbeddingsRequest, {"model": "protclip-text", "input": "a", "dimensions": 1}, "dimensions: 1 .*has 2"),
+        (EmbeddingsRequest, {"model": "protclip-text", "input": "a", "dimensions": 3}, "dimensions: 3 .*has 2"),
+        (EmbeddingsRequest, {"model": "protclip-text", "input": "a", "dimensions": 0}, "dimensions: "),
+        (EmbedRequest, {"texts": ["a"], "dimensions": 3}, "dimensions: 3 .*has 2"),
+        (EmbedRequest, {"texts": ["a"], "dimensions": -1}, "dimensions: "),
+        (EmbedRequest, {"texts": ["a"], "dimensions": 1.5}, "dimensions: "),
         (EmbeddingsRequest, {"model": "protclip-text", "input": "a", "n": 1}, "n: "),
         (ScoreRequest, {"sequences": ["M"]}, "texts: "),
         (ScoreRequest, {"sequences": ["M"], "texts": ["a", "b"]}, "1 sequences and 2 texts make no pairs"),
@@ -166,6 +171,8 @@ def test_another_model_is_not_found():
         (EmbedRequest, {"texts": ["aa", "aaa"], "encoding_format": "base64"}),
         (EmbeddingsRequest, {"model": "protclip-text", "input": ["aaa"] * 2, "dimensions": 2, "user": None}),
         (EmbeddingsRequest, {"model": "protclip-protein", "input": "MMMMM", "dimensions": None, "user": "me"}),
+        (EmbeddingsRequest, {"model": "protclip-protein", "input": "MMMMM", "dimensions": 1}),
+        (EmbedRequest, {"texts": ["aa"], "dimensions": 1}),
         (ScoreRequest, {"sequences": ["M", "MMMMM"], "texts": ["a", "aaa"]}),
         (ClassifyRequest, {"sequences": ["MMMMM"], "texts": ["a", "aaa"]}),
         (ExplainRequest, {"text": "aa", "sequence": "MMMM", "accession": None, "window": 1}),

@@ -146,8 +146,17 @@ def test_openais_client_tells_our_errors(client):
     with pytest.raises(openai.UnprocessableEntityError, match="token ids are not taken"):
         client.embeddings.create(model="protclip-text", input=[1, 2, 3])
     with pytest.raises(openai.UnprocessableEntityError, match="an embedding has 24"):
-        client.embeddings.create(model="protclip-text", input="a", dimensions=12)
+        client.embeddings.create(model="protclip-text", input="a", dimensions=25)
     assert [model.id for model in client.models.list()] == ["protclip-protein", "protclip-text"]
+
+
+def test_dimensions_cut_embeddings_on_both_routes(server, client):
+    wanted = server.model.embed_texts(TEXTS, dimensions=8)
+    answer = server.post("/v1/embed", {"texts": TEXTS, "dimensions": 8}).json()
+    assert answer["dimension"] == 8
+    np.testing.assert_allclose(answer["embeddings"], wanted, atol=1e-6)
+    found = client.embeddings.create(model="protclip-text", input=TEXTS, dimensions=8)
+    np.testing.assert_allclose([one.embedding for one in found.data], wanted, atol=1e-6)
 
 
 def test_scores_and_classes_are_those_of_python(server, retriever):

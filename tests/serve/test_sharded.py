@@ -19,13 +19,15 @@ from protclip.client import AsyncClient, Client
 from protclip.commands.search import main as search
 from protclip.errors import ServerError
 from protclip.index.build import IndexConfig
-from protclip.questions import Answer, Coverage, PartialAnswer
+from protclip.questions import Answer, Coverage, PartialAnswer, Question
+from protclip.retrieval import Retriever
 from serve.settings import Sharding
 
 pytestmark = pytest.mark.serve
 
 SEARCH = {"queries": [{"text": "binds ATP"}, {"accession": "P00003"}], "k": 25, "exclude_self": True}
 """Asks the encoder, and each shard twice."""
+QUESTIONS = [Question(text="binds ATP"), Question(sequence="MKTAYIAKQR"), Question(accession="P00003")]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,27 @@ def test_the_routes_answer_as_those_of_a_whole_index(server, sharded):
     for path in ("/v1/proteins/P00001", "/v1/models"):
         one, other = (requests.get(of.url + path, timeout=60).json() for of in (server, sharded))
         assert one == other
+
+
+def test_shards_of_fewer_dimensions_are_asked_like_any_others(server, tmp_path):
+    from ray import serve
+
+    from serve.app import build_app
+
+    settings = IndexConfig(shard_rows=15)
+    index = write_protein_index(tmp_path, server.model, server.sequences, config=settings, dimensions=8)
+    sharding = Sharding(index=index, num_shards=2)
+    args = server.args.model_copy(update={"sharding": sharding})
+    serve.run(build_app(args), name="short", route_prefix="/short", logging_config=LOGS)
+    try:
+        with Client(f"{server.url}/short") as client:
+            mine = client.search_all(QUESTIONS)
+    finally:
+        serve.delete("short")
+    wanted = Retriever.load(index, checkpoint=server.args.checkpoint).search_all(QUESTIONS)
+    for one, other in zip(mine, wanted, strict=True):
+        assert [hit["accession"] for hit in one.hits] == [hit["accession"] for hit in other.hits]
+        assert [hit["score"] for hit in one.hits] == pytest.approx([hit["score"] for hit in other.hits], abs=1e-6)
 
 
 def sharded_index(sharded: Any) -> str:

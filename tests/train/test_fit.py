@@ -146,7 +146,10 @@ def test_a_trainer_state_of_another_run_is_refused(tmp_path: Path) -> None:
         load_trainer(str(tmp_path), other)
 
 
-@pytest.mark.parametrize("objectives", [OBJECTIVES, replace(OBJECTIVES, pda_negatives="proteins"), GC_ALONE])
+@pytest.mark.parametrize(
+    "objectives",
+    [OBJECTIVES, replace(OBJECTIVES, pda_negatives="proteins"), GC_ALONE, replace(GC_ALONE, gc_prefixes=(3, 8, 24))],
+)
 @pytest.mark.parametrize("micro_batches", [2, 8])
 def test_micro_batches_make_the_same_step(objectives: ObjectivesConfig, micro_batches: int) -> None:
     found: dict[int, dict[str, Any]] = {}
