@@ -109,7 +109,7 @@ def test_an_index_of_fewer_dimensions_is_asked_like_any_other(folders, tmp_path)
 
     for path, answers in zip(named.values(), asyncio.run(ask()), strict=True):
         own = Retriever.load(path, checkpoint=folders.args.checkpoint).search_all(asked, Options(k=4))
-        assert rows(answers) == rows(own)
+        assert rows(answers) == nearly(own)
     with pytest.raises(NotFoundError, match="index 'none'"):
         replica.index_dimension("none")
 
