@@ -17,7 +17,11 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(autouse=True)
-def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Where an earlier test had Ray look at its token mode, which it does once in a process, Ray needs one all the same.
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(address, "TIMEOUT_S", 0.5)
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
