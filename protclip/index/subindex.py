@@ -182,8 +182,19 @@ def counts_of(found_with_N: NDArray[np.int32]) -> list[tuple[int, int]]:
 
 
 def num_unreached(found_with: Sequence[tuple[int, int]], ef: int) -> int:
-    """Nodes that a graph does not find with an ef."""
-    return sum(count for least, count in found_with if least > ef)
+    """Nodes that a graph does not find with an ef, of a report's ``found_with``."""
+    efs, counts = np.array(found_with).T
+    return int(counts[_is_unreached(efs, ef)].sum())
+
+
+def _is_unreached(found_with: NDArray[Any], ef: int) -> NDArray[np.bool_]:
+    """Whether the graph does not find what it finds with these values of ef, or MAX_EF, when it has another.
+
+    The least that was tried stands for all below it: a release may be given a smaller one than the last.
+    """
+    tried = found_with[found_with < MAX_EF]
+    unreached: NDArray[np.bool_] = found_with > max(ef, int(tried.min()) if len(tried) else 0)
+    return unreached
 
 
 class Subindex:
@@ -275,7 +286,7 @@ class Subindex:
         """Keep so many candidates when the graph is searched."""
         if self.graph is not None:
             self.graph.set_ef(ef)
-        self.unreached_U = np.flatnonzero(self._found_with_N > ef)
+        self.unreached_U = np.flatnonzero(_is_unreached(self._found_with_N, ef))
         """Nodes that the graph does not find."""
         self._unreached_UD = as_float32(self.vectors_ND[self.unreached_U])
 

@@ -139,6 +139,13 @@ def test_what_the_graph_does_not_find_is_compared_with_every_question(tmp_path):
     scores, rows = index.search(vectors, 3)
     assert (scores[:, 0] > 0.9999).all()
     assert [hit["accession"] for hit in index.rows(rows[:, 0])] == [f"P{row:05d}" for row in range(1_000)]
+    (part,) = index.subindexes
+    counts = []
+    for ef in (5, 12, 64, 1024):
+        part.set_ef(ef)
+        counts.append(len(part.unreached_U))
+        assert (index.search(vectors, 1)[0] > 0.9999).all() or ef < 12
+    assert counts[0] == counts[1] == record.unreached > counts[2] > counts[3] > 0  # 12 is the least that is tried
     exact_scores, exact_rows = exact_search(vectors, vectors[lost], 1)
     assert np.array_equal(exact_rows[:, 0], np.flatnonzero(lost)) and (exact_scores > 0.9999).all()
 
