@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from protclip.embeddings.reading import METADATA
+from protclip.embeddings.reading import METADATA, read_embeddings
+from protclip.index.build import IndexConfig, build_from
+from protclip.index.index import Index
 from protclip.manifest import write_manifest
 
 FINGERPRINT = "f" * 64
@@ -66,3 +68,11 @@ def write_embeddings(
     record = {"content": content, "model_fingerprint": fingerprint, "dimension": dimension, "rows": count, **body}
     write_manifest(str(folder), "embeddings", part_names, **record)
     return str(folder)
+
+
+def built_index(folder: Path, vectors: np.ndarray, **how: Any) -> Index:
+    """The index in ``folder / "index"`` of the embeddings in ``folder / "embeddings"``, both made; ``how`` of
+    IndexConfig."""
+    embeddings = read_embeddings(write_embeddings(folder / "embeddings", vectors))
+    build_from(embeddings, str(folder / "index"), IndexConfig(**how))
+    return Index.load(str(folder / "index"))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from index_folders import unit_vectors, write_embeddings
+from index_folders import built_index, unit_vectors, write_embeddings
 
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError
@@ -44,17 +42,11 @@ def clustered(count: int, seed: int = 0) -> np.ndarray:
     return unit
 
 
-def build(folder: Path, vectors: np.ndarray, **how: object) -> Index:
-    embeddings = read_embeddings(write_embeddings(folder / "embeddings", vectors))
-    build_from(embeddings, str(folder / "index"), IndexConfig(**how))  # type: ignore[arg-type]
-    return Index.load(str(folder / "index"))
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("always_graphs")
 def test_the_fewest_numbers_are_chosen_and_the_wanted_recall_is_reached(tmp_path):
     vectors, queries = clustered(COUNT), clustered(200, seed=1)
-    index = build(tmp_path, vectors, shard_rows=1_600)
+    index = built_index(tmp_path, vectors, shard_rows=1_600)
     manifest = index.manifest
     assert manifest.graph_dimension == 64 and len(index.subindexes) == 2
     assert manifest.recall_at_10 is not None and manifest.recall_at_10 >= 0.99
@@ -81,11 +73,11 @@ def test_where_no_few_numbers_will_do_graphs_hold_whole_vectors(tmp_path):
     sample = vectors[sample_rows(2_000, 0)]
     assert choose_width(sample, principal_components(sample), 0.99) is None
     small = vectors[:150]
-    assert not build(tmp_path / "small", small).manifest.is_compact  # too few for a sample
-    assert build(tmp_path / "given", small, graph_dimension=32).manifest.graph_dimension == 32
-    assert not build(tmp_path / "whole", small, graph_dimension=DIMENSION).manifest.is_compact
+    assert not built_index(tmp_path / "small", small).manifest.is_compact  # too few for a sample
+    assert built_index(tmp_path / "given", small, graph_dimension=32).manifest.graph_dimension == 32
+    assert not built_index(tmp_path / "whole", small, graph_dimension=DIMENSION).manifest.is_compact
     with pytest.raises(ConfigError, match=f"graph_dimension={DIMENSION + 1}: the vectors have {DIMENSION} numbers"):
-        build(tmp_path / "more", small, graph_dimension=DIMENSION + 1)
+        built_index(tmp_path / "more", small, graph_dimension=DIMENSION + 1)
 
 
 def test_a_projection_is_of_unit_length_whatever_lies_in_it():
@@ -106,7 +98,7 @@ def test_a_sample_is_spread_over_all_rows_and_the_same_for_any_parts():
 @pytest.mark.usefixtures("always_graphs")
 def test_the_numbers_of_a_release_are_those_of_the_last(tmp_path):
     vectors = clustered(1_200)
-    build(tmp_path, vectors, graph_dimension=48)
+    built_index(tmp_path, vectors, graph_dimension=48)
     before = {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()}
     names = [f"P{row:05d}" for row in range(40, 1_200)]
     embeddings = read_embeddings(write_embeddings(tmp_path / "e1", vectors[40:], accessions=names))
@@ -121,15 +113,15 @@ def test_the_numbers_of_a_release_are_those_of_the_last(tmp_path):
 
 @pytest.mark.usefixtures("always_graphs")
 def test_memory_is_that_of_the_graphs_alone(tmp_path):
-    index = build(tmp_path, clustered(400), graph_dimension=32)
+    index = built_index(tmp_path, clustered(400), graph_dimension=32)
     size = (tmp_path / "index" / "segment-00000.hnsw").stat().st_size
     assert memory_bytes(index.manifest) - 400 * ROW_BYTES == pytest.approx(size, rel=0.05)
 
 
 @pytest.mark.usefixtures("always_graphs")
 def test_a_rotation_of_another_index_is_refused(tmp_path):
-    one = build(tmp_path / "one", clustered(150), graph_dimension=32)
-    build(tmp_path / "other", clustered(150), graph_dimension=48)
+    one = built_index(tmp_path / "one", clustered(150), graph_dimension=32)
+    built_index(tmp_path / "other", clustered(150), graph_dimension=48)
     path = tmp_path / "one" / "index" / "rotation.npy"
     path.write_bytes((tmp_path / "other" / "index" / "rotation.npy").read_bytes())
     assert one.manifest.is_compact

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from index_folders import unit_vectors, write_embeddings
+from index_folders import built_index, unit_vectors, write_embeddings
 from kills import COMMAND
 
 from protclip.embeddings.reading import read_embeddings
@@ -40,12 +39,6 @@ def with_copies(count: int, copies: int, kinds: int) -> np.ndarray:
     rows = np.random.default_rng(1).choice(count, copies, replace=False)
     vectors[rows] = unit_vectors(kinds, DIMENSION, seed=2)[np.arange(copies) % kinds]
     return vectors
-
-
-def build(folder: Path, vectors: np.ndarray, **how: object) -> Index:
-    embeddings = read_embeddings(write_embeddings(folder / "embeddings", vectors))
-    build_from(embeddings, str(folder / "index"), IndexConfig(**how))  # type: ignore[arg-type]
-    return Index.load(str(folder / "index"))
 
 
 @pytest.mark.unit
@@ -86,7 +79,7 @@ def test_rows_that_do_not_stand_together_are_no_nodes(bad):
 def test_every_other_row_finds_itself_however_many_are_copies(tmp_path, share, kinds):
     count = 2_000
     vectors = with_copies(count, int(share * count), kinds)
-    index = build(tmp_path, vectors, graph=HnswConfig(m=6, ef_construction=20))
+    index = built_index(tmp_path, vectors, graph=HnswConfig(m=6, ef_construction=20))
     (part,) = index.subindexes
     assert part.graph is not None and len(part.nodes) == len(np.unique(vectors, axis=0))
     scores, rows = index.search(vectors, 1)
@@ -100,7 +93,7 @@ def test_every_other_row_finds_itself_however_many_are_copies(tmp_path, share, k
 @pytest.mark.usefixtures("always_graphs")
 def test_copies_are_all_listed_by_accession_and_the_others_stay_when_one_goes(tmp_path):
     vectors = with_copies(400, 60, 1)
-    index = build(tmp_path, vectors, shard_rows=250)
+    index = built_index(tmp_path, vectors, shard_rows=250)
     copied = unit_vectors(1, DIMENSION, seed=2)
     copies = [f"P{row:05d}" for row in np.flatnonzero((vectors == copied[0]).all(axis=1))]
     hits = index.hits(copied[0], 63)
@@ -133,7 +126,7 @@ def test_what_the_graph_does_not_find_is_compared_with_every_question(tmp_path):
     insert(graph, vectors)
     lost = found_with(graph, vectors, [12]) > 12
     assert 100 < lost.sum() < 900
-    index = build(tmp_path, vectors, graph=config, ef_search=12)
+    index = built_index(tmp_path, vectors, graph=config, ef_search=12)
     (record,) = index.manifest.segments
     assert record.unreached > 100
     scores, rows = index.search(vectors, 3)
@@ -153,7 +146,7 @@ def test_what_the_graph_does_not_find_is_compared_with_every_question(tmp_path):
 @pytest.mark.unit
 @pytest.mark.usefixtures("always_graphs")
 def test_recall_counts_a_vector_once_and_tells_that_of_the_worst_group(tmp_path):
-    index = build(tmp_path, with_copies(3_000, 1_500, 1))
+    index = built_index(tmp_path, with_copies(3_000, 1_500, 1))
     inside = index.manifest.recall["inside"]
     (record,) = index.manifest.segments
     assert record.nodes == 1_501 and inside["queries"] == 100
@@ -166,7 +159,7 @@ def test_recall_counts_a_vector_once_and_tells_that_of_the_worst_group(tmp_path)
 @pytest.mark.usefixtures("always_graphs")
 def test_an_index_of_the_version_before_nodes_answers_as_it_did_and_its_next_release_has_them(tmp_path):
     vectors = unit_vectors(300, DIMENSION)
-    index = build(tmp_path, vectors, shard_rows=200)
+    index = built_index(tmp_path, vectors, shard_rows=200)
     expected = index.hits_of_each(vectors[:20], 5)
     folder = tmp_path / "index"
     before, names = read_index_manifest(str(folder)), read_manifest(str(folder), "index")["files"]
