@@ -218,7 +218,7 @@ def check_npy(path: str, *, kind: str = "f") -> None:
 
     Args:
         path: of the file.
-        kind: numpy's letter of the numbers that it must hold, ``f`` or ``i``.
+        kind: numpy's letter of what it must hold: ``f`` for floats, ``V`` for records.
 
     Raises:
         DataError: if it is no such file, of other numbers, or has another size.
@@ -233,7 +233,7 @@ def check_npy(path: str, *, kind: str = "f") -> None:
         needed = stream.tell() + dtype.itemsize * math.prod(shape)
         found = stream.seek(0, os.SEEK_END)
     if dtype.kind != kind:
-        wanted = "floats are needed, such as array.astype('float32') gives" if kind == "f" else "integers are needed"
+        wanted = "floats are needed, such as array.astype('float32') gives" if kind == "f" else "records are needed"
         raise DataError(f"{path}: holds {dtype} numbers, and {wanted}.")
     if min(shape, default=0) < 0 or needed != found:
         raise DataError(

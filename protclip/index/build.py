@@ -19,7 +19,6 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from protclip import files
 from protclip.embeddings.reading import Embeddings, read_embeddings, refuse_duplicates
@@ -33,6 +32,7 @@ from protclip.index.manifest import IndexManifest, SubindexRecord, write_index_m
 from protclip.index.queries import background_of, check_queries, sample_queries
 from protclip.index.rotation import (
     ROTATION_FILE,
+    Rotation,
     choose_width,
     principal_components,
     read_rotation,
@@ -282,7 +282,7 @@ class _Build:
             described[ROTATION_FILE] = describe(self._rotation)
         return manifest, described
 
-    def choose_rotation(self, part_rows: Sequence[int]) -> NDArray[np.float32] | None:
+    def choose_rotation(self, part_rows: Sequence[int]) -> Rotation | None:
         """The rotation after which a graph needs few numbers of a vector; None where it holds all."""
         wanted, count = self.config.graph_dimension, sum(part_rows)
         if wanted in (0, self.embeddings.dimension) or (wanted is None and count <= EXACT_ROWS):
@@ -294,16 +294,16 @@ class _Build:
             vectors_ND = vectors_ND[np.sort(np.unique(hashes_N, return_index=True)[1])]  # each once
             components_DD = principal_components(vectors_ND)
             width = choose_width(vectors_ND, components_DD, self.config.recall) if wanted is None else wanted
-            write_rotation(path, components_DD[:, : width or 0])
-        rotation_DE = read_rotation(path)
-        return rotation_DE if rotation_DE is not None and rotation_DE.shape[1] else None
+            write_rotation(path, Rotation(components_DD[:, : width or 0], vectors_ND.mean(axis=0)))
+        rotation = read_rotation(path)
+        return rotation if rotation is not None and rotation.width else None
 
-    def write_rotation(self, rotation_DE: NDArray[np.float32] | None) -> None:
+    def write_rotation(self, rotation: Rotation | None) -> None:
         """Write the rotation into the index, where there is one."""
-        if rotation_DE is not None:
-            self.width = rotation_DE.shape[1]
+        if rotation is not None:
+            self.width = rotation.width
             self._rotation = files.join(self.folder, ROTATION_FILE)
-            write_rotation(self._rotation, rotation_DE)
+            write_rotation(self._rotation, rotation)
 
     def plan(self) -> list[int]:
         """Rows of each part; no accession may come twice."""

@@ -6,7 +6,7 @@ N vectors, Q queries, D dimension, K answers of each query
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,25 @@ BLOCK_QUERIES = 1_000
 MARGIN = 1e-5
 """More than a float32 product of unit vectors is off by; what is this close to the k-th is scored again."""
 
-WHOLE = 32_767
-"""What 1 is in vectors that are stored in int16."""
+
+class Vectors(Protocol):
+    """(N, D) float32: an array, or what becomes one as it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.float32]: ...
+
 
 TieBreak = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 """Rows to their order among equal scores."""
 
 
 def exact_search(
-    vectors_ND: NDArray[Any],
+    vectors_ND: Vectors,
     queries_QD: NDArray[np.float32],
     k: int,
     *,
@@ -38,7 +48,7 @@ def exact_search(
     not depend on where a vector stands, or in what company.
 
     Args:
-        vectors_ND: unit vectors, in float32 or int16.
+        vectors_ND: unit vectors.
         queries_QD: unit vectors.
         k: answers wanted, 1 or more; with fewer vectors, all of them are returned.
         rows: where only these may answer: their numbers, upwards.
@@ -66,22 +76,8 @@ def exact_search(
     return scores_QK, rows_QK
 
 
-def as_int16(vectors_ND: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Unit vectors in half the bytes: as near as float16, and sooner float32 again."""
-    rounded_ND: NDArray[np.int16] = np.rint(vectors_ND.clip(-1, 1) * WHOLE).astype(np.int16)
-    return rounded_ND
-
-
-def as_float32(vectors_ND: NDArray[Any]) -> NDArray[np.float32]:
-    """Vectors, in float32 or int16, as numbers."""
-    if vectors_ND.dtype == np.int16:
-        return vectors_ND.astype(np.float32) * np.float32(1 / WHOLE)
-    numbers_ND: NDArray[np.float32] = vectors_ND
-    return numbers_ND
-
-
 def _candidates(
-    vectors_ND: NDArray[Any], queries_QD: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None
+    vectors_ND: Vectors, queries_QD: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None
 ) -> list[NDArray[np.int64]]:
     """For each query the rows whose score may be among the k largest, upwards."""
     num_queries, count = len(queries_QD), len(vectors_ND) if rows is None else len(rows)
@@ -91,7 +87,7 @@ def _candidates(
     for start in range(0, count, BLOCK_ROWS):
         chosen = None if rows is None else rows[start : start + BLOCK_ROWS]
         block = vectors_ND[start : start + BLOCK_ROWS] if chosen is None else vectors_ND[chosen]
-        for i, scores in enumerate(queries_QD @ as_float32(block).T):
+        for i, scores in enumerate(queries_QD @ block.T):
             found = np.flatnonzero(scores >= lowest[i])
             if not len(found):
                 continue
@@ -104,9 +100,9 @@ def _candidates(
     return rows_of
 
 
-def _cosines(vectors_ND: NDArray[Any], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
+def _cosines(vectors_ND: NDArray[np.float32], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
     query = query_D.astype(np.float64)
     query /= np.linalg.norm(query)
     # Not a matrix product: BLAS sums in another order at the edge of a matrix than inside.
-    cosines: NDArray[np.float64] = (as_float32(vectors_ND) * query).sum(axis=1)
+    cosines: NDArray[np.float64] = (vectors_ND * query).sum(axis=1)
     return cosines.astype(np.float32)

@@ -14,7 +14,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import hnswlib
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
-from protclip.index.exact import BLOCK_ROWS, as_float32, exact_search
+from protclip.index.exact import BLOCK_ROWS, Vectors, exact_search
 from protclip.index.hnsw_file import check_graph, read_elements
 
 SPACE = "cosine"
@@ -56,16 +55,16 @@ def graph_bytes(count: int, dimension: int, m: int) -> int:
     return int(count * (element + 8 + _LINK_BYTES * (m + 1) / (m - 1)))
 
 
-def check_unit_vectors(vectors_ND: NDArray[Any], where: str) -> None:
+def check_unit_vectors(vectors_ND: Vectors, where: str) -> None:
     """Refuse what is no set of finite unit vectors.
 
     Raises:
         DataError: naming the first bad row after ``where``.
     """
-    if vectors_ND.ndim != 2 or 0 in vectors_ND.shape:
+    if len(vectors_ND.shape) != 2 or 0 in vectors_ND.shape:
         raise DataError(f"{where}: has shape {vectors_ND.shape}; an index needs at least one vector.")
     for start in range(0, len(vectors_ND), BLOCK_ROWS):
-        block = as_float32(vectors_ND[start : start + BLOCK_ROWS])
+        block = vectors_ND[start : start + BLOCK_ROWS]
         norms = np.sqrt(np.einsum("nd,nd->n", block, block))  # NaN or infinite exactly where an element is
         bad = np.flatnonzero(~(np.abs(norms - 1) <= UNIT_TOLERANCE))
         if len(bad):
@@ -185,7 +184,7 @@ def stored_vectors(path: str, *, dimension: int, count: int) -> NDArray[np.float
 
 
 def search_graph(
-    graph: hnswlib.Index, vectors_ND: NDArray[np.float32], queries_QD: NDArray[np.float32], k: int
+    graph: hnswlib.Index, vectors_ND: Vectors, queries_QD: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The k nearest by cosine, by score downwards, equal scores by row upwards.
 

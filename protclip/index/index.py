@@ -24,7 +24,7 @@ from protclip.errors import DataError, IndexMismatchError, RequestError
 from protclip.index.filters import Filter, parse_filter
 from protclip.index.hnsw import check_unit_vectors, graph_bytes
 from protclip.index.manifest import IndexManifest, SubindexRecord, read_index_manifest
-from protclip.index.rotation import ROTATION_FILE, read_rotation
+from protclip.index.rotation import ROTATION_FILE, Rotation, read_rotation
 from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, Subindex
 from protclip.manifest import FILE_NAME
 
@@ -66,13 +66,13 @@ class Index:
             if expect_fingerprint is not None:
                 manifest.check_model(expect_fingerprint, path)
             numbers = range(len(manifest.segments)) if subindexes is None else subindexes
-            rotation_DE = read_rotation(files.join(folder, ROTATION_FILE)) if manifest.is_compact else None
-            if rotation_DE is not None and rotation_DE.shape != (manifest.dimension, manifest.width):
+            rotation = read_rotation(files.join(folder, ROTATION_FILE)) if manifest.is_compact else None
+            if rotation is not None and rotation.axes_DE.shape != (manifest.dimension, manifest.width):
                 raise DataError(
-                    f"{path}: its rotation has the shape {rotation_DE.shape}, and its manifest says "
+                    f"{path}: its {ROTATION_FILE} has the shape {rotation.axes_DE.shape}, and its manifest says "
                     f"{(manifest.dimension, manifest.width)}; make the index again."
                 )
-            loaded = [load_subindex(folder, manifest.segments[number], manifest, rotation_DE) for number in numbers]
+            loaded = [load_subindex(folder, manifest.segments[number], manifest, rotation) for number in numbers]
         return cls(manifest, loaded, first_subindex=numbers.start)
 
     def __len__(self) -> int:
@@ -242,9 +242,7 @@ def rows_of(table: pa.Table) -> list[Any]:
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def load_subindex(
-    folder: str, record: SubindexRecord, manifest: IndexManifest, rotation_DE: NDArray[np.float32] | None
-) -> Subindex:
+def load_subindex(folder: str, record: SubindexRecord, manifest: IndexManifest, rotation: Rotation | None) -> Subindex:
     """Load a subindex of a verified local index folder."""
     subindex = Subindex.load(
         folder,
@@ -252,7 +250,7 @@ def load_subindex(
         nodes=record.num_nodes,
         dimension=manifest.dimension,
         ef_search=manifest.ef_search,
-        rotation_DE=rotation_DE,
+        rotation=rotation,
     )
     unreached = record.unreached if subindex.graph is None else len(subindex.unreached_U)
     for what, found, told in (

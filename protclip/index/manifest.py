@@ -104,7 +104,7 @@ class IndexManifest:
     where too few were asked, all are in an index of before there was a background."""
     graph_dimension: Size | None = None
     """Numbers of a vector that the graphs hold (protclip.index.rotation), the whole vectors being beside them in
-    int16; None where graphs hold the whole vectors."""
+    two bytes a number; None where graphs hold the whole vectors."""
     quarantined: Mapping[str, Count] = field(default_factory=dict)
     """Reason → rows of another tool's file of vectors that could not be used."""
     digest: Sha256 | None = None

@@ -29,7 +29,7 @@ from protclip.index.external import VectorFile
 from protclip.index.hnsw import HnswConfig
 from protclip.index.manifest import KIND, IndexManifest, read_index_manifest
 from protclip.index.nodes import Nodes
-from protclip.index.rotation import ROTATION_FILE, read_rotation
+from protclip.index.rotation import ROTATION_FILE, Rotation, read_rotation
 from protclip.index.subindex import (
     SubindexReport,
     counts_of,
@@ -113,7 +113,7 @@ def read_previous(
     return manifest
 
 
-def rotation_of(folder: str, manifest: IndexManifest) -> NDArray[np.float32] | None:
+def rotation_of(folder: str, manifest: IndexManifest) -> Rotation | None:
     """The rotation of the previous index, which its graphs need."""
     return read_rotation(files.join(folder, ROTATION_FILE)) if manifest.is_compact else None
 

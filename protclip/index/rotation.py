@@ -9,6 +9,7 @@ N vectors, D dimension, E numbers of a vector in the graph
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +31,30 @@ NUM_QUERIES, DEPTH, CANDIDATES = 500, 10, 20
 _SHORT = 1e-6
 
 
-def write_rotation(path: str, rotation_DE: NDArray[np.float32]) -> None:
-    """Write a rotation."""
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Of a compact index."""
+
+    axes_DE: NDArray[np.float32]
+    """Orthonormal: a graph holds what lies along each."""
+    mean_D: NDArray[np.float32]
+    """About that of the vectors, beside which the whole ones are stored."""
+
+    @property
+    def width(self) -> int:
+        """E."""
+        return int(self.axes_DE.shape[1])
+
+
+def write_rotation(path: str, rotation: Rotation) -> None:
+    """Write a rotation: (D, E + 1) float32, the mean last."""
+    columns = np.column_stack([rotation.axes_DE, rotation.mean_D]).astype("<f4")
     with files.atomic_write(path) as stream:
-        np.save(stream, rotation_DE.astype("<f4"), allow_pickle=False)
+        np.save(stream, columns, allow_pickle=False)
 
 
-def read_rotation(path: str | None) -> NDArray[np.float32] | None:
-    """Read a rotation, (D, E); None where there is none.
+def read_rotation(path: str | None) -> Rotation | None:
+    """Read a rotation; None where there is none.
 
     Raises:
         DataError: if it is no such file.
@@ -46,10 +63,10 @@ def read_rotation(path: str | None) -> NDArray[np.float32] | None:
         return None
     with files.local_copy(path) as local:
         check_npy(local)
-        rotation_DE: NDArray[np.float32] = np.load(local, allow_pickle=False)
-    if rotation_DE.ndim != 2 or rotation_DE.dtype != np.dtype("<f4") or not np.isfinite(rotation_DE).all():
+        columns: NDArray[np.float32] = np.load(local, allow_pickle=False)
+    if columns.ndim != 2 or 0 in columns.shape or columns.dtype != np.dtype("<f4") or not np.isfinite(columns).all():
         raise DataError(f"{path}: is no rotation of vectors; make the index again.")
-    return rotation_DE
+    return Rotation(np.ascontiguousarray(columns[:, :-1]), columns[:, -1].copy())
 
 
 def sample_rows(count: int, seed: int) -> NDArray[np.int64]:
@@ -70,12 +87,12 @@ def principal_components(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]
     return np.ascontiguousarray(components_DD[:, ::-1], np.float32)
 
 
-def project(vectors_ND: NDArray[np.float32], rotation_DE: NDArray[np.float32]) -> NDArray[np.float32]:
+def project(vectors_ND: NDArray[np.float32], axes_DE: NDArray[np.float32]) -> NDArray[np.float32]:
     """The few numbers of each vector, of unit length, (N, E); the first axis for one that has next to nothing there."""
-    few_NE = np.empty((len(vectors_ND), rotation_DE.shape[1]), np.float32)
+    few_NE = np.empty((len(vectors_ND), axes_DE.shape[1]), np.float32)
     for start in range(0, len(vectors_ND), BLOCK_ROWS):
         # Row by row in one order of summands, so that company never changes a projection.
-        part = np.einsum("nd,de->ne", vectors_ND[start : start + BLOCK_ROWS], rotation_DE)
+        part = np.einsum("nd,de->ne", vectors_ND[start : start + BLOCK_ROWS], axes_DE)
         length_N1 = np.linalg.norm(part, axis=1, keepdims=True)
         part[length_N1[:, 0] < _SHORT] = np.eye(1, part.shape[1])
         few_NE[start : start + BLOCK_ROWS] = part / np.where(length_N1 < _SHORT, 1, length_N1)

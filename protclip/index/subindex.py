@@ -2,7 +2,7 @@
 
   segment-00000.hnsw      graph; label i is node i, a vector that one row has or several share (protclip.index.nodes)
   segment-00000.npy       only where the graph holds a few numbers of each vector (protclip.index.rotation): the whole
-                          vectors, (N, D) int16 of 32,767 for 1, by which the graph's candidates are compared
+                          vectors (protclip.index.whole_vectors), by which the graph's candidates are compared
   segment-00000.parquet   each row: METADATA, whether it is live, the hash of its vector as it was embedded, its node,
                           and with which ef the graph finds that
 
@@ -28,12 +28,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from protclip import files
-from protclip.embeddings.reading import METADATA, check_npy
+from protclip.embeddings.reading import METADATA
 from protclip.errors import DataError
-from protclip.index.exact import BLOCK_ROWS, MARGIN, TieBreak, as_float32, as_int16, exact_search
+from protclip.index.exact import MARGIN, TieBreak, Vectors, exact_search
 from protclip.index.hnsw import ask_graph, check_unit_vectors, load_graph, search_graph, stored_vectors
 from protclip.index.nodes import Nodes
-from protclip.index.rotation import project
+from protclip.index.rotation import Rotation, project
+from protclip.index.whole_vectors import map_vectors
 from protclip.parquet import open_parquet, valid, with_column
 from protclip.terminal import printable
 
@@ -127,33 +128,6 @@ def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     return table.select(names)
 
 
-def write_vectors(path: str, vectors_ND: NDArray[np.float32]) -> None:
-    """Write the whole vectors of a subindex, in int16."""
-    with files.atomic_write(path) as stream:
-        np.lib.format.write_array_header_1_0(
-            stream, {"descr": "<i2", "fortran_order": False, "shape": vectors_ND.shape}
-        )
-        for start in range(0, len(vectors_ND), BLOCK_ROWS):
-            stream.write(as_int16(vectors_ND[start : start + BLOCK_ROWS]).astype("<i2").tobytes())
-
-
-def _map_vectors(path: str, *, count: int, dimension: int) -> NDArray[Any]:
-    """What ``write_vectors`` wrote, (N, D) int16: a view of the file.
-
-    Raises:
-        DataError: if it is no such file, or they are not finite and of unit length.
-    """
-    check_npy(path, kind="i")
-    vectors_ND: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-    if vectors_ND.shape != (count, dimension) or vectors_ND.dtype != np.dtype("<i2"):
-        raise DataError(
-            f"{path}: holds {vectors_ND.dtype} numbers of shape {vectors_ND.shape}, expected int16 of "
-            f"{(count, dimension)}; make the index again."
-        )
-    check_unit_vectors(vectors_ND, path)
-    return vectors_ND
-
-
 class SubindexReport(TypedDict):
     """What is known of a subindex that was written."""
 
@@ -202,10 +176,10 @@ class Subindex:
 
     def __init__(
         self,
-        vectors_ND: NDArray[Any],
+        vectors_ND: Vectors,
         rows: pa.Table,
         graph: hnswlib.Index | None,
-        rotation_DE: NDArray[np.float32] | None = None,
+        rotation: Rotation | None = None,
     ) -> None:
         """From what was read, or is being built.
 
@@ -213,13 +187,13 @@ class Subindex:
             vectors_ND: by node.
             rows: the columns ROWS but for the hashes.
             graph: where one is loaded.
-            rotation_DE: where the graph holds a few numbers of each vector.
+            rotation: where the graph holds a few numbers of each vector.
 
         Raises:
             ValueError: if the rows' nodes are not those of the vectors.
         """
         self.vectors_ND = vectors_ND
-        self.rotation_DE = rotation_DE
+        self.rotation = rotation
         self.metadata = rows.select(METADATA.names)
         self.graph = graph
         self.nodes = Nodes(rows["node"].to_numpy())
@@ -243,7 +217,7 @@ class Subindex:
         nodes: int,
         dimension: int,
         ef_search: int,
-        rotation_DE: NDArray[np.float32] | None = None,
+        rotation: Rotation | None = None,
         with_graph: bool | None = None,
         num_threads: int | None = None,
     ) -> Subindex:
@@ -255,7 +229,7 @@ class Subindex:
             nodes: that it must have.
             dimension: that it must have.
             ef_search: of the graph.
-            rotation_DE: where the graph holds a few numbers of each vector.
+            rotation: where the graph holds a few numbers of each vector.
             with_graph: whether the graph is loaded; None where it is larger than exact search likes.
             num_threads: of a search of many queries in the graph; None for all cores.
 
@@ -263,22 +237,23 @@ class Subindex:
             DataError: if the files do not fit together.
         """
         path = files.join(folder, graph_file(name))
-        width = dimension if rotation_DE is None else rotation_DE.shape[1]
+        width = dimension if rotation is None else rotation.width
         in_graph = stored_vectors(path, dimension=width, count=nodes)
         check_unit_vectors(in_graph, path)
-        vectors: NDArray[Any] = in_graph
-        if rotation_DE is not None:
-            vectors = _map_vectors(files.join(folder, vectors_file(name)), count=nodes, dimension=dimension)
+        vectors: Vectors = in_graph
+        if rotation is not None:
+            vectors = map_vectors(files.join(folder, vectors_file(name)), rotation.mean_D, count=nodes)
+            check_unit_vectors(vectors, files.join(folder, vectors_file(name)))
         graph = None
         if with_graph or (with_graph is None and nodes > EXACT_ROWS):
             graph = load_graph(path, dimension=width, count=nodes, ef_search=ef_search)
             if num_threads is not None:
                 graph.set_num_threads(num_threads)
         else:
-            vectors = np.array(as_float32(vectors))
+            vectors = np.array(vectors[:])
         table = read_rows(files.join(folder, rows_file(name)), [*METADATA.names, "live", "node", "found_with"])
         try:
-            return cls(vectors, table, graph, rotation_DE)
+            return cls(vectors, table, graph, rotation)
         except ValueError as error:
             raise DataError(f"{folder}: {name} is not whole ({error}); make the index again.") from error
 
@@ -288,7 +263,7 @@ class Subindex:
             self.graph.set_ef(ef)
         self.unreached_U = np.flatnonzero(_is_unreached(self._found_with_N, ef))
         """Nodes that the graph does not find."""
-        self._unreached_UD = as_float32(self.vectors_ND[self.unreached_U])
+        self._unreached_UD = self.vectors_ND[self.unreached_U]
 
     def __len__(self) -> int:
         """Rows, live or not."""
@@ -296,7 +271,7 @@ class Subindex:
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of some rows, one a row."""
-        return as_float32(self.vectors_ND[self.nodes.of_rows(rows)])
+        return self.vectors_ND[self.nodes.of_rows(rows)]
 
     def search(
         self,
@@ -365,10 +340,10 @@ class Subindex:
 
     def _ask_graph(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k nearest nodes by the graph, and by comparison with what it does not find."""
-        if self.rotation_DE is None:
+        if self.rotation is None:
             scores_QK, nodes_QK = search_graph(self.graph, self.vectors_ND, queries, k)
         else:
-            scores_QK, nodes_QK = self._best_candidates(queries, project(queries, self.rotation_DE), k)
+            scores_QK, nodes_QK = self._best_candidates(queries, project(queries, self.rotation.axes_DE), k)
         if not len(self.unreached_U):
             return scores_QK, nodes_QK
         # Most are too far to be looked at closely.
@@ -395,7 +370,7 @@ class Subindex:
         at_once = max(1, NUMBERS_AT_ONCE // (nodes_QC.shape[1] * self.vectors_ND.shape[1]))
         for start in range(0, len(nodes_QC), at_once):
             part = slice(start, start + at_once)
-            scores_QC[part] = np.einsum("qcd,qd->qc", as_float32(self.vectors_ND[nodes_QC[part]]), unit_QD[part])
+            scores_QC[part] = np.einsum("qcd,qd->qc", self.vectors_ND[nodes_QC[part]], unit_QD[part])
         best = np.lexsort((nodes_QC, -scores_QC), axis=1)[:, :k]
         scores_QK, nodes_QK = np.take_along_axis(scores_QC, best, 1), np.take_along_axis(nodes_QC, best, 1)
         unanswered = nodes_QC[:, 0] < 0  # the graph reaches fewer than were asked for

@@ -39,8 +39,8 @@ from protclip.index.subindex import (
     vector_hashes,
     vectors_file,
     write_rows,
-    write_vectors,
 )
+from protclip.index.whole_vectors import write_vectors
 from protclip.manifest import describe
 from protclip.units import Report
 
@@ -106,21 +106,21 @@ def build_subindex(
         metadata = table.take(pa.array(order_R))
         return rows_table(metadata, np.ones(count, bool), hashes_R[order_R], node_R, found_with_N[node_R])
 
-    rotation_DE = read_rotation(rotation)
-    in_graph = vectors_ND if rotation_DE is None else project(vectors_ND, rotation_DE)
+    rotated = read_rotation(rotation)
+    in_graph = vectors_ND if rotated is None else project(vectors_ND, rotated.axes_DE)
     graph = start_graph(num_nodes, in_graph.shape[1], graph_config)
     held = num_nodes - num_outside
     insert(graph, in_graph[:held])
     all_found = rows(np.zeros(num_nodes, np.int32))
-    so_far = Subindex(vectors_ND[:held], all_found.slice(0, int(np.searchsorted(node_R, held))), graph, rotation_DE)
+    so_far = Subindex(vectors_ND[:held], all_found.slice(0, int(np.searchsorted(node_R, held))), graph, rotated)
     before = recall.measure(so_far, vectors_ND[held:], efs)
     if num_outside:
         insert(graph, in_graph[held:])
     found_with_N = found_with(graph, in_graph, sorted({*recall.LADDER, *efs}))
     with writable_copy(files.join(folder, graph_file(name))) as path:
         save_graph(graph, in_graph, path)
-    if rotation_DE is not None:
-        write_vectors(files.join(folder, vectors_file(name)), vectors_ND)
+    if rotated is not None:
+        write_vectors(files.join(folder, vectors_file(name)), vectors_ND, rotated.mean_D)
     write_rows(files.join(folder, rows_file(name)), rows(found_with_N))
     write_arrays(
         files.join(work, "building", f"{name}.npz"), {"outside_vectors": vectors_ND[held:], **before.arrays("outside")}
@@ -134,8 +134,7 @@ def build_subindex(
         "found_with": counts_of(found_with_N),
         "delta": item["delta"],
         "files": {
-            file: describe(files.join(folder, file))
-            for file in subindex_files(name, is_compact=rotation_DE is not None)
+            file: describe(files.join(folder, file)) for file in subindex_files(name, is_compact=rotation is not None)
         },
     }
 
@@ -164,10 +163,14 @@ def sample_subindex(
 ) -> Report:
     """Sample live vectors of a subindex, each once, as queries."""
     name = item["unit"]
-    rotation_DE = read_rotation(rotation)
     with local_subindex(folder, name, is_compact=rotation is not None) as place:
         subindex = Subindex.load(
-            place, name, nodes=item["nodes"], dimension=dimension, ef_search=10, rotation_DE=rotation_DE
+            place,
+            name,
+            nodes=item["nodes"],
+            dimension=dimension,
+            ef_search=10,
+            rotation=read_rotation(rotation),
         )
         hashes_R = read_rows(files.join(place, rows_file(name)), ["vector_hash"])["vector_hash"].to_numpy()
         rng = np.random.default_rng([seed, 1, int(name[-5:])])
@@ -198,7 +201,7 @@ def measure_subindex(
             nodes=item["nodes"],
             dimension=dimension,
             ef_search=10,
-            rotation_DE=read_rotation(rotation),
+            rotation=read_rotation(rotation),
             with_graph=True,
             num_threads=1,
         )

@@ -17,6 +17,7 @@ from protclip.index.exact import exact_search
 from protclip.index.index import Index, memory_bytes
 from protclip.index.rotation import choose_width, principal_components, project, sample_rows
 from protclip.index.subindex import ROW_BYTES
+from protclip.index.whole_vectors import map_vectors, write_vectors
 from ray_jobs.index.main import main
 
 pytestmark = pytest.mark.unit
@@ -56,7 +57,7 @@ def test_the_fewest_numbers_are_chosen_and_the_wanted_recall_is_reached(tmp_path
     found = [[hit["accession"] for hit in hits] for hits in index.hits_of_each(queries, 10)]
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, names, strict=True)]) > 0.98
     exact_scores, exact_rows = index.search(queries, 10, exact=True)
-    np.testing.assert_allclose(exact_scores, expected[0], atol=1e-4)  # of int16
+    np.testing.assert_allclose(exact_scores, expected[0], atol=1e-5)  # of two bytes a number
     same = rows == exact_rows
     assert same.mean() > 0.97
     np.testing.assert_allclose(scores[same], exact_scores[same], atol=1e-6)
@@ -78,6 +79,23 @@ def test_where_no_few_numbers_will_do_graphs_hold_whole_vectors(tmp_path):
     assert not built_index(tmp_path / "whole", small, graph_dimension=DIMENSION).manifest.is_compact
     with pytest.raises(ConfigError, match=f"graph_dimension={DIMENSION + 1}: the vectors have {DIMENSION} numbers"):
         built_index(tmp_path / "more", small, graph_dimension=DIMENSION + 1)
+
+
+def test_whole_vectors_are_kept_finely_where_all_lie_close_together(tmp_path):
+    rng = np.random.default_rng(0)
+    spread = unit_vectors(200, DIMENSION)
+    close = unit_vectors(1, DIMENSION) + 1e-4 * rng.standard_normal((200, DIMENSION)).astype(np.float32)
+    for name, vectors in (("spread", spread), ("close", close), ("equal", close[:1].repeat(3, axis=0))):
+        mean = vectors.mean(axis=0)
+        write_vectors(str(tmp_path / name), vectors, mean)
+        stored = map_vectors(str(tmp_path / name), mean, count=len(vectors))
+        apart = np.abs(vectors - mean).max()
+        assert stored.shape == vectors.shape
+        np.testing.assert_allclose(stored[:], vectors, atol=apart / 60_000 + 1e-7)
+        np.testing.assert_array_equal(stored[[[1, 2], [0, 1]]], stored[:][[[1, 2], [0, 1]]])
+    assert len(np.unique(map_vectors(str(tmp_path / "close"), close.mean(axis=0), count=200)[:], axis=0)) == 200
+    with pytest.raises(DataError, match="does not hold 201 vectors of dimension 160"):
+        map_vectors(str(tmp_path / "close"), mean, count=201)
 
 
 def test_a_projection_is_of_unit_length_whatever_lies_in_it():

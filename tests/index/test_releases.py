@@ -84,6 +84,10 @@ def answers(folder: Path, k: int = 20, **how: object) -> list[list[tuple[object,
     return [[(hit["accession"], hit["score"], hit["name"]) for hit in line] for line in hits]
 
 
+def nearly(lines: list[list[tuple[object, ...]]]) -> list[list[tuple[object, ...]]]:
+    return [[(name, pytest.approx(score, abs=1e-5), *rest) for name, score, *rest in line] for line in lines]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [CONFIG, COMPACT], ids=["whole", "compact"])
 def test_three_releases_answer_as_if_built_anew(tmp_path, monkeypatch, config):
@@ -99,14 +103,16 @@ def test_three_releases_answer_as_if_built_anew(tmp_path, monkeypatch, config):
         assert manifest.count == len(releases.vectors) and len(manifest.segments) == 3 + number
         assert manifest.recall_at_10 is not None and manifest.recall_at_10 >= CONFIG.recall
         build(tmp_path / f"new{number}", embeddings, config)
-        # Every bit of scores, every name.
-        assert answers(tmp_path / f"i{number}", exact=True) == answers(tmp_path / f"new{number}", exact=True)
+        # Every bit of scores, every name. Of a compact index all but the last digits: its mean is of another sample.
+        one, two = (answers(tmp_path / f"{name}{number}", exact=True) for name in ("i", "new"))
+        assert one == (two if config is CONFIG else nearly(two))
         old = Index.load(str(tmp_path / f"i{number}")).subindexes[:3]
         live = {name for one in old for name in one.metadata["accession"].filter(one.live).to_pylist()}
         assert not live & {*what["removed"], *what["changed"]}
     where = parse_filter("name contains 'Renamed'")
     one, two = (answers(tmp_path / name, where=where) for name in ("i3", "new3"))
-    assert one == two and all(name.startswith("Renamed") for line in one for _, _, name in line)
+    assert one == (two if config is CONFIG else nearly(two))
+    assert all(name.startswith("Renamed") for line in one for _, _, name in line)
 
     monkeypatch.setattr(subindex, "EXACT_ROWS", 0)
     monkeypatch.setattr(subindex, "GRAPH_COST", 0)
