@@ -57,7 +57,7 @@ def test_the_fewest_numbers_are_chosen_and_the_wanted_recall_is_reached(tmp_path
     found = [[hit["accession"] for hit in hits] for hits in index.hits_of_each(queries, 10)]
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, names, strict=True)]) > 0.98
     exact_scores, exact_rows = index.search(queries, 10, exact=True)
-    np.testing.assert_allclose(exact_scores, expected[0], atol=1e-5)  # of two bytes a number
+    np.testing.assert_allclose(exact_scores, expected[0], atol=5e-5)  # of two bytes a number
     same = rows == exact_rows
     assert same.mean() > 0.97
     np.testing.assert_allclose(scores[same], exact_scores[same], atol=1e-6)

@@ -85,7 +85,7 @@ def answers(folder: Path, k: int = 20, **how: object) -> list[list[tuple[object,
     return [[(hit["accession"], hit["score"], hit["name"]) for hit in line] for line in hits]
 
 
-def are_near(one: list[Any], two: list[Any], distance: float = 1e-5) -> bool:
+def are_near(one: list[Any], two: list[Any], distance: float = 5e-5) -> bool:
     """Whether answers have the same scores but for the last digits, and those of equal scores in any order."""
     for line, other in zip(one, two, strict=True):
         scores, others = ([score for _, score, _ in its] for its in (line, other))
