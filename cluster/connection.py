@@ -72,7 +72,7 @@ def start_or_join(
             with quiet_core():
                 ray.init(
                     address=address,
-                    runtime_env={"env_vars": {environment.ADDRESS: address}} if state_service else None,
+                    runtime_env={"env_vars": _of_workers(address)} if state_service else None,
                     logging_level=logging.WARNING,
                     log_to_driver=True,
                 )
@@ -153,6 +153,12 @@ def abandon() -> None:
 def lost() -> str | None:
     """What has died of the Ray that this process started or joined, in words; None while all is well."""
     return next((found for watch in tuple(_watch) if (found := watch()) is not None), None)
+
+
+def _of_workers(address: str) -> dict[str, str]:
+    """Variables for workers: those of other nodes have nothing else from this process."""
+    torch = {name: level for name in ("TORCH_CPP_LOG_LEVEL",) if (level := environment.setting(name)) is not None}
+    return {environment.ADDRESS: address, **torch}
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:
