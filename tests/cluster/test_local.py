@@ -95,7 +95,8 @@ def left(cluster: LocalCluster) -> list[str]:
     """What there is of a cluster: namespaces, links, its folder, and processes that have to do with it."""
     found = network.namespaces(f"pc-{cluster.settings.name}-")
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-    found += [line for line in links.splitlines() if "veth" in line or network.BRIDGE in line]
+    names = {line.split(": ")[1].partition("@")[0] for line in links.splitlines()}
+    found += sorted(names & {network.BRIDGE, *cluster.hosts})
     found += [str(cluster.folder)] if cluster.folder.exists() else []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
