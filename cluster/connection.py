@@ -15,9 +15,10 @@ from types import FrameType
 
 from cluster import environment
 from cluster.address import checked_address
+from cluster.environment import MARK_VARIABLE
 from cluster.folders import RayFolder, make_folder, private_root
 from cluster.ports import free_ports
-from cluster.processes import MARK_VARIABLE, end_marked
+from cluster.processes import end_marked
 from cluster.quiet import hide_harmless_lines, quiet_core
 from cluster.watch import Watch, watch_joined, watch_own
 from protclip.errors import ConfigError

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from cluster.processes import MARK_VARIABLE
 from protclip.errors import ConfigError
 
 ADDRESS = "RAY_ADDRESS"
 AUTH_MODE = "RAY_AUTH_MODE"
 AUTH_TOKEN = "RAY_AUTH_TOKEN"
 AUTH_TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+
+MARK_VARIABLE = "PROTCLIP_RAY"
+"""In the environment of every process that a Ray of our own starts; the value is the name of its folder."""
 
 TOKEN, DISABLED = "token", "disabled"
 

@@ -26,10 +26,10 @@ from pathlib import Path
 import psutil
 import requests
 
-from cluster.environment import LOOPBACK, LOOPBACK_ONLY, with_token, without_ray
+from cluster.environment import LOOPBACK, LOOPBACK_ONLY, MARK_VARIABLE, with_token, without_ray
 from cluster.folders import RayFolder, find_folder, is_private, make_folder
 from cluster.ports import free_ports
-from cluster.processes import MARK_VARIABLE, is_alive, marked
+from cluster.processes import is_alive, marked
 from protclip import files
 from protclip.errors import ConfigError
 
