@@ -15,9 +15,10 @@ from types import FrameType
 
 from cluster import environment
 from cluster.address import checked_address
+from cluster.environment import MARK_VARIABLE
 from cluster.folders import RayFolder, make_folder, private_root
 from cluster.ports import free_ports
-from cluster.processes import MARK_VARIABLE, end_marked
+from cluster.processes import end_marked
 from cluster.quiet import hide_harmless_lines, quiet_core
 from cluster.watch import Watch, watch_joined, watch_own
 from protclip.errors import ConfigError
@@ -72,7 +73,7 @@ def start_or_join(
             with quiet_core():
                 ray.init(
                     address=address,
-                    runtime_env={"env_vars": {environment.ADDRESS: address}} if state_service else None,
+                    runtime_env={"env_vars": _of_workers(address)} if state_service else None,
                     logging_level=logging.WARNING,
                     log_to_driver=True,
                 )
@@ -153,6 +154,12 @@ def abandon() -> None:
 def lost() -> str | None:
     """What has died of the Ray that this process started or joined, in words; None while all is well."""
     return next((found for watch in tuple(_watch) if (found := watch()) is not None), None)
+
+
+def _of_workers(address: str) -> dict[str, str]:
+    """Variables for workers: those of other nodes have nothing else from this process."""
+    torch = {name: level for name in ("TORCH_CPP_LOG_LEVEL",) if (level := environment.setting(name)) is not None}
+    return {environment.ADDRESS: address, **torch}
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from protclip.errors import ConfigError
@@ -12,6 +14,9 @@ ADDRESS = "RAY_ADDRESS"
 AUTH_MODE = "RAY_AUTH_MODE"
 AUTH_TOKEN = "RAY_AUTH_TOKEN"
 AUTH_TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+
+MARK_VARIABLE = "PROTCLIP_RAY"
+"""In the environment of every process that a Ray of our own starts; the value is the name of its folder."""
 
 TOKEN, DISABLED = "token", "disabled"
 
@@ -90,6 +95,31 @@ def prepare_environment() -> None:
         os.environ.setdefault(AUTH_MODE, TOKEN)
     if named is None or is_loopback(named.rpartition(":")[0]):
         os.environ.update(LOOPBACK_ONLY)
+
+
+def without_ray(direct: Iterable[str]) -> dict[str, str]:
+    """This process's environment without any Ray's, for a Ray that is started beside it or one that it asks.
+
+    Args:
+        direct: hosts that are reached without a proxy.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != MARK_VARIABLE}
+    # A submitted job finds `python` and `protclip` by the head's PATH. The venv's python is a link: do not resolve it.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH') or os.defpath}"
+    without_proxy = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), *direct]))
+    return {
+        **kept,
+        "PATH": path,
+        "NO_PROXY": without_proxy,
+        "no_proxy": without_proxy,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        **FAIL_ALOUD,
+    }
+
+
+def with_token(path: str) -> dict[str, str]:
+    """Variables that say where the token is."""
+    return {AUTH_MODE: TOKEN, AUTH_TOKEN_PATH: path}
 
 
 def is_loopback(host: str) -> bool:

@@ -8,8 +8,8 @@ import time
 
 import psutil
 
-MARK_VARIABLE = "PROTCLIP_RAY"
-"""In the environment of every process that a Ray of our own starts; the value is the name of its folder."""
+from cluster.environment import MARK_VARIABLE
+
 END_S = 10.0
 """For processes to end after SIGKILL."""
 

@@ -26,10 +26,10 @@ from pathlib import Path
 import psutil
 import requests
 
-from cluster.environment import FAIL_ALOUD, LOOPBACK, LOOPBACK_ONLY
+from cluster.environment import LOOPBACK, LOOPBACK_ONLY, MARK_VARIABLE, with_token, without_ray
 from cluster.folders import RayFolder, find_folder, is_private, make_folder
 from cluster.ports import free_ports
-from cluster.processes import MARK_VARIABLE, is_alive, marked
+from cluster.processes import is_alive, marked
 from protclip import files
 from protclip.errors import ConfigError
 
@@ -70,7 +70,7 @@ class Head:
         """The environment in which a command, ``ray job submit`` or ``ray.init()`` meets this head and no other."""
         return {
             **_outer_environment(),
-            **_token_environment(self.token_path),
+            **with_token(self.token_path),
             "RAY_ADDRESS": self.address,
             "RAY_API_SERVER_ADDRESS": self.dashboard_url,
         }
@@ -153,7 +153,7 @@ def start_head(
             env={
                 **_outer_environment(),
                 **(environment or {}),
-                **_token_environment(private.token_path),
+                **with_token(private.token_path),
                 MARK_VARIABLE: private.name,
             },
             stdin=subprocess.DEVNULL,
@@ -215,25 +215,9 @@ def _state_path(private: RayFolder) -> str:
 
 
 def _outer_environment() -> dict[str, str]:
-    """This process's environment without any other Ray's, with our interpreter's commands first on PATH."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != MARK_VARIABLE}
-    # A submitted job finds `python` and `protclip` by the head's PATH. The venv's python is a link: do not resolve it.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH') or os.defpath}"
+    """This process's environment without any other Ray's, for one on the loopback."""
     # A proxy is no way to this machine.
-    direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), LOOPBACK, "localhost"]))
-    return {
-        **kept,
-        "PATH": path,
-        "NO_PROXY": direct,
-        "no_proxy": direct,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        **LOOPBACK_ONLY,
-        **FAIL_ALOUD,
-    }
-
-
-def _token_environment(token_path: str) -> dict[str, str]:
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_path}
+    return {**without_ray([LOOPBACK, "localhost"]), **LOOPBACK_ONLY}
 
 
 def _wait_until_ready(head: Head, starting: subprocess.Popen[bytes], log_path: Path, *, timeout_s: float) -> None:

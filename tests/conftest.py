@@ -37,6 +37,7 @@ LONGEST = (
     "serve/test_serve_command.py",
     "ray_jobs/test_local_head.py",
     "serve/test_swap.py",
+    "cluster/test_local.py",
 )
 
 

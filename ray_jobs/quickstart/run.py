@@ -22,8 +22,8 @@ from typing import Any
 
 import requests
 
+from cluster.environment import MARK_VARIABLE
 from cluster.ports import free_ports
-from cluster.processes import MARK_VARIABLE
 from protclip import files
 from protclip.commands.answers import TABLE_COLUMNS, format_table
 from protclip.config_file import load_config

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.environment import MARK_VARIABLE
 from cluster.folders import RayFolder, find_folder, make_folder, private_root
-from cluster.processes import MARK_VARIABLE
 
 pytestmark = pytest.mark.unit
 

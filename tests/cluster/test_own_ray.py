@@ -12,8 +12,9 @@ import time
 import pytest
 from sockets import family, listening, open_to_others
 
+from cluster.environment import MARK_VARIABLE
 from cluster.folders import find_folder, make_folder
-from cluster.processes import MARK_VARIABLE, marked
+from cluster.processes import marked
 
 pytestmark = pytest.mark.ray
 

@@ -25,7 +25,7 @@ from running import HANGS_S
 from sockets import listening, open_to_others
 from tiny_model import tiny_model
 
-from cluster.processes import MARK_VARIABLE
+from cluster.environment import MARK_VARIABLE
 from protclip.errors import CheckpointError, ConfigError, DataError, IndexMismatchError
 from protclip.model.record import read_checkpoint_fingerprint
 from ray_jobs.local_head import Head, start_head, stop_head
