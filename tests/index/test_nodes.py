@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 
 import numpy as np
@@ -10,17 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 from index_folders import built_index, unit_vectors, write_embeddings
 from kills import COMMAND
+from older_folders import without_nodes
 
 from protclip.embeddings.reading import read_embeddings
-from protclip.index import manifest as manifest_module
 from protclip.index import recall, subindex
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
 from protclip.index.hnsw import HnswConfig, found_with, insert, start_graph
 from protclip.index.index import Index
-from protclip.index.manifest import read_index_manifest, write_index_manifest
 from protclip.index.nodes import Nodes, group_equal
-from protclip.manifest import describe, read_manifest
 
 DIMENSION = 24
 
@@ -162,20 +159,7 @@ def test_an_index_of_the_version_before_nodes_answers_as_it_did_and_its_next_rel
     index = built_index(tmp_path, vectors, shard_rows=200)
     expected = index.hits_of_each(vectors[:20], 5)
     folder = tmp_path / "index"
-    before, names = read_index_manifest(str(folder)), read_manifest(str(folder), "index")["files"]
-    for path in folder.glob("*.parquet"):
-        table = pq.read_table(path)
-        pq.write_table(table.drop_columns(["node", "found_with"]), path)
-    files = {name: describe(str(folder / name)) for name in names}
-    write_index_manifest(str(folder), before, files)
-    stored = json.loads((folder / "manifest.json").read_text())
-    for record in stored["segments"]:
-        del record["nodes"], record["unreached"]
-    del stored["graph_dimension"]
-    stored["index_format"] = 3
-    body = {key: value for key, value in stored.items() if key not in ("kind", "schema_version", "software", "digest")}
-    stored["digest"] = manifest_module._digest(body)
-    (folder / "manifest.json").write_text(json.dumps(stored))
+    without_nodes(folder)
     old = Index.load(str(folder))
     assert old.manifest.is_of_rows and old.hits_of_each(vectors[:20], 5) == expected
     embeddings = read_embeddings(str(tmp_path / "embeddings"))
