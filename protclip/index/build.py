@@ -33,8 +33,7 @@ from protclip.index.queries import background_of, check_queries, sample_queries
 from protclip.index.rotation import (
     ROTATION_FILE,
     Rotation,
-    choose_width,
-    principal_components,
+    fit,
     read_rotation,
     sample_rows,
     write_rotation,
@@ -207,7 +206,7 @@ def build_from(
 
 
 def build_bytes(rows: int, dimension: int, m: int) -> int:
-    """Memory of building, or measuring, a subindex, at most: its vectors, the graph with them, and its rows."""
+    """Memory of building, or measuring, a subindex, about: its vectors, the graph with them, and its rows."""
     return BASE_BYTES + rows * (4 * dimension + ROW_BYTES) + graph_bytes(rows, dimension, m)
 
 
@@ -292,9 +291,7 @@ class _Build:
             chosen = sample_rows(count, self.config.graph.seed)
             vectors_ND, hashes_N, _ = load_rows(self.embeddings, part_rows, chosen, "the sample")
             vectors_ND = vectors_ND[np.sort(np.unique(hashes_N, return_index=True)[1])]  # each once
-            components_DD = principal_components(vectors_ND)
-            width = choose_width(vectors_ND, components_DD, self.config.recall) if wanted is None else wanted
-            write_rotation(path, Rotation(components_DD[:, : width or 0], vectors_ND.mean(axis=0)))
+            write_rotation(path, fit(vectors_ND, wanted, self.config.recall))
         rotation = read_rotation(path)
         return rotation if rotation is not None and rotation.width else None
 

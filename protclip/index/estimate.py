@@ -14,7 +14,7 @@ from protclip.index.build import BuildConfig, build_bytes
 from protclip.index.hnsw import found_with, graph_bytes, insert, start_graph
 from protclip.index.nodes import group_equal
 from protclip.index.recall import LADDER
-from protclip.index.rotation import choose_width, principal_components, project, sample_rows
+from protclip.index.rotation import fit, project, sample_rows
 from protclip.index.subindex import EXACT_ROWS
 from protclip.index.units import load_rows
 from protclip.parquet import open_parquet
@@ -45,9 +45,8 @@ def estimate(embeddings: Embeddings, config: BuildConfig) -> Iterator[str]:
     width = config.index.graph_dimension
     in_graph = vectors_ND
     if (count > EXACT_ROWS) if width is None else (0 < width < dimension):
-        components_DD = principal_components(vectors_ND)
-        width = width or choose_width(vectors_ND, components_DD, config.index.recall)
-        in_graph = vectors_ND if width is None else project(vectors_ND, components_DD[:, :width])
+        rotation = fit(vectors_ND, width, config.index.recall)
+        in_graph = project(vectors_ND, rotation.axes_DE) if rotation.width else vectors_ND
     is_compact, width = in_graph.shape[1] < dimension, in_graph.shape[1]
 
     measured = min(MEASURED_ROWS, -(-len(in_graph) // 5))

@@ -25,6 +25,8 @@ from protclip.index.exact import BLOCK_ROWS, Vectors, exact_search
 from protclip.index.hnsw_file import check_graph, read_elements
 
 SPACE = "cosine"
+MAX_EF = 2**31 - 1
+"""``found_with`` of a vector that the graph finds with no ef that was tried."""
 UNIT_TOLERANCE = 1e-3
 """How far a length may be from 1: bfloat16 embeddings are within it, raw hidden states are not."""
 
@@ -99,9 +101,9 @@ def found_with(graph: hnswlib.Index, vectors_ND: NDArray[np.float32], efs: Seque
     Args:
         graph: of the vectors; its ef is left at another value.
         vectors_ND: as they were inserted.
-        efs: upwards. A vector that none of them finds has the largest int32.
+        efs: upwards. A vector that none of them finds has MAX_EF.
     """
-    found_N = np.full(len(vectors_ND), np.iinfo(np.int32).max, np.int32)
+    found_N = np.full(len(vectors_ND), MAX_EF, np.int32)
     open_ = np.arange(len(vectors_ND))
     for ef in efs:
         graph.set_ef(ef)
@@ -109,7 +111,7 @@ def found_with(graph: hnswlib.Index, vectors_ND: NDArray[np.float32], efs: Seque
             some = open_[start : start + BLOCK_ROWS]
             labels, _ = ask_graph(graph, vectors_ND[some], min(ef, len(vectors_ND)))
             found_N[some[(labels == some[:, None]).any(axis=1)]] = ef
-        open_ = np.flatnonzero(found_N == np.iinfo(np.int32).max)
+        open_ = np.flatnonzero(found_N == MAX_EF)
     return found_N
 
 

@@ -8,7 +8,6 @@ N vectors, D dimension, E numbers of a vector in the graph
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,10 +77,24 @@ def sample_rows(count: int, seed: int) -> NDArray[np.int64]:
     return (runs[:, None] * RUN_ROWS + np.arange(RUN_ROWS)).ravel()
 
 
+def fit(vectors_ND: NDArray[np.float32], width: int | None, wanted: float) -> Rotation:
+    """The rotation by a sample; of width 0 where no few numbers will do.
+
+    Args:
+        vectors_ND: each vector once.
+        width: E; None to choose it.
+        wanted: as of ``choose_width``.
+    """
+    components_DD = principal_components(vectors_ND)
+    width = choose_width(vectors_ND, components_DD, wanted) if width is None else width
+    return Rotation(components_DD[:, : width or 0], vectors_ND.mean(axis=0))
+
+
 def principal_components(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
     """Orthonormal directions, (D, D), by how much of the vectors lies along each, downwards."""
     moments_DD = np.zeros((vectors_ND.shape[1],) * 2)
-    for block in _blocks(vectors_ND):
+    for start in range(0, len(vectors_ND), BLOCK_ROWS):
+        block = vectors_ND[start : start + BLOCK_ROWS]
         moments_DD += block.T.astype(np.float64) @ block
     _, components_DD = np.linalg.eigh(moments_DD)
     return np.ascontiguousarray(components_DD[:, ::-1], np.float32)
@@ -121,8 +134,3 @@ def choose_width(vectors_ND: NDArray[np.float32], components_DD: NDArray[np.floa
         if np.mean(there) >= 1 - (1 - wanted) / 2:
             return width
     return None
-
-
-def _blocks(vectors_ND: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(vectors_ND), BLOCK_ROWS):
-        yield vectors_ND[start : start + BLOCK_ROWS]

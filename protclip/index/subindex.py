@@ -31,7 +31,7 @@ from protclip import files
 from protclip.embeddings.reading import METADATA
 from protclip.errors import DataError
 from protclip.index.exact import MARGIN, TieBreak, Vectors, exact_search
-from protclip.index.hnsw import ask_graph, check_unit_vectors, load_graph, search_graph, stored_vectors
+from protclip.index.hnsw import MAX_EF, ask_graph, check_unit_vectors, load_graph, search_graph, stored_vectors
 from protclip.index.nodes import Nodes
 from protclip.index.rotation import Rotation, project
 from protclip.index.whole_vectors import map_vectors
@@ -56,8 +56,6 @@ GRAPH_COST = 20
 """Vectors that an exact search compares in the time in which a graph gives one more answer."""
 NUMBERS_AT_ONCE = 1 << 22
 """Of whole vectors that are compared with questions: 16 MB."""
-MAX_EF = 2**31 - 1
-"""``found_with`` of a node that the graph finds with no ef that was tried."""
 SPARE = 1.2
 """What more is asked of the graph than should be needed where some rows may not answer."""
 

@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -163,20 +163,11 @@ def sample_subindex(
 ) -> Report:
     """Sample live vectors of a subindex, each once, as queries."""
     name = item["unit"]
-    with local_subindex(folder, name, is_compact=rotation is not None) as place:
-        subindex = Subindex.load(
-            place,
-            name,
-            nodes=item["nodes"],
-            dimension=dimension,
-            ef_search=10,
-            rotation=read_rotation(rotation),
-        )
-        hashes_R = read_rows(files.join(place, rows_file(name)), ["vector_hash"])["vector_hash"].to_numpy()
+    with loaded_subindex(item, folder, dimension, rotation) as (subindex, hashes):
         rng = np.random.default_rng([seed, 1, int(name[-5:])])
         nodes = np.sort(rng.choice(np.flatnonzero(subindex.live_N), item["inside"], replace=False))
         rows = subindex.nodes.first_rows(nodes)
-        sample = {"hashes": hashes_R[rows], "vectors": subindex.vectors(rows)}
+        sample = {"hashes": hashes.to_numpy()[rows], "vectors": subindex.vectors(rows)}
         write_arrays(files.join(work, "sampling", f"{name}.npz"), sample)
     return {}
 
@@ -194,21 +185,10 @@ def measure_subindex(
 ) -> Report:
     """The scores of all queries in a subindex, as it was saved; a vector is no answer to itself, wherever it comes."""
     own = item["unit"]
-    with local_subindex(folder, own, is_compact=rotation is not None) as place:
-        subindex = Subindex.load(
-            place,
-            own,
-            nodes=item["nodes"],
-            dimension=dimension,
-            ef_search=10,
-            rotation=read_rotation(rotation),
-            with_graph=True,
-            num_threads=1,
-        )
-        hashes_R = read_rows(files.join(place, rows_file(own)), ["vector_hash"])["vector_hash"]
+    with loaded_subindex(item, folder, dimension, rotation, with_graph=True, num_threads=1) as (subindex, hashes):
         inside = [read_arrays(files.join(work, "sampling", f"{name}.npz")) for name in names]
         asked = pa.array(np.concatenate([sample["hashes"] for sample in inside]))
-        own_rows = pc.fill_null(pc.index_in(asked, value_set=hashes_R), -1).to_numpy()
+        own_rows = pc.fill_null(pc.index_in(asked, value_set=hashes), -1).to_numpy()
         own_nodes = np.where(own_rows < 0, -1, subindex.nodes.of_rows(own_rows))
         vectors = np.concatenate([sample["vectors"] for sample in inside])
         arrays = recall.measure(subindex, vectors, efs, own_nodes=own_nodes).arrays("inside")
@@ -261,12 +241,24 @@ def writable_copy(target: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def local_subindex(folder: str, name: str, *, is_compact: bool) -> Iterator[str]:
-    """The folder of a subindex's files, or a local copy of them."""
-    if not files.is_url(folder):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="protclip-index-") as local:
-        for file in subindex_files(name, is_compact=is_compact):
-            files.copy(files.join(folder, file), f"{local}/{file}")
-        yield local
+def loaded_subindex(
+    item: MeasureItem, folder: str, dimension: int, rotation: str | None, **how: Any
+) -> Iterator[tuple[Subindex, pa.ChunkedArray]]:
+    """A subindex as it was saved, and the hashes of its rows' vectors; ``how`` as of ``Subindex.load``."""
+    name = item["unit"]
+    with contextlib.ExitStack() as stack:
+        place = folder
+        if files.is_url(folder):
+            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="protclip-index-"))
+            for file in subindex_files(name, is_compact=rotation is not None):
+                files.copy(files.join(folder, file), f"{place}/{file}")
+        subindex = Subindex.load(
+            place,
+            name,
+            nodes=item["nodes"],
+            dimension=dimension,
+            ef_search=10,
+            rotation=read_rotation(rotation),
+            **how,
+        )
+        yield subindex, read_rows(files.join(place, rows_file(name)), ["vector_hash"])["vector_hash"]
