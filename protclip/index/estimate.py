@@ -46,7 +46,7 @@ def estimate(embeddings: Embeddings, config: BuildConfig) -> Iterator[str]:
     in_graph = vectors_ND
     if (count > EXACT_ROWS) if width is None else (0 < width < dimension):
         rotation = fit(vectors_ND, width, config.index.recall)
-        in_graph = project(vectors_ND, rotation.axes_DE) if rotation.width else vectors_ND
+        in_graph = project(vectors_ND, rotation.axes_ED) if rotation.width else vectors_ND
     is_compact, width = in_graph.shape[1] < dimension, in_graph.shape[1]
 
     measured = min(MEASURED_ROWS, -(-len(in_graph) // 5))

@@ -67,10 +67,10 @@ class Index:
                 manifest.check_model(expect_fingerprint, path)
             numbers = range(len(manifest.segments)) if subindexes is None else subindexes
             rotation = read_rotation(files.join(folder, ROTATION_FILE)) if manifest.is_compact else None
-            if rotation is not None and rotation.axes_DE.shape != (manifest.dimension, manifest.width):
+            if rotation is not None and rotation.axes_ED.shape != (manifest.width, manifest.dimension):
                 raise DataError(
-                    f"{path}: its {ROTATION_FILE} has the shape {rotation.axes_DE.shape}, and its manifest says "
-                    f"{(manifest.dimension, manifest.width)}; make the index again."
+                    f"{path}: its {ROTATION_FILE} has {rotation.axes_ED.shape[0]} axes of {rotation.axes_ED.shape[1]} "
+                    f"numbers, and its manifest says {manifest.width} of {manifest.dimension}; make the index again."
                 )
             loaded = [load_subindex(folder, manifest.segments[number], manifest, rotation) for number in numbers]
         return cls(manifest, loaded, first_subindex=numbers.start)

@@ -34,7 +34,7 @@ _SHORT = 1e-6
 class Rotation:
     """Of a compact index."""
 
-    axes_DE: NDArray[np.float32]
+    axes_ED: NDArray[np.float32]
     """Orthonormal: a graph holds what lies along each."""
     mean_D: NDArray[np.float32]
     """About that of the vectors, beside which the whole ones are stored."""
@@ -42,12 +42,12 @@ class Rotation:
     @property
     def width(self) -> int:
         """E."""
-        return int(self.axes_DE.shape[1])
+        return len(self.axes_ED)
 
 
 def write_rotation(path: str, rotation: Rotation) -> None:
     """Write a rotation: (D, E + 1) float32, the mean last."""
-    columns = np.column_stack([rotation.axes_DE, rotation.mean_D]).astype("<f4")
+    columns = np.column_stack([rotation.axes_ED.T, rotation.mean_D]).astype("<f4")
     with files.atomic_write(path) as stream:
         np.save(stream, columns, allow_pickle=False)
 
@@ -65,7 +65,7 @@ def read_rotation(path: str | None) -> Rotation | None:
         columns: NDArray[np.float32] = np.load(local, allow_pickle=False)
     if columns.ndim != 2 or 0 in columns.shape or columns.dtype != np.dtype("<f4") or not np.isfinite(columns).all():
         raise DataError(f"{path}: is no rotation of vectors; make the index again.")
-    return Rotation(np.ascontiguousarray(columns[:, :-1]), columns[:, -1].copy())
+    return Rotation(np.ascontiguousarray(columns[:, :-1].T), columns[:, -1].copy())
 
 
 def sample_rows(count: int, seed: int) -> NDArray[np.int64]:
@@ -87,25 +87,25 @@ def fit(vectors_ND: NDArray[np.float32], width: int | None, wanted: float) -> Ro
     """
     components_DD = principal_components(vectors_ND)
     width = choose_width(vectors_ND, components_DD, wanted) if width is None else width
-    return Rotation(components_DD[:, : width or 0], vectors_ND.mean(axis=0))
+    return Rotation(components_DD[: width or 0], vectors_ND.mean(axis=0))
 
 
 def principal_components(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Orthonormal directions, (D, D), by how much of the vectors lies along each, downwards."""
+    """Orthonormal directions, each a row of (D, D), by how much of the vectors lies along each, downwards."""
     moments_DD = np.zeros((vectors_ND.shape[1],) * 2)
     for start in range(0, len(vectors_ND), BLOCK_ROWS):
         block = vectors_ND[start : start + BLOCK_ROWS]
         moments_DD += block.T.astype(np.float64) @ block
     _, components_DD = np.linalg.eigh(moments_DD)
-    return np.ascontiguousarray(components_DD[:, ::-1], np.float32)
+    return np.ascontiguousarray(components_DD[:, ::-1].T, np.float32)
 
 
-def project(vectors_ND: NDArray[np.float32], axes_DE: NDArray[np.float32]) -> NDArray[np.float32]:
+def project(vectors_ND: NDArray[np.float32], axes_ED: NDArray[np.float32]) -> NDArray[np.float32]:
     """The few numbers of each vector, of unit length, (N, E); the first axis for one that has next to nothing there."""
-    few_NE = np.empty((len(vectors_ND), axes_DE.shape[1]), np.float32)
+    few_NE = np.empty((len(vectors_ND), len(axes_ED)), np.float32)
     for start in range(0, len(vectors_ND), BLOCK_ROWS):
         # Row by row in one order of summands, so that company never changes a projection.
-        part = np.einsum("nd,de->ne", vectors_ND[start : start + BLOCK_ROWS], axes_DE)
+        part = np.einsum("nd,ed->ne", vectors_ND[start : start + BLOCK_ROWS], axes_ED)
         length_N1 = np.linalg.norm(part, axis=1, keepdims=True)
         part[length_N1[:, 0] < _SHORT] = np.eye(1, part.shape[1])
         few_NE[start : start + BLOCK_ROWS] = part / np.where(length_N1 < _SHORT, 1, length_N1)
@@ -128,7 +128,7 @@ def choose_width(vectors_ND: NDArray[np.float32], components_DD: NDArray[np.floa
     for width in WIDTHS:
         if width >= dimension:
             break
-        few_NE = project(vectors_ND, components_DD[:, :width])
+        few_NE = project(vectors_ND, components_DD[:width])
         found_QK = exact_search(few_NE, few_NE[asked], CANDIDATES + 1)[1]
         there = [np.isin(near, found).mean() for near, found in zip(nearest_QK, found_QK, strict=True)]
         if np.mean(there) >= 1 - (1 - wanted) / 2:

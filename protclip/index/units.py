@@ -107,7 +107,7 @@ def build_subindex(
         return rows_table(metadata, np.ones(count, bool), hashes_R[order_R], node_R, found_with_N[node_R])
 
     rotated = read_rotation(rotation)
-    in_graph = vectors_ND if rotated is None else project(vectors_ND, rotated.axes_DE)
+    in_graph = vectors_ND if rotated is None else project(vectors_ND, rotated.axes_ED)
     graph = start_graph(num_nodes, in_graph.shape[1], graph_config)
     held = num_nodes - num_outside
     insert(graph, in_graph[:held])

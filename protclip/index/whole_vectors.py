@@ -3,7 +3,7 @@
 A vector is the mean of the index and, beside it, numbers in int16 times a scale of its own. So what tells vectors apart
 is kept as finely where all lie close to one direction, as those of weak models do, as where they lie apart.
 
-N vectors, D dimension
+N vectors, D dimension, Q queries, C candidates of each
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from protclip import files
 from protclip.embeddings.reading import check_npy
 from protclip.errors import DataError
-from protclip.index.exact import BLOCK_ROWS
+from protclip.index.exact import BLOCK_ROWS, Vectors
 
 _LARGEST = 32_767
 
@@ -43,6 +43,24 @@ class WholeVectors:
         vectors *= stored["scale"][..., None]
         vectors += self._mean_D
         return vectors
+
+    def inner_products(self, rows_QC: NDArray[np.int64], queries_QD: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``inner_products`` of the module; in half the time of reading the vectors first."""
+        stored_QC = self._stored_N.take(rows_QC)
+        products_QC: NDArray[np.float32] = np.einsum("qcd,qd->qc", stored_QC["numbers"].astype(np.float32), queries_QD)
+        products_QC *= stored_QC["scale"]
+        products_QC += np.einsum("qd,d->q", queries_QD, self._mean_D)[:, None]
+        return products_QC
+
+
+def inner_products(
+    vectors_ND: Vectors, rows_QC: NDArray[np.int64], queries_QD: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The inner products of each query with C of the vectors, (Q, C)."""
+    if isinstance(vectors_ND, WholeVectors):
+        return vectors_ND.inner_products(rows_QC, queries_QD)
+    products_QC: NDArray[np.float32] = np.einsum("qcd,qd->qc", vectors_ND[rows_QC], queries_QD)
+    return products_QC
 
 
 def write_vectors(path: str, vectors_ND: NDArray[np.float32], mean_D: NDArray[np.float32]) -> None:
