@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer consumers")
     quick = parser.parse_args().quick
     load = os.getloadavg()[0]
-    streams = [alone(measure_streams, *shape) for shape in (QUICK_CONSUMERS if quick else CONSUMERS)]
-    units = alone(measure_units, QUICK_NUM_UNITS if quick else NUM_UNITS)
+    shapes, num_units = (QUICK_CONSUMERS, QUICK_NUM_UNITS) if quick else (CONSUMERS, NUM_UNITS)
+    streams, units = alone(measure_on_ray, shapes, num_units)
     coordinator = [alone(measure_coordinator, *cluster) for cluster in CLUSTERS]
     figures = {"load": load, "streams": streams, "units": units, "coordinator": coordinator}
     last = streams[-1]
@@ -70,9 +70,19 @@ def main() -> None:
     write_results("scale_streams", claims, figures, "\n".join(lines(figures)), quick=quick)
 
 
+def measure_on_ray(shapes: Sequence[tuple[int, int]], num_units: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What needs a Ray, on one and the same."""
+    _connect()
+    units = measure_units(num_units)
+    streams = []
+    for shape in shapes:
+        streams.append(measure_streams(*shape))
+        print(streams[-1], file=sys.stderr, flush=True)
+    return streams, units
+
+
 def measure_units(number: int) -> dict[str, Any]:
     """What the driver takes for units that do nothing, of which two actors do one after the other."""
-    _connect()
     groups = list(range(8))
     items = [
         {"unit": f"{i:05d}", "path": "s3://bucket/pairs/train-00000.parquet", "row_groups": groups}
@@ -88,6 +98,7 @@ def measure_units(number: int) -> dict[str, Any]:
 
 def _connect() -> None:
     """A Ray of this process, whose workers are sent what is defined here: this module has no name that they know."""
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # on a busy machine
     prepare_environment()
     connect(num_cpus=4)
     from ray import cloudpickle
@@ -132,11 +143,10 @@ def measure_streams(consumers: int, processes: int) -> dict[str, Any]:
     """Streams of so many workers at once, and what each and those that serve all of them take."""
     with tempfile.TemporaryDirectory() as folder:
         plan, text = small_plan(Path(folder), consumers), small_tokenizer()
-        _connect()
         import ray
 
         own: Any = ray._private.worker._global_node
-        pids = {kind: process[0].process.pid for kind, process in own.all_processes.items() if process}
+        pids = {kind: _pid_of(kind, own.get_session_dir_path()) for kind in ("gcs_server", "raylet")}
         share = consumers // processes
         remote: Any = ray.remote(num_cpus=0)
         consumer = remote(Consumers)
@@ -146,8 +156,9 @@ def measure_streams(consumers: int, processes: int) -> dict[str, Any]:
         began = time.monotonic()
         results = ray.get([actor.run.remote() for actor in actors])
         wall_s = time.monotonic() - began
-        central = {kind: _cpu_s(pid) - before[kind] for kind, pid in pids.items() if kind in ("gcs_server", "raylet")}
-        ray.shutdown()
+        central = {kind: _cpu_s(pid) - before[kind] for kind, pid in pids.items()}
+        for actor in actors:
+            ray.kill(actor)
     steps = sum(result["steps"] for result in results)
     firsts = sorted(first for result in results for first in result["firsts"])
     cpu_s = sum(result["cpu_s"] for result in results)
@@ -161,8 +172,8 @@ def measure_streams(consumers: int, processes: int) -> dict[str, Any]:
         "waiting_share": sum(result["waited_s"] for result in results) / (steps * STEP_S),
         "ms_a_step": 1e3 * cpu_s / steps,
         "mb_a_consumer": sum(result["peak_mb"] for result in results) / consumers,
-        "gcs_s": central.get("gcs_server", 0.0),
-        "raylet_s": central.get("raylet", 0.0),
+        "gcs_s": central["gcs_server"],
+        "raylet_s": central["raylet"],
     }
 
 
@@ -235,6 +246,18 @@ def small_plan(folder: Path, consumers: int) -> LanePlan:
 def small_tokenizer() -> str:
     """Of their texts, as JSON."""
     return TextTokenizer.train(["PROTEIN NAME: Protein of some kind."], vocabulary_size=60, max_tokens=64).json
+
+
+def _pid_of(kind: str, session: str) -> int:
+    """Of a process of this Ray, by its program and session."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it has ended
+            continue
+        if words[0].endswith(f"/{kind}") and session in " ".join(words):
+            return int(folder.name)
+    raise LookupError(f"no {kind} of {session}")
 
 
 def _cpu_s(pid: int) -> float:
