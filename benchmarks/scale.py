@@ -31,9 +31,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from alone import Clock, alone
+from collectives import count_all
 from input_pipeline import NUM_FILES, write_shards
 from report import Claim, write_results
-from scale_sums import ASSUMED, ROWS, checkpoint_lines, network, network_lines
+from scale_sums import ASSUMED, ROWS, Parameters, checkpoint_lines, gathered_numbers, network, network_lines
 
 from protclip import files
 from protclip.data.seen import DistinctKeys
@@ -80,6 +81,7 @@ def main() -> None:
         "merge_ms": alone(measure_merge),
         "hash_bytes_per_s": measure_hashing(),
         "network": network(),
+        "collectives": count_all(),
     }
     claims = [
         Claim(claim="plan_of_a_worker_s", value=lanes["pieces_s"]["512"], target=5.0, unit="s"),
@@ -278,6 +280,11 @@ def lines(figures: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"Curation: the rows of one shard of pairs out of those of one block: {figures['merge_ms']:.1f} ms."
     yield ""
+    yield from computed_lines(figures)
+
+
+def computed_lines(figures: dict[str, Any]) -> Iterator[str]:
+    """Those of scale_sums.py."""
     yield "## Computed"
     yield ""
     assumed = ", ".join(f"{name} {value:g}" for name, value in figures["assumed"].items())
@@ -287,6 +294,20 @@ def lines(figures: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from network_lines(figures["network"])
+    yield ""
+    yield "Numbers that a step of a tiny model on two gloo processes sent, counted, beside the formula's:"
+    yield ""
+    yield "| layout, parts | gathered | formula | summed to all | summed to their owners | trained |"
+    yield "|---|---|---|---|---|---|"
+    counted = figures["collectives"]
+    size = Parameters(**counted["size"])
+    for case in counted["cases"]:
+        formula = gathered_numbers(size, case["micro_batches"])
+        yield (
+            f"| {case['strategy']}, {case['micro_batches']} | {case['gathered']:,} | "
+            f"{formula if case['strategy'] == 'fsdp' else 0:,} | {case['summed']:,} | {case['scattered']:,} | "
+            f"{size.trained:,} |"
+        )
     yield ""
     yield f"Checkpoints; checksums at the {figures['hash_bytes_per_s'] / 1e6:,.0f} MB/s of this machine:"
     yield ""

@@ -52,6 +52,11 @@ class Parameters:
     protein: int
     """Of the protein encoder's layers: what a token is multiplied with."""
     text: int
+    trained_layers: int
+    """Of the layers that FSDP gathers one by one; the rest it gathers for a pass."""
+    frozen_layers: int
+    frozen_layer: int
+    """Of one of them."""
 
 
 def parameters(name: str) -> Parameters:
@@ -74,6 +79,7 @@ def parameters(name: str) -> Parameters:
         frozen=counts[False],
         protein=12 * layers * width**2,
         text=12 * 12 * 768**2,
+        **layer_numbers(model),
     )
 
 
@@ -103,9 +109,30 @@ def weight_bytes(size: Parameters, workers: int, strategy: str, *, micro_batches
     share = (workers - 1) / workers
     if strategy == "ddp":
         return 2 * share * 4 * size.trained
-    # A layer is gathered for forward and again for backward, and once more in the pass of gradient caching.
-    trained, frozen = (2, 1) if micro_batches == 1 else (3 * micro_batches, 2 * micro_batches)
-    return share * 4 * ((trained + 1) * size.trained + frozen * size.frozen)
+    return share * 4 * (gathered_numbers(size, micro_batches) + size.trained)
+
+
+def layer_numbers(model: DualEncoder) -> dict[str, int]:
+    """The fields of Parameters on layers."""
+    sizes: dict[bool, list[int]] = {True: [], False: []}
+    for block in model.blocks:
+        values = list(block.parameters())
+        sizes[values[0].requires_grad].append(sum(value.numel() for value in values))
+    trained, frozen = sizes[True], sizes[False]
+    return {"trained_layers": sum(trained), "frozen_layers": sum(frozen), "frozen_layer": frozen[0]}
+
+
+def gathered_numbers(size: Parameters, micro_batches: int) -> int:
+    """Weights that FSDP gathers in a step.
+
+    Layers come for forward, twice under gradient caching, and trained ones again for backward, which looks ahead to one
+    frozen one. What is in no layer stays from a forward to its backward.
+    """
+    forward = micro_batches if micro_batches == 1 else 2 * micro_batches
+    rest = size.trained + size.frozen - size.trained_layers - size.frozen_layers
+    return forward * (size.trained_layers + size.frozen_layers) + micro_batches * (
+        size.trained_layers + size.frozen_layer + rest
+    )
 
 
 def network() -> list[dict[str, Any]]:
