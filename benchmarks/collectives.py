@@ -84,11 +84,11 @@ def _step(strategy: str, micro_batches: int) -> tuple[dict[str, int], dict[str, 
     return size, counting.numbers
 
 
-class _Counting(TorchDispatchMode):
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the numbers of what each collective gives."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.numbers = {"gathered": 0, "summed": 0, "scattered": 0}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
