@@ -201,3 +201,20 @@ def training_hours(name: str, *, epochs: int, rows: float, workers: int) -> floa
     """Computation of a training, without network and waiting."""
     steps = epochs * rows / (workers * WORKER_BATCH)
     return steps * step_seconds(parameters(name), micro_batches=MICRO_BATCHES) / 3600
+
+
+def main() -> None:
+    """Print what of docs/scale.md is in no results file: it takes a second."""
+    for name in SHAPES:
+        seconds = step_seconds(parameters(name), micro_batches=MICRO_BATCHES)
+        equal = ", ".join(f"{workers_where_contrast_equals(seconds, link):,.0f} at {link}" for link in LINKS_GBIT)
+        hours = 512 * training_hours(name, epochs=35, rows=ROWS, workers=512)
+        print(f"{name}: GC takes as long as the computation with workers, at Gbit/s: {equal}")
+        price = cost(gpus=1, hours=hours, price_gpu_hour=1, gb=150, months=1, price_gb_month=0.01)
+        print(f"{name}: {hours:,.0f} GPU-hours for 35 epochs; {price:,.0f} where one costs 1, a GB-month 0.01")
+    hours = ASSUMED["residues"] / ASSUMED["embedding_residues_per_gpu_s"] / 3600
+    print(f"embedding: {hours:,.0f} GPU-hours")
+
+
+if __name__ == "__main__":
+    main()
