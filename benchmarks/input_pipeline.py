@@ -138,7 +138,7 @@ def stage_seconds(plan: LanePlan, text: TextTokenizer) -> dict[str, float]:
 
     def tables() -> Iterator[pa.Table]:
         for piece in plan.pieces(rank=0, num_workers=1, first_batch=0):
-            rows = timed("read", lambda piece=piece: read_piece(plan, piece))  # type: ignore[misc]
+            rows = timed("read", lambda piece=piece: read_piece(plan.row_order, piece))  # type: ignore[misc]
             tokens = timed("tokenise", lambda rows=rows: tokenize_pairs(rows, protein, text, properties=True))  # type: ignore[misc]
             yield tokens.append_column("lane", pa.array(np.full(len(tokens), piece.lane, dtype=np.int32)))
 

@@ -21,7 +21,7 @@ from protclip import files
 from protclip.data.tokenize import biotexts
 from protclip.embeddings.reading import LONG, METADATA, Content
 from protclip.parquet import with_column
-from protclip.protanno.shards import SPLITS, RowGroup, read_metadata, read_pairs, read_row_group
+from protclip.protanno.shards import SPLITS, RowGroup, read_metadata, read_pairs, read_row_groups
 from protclip.uniprot.residues import Nucleotides, count_mapped, looks_like_nucleotides
 
 BLOCK_SCHEMA = pa.schema(
@@ -131,10 +131,11 @@ def part_name(number: int) -> str:
 
 def read_block(item: BlockItem, content: Content) -> pa.Table:
     """The rows of an item, with the columns of BLOCK_SCHEMA."""
-    groups = [RowGroup(path=item["path"], index=i, num_rows=0) for i in item["row_groups"]]
-    rows = with_column(pa.concat_tables([read_row_group(group) for group in groups]), METADATA.field("gene"))
+    rows = pa.concat_tables(read_row_groups(item["path"], item["row_groups"]))
+    rows = with_column(rows, METADATA.field("gene"))
     if not item["pairs"]:
         return rows
+    groups = [RowGroup(path=item["path"], index=i, num_rows=0) for i in item["row_groups"]]
     return items_of_pairs(rows, groups, content)
 
 

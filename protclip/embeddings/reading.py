@@ -76,9 +76,8 @@ class Embeddings:
         self.dimension = int(manifest["dimension"])
         self.model_fingerprint: str = manifest["model_fingerprint"]
         """Of the model that made them."""
-        self.part_names = sorted(
-            name for name in manifest["files"] if name.startswith("part-") and name.endswith(".parquet")
-        )
+        names = [name for name in manifest["files"] if name.startswith("part-") and name.endswith(".parquet")]
+        self.part_names = sorted(names, key=lambda name: (len(name), name))  # numbers have five digits or more
         self.settings: Mapping[str, Any] = manifest.get("settings") or {}
         """How they were made; see ``protclip embed``."""
         self.dtype: Dtype = self.settings.get("dtype", "float32")

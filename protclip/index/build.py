@@ -19,11 +19,13 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from protclip import files
 from protclip.embeddings.reading import Embeddings, read_embeddings, refuse_duplicates
 from protclip.errors import ConfigError, DataError
 from protclip.fields import check_number, check_types
+from protclip.hashing import hash64
 from protclip.index import recall, releases
 from protclip.index.arrays import read_arrays
 from protclip.index.external import QUARANTINE_FILE, VectorFile, convert, open_vectors
@@ -307,14 +309,22 @@ class _Build:
         path = files.join(self.work, "plan.json")
         if not files.exists(path):
             parts = [files.join(self.embeddings.folder, name) for name in self.embeddings.part_names]
-            columns = files.in_threads(_accessions, parts)
-            refuse_duplicates(pa.chunked_array(columns, pa.large_string()), self.embeddings.folder)
-            if sum(map(len, columns)) != len(self.embeddings):
+            keys = files.in_threads(_accession_keys, parts)
+            # A number for each accession, since the accessions of all of UniProt would take 26 GB.
+            sorted_N = np.sort(np.concatenate([np.empty(0, np.uint64), *keys]))
+            repeated = sorted_N[1:][sorted_N[1:] == sorted_N[:-1]]
+            if len(repeated):
+                doubted = [
+                    _accessions(part).filter(pa.array(np.isin(key, repeated)))
+                    for part, key in zip(parts, keys, strict=True)
+                ]
+                refuse_duplicates(pa.chunked_array(doubted, pa.large_string()), self.embeddings.folder)
+            if len(sorted_N) != len(self.embeddings):
                 raise DataError(
-                    f"{self.embeddings.folder}: holds {sum(map(len, columns))} rows, its manifest says "
+                    f"{self.embeddings.folder}: holds {len(sorted_N)} rows, its manifest says "
                     f"{len(self.embeddings)}; make it again."
                 )
-            files.write_json(path, {"part_rows": [len(column) for column in columns]})
+            files.write_json(path, {"part_rows": [len(key) for key in keys]})
         part_rows: list[int] = files.read_json(path)["part_rows"]
         return part_rows
 
@@ -382,6 +392,11 @@ class _Build:
             }
             for subindex in subindexes
         ]
+
+
+def _accession_keys(path: str) -> NDArray[np.uint64]:
+    """A number for each accession; two have the same one hardly ever."""
+    return np.array([hash64(accession) for accession in _accessions(path).to_pylist()], dtype=np.uint64)
 
 
 def _accessions(path: str) -> pa.Array:

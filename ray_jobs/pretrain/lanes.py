@@ -16,21 +16,23 @@ It leans on rows being in a random order when the shards are written: a lane's r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from protclip.data.subsets import SUBSET_COLUMNS, count_subsets, epoch_subset
 from protclip.data.text_sampling import sampled_biotexts
 from protclip.data.tokenize import TOKENIZED_COLUMNS, ProteinTokenizer, TextTokenizer, tokenize_pairs
 from protclip.errors import ConfigError
 from protclip.hashing import hash64
-from protclip.protanno.shards import RowGroup, read_row_group
+from protclip.protanno.shards import RowGroup, read_row_group, read_row_groups
+from protclip.units import InProcess, Item, Report, Run, Work, progress
 
 if TYPE_CHECKING:
     import ray.data
@@ -53,6 +55,24 @@ class Piece:
     lane: int
     start: int
     stop: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowOrder:
+    """Which rows of a row group an epoch has, and in which order: all that reading takes of a plan.
+
+    A plan of 250 million pairs has half a million row groups, which each task would have to unpickle.
+    """
+
+    seed: int
+    epoch: int
+    draws: bool
+    """Whether the epoch has only the rows that it draws."""
+
+    def permutation(self, group: RowGroup, num_rows: int) -> np.ndarray:
+        """The order of so many rows of one row group."""
+        seed = hash64(self.seed, "rows", self.epoch, group.path.rsplit("/", 1)[-1], group.index)
+        return np.random.Generator(np.random.Philox(seed)).permutation(num_rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +106,11 @@ class LanePlan:
         return self.num_rows // self.global_batch_size
 
     @property
+    def row_order(self) -> RowOrder:
+        """What reading takes of it."""
+        return RowOrder(seed=self.seed, epoch=self.epoch, draws=self.drawn_EG is not None)
+
+    @property
     def rows_per_step(self) -> int:
         """Rows of one lane in one global batch."""
         return self.global_batch_size // self.num_lanes
@@ -112,11 +137,6 @@ class LanePlan:
                 position = stop
         return [piece for _, piece in sorted(needed, key=lambda item: (item[0], item[1].lane))]
 
-    def row_order(self, group: RowGroup, num_rows: int) -> np.ndarray:
-        """The epoch's order of so many rows of one row group."""
-        seed = hash64(self.seed, "rows", self.epoch, group.path.rsplit("/", 1)[-1], group.index)
-        return np.random.Generator(np.random.Philox(seed)).permutation(num_rows)
-
     def _sizes(self) -> np.ndarray:
         """Rows of each row group in the epoch."""
         if self.drawn_EG is not None:
@@ -125,23 +145,37 @@ class LanePlan:
         return np.array([group.num_rows for group in self.groups], dtype=np.int64)
 
 
-def count_drawn(groups: Sequence[RowGroup], *, seed: int, epochs: int) -> np.ndarray:
-    """Rows that each epoch draws of each row group, (epochs, groups): one pass over two columns."""
-    counts_EG = np.zeros((epochs, len(groups)), dtype=np.int64)
-    for i, group in enumerate(tqdm(groups, desc="drawing", unit="row group", disable=None)):
-        rows = read_row_group(group, columns=list(SUBSET_COLUMNS))
-        counts_EG[:, i] = count_subsets(rows, seed=seed, epochs=epochs)
-    return counts_EG
+def count_drawn(groups: Sequence[RowGroup], *, seed: int, epochs: int, run: Run | None = None) -> np.ndarray:
+    """Rows that each epoch draws of each row group, (epochs, groups): one pass over two columns.
+
+    Args:
+        groups: of whole files, in the order of their indices.
+        seed: of the run.
+        epochs: in all.
+        run: where the files are read; None for this process.
+    """
+    items = [
+        {"unit": path, "row_groups": [group.index for group in of_path]}
+        for path, of_path in itertools.groupby(groups, key=attrgetter("path"))
+    ]
+    work = Work(title="drawing", unit=partial(_count_of_file, seed=seed, epochs=epochs))
+    reports = progress((run or InProcess())(work, items), title="drawing", total=len(items))
+    counts = {report["path"]: report["counts"] for report in reports}
+    return np.array([one for item in items for one in counts[item["unit"]]], dtype=np.int64).T
 
 
-def read_piece(plan: LanePlan, piece: Piece) -> pa.Table:
+def _count_of_file(item: Item, *, seed: int, epochs: int) -> Report:
+    tables = read_row_groups(item["unit"], item["row_groups"], columns=list(SUBSET_COLUMNS))
+    return {"path": item["unit"], "counts": [count_subsets(rows, seed=seed, epochs=epochs) for rows in tables]}
+
+
+def read_piece(order: RowOrder, piece: Piece) -> pa.Table:
     """The rows of a piece, in order."""
-    if plan.drawn_EG is None:
-        rows = read_row_group(piece.group, columns=list(TOKENIZED_COLUMNS))
-    else:
-        rows = read_row_group(piece.group, columns=[*TOKENIZED_COLUMNS, "probability"])
-        rows = rows.take(epoch_subset(rows, seed=plan.seed, epoch=plan.epoch)).drop_columns(["probability"])
-    return rows.take(plan.row_order(piece.group, len(rows))[piece.start : piece.stop])
+    columns = [*TOKENIZED_COLUMNS, "probability"] if order.draws else list(TOKENIZED_COLUMNS)
+    rows = read_row_group(piece.group, columns=columns)
+    if order.draws:
+        rows = rows.take(epoch_subset(rows, seed=order.seed, epoch=order.epoch)).drop_columns(["probability"])
+    return rows.take(order.permutation(piece.group, len(rows))[piece.start : piece.stop])
 
 
 def worker_batches(tables: Iterator[pa.Table], plan: LanePlan, *, rank: int, num_workers: int) -> Iterator[pa.Table]:
@@ -171,7 +205,7 @@ def worker_batches(tables: Iterator[pa.Table], plan: LanePlan, *, rank: int, num
 def tokenize_pieces(
     batch: dict[str, np.ndarray],
     *,
-    plan: LanePlan,
+    order: RowOrder,
     protein: ProteinTokenizer,
     text: str,
     max_text_tokens: int,
@@ -182,7 +216,7 @@ def tokenize_pieces(
 
     Args:
         batch: pieces, as PIECE_COLUMNS.
-        plan: the epoch's plan.
+        order: of the epoch's rows.
         protein: the protein tokenizer.
         text: the text tokenizer's JSON.
         max_text_tokens: its truncation.
@@ -194,8 +228,8 @@ def tokenize_pieces(
     for path, index, num_rows, lane, start, stop in zip(*columns, strict=True):
         group = RowGroup(path=path, index=index, num_rows=num_rows)
         piece = Piece(group=group, lane=lane, start=start, stop=stop)
-        pairs = read_piece(plan, piece)
-        shown = sampled_biotexts(pairs, seed=plan.seed, epoch=plan.epoch) if sample_texts else None
+        pairs = read_piece(order, piece)
+        shown = sampled_biotexts(pairs, seed=order.seed, epoch=order.epoch) if sample_texts else None
         rows = tokenize_pairs(pairs, protein, tokenizer, properties=properties, shown=shown)
         yield rows.append_column("lane", pa.array(np.full(len(rows), piece.lane, dtype=np.int32)))
 
@@ -226,7 +260,7 @@ def stream(
     pieces = plan.pieces(rank=rank, num_workers=num_workers, first_batch=first_batch)
     if not pieces:
         return
-    arguments = {"plan": plan, "protein": protein, "text": text.json, "max_text_tokens": text.max_tokens}
+    arguments = {"order": plan.row_order, "protein": protein, "text": text.json, "max_text_tokens": text.max_tokens}
     arguments |= {"properties": properties, "sample_texts": sample_texts}
     stage: Any = tokenize_pieces  # Ray's annotation knows no keyword arguments
     dataset = pieces_dataset(pieces).map_batches(stage, fn_kwargs=arguments, batch_size=None, num_cpus=TASK_CPUS)

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from cluster import environment
 from protclip import files
 from protclip.config import EncoderConfig, PretrainConfig
 from protclip.config_file import config_yaml, forbidden_changes, load_config
@@ -18,6 +19,7 @@ from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 from protclip.occupied import FILE_NAME as RUNNING_FILE
 from protclip.occupied import occupied
 from protclip.terminal import echo
+from protclip.units import InProcess
 from ray_jobs.cluster import resolve_input, resolve_output
 from ray_jobs.workers import RAY_FOLDER, make_room, train_together
 
@@ -82,6 +84,7 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
     from protclip.reporting.report import write_report
     from protclip.reporting.trackers import require_trackers
     from protclip.train.selection import describe
+    from ray_jobs.pipelines import OnRay
     from ray_jobs.pretrain.lanes import LanePlan, count_drawn
     from ray_jobs.pretrain.worker import TrainJob
 
@@ -96,7 +99,12 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
     check_pairs(pairs, settings.objectives, valid_pairs=settings.valid_pairs)
     drawn_EG = None
     if pairs.draws_each_epoch:
-        drawn_EG = count_drawn(train, seed=settings.seed, epochs=settings.epochs)
+        drawn_EG = count_drawn(
+            train,
+            seed=settings.seed,
+            epochs=settings.epochs,
+            run=InProcess() if environment.address() is None else OnRay(),
+        )
     plan = LanePlan(
         groups=train,
         drawn_EG=drawn_EG,

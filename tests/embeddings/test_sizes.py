@@ -13,7 +13,7 @@ import pytest
 from index_folders import unit_vectors, write_embeddings
 
 from protclip.embeddings.hdf5 import h5_arrays
-from protclip.embeddings.reading import read_embeddings
+from protclip.embeddings.reading import Embeddings, read_embeddings
 from protclip.errors import DataError, IndexMismatchError
 from protclip.manifest import write_manifest
 from protclip.parquet import open_parquet
@@ -104,3 +104,9 @@ def test_a_dimension_that_the_files_have_not_is_refused(tmp_path: Path) -> None:
     write_embeddings(folder, unit_vectors(20, 8), dimension=2**31 - 1)
     with pytest.raises(IndexMismatchError, match="the manifest says 2147483647"):
         _ = read_embeddings(str(folder)).vectors
+
+
+def test_more_than_a_hundred_thousand_parts_keep_the_order_of_the_input() -> None:
+    names = [f"part-{number:05d}.parquet" for number in (0, 9_999, 10_000, 99_999, 100_000, 100_001)]
+    manifest = {"content": "protein", "dimension": 8, "model_fingerprint": "f" * 64, "rows": 6}
+    assert Embeddings("folder", {**manifest, "files": {key: {} for key in names[::-1]}}).part_names == names

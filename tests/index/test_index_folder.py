@@ -13,7 +13,7 @@ from index_folders import FINGERPRINT, unit_vectors, write_embeddings
 from protclip import files
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError, RequestError
-from protclip.index import hnsw, recall, subindex, units
+from protclip.index import build, hnsw, recall, subindex, units
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
 from protclip.index.filters import parse_filter
@@ -398,6 +398,12 @@ def test_an_accession_that_comes_twice_is_refused(tmp_path):
         _ = read_embeddings(folder).vectors
     with pytest.raises(DataError, match="'A' comes 2 times"):
         build_from(read_embeddings(folder), str(tmp_path / "i"), IndexConfig())
+
+
+def test_accessions_whose_numbers_are_equal_are_no_repeats(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "hash64", len)
+    folder = write_embeddings(tmp_path / "e", unit_vectors(4), accessions=["A", "B", "CC", "D"])
+    assert build_from(read_embeddings(folder), str(tmp_path / "i"), IndexConfig()).count == 4
 
 
 def test_embeddings_of_several_parts_are_read_in_order(tmp_path):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pairs_folders import row, write_pairs
 
 from protclip.manifest import describe, read_manifest, write_manifest
+from protclip.parquet import open_parquet
+from protclip.protanno import shards
 from protclip.protanno.changes import CHANGES_FILE, write_changes
-from protclip.protanno.shards import KIND, read_pairs
+from protclip.protanno.shards import KIND, read_pairs, read_row_group, read_row_groups
 from protclip.protanno.statistics import pairs_statistics
 from protclip.uniprot.entry import Entry
 
@@ -32,6 +36,22 @@ def compare_with(folder: str, previous: str) -> None:
     }
     described = {**manifest["files"], CHANGES_FILE: describe(f"{folder}/{CHANGES_FILE}")}
     write_manifest(folder, KIND, [], described=described, **body)
+
+
+def test_row_groups_of_a_file_are_read_with_one_look_at_its_footer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = read_pairs(make_pairs(tmp_path / "pairs")).row_groups("train")[0]
+    opened: list[str] = []
+
+    def counting(path: str) -> contextlib.AbstractContextManager[pq.ParquetFile]:
+        opened.append(path)
+        return open_parquet(path)
+
+    monkeypatch.setattr(shards, "open_parquet", counting)
+    tables = list(read_row_groups(first.path, [0, 0, 0], columns=["accession"]))
+    assert opened == [first.path]
+    assert tables == [read_row_group(first, columns=["accession"])] * 3
 
 
 def test_row_groups_stand_in_the_order_of_the_shards(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -12,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from protclip.data.subsets import count_subsets
 from protclip.data.tokenize import ProteinTokenizer, TextTokenizer
 from protclip.errors import ConfigError
 from protclip.hashing import hash64
-from protclip.protanno.shards import SCHEMA, RowGroup
+from protclip.protanno.shards import SCHEMA, RowGroup, read_row_group
+from protclip.units import InProcess, Item, Report, Work
+from ray_jobs.pretrain import lanes
 from ray_jobs.pretrain.lanes import (
     PIECE_COLUMNS,
     LanePlan,
@@ -73,7 +77,7 @@ def batches_without_ray(plan: LanePlan, rank: int, num_workers: int, first_batch
 
     def tables() -> Iterator[pa.Table]:
         for piece in plan.pieces(rank=rank, num_workers=num_workers, first_batch=first_batch):
-            rows = read_piece(plan, piece)
+            rows = read_piece(plan.row_order, piece)
             yield rows.append_column("lane", pa.array(np.full(len(rows), piece.lane)))
 
     for table in worker_batches(tables(), plan, rank=rank, num_workers=num_workers):
@@ -179,7 +183,7 @@ def test_a_resumed_stream_shows_the_texts_of_the_undisturbed_one(tmp_path: Path)
         rows = [(p.group.path, p.group.index, p.group.num_rows, p.lane, p.start, p.stop) for p in pieces]
         tables = tokenize_pieces(
             {name: np.array(values) for name, values in zip(PIECE_COLUMNS, zip(*rows, strict=True), strict=True)},
-            plan=replace(plan, **of_plan),
+            order=replace(plan, **of_plan).row_order,
             protein=ProteinTokenizer(),
             text=text.json,
             max_text_tokens=32,
@@ -193,6 +197,47 @@ def test_a_resumed_stream_shows_the_texts_of_the_undisturbed_one(tmp_path: Path)
     assert 0 < len(tail) < 64
     assert {accession: whole[accession] for accession in tail} == tail
     assert shown(0, epoch=2) != whole != shown(0, seed=4)
+
+
+@pytest.mark.unit
+def test_a_task_is_told_nothing_that_grows_with_the_pairs(plan: LanePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a million row groups, those of 250 million pairs, took each task longer to unpickle than to tokenise."""
+    told: list[int] = []
+
+    class Dataset:
+        """Takes what is said of the stage."""
+
+        def map_batches(self, stage: object, *, fn_kwargs: dict[str, object], **_: object) -> Dataset:
+            told.append(len(pickle.dumps((stage, fn_kwargs))))
+            return self
+
+        def iter_batches(self, **_: object) -> list[pa.Table]:
+            return []
+
+    monkeypatch.setattr(lanes, "pieces_dataset", lambda _: Dataset())
+    text = TextTokenizer.train(["protein name"], vocabulary_size=30, max_tokens=16)
+    for groups in (plan.groups, plan.groups * 50):
+        list(stream(replace(plan, groups=groups), ProteinTokenizer(), text, rank=0, num_workers=1))
+    assert told[0] == told[1]
+
+
+@pytest.mark.unit
+def test_drawn_rows_are_counted_where_the_run_says(plan: LanePlan) -> None:
+    works: list[str] = []
+
+    class Elsewhere(InProcess):
+        """Says what it is given."""
+
+        def __call__(self, work: Work, items: Sequence[Item]) -> Iterator[Report]:
+            works.extend(str(item["unit"]) for item in items)
+            return super().__call__(work, list(items)[::-1])
+
+    there = count_drawn(plan.groups, seed=3, epochs=4, run=Elsewhere(threads=2))
+    assert works == list(dict.fromkeys(group.path for group in plan.groups))  # a file is a unit
+    assert there.shape == (4, len(plan.groups))
+    assert (there == count_drawn(plan.groups, seed=3, epochs=4)).all()
+    one = [count_subsets(read_row_group(group), seed=3, epochs=4) for group in plan.groups]
+    assert there.T.tolist() == one
 
 
 @pytest.mark.ray
