@@ -27,7 +27,7 @@ PROTCLIP = ("python", "-m", "protclip")
 TRAINING = (
     "batch.global_batch_size=24",
     "data.lanes=12",
-    "epochs=10",
+    "epochs=8",
     "checkpoint_every_s=0.3",
     "log_rows=true",
     "log_every_s=1",
@@ -41,7 +41,7 @@ TRAINING = (
     "workers.resources={CPU: 0.7}",
     "max_failures=20",
 )
-"""A run of 150 steps by 3 workers, of one host each where hosts have one CPU."""
+"""A run of 120 steps by 3 workers, of one host each where hosts have one CPU."""
 ALIVE = """
 import sys
 from ray._private.grpc_utils import init_grpc_channel
@@ -109,7 +109,7 @@ class Job:
         """Wait for its end, which is a good one."""
         assert self.process.wait(timeout_s) == 0, self.said()[-8000:]
 
-    def wait_until(self, is_true: Callable[[], object], what: str, timeout_s: float = 240.0) -> None:
+    def wait_until(self, is_true: Callable[[], object], what: str, timeout_s: float = 900.0) -> None:
         """Look again and again until it is true; the job must not end before."""
 
         def is_time() -> object:

@@ -33,6 +33,7 @@ from several_hosts import (
 from tiny_model import random_sequences, tiny_model, write_protein_index
 from trained_runs import assert_same_run, num_rows_logged
 
+from cluster.hosts import LocalCluster
 from protclip import files
 from protclip.__main__ import cli
 from protclip.embeddings.reading import read_embeddings
@@ -40,6 +41,8 @@ from protclip.embeddings.reading import read_embeddings
 pytestmark = pytest.mark.prove
 
 NAME = f"l{os.getpid() % 10**7}"
+SHORT_CUT_S = 12.0
+"""Ray bears with a host for a minute."""
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +50,39 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_pairs(tmp_path_factory.mktemp("pairs"))
 
 
-def test_a_training_that_loses_hosts_five_times_ends_with_the_same_bits(pairs: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def calm(pairs: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same training on one machine, which nothing disturbs."""
+    folder = tmp_path_factory.mktemp("calm") / "run"
+    command = [sys.executable, "-m", "protclip", "pretrain", "tiny_cpu", f"data.pairs={pairs}", f"run_dir={folder}"]
+    begun = time.monotonic()
+    subprocess.run([*command, *TRAINING], check=True, capture_output=True)
+    print(f"undisturbed, on one machine: {time.monotonic() - begun:.0f} s")
+    return folder
+
+
+def train(cluster: LocalCluster, pairs: str, run: Path, *, said: Path) -> Job:
+    command = [*PROTCLIP, "pretrain", "tiny_cpu", f"data.pairs={pairs}", f"run_dir={run}", *TRAINING]
+    return Job(cluster, said.stem, *command, said=said)
+
+
+def test_a_training_that_loses_hosts_five_times_ends_with_the_same_bits(pairs: str, calm: Path, tmp_path: Path) -> None:
     seed = 0
     rng = random.Random(seed)
     ways = rng.sample(["cut", "cut", "kill", "kill", "kill"], 5)
     with started(NAME, hosts=4) as cluster:  # one more than it needs
-
-        def train(name: str) -> Job:
-            command = [*PROTCLIP, "pretrain", "tiny_cpu", f"data.pairs={pairs}", f"run_dir={tmp_path / name}"]
-            return Job(cluster, name, *command, *TRAINING, said=tmp_path / f"{name}.txt")
-
-        begun = time.monotonic()
-        train("calm").succeed(600)
-        calm_s = time.monotonic() - begun
-        begun = time.monotonic()
-        job, run = train("lost"), tmp_path / "lost"
+        run, begun = tmp_path / "lost", time.monotonic()
+        job = train(cluster, pairs, run, said=tmp_path / "lost.txt")
+        job.wait_until(lambda: num_rows_logged(run) > 2, "no step")
+        trains_on = hosts_with(cluster, "ray::RayTrain")
+        host = max(trains_on)
+        cluster.cut(host)
+        time.sleep(SHORT_CUT_S)
+        cluster.restore(host)
+        at = num_rows_logged(run)
+        job.wait_until(lambda: num_rows_logged(run) > at + 1, "it does not go on after a short cut")
+        assert hosts_with(cluster, "ray::RayTrain") == trains_on
+        assert "going on after step" not in job.said()  # nothing was started again
         log = []
         for way in ways:
             wanted = num_rows_logged(run) + rng.randrange(1, 6)
@@ -76,8 +97,8 @@ def test_a_training_that_loses_hosts_five_times_ends_with_the_same_bits(pairs: s
             log.append(f"{way} {host} at {at}, {seconds:.0f} s, {raylet_s:.0f} s")
             print(log[-1], flush=True)
         job.succeed(600)
-        print(f"seed {seed}, undisturbed {calm_s:.0f} s, in all {time.monotonic() - begun:.0f} s: {'; '.join(log)}")
-    assert_same_run(run, tmp_path / "calm")
+        print(f"seed {seed}, in all {time.monotonic() - begun:.0f} s: {'; '.join(log)}")
+    assert_same_run(run, calm)
 
 
 def test_an_embedding_that_loses_and_gains_hosts_has_the_same_files(tmp_path: Path) -> None:
@@ -156,25 +177,20 @@ def test_clients_that_know_two_hosts_lose_no_search_when_one_dies(way: str, tmp_
 
 
 @pytest.mark.parametrize("returns", ["at once", "late"])
-def test_after_the_head_died_the_same_commands_go_on(returns: str, pairs: str, tmp_path: Path) -> None:
+def test_after_the_head_died_the_same_commands_go_on(returns: str, pairs: str, calm: Path, tmp_path: Path) -> None:
     model = tiny_model()
     model.save_pretrained(str(tmp_path / "checkpoint"))
     index = write_protein_index(tmp_path, model, random_sequences(60))
     run = tmp_path / "lost"
     with started(NAME, hosts=3, cpus=1.5) as cluster:
 
-        def train(name: str, folder: Path) -> Job:
-            command = [*PROTCLIP, "pretrain", "tiny_cpu", f"data.pairs={pairs}", f"run_dir={folder}"]
-            return Job(cluster, name, *command, *TRAINING, said=tmp_path / f"{name}.txt")
-
         def answers(host: str) -> bool:
             ask = "import sys, requests; requests.post(sys.argv[1], json={'text': 'ATP'}, timeout=5).raise_for_status()"
             url = f"http://{cluster.hosts[host].address}:8000/v1/search"
             return cluster.run("c1", [sys.executable, "-c", ask, url], capture_output=True).returncode == 0
 
-        train("calm", tmp_path / "calm").succeed(600)
         deploy(cluster, tmp_path, index)
-        job = train("lost", run)
+        job = train(cluster, pairs, run, said=tmp_path / "lost.txt")
         job.wait_until(lambda: num_rows_logged(run) > 3, "no step")
         cluster.kill("h1")
         died = time.monotonic()
@@ -213,6 +229,6 @@ def test_after_the_head_died_the_same_commands_go_on(returns: str, pairs: str, t
         deploy(cluster, tmp_path, index)
         assert answers("h2") and answers("h3")
         note("searches are answered")
-        train("again", run).succeed(600)
+        train(cluster, pairs, run, said=tmp_path / "again.txt").succeed(600)
         note("the training is done")
-    assert_same_run(run, tmp_path / "calm")
+    assert_same_run(run, calm)

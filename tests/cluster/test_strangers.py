@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import psutil
 import pytest
 import stranger
 from several_hosts import deploy, living_nodes, started
-from sockets import listening, open_to_others
 from tiny_model import random_sequences, tiny_model, write_protein_index
 
 from cluster.hosts import LocalCluster
@@ -26,10 +26,13 @@ def open_ports(cluster: LocalCluster) -> dict[str, str]:
     """Which process listens on each address:port that other hosts may reach."""
     found = {}
     for host in cluster.hosts.values():
-        for pid in cluster.processes(host.name):
-            process = psutil.Process(pid)
-            for _, port in open_to_others(listening([process])):
-                found[f"{host.address}:{port}"] = f"{process.name()} {' '.join(process.cmdline())[:100]}"
+        said = cluster.run(host.name, ["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
+        for line in said.splitlines():
+            address, _, port = line.split()[3].rpartition(":")
+            if not address.startswith("127."):
+                pid = re.search(r"pid=(\d+)", line)
+                assert pid is not None
+                found[f"{host.address}:{port}"] = " ".join(psutil.Process(int(pid[1])).cmdline()) + f" on {address}"
     return found
 
 
@@ -50,5 +53,5 @@ def test_without_the_token_nothing_is_read_run_or_ended(tmp_path: Path) -> None:
         ports = open_ports(cluster)
         answered = json.loads(ask_as_a_stranger(cluster, *ports))
         for one, calls in answered.items():
-            print(one, ports[one], *calls, sep="\n    ")
+            print(one, ports[one][:160], *calls, sep="\n    ")
         assert living_nodes(cluster) == {"h1", "h2", "h3"}
