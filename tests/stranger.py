@@ -1,7 +1,7 @@
 """Whoever reaches a cluster and has no token: what it is answered. Run on a host: ``stranger.py ADDRESS:PORT…``.
 
-Calls every method of every gRPC service that Ray has, and asks every port for HTTP. Prints JSON: for each port the
-calls that were not refused for want of a token, with what came instead.
+Calls every method of every gRPC service that Ray has, and asks every port for HTTP. Prints JSON: for each port what was
+answered, and how many calls were refused for want of a token.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import pkgutil
 import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import ray.core.generated
 
 SYNC = "/ray.rpc.syncer.RaySyncer/StartSync"
 """The call that asks for no token, and ends who is called."""
+NO_CONNECTION, REFUSED, METRICS = "no connection", "refused", "metrics"
 TIMEOUT_S = 5.0
 PATHS = (
     "/",
@@ -55,7 +57,19 @@ POSTS = (
 def main() -> None:
     """Try everything."""
     given = sys.argv[1:]
-    print(json.dumps({one: sorted({*_by_grpc(one), *_by_http(one)}) for one in given}))
+    with ThreadPoolExecutor(8) as pool:
+        print(json.dumps(dict(zip(given, pool.map(_all, given), strict=True))))
+
+
+def _all(address: str) -> tuple[list[str], int]:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), TIMEOUT_S).close()
+    except OSError:
+        return [NO_CONNECTION], 0
+    found = [*_by_grpc(address), *_by_http(address)]
+    answered = dict.fromkeys(one for one in found if one != REFUSED)
+    return list(answered), found.count(REFUSED)
 
 
 def methods() -> list[str]:
@@ -91,9 +105,9 @@ def _by_grpc(address: str) -> Iterator[str]:
                 yield f"{method} {len(answer)} bytes"
             except grpc.RpcError as error:
                 code = error.code().name  # type: ignore[attr-defined]
-                if code in ("UNIMPLEMENTED", "UNAUTHENTICATED"):
+                if code == "UNIMPLEMENTED":
                     continue
-                yield f"{method} {code} {error.details()[:80]}"  # type: ignore[attr-defined]
+                yield REFUSED if code == "UNAUTHENTICATED" else f"{method} {code} {error.details()[:80]}"  # type: ignore[attr-defined]
 
 
 def _by_http(address: str) -> Iterator[str]:
@@ -112,13 +126,18 @@ def _by_http(address: str) -> Iterator[str]:
             return  # no HTTP here
         finally:
             connection.close()
-        if answer.status not in (401, 403, 404, 405):
-            yield f"{verb} {path} {answer.status} {body[:60]!r}"
+        if answer.status in (404, 405):
+            continue
+        if answer.status in (401, 403):
+            yield REFUSED
+        elif body.startswith(b"# HELP"):
+            yield METRICS
+        else:
+            yield f"{verb} {path}: {answer.status}"
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "start-sync":
         start_sync(sys.argv[2])
     else:
-        socket.setdefaulttimeout(TIMEOUT_S)
         main()
