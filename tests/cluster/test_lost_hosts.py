@@ -102,14 +102,14 @@ def test_a_training_that_loses_hosts_five_times_ends_with_the_same_bits(pairs: s
 
 
 def test_an_embedding_that_loses_and_gains_hosts_has_the_same_files(tmp_path: Path) -> None:
-    seed, count = 0, 48_000
+    seed, count = 0, 100_000
     fasta, model = tmp_path / "some.fasta.gz", str(tmp_path / "model")
     with gzip.open(fasta, "wt", compresslevel=1) as stream:
         for i, sequence in enumerate(random_sequences(count)):
             stream.write(f">tr|A{i:05d}|A{i}_TEST Protein {i}\n{sequence}\n")
     tiny_model().save_pretrained(model)
     rng = random.Random(seed)
-    embed = ("embed", str(fasta), "--checkpoint", model, "--part-rows", "60", "--output")
+    embed = ("embed", str(fasta), "--checkpoint", model, "--part-rows", "125", "--output")
     folder, calm = tmp_path / "lost", tmp_path / "calm"
 
     def num_parts() -> int:
@@ -119,8 +119,8 @@ def test_an_embedding_that_loses_and_gains_hosts_has_the_same_files(tmp_path: Pa
         cluster.kill("h4")  # it joins later
         job = Job(cluster, "lost", *PROTCLIP, *embed, str(folder), "--workers", "1-4", said=tmp_path / "lost.txt")
         log = []
-        for way, host in (("kill", "h3"), ("add", "h4"), ("kill", "h2"), ("cut", "h3")):
-            wanted = num_parts() + rng.randrange(10, 30)
+        for way, host in (("kill", "h3"), ("add", "h4"), ("cut", "h2"), ("add", "h3")):
+            wanted = num_parts() + rng.randrange(2, 12)
             job.wait_until(lambda wanted=wanted: num_parts() >= wanted, "no further parts")  # type: ignore[misc]
             at = num_parts()
             if way == "add":
@@ -128,7 +128,6 @@ def test_an_embedding_that_loses_and_gains_hosts_has_the_same_files(tmp_path: Pa
             else:
                 lose(cluster, host, way)
                 job.wait_until(lambda host=host: host not in living_nodes(cluster), "it is not missed")  # type: ignore[misc]
-                bring_back(cluster, host, way)
             log.append(f"{way} {host} at {at}, to {num_parts()}; on {sorted(hosts_with(cluster, 'ray::MapWorker'))}")
             print(log[-1], flush=True)
         job.succeed(600)
