@@ -68,8 +68,8 @@ class Settings:
     """With a Ray node each; the first has the head."""
     clients: int = 0
     """Hosts without one, from which jobs are submitted."""
-    cpus: float = 1.0
-    """Logical CPUs of each node."""
+    cpus: int = 1
+    """Logical CPUs of each node; ``ray start`` takes whole ones."""
     object_store_mb: int = 200
     """Shared memory of each node."""
 
@@ -79,7 +79,7 @@ class Settings:
         if not 1 <= self.hosts <= MAX_HOSTS or not 0 <= self.clients <= MAX_HOSTS:
             raise ConfigError(f"{self.hosts} hosts and {self.clients} clients; allowed are up to {MAX_HOSTS} of each.")
         if self.cpus < 0 or self.object_store_mb < 80:
-            raise ConfigError(f"cpus {self.cpus:g}, object store {self.object_store_mb} MB; Ray needs 80 MB.")
+            raise ConfigError(f"cpus {self.cpus}, object store {self.object_store_mb} MB; Ray needs 80 MB.")
 
 
 class LocalCluster:
@@ -268,7 +268,7 @@ class LocalCluster:
             "start",
             *role,
             f"--node-ip-address={here.address}",
-            f"--num-cpus={self.settings.cpus:g}",
+            f"--num-cpus={self.settings.cpus}",
             f"--object-store-memory={self.settings.object_store_mb * 1024 * 1024}",
             f"--temp-dir={self.folder / host}",
             "--disable-usage-stats",

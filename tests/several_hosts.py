@@ -27,7 +27,7 @@ PROTCLIP = ("python", "-m", "protclip")
 TRAINING = (
     "batch.global_batch_size=24",
     "data.lanes=12",
-    "epochs=8",
+    "epochs=2",
     "checkpoint_every_s=0.3",
     "log_rows=true",
     "log_every_s=1",
@@ -41,7 +41,7 @@ TRAINING = (
     "workers.resources={CPU: 0.7}",
     "max_failures=20",
 )
-"""A run of 120 steps by 3 workers, of one host each where hosts have one CPU."""
+"""A run of about 120 steps by 3 workers, of one host each where hosts have one CPU."""
 ALIVE = """
 import sys
 from ray._private.grpc_utils import init_grpc_channel
@@ -63,10 +63,10 @@ def skip_where_impossible() -> None:
 
 
 @contextlib.contextmanager
-def started(name: str, *, hosts: int, cpus: float = 1.0) -> Iterator[LocalCluster]:
+def started(name: str, *, hosts: int) -> Iterator[LocalCluster]:
     """A cluster with one client, c1; its logs go into the report of a test that fails."""
     skip_where_impossible()
-    with LocalCluster(Settings(name=name, hosts=hosts, clients=1, cpus=cpus)) as cluster:
+    with LocalCluster(Settings(name=name, hosts=hosts, clients=1)) as cluster:
         yield cluster
 
 
@@ -75,7 +75,7 @@ def make_pairs(folder: Path) -> str:
     data, pairs = str(folder / "proteome.dat.gz"), str(folder / "pairs")
     options = ("--dataset", "all", "--split-by", "sequence", "--valid-fraction", "0.05", "--row-group-rows", "32")
     for command in (
-        ["synthesize", "--output", data, "--entries", "400", "--families", "20"],
+        ["synthesize", "--output", data, "--entries", "1600", "--families", "20"],
         ["curate", data, "--output", pairs, *options],
     ):
         CliRunner().invoke(cli, command, catch_exceptions=False)

@@ -63,7 +63,8 @@ def calm(pairs: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(cluster: LocalCluster, pairs: str, run: Path, *, said: Path) -> Job:
     command = [*PROTCLIP, "pretrain", "tiny_cpu", f"data.pairs={pairs}", f"run_dir={run}", *TRAINING]
-    return Job(cluster, said.stem, *command, said=said)
+    room_for_a_replica = "workers.resources={CPU: 0.6}"
+    return Job(cluster, said.stem, *command, room_for_a_replica, said=said)
 
 
 def test_a_training_that_loses_hosts_five_times_ends_with_the_same_bits(pairs: str, calm: Path, tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_after_the_head_died_the_same_commands_go_on(returns: str, pairs: str, c
     model.save_pretrained(str(tmp_path / "checkpoint"))
     index = write_protein_index(tmp_path, model, random_sequences(60))
     run = tmp_path / "lost"
-    with started(NAME, hosts=3, cpus=1.5) as cluster:
+    with started(NAME, hosts=3) as cluster:
 
         def answers(host: str) -> bool:
             ask = "import sys, requests; requests.post(sys.argv[1], json={'text': 'ATP'}, timeout=5).raise_for_status()"
