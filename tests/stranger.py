@@ -90,7 +90,7 @@ def start_sync(address: str) -> None:
         try:
             list(call)
         except grpc.RpcError as error:
-            print(error.code().name)  # type: ignore[attr-defined]
+            print(error.code().name)
 
 
 def _by_grpc(address: str) -> Iterator[str]:
@@ -104,10 +104,10 @@ def _by_grpc(address: str) -> Iterator[str]:
                 answer = channel.unary_unary(method)(b"", timeout=TIMEOUT_S)
                 yield f"{method} {len(answer)} bytes"
             except grpc.RpcError as error:
-                code = error.code().name  # type: ignore[attr-defined]
+                code = error.code().name
                 if code == "UNIMPLEMENTED":
                     continue
-                yield REFUSED if code == "UNAUTHENTICATED" else f"{method} {code} {error.details()[:80]}"  # type: ignore[attr-defined]
+                yield REFUSED if code == "UNAUTHENTICATED" else f"{method} {code} {error.details()[:80]}"
 
 
 def _by_http(address: str) -> Iterator[str]:

@@ -53,4 +53,5 @@ def ask_everything(cluster: LocalCluster, ports: dict[str, str]) -> dict[str, tu
 def ask_as_a_stranger(cluster: LocalCluster, *arguments: str) -> str:
     """What the script prints on the client."""
     command = [sys.executable, str(Path(stranger.__file__)), *arguments]
-    return cluster.run("c1", command, env=WITHOUT_TOKEN, capture_output=True, text=True, check=True).stdout
+    said: str = cluster.run("c1", command, env=WITHOUT_TOKEN, capture_output=True, text=True, check=True).stdout
+    return said
