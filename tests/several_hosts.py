@@ -27,7 +27,7 @@ PROTCLIP = ("python", "-m", "protclip")
 TRAINING = (
     "batch.global_batch_size=24",
     "data.lanes=12",
-    "epochs=2",
+    "epochs=3",
     "checkpoint_every_s=0.3",
     "log_rows=true",
     "log_every_s=1",
@@ -41,7 +41,7 @@ TRAINING = (
     "workers.resources={CPU: 0.7}",
     "max_failures=20",
 )
-"""A run of about 120 steps by 3 workers, of one host each where hosts have one CPU."""
+"""A run of about 180 steps by 3 workers, of one host each where hosts have one CPU."""
 ALIVE = """
 import sys
 from ray._private.grpc_utils import init_grpc_channel

@@ -103,11 +103,11 @@ def test_a_training_that_loses_hosts_five_times_ends_with_the_same_bits(pairs: s
 
 
 def test_an_embedding_that_loses_and_gains_hosts_has_the_same_files(tmp_path: Path) -> None:
-    seed, count = 0, 100_000
+    seed, count = 0, 140_000
     fasta, model = tmp_path / "some.fasta.gz", str(tmp_path / "model")
     with gzip.open(fasta, "wt", compresslevel=1) as stream:
         for i, sequence in enumerate(random_sequences(count)):
-            stream.write(f">tr|A{i:05d}|A{i}_TEST Protein {i}\n{sequence}\n")
+            stream.write(f">tr|A{i:06d}|A{i}_TEST Protein {i}\n{sequence}\n")
     tiny_model().save_pretrained(model)
     rng = random.Random(seed)
     embed = ("embed", str(fasta), "--checkpoint", model, "--part-rows", "125", "--output")
@@ -138,7 +138,7 @@ def test_an_embedding_that_loses_and_gains_hosts_has_the_same_files(tmp_path: Pa
         {name: files.sha256(str(at / name)) for name in names_below(str(at))} for at in (folder, calm)
     )
     assert found == wanted_files
-    assert read_embeddings(str(folder)).ids.tolist() == [f"A{i:05d}" for i in range(count)]
+    assert read_embeddings(str(folder)).ids.tolist() == [f"A{i:06d}" for i in range(count)]
 
 
 @pytest.mark.parametrize("way", ["kill", "cut"])
