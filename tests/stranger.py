@@ -21,6 +21,8 @@ import ray.core.generated
 SYNC = "/ray.rpc.syncer.RaySyncer/StartSync"
 """The call that asks for no token, and ends who is called."""
 NO_CONNECTION, REFUSED, METRICS = "no connection", "refused", "metrics"
+OBJECTS = {f"/ray.rpc.ObjectManagerService/{name}" for name in ("Push", "Pull")}
+"""Of a service that Ray has no descriptor of in Python."""
 TIMEOUT_S = 5.0
 PATHS = (
     "/",
@@ -80,7 +82,7 @@ def methods() -> list[str]:
             described = importlib.import_module(f"ray.core.generated.{module.name}").DESCRIPTOR
             for service in described.services_by_name.values():
                 found |= {f"/{service.full_name}/{method.name}" for method in service.methods}
-    return sorted(found - {SYNC})
+    return sorted(found - {SYNC} | OBJECTS)
 
 
 def start_sync(address: str) -> None:
