@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,8 +68,8 @@ class Settings:
     """With a Ray node each; the first has the head."""
     clients: int = 0
     """Hosts without one, from which jobs are submitted."""
-    cpus: float = 1.0
-    """Logical CPUs of each node."""
+    cpus: int = 1
+    """Logical CPUs of each node; ``ray start`` takes whole ones."""
     object_store_mb: int = 200
     """Shared memory of each node."""
 
@@ -79,7 +79,7 @@ class Settings:
         if not 1 <= self.hosts <= MAX_HOSTS or not 0 <= self.clients <= MAX_HOSTS:
             raise ConfigError(f"{self.hosts} hosts and {self.clients} clients; allowed are up to {MAX_HOSTS} of each.")
         if self.cpus < 0 or self.object_store_mb < 80:
-            raise ConfigError(f"cpus {self.cpus:g}, object store {self.object_store_mb} MB; Ray needs 80 MB.")
+            raise ConfigError(f"cpus {self.cpus}, object store {self.object_store_mb} MB; Ray needs 80 MB.")
 
 
 class LocalCluster:
@@ -189,13 +189,17 @@ class LocalCluster:
         """SIGKILL to all processes of a host, as when it loses its power."""
         network.end_processes(self._namespace(host))
 
-    def start(self, host: str) -> None:
+    def start(self, host: str, *, env: Mapping[str, str] | None = None) -> None:
         """Start a Ray node on a host that has none running. A head begins a new cluster, which others do not know.
+
+        Args:
+            host: of a node.
+            env: more variables for the node, and so for what it runs.
 
         Raises:
             ConfigError: if the host is a client, or Ray does not start; with the end of its log.
         """
-        self._end_start(host, self._begin_start(host))
+        self._end_start(host, self._begin_start(host, env))
 
     def cut(self, host: str) -> None:
         """Take a host from the network; its processes go on."""
@@ -248,7 +252,7 @@ class LocalCluster:
     def _log_path(self, host: str) -> Path:
         return self.folder / f"{host}.log"
 
-    def _begin_start(self, host: str) -> subprocess.Popen[bytes]:
+    def _begin_start(self, host: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         here = self._known(host)
         if here.is_client:
             raise ConfigError(
@@ -264,7 +268,7 @@ class LocalCluster:
             "start",
             *role,
             f"--node-ip-address={here.address}",
-            f"--num-cpus={self.settings.cpus:g}",
+            f"--num-cpus={self.settings.cpus}",
             f"--object-store-memory={self.settings.object_store_mb * 1024 * 1024}",
             f"--temp-dir={self.folder / host}",
             "--disable-usage-stats",
@@ -273,7 +277,7 @@ class LocalCluster:
         with self._log_path(host).open("w") as log:
             return subprocess.Popen(
                 network.inside(self._namespace(host), command),
-                env=self._outer_environment(),
+                env={**self._outer_environment(), **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -25,7 +25,7 @@ def cli() -> None:
 @_name_option
 @click.option("--hosts", default=3, show_default=True, help="With a Ray node each.")
 @click.option("--clients", default=0, show_default=True, help="Hosts without one, to submit jobs from.")
-@click.option("--cpus", default=1.0, show_default=True, help="Logical CPUs of each node.")
+@click.option("--cpus", default=1, show_default=True, help="Logical CPUs of each node.")
 @click.option("--object-store-mb", default=200, show_default=True, help="Shared memory of each node.")
 def up_command(**settings: Any) -> None:
     """Start a cluster."""

@@ -31,10 +31,10 @@ def write_record(text: str, *, name: str = "a") -> Path:
 
 
 def test_a_cluster_is_found_by_its_record() -> None:
-    record = {"name": "a", "hosts": 2, "clients": 1, "cpus": 0.5, "object_store_mb": 100}
+    record = {"name": "a", "hosts": 2, "clients": 1, "cpus": 2, "object_store_mb": 100}
     write_record(json.dumps(record))
     found = find("a")
-    assert found.settings == Settings(name="a", hosts=2, clients=1, cpus=0.5, object_store_mb=100)
+    assert found.settings == Settings(name="a", hosts=2, clients=1, cpus=2, object_store_mb=100)
     assert [host.address for host in found.hosts.values()] == ["10.77.0.1", "10.77.0.2", "10.77.0.101"]
     assert hosts.names() == ["a"]
 
@@ -55,7 +55,7 @@ def test_a_record_that_others_can_write_to_is_none() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"name": "Local"}, {"name": "../x"}, {"name": "ninechars"}, {"hosts": 0}, {"clients": 100}, {"cpus": -1.0}],
+    [{"name": "Local"}, {"name": "../x"}, {"name": "ninechars"}, {"hosts": 0}, {"clients": 100}, {"cpus": -1}],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
@@ -121,3 +121,8 @@ def test_the_command_line_names_its_commands() -> None:
     said = CliRunner().invoke(local.cli, ["--help"]).output
     for verb in ("up", "list", "down", "run", "limit", "cut", "restore", "kill", "start"):
         assert f"\n  {verb} " in said
+
+
+def test_ray_start_takes_whole_cpus_alone() -> None:
+    refused = CliRunner().invoke(local.cli, ["up", "--cpus", "1.5"])
+    assert refused.exit_code == 2 and "'1.5' is not a valid integer" in refused.output

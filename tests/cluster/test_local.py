@@ -15,6 +15,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from running import wait_until
+from strangers import ask_everything, assert_nothing_told, open_ports
 
 from cluster import network
 from cluster.hosts import LocalCluster, Settings, find
@@ -182,6 +183,12 @@ def test_a_client_without_ray_submits_a_training_on_three_hosts(
     assert "Job 'training' succeeded" in job("status", "training")
     assert files.read_json(str(run_dir / "metrics.json"))["best_epoch"] == 1
     assert cluster.processes("c1") == []
+
+
+def test_who_has_no_token_is_told_nothing(cluster: LocalCluster) -> None:
+    ports = open_ports(cluster)
+    assert len(ports) > 15
+    assert_nothing_told(ports, ask_everything(cluster, ports))
 
 
 def test_links_are_limited_cut_and_restored(cluster: LocalCluster) -> None:

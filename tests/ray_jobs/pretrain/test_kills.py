@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import random
 import subprocess
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from disks import small_disk
 from kills import COMMAND, ROOT, family, finish_despite_kills, kill, run_until
+from trained_runs import assert_same_rows, assert_same_run, history, num_rows_logged
 
 from protclip.__main__ import cli
 from protclip.train.checkpoints import committed
@@ -61,37 +58,6 @@ def undisturbed(pairs: str, folder: Path, *settings: str) -> Path:
     return folder
 
 
-def num_rows_logged(folder: Path) -> int:
-    """Steps in the longest row logs of each life, added up."""
-    return sum(len(path.read_bytes().splitlines()) for path in folder.glob("rows/*-0.jsonl"))
-
-
-def last_weights(folder: Path) -> str:
-    newest = max((folder / "checkpoints").iterdir())
-    return hashlib.sha256((newest / "model.safetensors").read_bytes()).hexdigest()
-
-
-def rows_by_step(folder: Path) -> dict[int, Counter[str]]:
-    """The accessions of each step that counts: of the last life that made it, all workers together."""
-    lives: dict[str, dict[int, Counter[str]]] = {}
-    for path in sorted(folder.glob("rows/*.jsonl"), key=lambda path: int(path.name.split("-")[0])):
-        for line in path.read_text().splitlines():
-            if line.endswith("}"):  # the last one may be cut off
-                entry = json.loads(line)
-                lives.setdefault(entry["life"], {}).setdefault(entry["step"], Counter()).update(entry["accessions"])
-    steps: dict[int, Counter[str]] = {}
-    for life in lives.values():
-        first = min(life)
-        steps = {step: rows for step, rows in steps.items() if step < first} | life
-    return steps
-
-
-def assert_same_rows(found: Path, wanted: Path) -> None:
-    steps = rows_by_step(found)
-    assert sorted(steps) == list(range(1, len(steps) + 1))
-    assert steps == rows_by_step(wanted)
-
-
 def check_kills(pairs: str, tmp_path: Path, *, victims: Sequence[str], seed: int, settings: Sequence[str] = ()) -> None:
     wanted = undisturbed(pairs, tmp_path / "calm", *settings)
     folder = tmp_path / "killed"
@@ -106,17 +72,7 @@ def check_kills(pairs: str, tmp_path: Path, *, victims: Sequence[str], seed: int
     )
     print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}")
     assert len(log) == len(victims)
-    assert last_weights(folder) == last_weights(wanted)
-    best = [hashlib.sha256((run / "best/model.safetensors").read_bytes()).hexdigest() for run in (folder, wanted)]
-    assert best[0] == best[1]
-    assert_same_rows(folder, wanted)
-    assert history(folder) == history(wanted)
-
-
-def history(folder: Path) -> list[dict[str, Any]]:
-    """The measures of all epochs, without the time that they took."""
-    entries = json.loads((folder / "metrics.json").read_text())["history"]
-    return [{**entry, "seconds": None} for entry in entries]
+    assert_same_run(folder, wanted)
 
 
 @pytest.mark.ray
