@@ -91,7 +91,7 @@ def resume_folder(folder: str, own_files: Sequence[str], claim: Mapping[str, Any
         _refuse_finished(folder, overwrite)
         names = _own_names(folder, [*own_files, WORK_FOLDER])
         if found := _changes(files.read_json(path), json.loads(text)):
-            if _has_results(folder, names):
+            if has_results(folder):
                 raise ConfigError(
                     f"output {folder} holds part of a run that differs from this one: {'; '.join(found)}. Run that one "
                     "again, choose another folder, or give --overwrite to start again."
@@ -267,9 +267,10 @@ def _own_names(folder: str, own_files: Sequence[str]) -> list[str]:
     return names
 
 
-def _has_results(folder: str, names: Sequence[str]) -> bool:
-    """Whether an unfinished run left more than its claim."""
-    if any(name != WORK_FOLDER and not name.endswith(".tmp") for name in names):
+def has_results(folder: str) -> bool:
+    """Whether an unfinished run left more in its folder than its claim."""
+    names = files.list_folder(folder)
+    if any(name not in (WORK_FOLDER, occupied.FILE_NAME) and not name.endswith(".tmp") for name in names):
         return True
     fs, inner = files.filesystem(files.join(folder, WORK_FOLDER))
     return any(not name.endswith((f"/{CLAIM_FILE}", ".tmp", TOTAL)) for name in fs.find(inner))

@@ -29,12 +29,12 @@ _INPUTS = {
 }
 """Settings that are paths of what a stage reads."""
 _NO_MATTER = {
-    "curate": ("output",),
+    "curate": ("output", "max_bad_fraction", "max_textless_fraction"),
     "pretrain": MAY_DIFFER,
     "evaluate": ("output", "workers", "use_gpu"),
     "embed": ("output", "workers"),
     "questions": ("output", "workers"),
-    "index": ("output",),
+    "index": ("output", "max_bad_fraction"),
     "serve": (),
 }
 """Settings that decide nothing about the result."""
@@ -83,6 +83,7 @@ def next_step(
     claim: Mapping[str, Any],
     *,
     output: str | None,
+    is_begun: bool,
     place: str,
     overwrite: bool,
 ) -> Step:
@@ -93,20 +94,20 @@ def next_step(
         record: of its last run.
         claim: of now.
         output: SHA-256 of the manifest that is there; None where the output is unfinished or missing.
+        is_begun: whether there are results of an unfinished run.
         place: of the output, for messages.
-        overwrite: whether a finished output of other settings or inputs may be replaced.
+        overwrite: whether an output of other settings or inputs may be replaced.
 
     Returns:
         skip: it is done. begin: begin it, or go on where it was. commit: only the record is missing, for a kill came
         between. clear: remove what is there, then begin.
 
     Raises:
-        ConfigError: if a finished output is of other settings or inputs, or was changed since.
+        ConfigError: if what is there is of other settings or inputs, or was changed since.
     """
     same = record is not None and record.claim == claim
-    if output is None:
-        # What there is of an unfinished output is refused by the stage itself, if it is of another claim.
-        return "clear" if overwrite and record is not None and not same else "begin"
+    if output is None and (same or not is_begun):
+        return "begin"
     if record is not None and same and record.state != "done":
         return "commit"
     if record is not None and same and record.output == output:
@@ -114,11 +115,11 @@ def next_step(
     if overwrite:
         return "clear"
     if record is None:
-        problem = "holds a finished output that this pipeline did not make"
+        problem = "holds an output that this pipeline did not make"
     elif same:
         problem = "was changed by something else since the pipeline made it"
     else:
-        problem = f"was made otherwise ({'; '.join(changes(record.claim, claim))})"
+        problem = f"was {'begun' if output is None else 'made'} otherwise ({'; '.join(changes(record.claim, claim))})"
     raise ConfigError(
         f"{stage}: {place} {problem}; give the pipeline another folder, or --overwrite to make this again, and what "
         "comes of it."

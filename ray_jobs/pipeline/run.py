@@ -16,7 +16,7 @@ from protclip.embeddings.job import with_paths as embed_paths
 from protclip.errors import ConfigError
 from protclip.evaluation.evaluate import OWN_FILES as EVALUATE_FILES
 from protclip.index.build import OWN_FILES as INDEX_FILES
-from protclip.manifest import WORK_FOLDER, claim_folder
+from protclip.manifest import WORK_FOLDER, claim_folder, has_results
 from protclip.occupied import occupied
 from protclip.pipeline.claims import Step, claim_of, fingerprint, next_step, write_pipeline
 from protclip.pipeline.outcome import counted
@@ -128,8 +128,9 @@ def _next(config: PipelineConfig, stage: str, *, overwrite: bool) -> tuple[Step,
     if stage == SERVE:
         done = record is not None and record.state == "done" and record.claim == claim
         return "skip" if done else "begin", record, claim
-    place = config.output(stage)
-    step = next_step(stage, record, claim, output=_output(config, stage), place=place, overwrite=overwrite)
+    place, output = config.output(stage), _output(config, stage)
+    is_begun = output is None and has_results(place)
+    step = next_step(stage, record, claim, output=output, is_begun=is_begun, place=place, overwrite=overwrite)
     if step == "clear" and stage == "index" and (served := read_record(config.folder, SERVE)) is not None:
         raise ConfigError(
             f"index: {place} was given to a server, at {served.resumed}, and a served index is never changed; give the "
