@@ -12,7 +12,7 @@ from protclip.checkpoint_names import is_name
 from protclip.config_file import MAY_DIFFER
 from protclip.errors import ConfigError, DataError
 from protclip.manifest import FILE_NAME, differences
-from protclip.pipeline.records import KIND, PIPELINE_FILE, StageRecord
+from protclip.pipeline.records import KIND, PIPELINE_FILE, StageRecord, mark_of
 from protclip.pipeline.settings import PipelineConfig, plain
 from protclip.version import __version__
 
@@ -93,7 +93,7 @@ def next_step(
         stage: its name.
         record: of its last run.
         claim: of now.
-        output: SHA-256 of the manifest that is there; None where the output is unfinished or missing.
+        output: mark of what is there; None where the output is unfinished or missing.
         is_begun: whether there are results of an unfinished run.
         place: of the output, for messages.
         overwrite: whether an output of other settings or inputs may be replaced.
@@ -161,9 +161,8 @@ def _mark(path: str) -> str:
     """A mark of the content of a file or folder."""
     if is_name(path):
         return path
-    manifest = files.join(path, FILE_NAME)
-    if files.exists(manifest):
-        return files.sha256(manifest)
+    if (mark := mark_of(files.join(path, FILE_NAME))) is not None:
+        return mark
     if files.is_folder(path):
         fs, inner = files.filesystem(path)
         found = fs.find(inner, detail=True)

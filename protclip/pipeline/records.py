@@ -13,6 +13,7 @@ from typing import Any, Literal
 from protclip import files
 from protclip.checked import Count, checked
 from protclip.manifest import FILE_NAME
+from protclip.model.record import KIND as CHECKPOINT
 from protclip.version import __version__
 
 FOLDERS = {
@@ -63,7 +64,7 @@ class StageRecord:
     num_starts: Count = 1
     ended: str | None = None
     output: str | None = None
-    """SHA-256 of the output's manifest."""
+    """As ``mark_of`` says it of the output."""
     counted: dict[str, Any] | None = None
     """What the output holds."""
     num_failures: Count = 0
@@ -98,6 +99,24 @@ def manifest_path(folder: str, stage: str) -> str:
     """The manifest that a stage writes last, in the pipeline's folder."""
     below = (BEST,) if stage == "pretrain" else ()
     return files.join(folder, FOLDERS[stage], *below, FILE_NAME)
+
+
+def mark_of(manifest: str) -> str | None:
+    """A mark of what a finished folder holds: of a checkpoint its fingerprint, for scores may be added to its card later;
+    of others the SHA-256 of the manifest.
+
+    Args:
+        manifest: its path.
+
+    Returns:
+        None where there is none: the folder is unfinished or missing.
+    """
+    if not files.exists(manifest):
+        return None
+    told = files.read_json(manifest)
+    if isinstance(told, dict) and told.get("kind") == CHECKPOINT and isinstance(told.get("fingerprint"), str):
+        return str(told["fingerprint"])
+    return files.sha256(manifest)
 
 
 def spelled(error: BaseException) -> str:

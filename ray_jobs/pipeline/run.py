@@ -25,6 +25,7 @@ from protclip.pipeline.records import (
     Failure,
     StageRecord,
     manifest_path,
+    mark_of,
     read_record,
     record_path,
     spelled,
@@ -128,7 +129,7 @@ def _next(config: PipelineConfig, stage: str, *, overwrite: bool) -> tuple[Step,
     if stage == SERVE:
         done = record is not None and record.state == "done" and record.claim == claim
         return "skip" if done else "begin", record, claim
-    place, output = config.output(stage), _output(config, stage)
+    place, output = config.output(stage), mark_of(manifest_path(config.folder, stage))
     is_begun = output is None and has_results(place)
     step = next_step(stage, record, claim, output=output, is_begun=is_begun, place=place, overwrite=overwrite)
     if step == "clear" and stage == "index" and (served := read_record(config.folder, SERVE)) is not None:
@@ -137,12 +138,6 @@ def _next(config: PipelineConfig, stage: str, *, overwrite: bool) -> tuple[Step,
             "pipeline another folder."
         )
     return step, record, claim
-
-
-def _output(config: PipelineConfig, stage: str) -> str | None:
-    """SHA-256 of the manifest of a finished output."""
-    path = manifest_path(config.folder, stage)
-    return files.sha256(path) if files.exists(path) else None
 
 
 def _do(config: PipelineConfig, stage: str, *, overwrite: bool) -> None:
@@ -175,7 +170,7 @@ def _do(config: PipelineConfig, stage: str, *, overwrite: bool) -> None:
         record,
         state="done",
         ended=stamp(datetime.now(UTC)),
-        output=None if stage == SERVE else _output(config, stage),
+        output=None if stage == SERVE else mark_of(manifest_path(config.folder, stage)),
         counted={} if stage == SERVE else counted(config.folder, stage),
     )
     write_record(config.folder, stage, record)
