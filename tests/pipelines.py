@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from protclip import files
@@ -43,6 +44,9 @@ STAGES: dict[str, dict[str, Any]] = {
 }
 """Each stage has several units; a checkpoint is written as often as it can be."""
 
+SECRET = "open-sesame-9f3a7c"
+"""The password of the storage, which nothing may repeat."""
+
 _DIES = """
 from cluster.environment import prepare_environment
 prepare_environment()
@@ -57,6 +61,23 @@ def dying(folder, stage, record):
 run.write_record = dying
 main()
 """
+
+
+@pytest.fixture
+def secret(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a bucket whose password is SECRET."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    return s3
+
+
+def assert_no_secret(folder: str, *printed: str) -> None:
+    """Nothing in the folder, and nothing that was printed, holds the password."""
+    assert SECRET not in "".join(printed)
+    fs, inner = files.filesystem(folder)
+    paths = fs.find(inner)
+    assert paths
+    for path in paths:
+        assert SECRET.encode() not in fs.cat_file(path), path
 
 
 def write_pipeline(path: Path, folder: str, **stages: dict[str, Any] | None) -> Path:

@@ -102,8 +102,8 @@ def manifest_path(folder: str, stage: str) -> str:
 
 
 def mark_of(manifest: str) -> str | None:
-    """A mark of what a finished folder holds: of a checkpoint its fingerprint, for scores may be added to its card later;
-    of others the SHA-256 of the manifest.
+    """A mark of what a finished folder holds: of a checkpoint its fingerprint, for its card may get scores later; of
+    others the SHA-256 of the manifest.
 
     Args:
         manifest: its path.

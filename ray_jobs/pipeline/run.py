@@ -132,10 +132,11 @@ def _next(config: PipelineConfig, stage: str, *, overwrite: bool) -> tuple[Step,
     place, output = config.output(stage), mark_of(manifest_path(config.folder, stage))
     is_begun = output is None and has_results(place)
     step = next_step(stage, record, claim, output=output, is_begun=is_begun, place=place, overwrite=overwrite)
-    if step == "clear" and stage == "index" and (served := read_record(config.folder, SERVE)) is not None:
+    served = read_record(config.folder, SERVE) if step == "clear" and stage != "evaluate" else None
+    if served is not None and served.state != "failed":
         raise ConfigError(
-            f"index: {place} was given to a server, at {served.resumed}, and a served index is never changed; give the "
-            "pipeline another folder."
+            f"{stage}: {place} would be made again, and the index of this pipeline was given to a server at "
+            f"{served.resumed}; a served index is never changed. Give the pipeline another folder."
         )
     return step, record, claim
 

@@ -12,7 +12,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 from kills import COMMAND, LIKE_TROUBLE, ROOT, family, kill, names_below, run_until
-from pipelines import checksums, dying, write_pipeline
+from pipelines import assert_no_secret, checksums, dying, secret, write_pipeline  # noqa: F401
 from running import Running
 from s3_server import s3  # noqa: F401
 
@@ -23,17 +23,8 @@ from protclip.pipeline.records import FOLDERS, read_record
 from protclip.pipeline.status import read_status
 from protclip.train.checkpoints import committed
 
-SECRET = "open-sesame-9f3a7c"
-"""The password of the storage, which nothing may repeat."""
 FIRST_OBJECTS = 2
 """Of a stage's folder: its claim, and the record of the run at work."""
-
-
-@pytest.fixture
-def secret(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
-    """A bucket whose password is SECRET."""
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    return s3
 
 
 def killed_at(config: Path, moment: tuple[str, str]) -> str:
@@ -82,14 +73,6 @@ def undisturbed(tmp_path: Path, folder: str, **stages: None) -> str:
     return folder
 
 
-def assert_no_secret(folder: str, *printed: str) -> None:
-    """Nothing in the folder, and nothing that was printed, holds the password."""
-    assert SECRET not in "".join(printed)
-    fs, inner = files.filesystem(folder)
-    for path in fs.find(inner):
-        assert SECRET.encode() not in fs.cat_file(path), path
-
-
 def check(tmp_path: Path, bucket: str, moments: Sequence[tuple[str, str]], *, seed: int, **stages: None) -> str:
     """Kill a pipeline at moments of stages, ``begun`` and ``done`` as of ``dying`` or ``inside``; gives its folder."""
     rng = random.Random(seed)
@@ -117,7 +100,8 @@ def check(tmp_path: Path, bucket: str, moments: Sequence[tuple[str, str]], *, se
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_pipeline_on_an_object_store_ends_with_the_index_of_an_undisturbed_one(
-    tmp_path: Path, secret: str
+    tmp_path: Path,
+    secret: str,  # noqa: F811
 ) -> None:
     moments = [("pretrain", "inside"), ("embed", "done"), ("index", "inside")]
     check(tmp_path, secret, moments, seed=0, evaluate=None, questions=None)
@@ -125,7 +109,10 @@ def test_a_killed_pipeline_on_an_object_store_ends_with_the_index_of_an_undistur
 
 @pytest.mark.prove
 @pytest.mark.usefixtures("ray_cluster")
-def test_kills_at_each_boundary_and_inside_each_stage_change_no_checksum(tmp_path: Path, secret: str) -> None:
+def test_kills_at_each_boundary_and_inside_each_stage_change_no_checksum(
+    tmp_path: Path,
+    secret: str,  # noqa: F811
+) -> None:
     moments = [(stage, moment) for stage in FOLDERS for moment in ("begun", "inside", "done")]
     folder = check(tmp_path, secret, moments, seed=0)
     # And the last stage: a server answers from another index, over the same embeddings.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from tiny_model import tiny_model
 from protclip import files
 from protclip.__main__ import cli
 from protclip.errors import ConfigError, DataError
-from protclip.manifest import read_manifest
-from protclip.pipeline.records import read_record
+from protclip.pipeline.records import read_record, write_record
 from protclip.pipeline.status import read_status
 
 pytestmark = pytest.mark.unit
@@ -145,10 +145,14 @@ def test_an_index_that_was_given_to_a_server_is_never_made_again(config: Path, t
     run(config)
     with pytest.raises(ConfigError, match="no server of yours runs on this machine"):
         run(write(tmp_path, serve={}))
-    told = read_status(str(tmp_path / "out")).stages[-1]
+    out = str(tmp_path / "out")
+    told = read_status(out).stages[-1]
     assert (told.stage, told.state) == ("serve", "failed")
+    record = read_record(out, "serve")
+    assert record is not None
+    write_record(out, "serve", replace(record, state="done"))
     before = manifests(tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"index: .* was given to a server"):
-        run(write(tmp_path, serve={}, index={"m": 8}), "--overwrite")
+    for changed in ({"index": {"m": 8}}, {"curate": {**CURATE, "seed": 1}}):  # before anything is made again
+        with pytest.raises(ConfigError, match="the index of this pipeline was given to a server"):
+            run(write(tmp_path, serve={}, **changed), "--overwrite")
     assert manifests(tmp_path / "out") == before
-    assert read_manifest(str(tmp_path / "out" / "index"), "index")["count"] > 0
