@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -165,7 +166,8 @@ def _do(config: PipelineConfig, stage: str, *, overwrite: bool) -> None:
         except Exception as error:
             failure = Failure(when=stamp(datetime.now(UTC)), error=spelled(error))
             record = replace(record, state="failed", failure=failure, num_failures=record.num_failures + 1)
-            write_record(config.folder, stage, record)
+            with contextlib.suppress(Exception):  # of a store that is out of reach: the first error is told
+                write_record(config.folder, stage, record)
             raise
     record = replace(
         record,
