@@ -73,23 +73,25 @@ def check(tmp_path: Path, bucket: str, moments: Sequence[tuple[str, str]], *, se
     config = write_pipeline(tmp_path / "killed.yaml", folder, **stages)
     calm = f"{bucket}/{tmp_path.name}/calm"
     command = [*COMMAND, "pipeline", str(write_pipeline(tmp_path / "calm.yaml", calm, **stages))]
-    undisturbed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     printed, log, started = [], [], time.monotonic()
-    for stage, moment in moments:
-        if moment == "inside":
-            log.append(f"inside {killed_inside(config, folder, stage, rng)}")
-            assert read_status(folder).state == "stopped"
-        else:
-            printed.append(killed_at(config, (stage, moment)))
-            log.append(f"before {stage} is recorded as {moment}")
-        log[-1] += f", {time.monotonic() - started:.0f} s"
-    printed.append(finish(config))
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as undisturbed:
+        for stage, moment in moments:
+            if moment == "inside":
+                log.append(f"inside {killed_inside(config, folder, stage, rng)}")
+                assert read_status(folder).state == "stopped"
+            else:
+                printed.append(killed_at(config, (stage, moment)))
+                log.append(f"before {stage} is recorded as {moment}")
+            log[-1] += f", {time.monotonic() - started:.0f} s"
+        printed.append(finish(config))
+        printed.append(undisturbed.communicate()[0])
+    assert undisturbed.returncode == 0, printed[-1]
     print(f"{len(log)} kills, seed {seed}: {'; '.join(log)}; ended after {time.monotonic() - started:.0f} s")
     status = read_status(folder)
     assert status.state == "done"
     assert status.at_work is None
-    printed.append(undisturbed.communicate()[0])
-    assert undisturbed.returncode == 0, printed[-1]
     assert checksums(folder) == checksums(calm)
     assert_no_secret(folder, *printed)
     return folder
