@@ -28,6 +28,8 @@ COMMANDS = {
     "index": ("ray_jobs.index.main:main", "Build a searchable index of embeddings."),
     "stats": ("protclip.commands.stats:main", "Describe a folder of pairs, beside the published data sets."),
     "evaluate": ("ray_jobs.evaluate.main:main", "Evaluate models on benchmarks, and write a report."),
+    "pipeline": ("ray_jobs.pipeline.main:main", "Do all stages, from data to a served index, as one job."),
+    "status": ("protclip.commands.status:main", "Show how far a pipeline or a stage is, from its folder alone."),
     "search": ("protclip.commands.search:main", "Search an index by text, sequence or accession."),
     "explain": ("protclip.commands.explain:main", "Show which residues of a protein match a text."),
     "serve": ("serve.main:main", "Serve embedding and search over HTTP on this machine."),
@@ -45,7 +47,7 @@ COMMANDS = {
     "quickstart": ("ray_jobs.quickstart.main:main", "Run everything once on this machine, from data to queries."),
 }
 
-ON_RAY = ("pretrain", "serve", "swap-index", "make-key", "quickstart")
+ON_RAY = ("pretrain", "pipeline", "serve", "swap-index", "make-key", "quickstart")
 """What needs Ray, or what comes with it, whatever it is given; ``curate`` and ``embed`` do where there is much to do,
 ``index`` where there are several subindexes."""
 

@@ -45,6 +45,15 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> PretrainConfig:
     Raises:
         ConfigError: naming the file or override, the key and what is allowed.
     """
+    return pretrain_settings(read_yaml(path, overrides), path)
+
+
+def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of a YAML file with overrides applied.
+
+    Raises:
+        ConfigError: if it is not YAML, holds no mapping, or an override is none.
+    """
     with files.open_read(path) as stream:
         try:
             values = yaml.safe_load(stream.read())
@@ -54,7 +63,16 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> PretrainConfig:
         raise ConfigError(f"{path}: holds no settings; a mapping of keys is needed.")
     for override in overrides:
         _apply(values, override)
-    return _settings(values, path)
+    return values
+
+
+def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with others laid over them; a mapping is merged key by key, all else is replaced."""
+    result = dict(values)
+    for name, value in over.items():
+        below = result.get(name)
+        result[name] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
 
 
 def config_yaml(config: PretrainConfig) -> str:
@@ -79,7 +97,16 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is not YAML ({error}).") from error
 
 
-def _settings(values: Mapping[str, Any], source: str) -> PretrainConfig:
+def pretrain_settings(values: Mapping[str, Any], source: str) -> PretrainConfig:
+    """The settings that nested values say.
+
+    Args:
+        values: as YAML has them.
+        source: where they stand, for the message.
+
+    Raises:
+        ConfigError: naming the source, the key and what is allowed.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     adapter = TypeAdapter(PretrainConfig)

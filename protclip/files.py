@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 import shutil
 import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
@@ -40,6 +41,11 @@ STORE_THREADS = 16
 _WITHOUT_LISTINGS = ("sftp", "ssh")
 """Kinds of URL whose file system keeps no listings, and takes a setting of them for one of the connection."""
 
+_SECRET = re.compile(
+    r"://[^/@]*:[^/@]+@|[?&](x-amz-\w[\w-]*|x-goog-\w[\w-]*|signature|sig|token|access_token|api_key)=", re.IGNORECASE
+)
+"""Of a URL: a password before the host, or a signature or a token behind the path."""
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -59,16 +65,32 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     It remembers no listings: what other processes write or remove is seen at once. Nothing else opens URLs.
 
     Raises:
-        ConfigError: for an empty path, or a URL of a kind that no installed package reads.
+        ConfigError: for an empty path, a URL of a kind that no installed package reads, or one that holds a secret.
     """
     if not path:
         raise ConfigError("a path is empty; give the path or URL of a file or folder.")
+    refuse_secrets(path)
     keeps_listings = is_url(path) and path.split("://", 1)[0] not in _WITHOUT_LISTINGS
     try:
         fs, inner = fsspec.core.url_to_fs(path, **({"use_listings_cache": False} if keeps_listings else {}))
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{path}: no file system for this kind of URL ({error}).") from error
     return fs, inner
+
+
+def refuse_secrets(path: str) -> None:
+    """Refuse a URL with a password or a signature: paths stand in manifests, logs and the descriptions of jobs.
+
+    Raises:
+        ConfigError: without the secret.
+    """
+    if is_url(path) and _SECRET.search(path):
+        scheme, rest = path.split("://", 1)
+        where = rest.split("?", 1)[0].rsplit("@", 1)[-1]
+        raise ConfigError(
+            f"{scheme}://{where}: the URL holds a password, a signature or a token, which logs and manifests show; "
+            "give it without, and the secret by the variables or files that the storage's client reads."
+        )
 
 
 def is_store_error(error: BaseException) -> bool:
@@ -161,6 +183,24 @@ def list_folder(path: str) -> list[str]:
     if not fs.isdir(inner):
         return []
     return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(inner, detail=False))
+
+
+def times(folder: str) -> dict[str, datetime]:
+    """When each file or folder in a folder was last written, by its name; none where there is no folder.
+
+    One listing; what the file system has no time of is left out.
+    """
+    fs, inner = filesystem(folder)
+    if not fs.isdir(inner):
+        return {}
+    found = {}
+    for entry in fs.ls(inner, detail=True):
+        when = next((entry[key] for key in ("LastModified", "mtime", "updated") if entry.get(key)), None)
+        when = datetime.fromtimestamp(when, UTC) if isinstance(when, int | float) else when
+        when = datetime.fromisoformat(when) if isinstance(when, str) else when
+        if isinstance(when, datetime):
+            found[str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]] = when
+    return found
 
 
 def make_folder(path: str) -> None:

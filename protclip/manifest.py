@@ -22,6 +22,7 @@ from protclip import files, occupied
 from protclip.checked import Count, Sha256, checked
 from protclip.errors import ConfigError, DataError, ProtclipError
 from protclip.foreign import HEAD_BYTES, foreign_kind
+from protclip.units import TOTAL
 from protclip.version import __version__
 
 FILE_NAME = "manifest.json"
@@ -90,7 +91,7 @@ def resume_folder(folder: str, own_files: Sequence[str], claim: Mapping[str, Any
         _refuse_finished(folder, overwrite)
         names = _own_names(folder, [*own_files, WORK_FOLDER])
         if found := _changes(files.read_json(path), json.loads(text)):
-            if _has_results(folder, names):
+            if has_results(folder):
                 raise ConfigError(
                     f"output {folder} holds part of a run that differs from this one: {'; '.join(found)}. Run that one "
                     "again, choose another folder, or give --overwrite to start again."
@@ -99,7 +100,15 @@ def resume_folder(folder: str, own_files: Sequence[str], claim: Mapping[str, Any
         for name in names:
             if name.endswith(".tmp"):
                 files.remove(files.join(folder, name))
-    # Should a worker of a killed run outlive it, it does not write among the units of another one.
+    return work_folder(folder, claim)
+
+
+def work_folder(folder: str, claim: Any) -> str:
+    """The folder of the units of a run with this claim.
+
+    Should a worker of a killed run outlive it, it does not write among the units of another one.
+    """
+    text = json.dumps(claim, sort_keys=True)
     return files.join(folder, WORK_FOLDER, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
@@ -258,12 +267,13 @@ def _own_names(folder: str, own_files: Sequence[str]) -> list[str]:
     return names
 
 
-def _has_results(folder: str, names: Sequence[str]) -> bool:
-    """Whether an unfinished run left more than its claim."""
-    if any(name != WORK_FOLDER and not name.endswith(".tmp") for name in names):
+def has_results(folder: str) -> bool:
+    """Whether an unfinished run left more in its folder than its claim."""
+    names = files.list_folder(folder)
+    if any(name not in (WORK_FOLDER, occupied.FILE_NAME) and not name.endswith(".tmp") for name in names):
         return True
     fs, inner = files.filesystem(files.join(folder, WORK_FOLDER))
-    return any(not name.endswith((f"/{CLAIM_FILE}", ".tmp")) for name in fs.find(inner))
+    return any(not name.endswith((f"/{CLAIM_FILE}", ".tmp", TOTAL)) for name in fs.find(inner))
 
 
 def _changes(there: Any, here: Any, *keys: str) -> list[str]:

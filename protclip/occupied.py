@@ -99,6 +99,47 @@ def occupied(folder: str) -> Iterator[None]:
                 os.rmdir(inner)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AtWork:
+    """A run that is at work in a folder."""
+
+    host: str
+    pid: int
+    since: str
+    """ISO 8601, UTC."""
+
+
+def at_work(folder: str) -> AtWork | None:
+    """The run that is at work in a folder, as far as can be told from here; None where there is none.
+
+    Args:
+        folder: path or URL.
+    """
+    run = _read(folder)
+    if run is None or not _is_held(folder, run):
+        return None
+    return AtWork(host=run.host, pid=run.pid, since=run.since)
+
+
+def _is_held(folder: str, run: _Run) -> bool:
+    """Whether the run of a record lives; its file's lock tells where there are locks."""
+    fs, inner = files.filesystem(folder)
+    if not isinstance(fs, LocalFileSystem):
+        return run.is_alive()
+    if run.is_here() and not _is_process(run.pid):
+        return False
+    try:
+        with Path(inner, FILE_NAME).open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # it has ended meanwhile
+        return False
+    except OSError:  # a disk without locks, where the record is renewed
+        return run.is_alive()
+    return False
+
+
 def _lock(folder: str, path: Path, run: _Run, stack: contextlib.ExitStack) -> bool:
     """Take the lock of a file until the stack is closed; False where the disk has no locks."""
     while True:

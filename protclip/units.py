@@ -25,6 +25,8 @@ report; ``spent`` a file that goes when the report is there. What has no name is
 """
 Report = Mapping[str, Any]
 """JSON values."""
+TOTAL = ".total.json"
+"""Behind the name of a folder of reports: how many there will be."""
 Unit = Callable[[Any], Report]
 """Takes an item, which its own TypedDict describes."""
 
@@ -118,9 +120,22 @@ def do_units(work: Work, items: Sequence[Item], folder: str, run: Run) -> Iterat
 
 def run_units(work: Work, items: Sequence[Item], folder: str, run: Run) -> list[Report]:
     """The same to its end, with a bar on a terminal; gives the reports of all items, in order."""
+    write_total(folder, len(items))
     for _ in progress(do_units(work, items, folder, run), title=work.title, total=len(items)):
         pass
     return read_reports(folder, [item["unit"] for item in items])
+
+
+def write_total(folder: str, number: int) -> None:
+    """Write beside a folder of reports how many there will be, for those who look at the storage alone."""
+    path = total_path(folder)
+    if not files.exists(path):
+        files.write_json(path, {"units": number})
+
+
+def total_path(folder: str) -> str:
+    """Where it is written."""
+    return f"{folder}{TOTAL}"
 
 
 def finished_units(folder: str) -> frozenset[str]:

@@ -130,17 +130,28 @@ def swap(name: str, index: str | None) -> list[State]:
 
     Raises:
         ConfigError: if there is no such application, no index that may be removed, or a replica refused or died; all
-            answer as before then, or the message says that not all do yet. Or if another change came in between.
+            answer as before then, or the message says that not all do yet. Or if another change came in between, or
+            the index answers already and its folder was changed since.
     """
     from ray import serve  # noqa: F401  # it sets the level of its logs
 
     from protclip.errors import ConfigError
+    from protclip.index.manifest import read_index_manifest
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # what it says of its calls to the replicas
     before = _user_config()
     wanted = {"indexes": changed(before["indexes"], name, index)}
     if wanted == before:
-        raise ConfigError(f"index {name!r} is that of {index} already; a release needs a folder of its own.")
+        assert index is not None
+        with _held_interrupts() as interrupted:  # the command that gave it may have been killed
+            states, problem = _await(wanted, interrupted)
+        if problem is not None:
+            raise ConfigError(f"index {name!r} is that of {index} already, and does not answer everywhere: {problem}")
+        if any(one.fingerprints[name] != read_index_manifest(index).fingerprint for one in states):
+            raise ConfigError(
+                f"index {name!r} is that of {index} already, which has changed; a release needs a folder of its own."
+            )
+        return states
     problems = _ask_all("check_indexes", wanted)
     if problems is None:
         raise ConfigError("nothing is changed, since a replica did not answer; run this again when it does.")

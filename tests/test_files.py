@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
 import pytest
-from s3_server import s3  # noqa: F401
+from s3_server import place, s3  # noqa: F401
 
 from protclip import files
+from protclip.errors import ConfigError
 
 
 def test_what_another_process_writes_or_removes_after_a_listing_is_seen(s3: str) -> None:  # noqa: F811
@@ -39,3 +44,34 @@ def test_every_kind_of_url_has_its_file_system_or_is_refused(url: str) -> None:
             files.filesystem(url)
     else:
         assert files.filesystem(url)[0]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://KEY:open-sesame@bucket/a",
+        "sftp://me:open-sesame@host/a",
+        "https://host/a?X-Amz-Signature=open-sesame",
+        "https://host/a?x=1&token=open-sesame",
+    ],
+)
+def test_a_url_with_a_secret_is_refused_and_the_secret_is_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match="the URL holds a password") as caught:
+        files.exists(url)
+    assert "sesame" not in str(caught.value)
+    for good in ("file:///tmp/a@b:c", "/tmp/a:b@c", "memory://bucket/a?b=1"):
+        files.exists(good)
+
+
+def test_times_are_those_of_the_storage_from_one_listing(place: str) -> None:  # noqa: F811
+    assert files.times(f"{place}/times") == {}
+    before = datetime.now(UTC) - timedelta(seconds=2)  # object stores tell whole seconds
+    files.write_json(f"{place}/times/a.json", 1)
+    files.write_json(f"{place}/times/b.json", 2)
+    found = files.times(f"{place}/times")
+    assert sorted(found) == ["a.json", "b.json"]
+    assert all(before <= when <= datetime.now(UTC) for when in found.values())
+    if not files.is_url(place):
+        os.utime(Path(place, "times", "a.json"), (1000.0, 1000.0))
+        assert files.times(f"{place}/times")["a.json"] == datetime.fromtimestamp(1000, UTC)

@@ -19,7 +19,7 @@ from protclip.checkpoint_cache import fetch_checkpoint
 from protclip.config_file import load_config
 from protclip.errors import ConfigError
 from protclip.manifest import resume_folder
-from protclip.occupied import FILE_NAME, LOST_S, _Run, occupied
+from protclip.occupied import FILE_NAME, LOST_S, _Run, at_work, occupied
 from protclip.protanno.curate import CurateConfig, curate
 from ray_jobs.pretrain.run import find_config, pretrain
 
@@ -123,3 +123,30 @@ def test_a_message_says_in_words_what_differs_from_the_unfinished_run(tmp_path: 
     assert ": /data/a.dat has changed; model_fingerprint has changed; /data/old is no longer given. " in str(
         raised.value
     )
+
+
+def test_who_looks_sees_whether_a_run_is_at_work_and_does_not_disturb_it(tmp_path: Path, url: str) -> None:
+    folder = str(tmp_path / "out")
+    assert at_work(folder) is None
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLD, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert first.stdout is not None and first.stdout.readline() == "at work\n"
+        for _ in range(3):
+            found = at_work(folder)
+            assert found is not None and (found.pid, found.host) == (first.pid, socket.gethostname())
+    finally:
+        first.kill()
+        first.communicate()
+    assert at_work(folder) is None
+    # Another machine's, whose process cannot be asked: on a disk nobody holds the lock; on a store its age decides.
+    elsewhere = _Run(host="elsewhere")
+    Path(folder, FILE_NAME).write_text(json.dumps(asdict(elsewhere)))
+    assert at_work(folder) is None
+    _put(url, elsewhere)
+    assert at_work(url) is not None
+    _put(url, replace(elsewhere, renewed=(datetime.now(UTC) - timedelta(seconds=LOST_S + 5)).isoformat()))
+    assert at_work(url) is None
+    with occupied(folder):
+        assert at_work(folder) is not None

@@ -24,6 +24,7 @@ from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError
 from protclip.index.build import BuildConfig, IndexConfig
 from protclip.index.hnsw import HnswConfig
+from protclip.pipeline.settings import SwapConfig
 from protclip.protanno.curate import CurateConfig
 from protclip.protanno.reading import CurationConfig
 from protclip.protanno.sampling import SamplingConfig
@@ -64,6 +65,7 @@ GOOD: dict[type, dict[str, Any]] = {
     CurateConfig: {"inputs": ("a.dat",), "output": "pairs"},
     EmbedConfig: {"inputs": ("a.fasta",), "checkpoint": "model", "output": "embeddings"},
     BuildConfig: {"embeddings": "embeddings", "output": "index"},
+    SwapConfig: {},
     AppArgs: {"checkpoint": "/checkpoint", "keys": "none"},
     UserConfig: {"indexes": {"default": "/index"}},
     Sharding: {"index": "/index", "num_shards": 2},
@@ -205,6 +207,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "index": [None, {}],
         "overwrite": SWITCH,
     },
+    SwapConfig: {"name": PATH, "port": [0, 65_536, 1.5, "8000", True]},
     AppArgs: {
         "checkpoint": ["", None],
         "keys": ["", None],

@@ -80,6 +80,7 @@ def test_what_needs_no_ray_works_without(python: Path, folder: Path) -> None:
         ["embed", "my.fasta", "--checkpoint", "model", "--output", "embedded"],
         ["embed", "curated", "--checkpoint", "model", "--content", "text", "--output", "texts"],
         ["stats", "pairs"],
+        ["status", "curated"],
         ["index", "embeddings", "--output", "again"],
         ["import-official", "official", "--output", "ours", "--text-tokenizer", "bert"],
         ["export-official", "ours", "--output", "back"],

@@ -99,7 +99,13 @@ def test_of_embed(tmp_path: Path) -> None:
         },
         "previous": None,
     }
-    assert work_folder(tmp_path / "e") == {"cut.json", "cut/00001.jsonl", "parts/00000.json", "parts/00001.json"}
+    assert work_folder(tmp_path / "e") == {
+        "cut.json",
+        "cut/00001.jsonl",
+        "parts/00000.json",
+        "parts/00001.json",
+        "parts.total.json",
+    }
     with pytest.raises(DataError, match="holds nothing that can be embedded"):
         (tmp_path / "a.fasta").write_text(">A\nMK7\n")
         embed(EmbedConfig(**config, output=str(tmp_path / "other")))

@@ -41,7 +41,18 @@ from protclip.manifest import FILE_NAME, finish_folder, read_manifest, resume_fo
 from protclip.occupied import occupied
 from protclip.terminal import echo
 from protclip.uniprot.residues import Nucleotides
-from protclip.units import InProcess, Item, Report, Run, Work, do_units, finished_units, report_path, total
+from protclip.units import (
+    InProcess,
+    Item,
+    Report,
+    Run,
+    Work,
+    do_units,
+    finished_units,
+    report_path,
+    total,
+    write_total,
+)
 from protclip.version import __version__
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -152,6 +163,7 @@ class _Embedding:
             )
             yield from do_units(replace(embedding, cut=cut_inputs), [{}], self.parts, self.do)
         blocks = self.blocks(of_pairs)
+        write_total(self.parts, len(blocks))
         yield from do_units(embedding, [block for block in blocks if not block.get("repeats")], self.parts, self.do)
         # They are copied from the parts of all others.
         copy = partial(copy_repeats, config=self.config, work=self.work)

@@ -73,7 +73,7 @@ def resolve(
         DataError: if an input is not there.
         CheckpointError: if the model is not there, or unfinished.
     """
-    config = _with_paths(config, of_input, of_output)
+    config = with_paths(config, of_input, of_output)
     inputs = find_inputs(config.inputs, id_column=config.id_column, value_column=config.column)
     content = resolve_content(inputs.kind, config.content)
     for line in describe_unused_columns(inputs.paths) if inputs.kind == "entries" else ():
@@ -120,7 +120,8 @@ def _check_dimensions(dimensions: int, sizes: ModelSizes) -> None:
         )
 
 
-def _with_paths(config: EmbedConfig, of_input: Callable[[str], str], of_output: Callable[[str], str]) -> EmbedConfig:
+def with_paths(config: EmbedConfig, of_input: Callable[[str], str], of_output: Callable[[str], str]) -> EmbedConfig:
+    """The same with other paths, such as absolute ones."""
     return replace(
         config,
         inputs=tuple(map(of_input, config.inputs)),

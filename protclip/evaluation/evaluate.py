@@ -49,6 +49,8 @@ from protclip.version import __version__
 
 KIND = "evaluation"
 REPORT_FILES = (PAGE, MARKDOWN, RESULTS)
+OWN_FILES = (*REPORT_FILES, PREDICTIONS)
+"""What a run leaves in its folder."""
 OWN_SPLIT = "its training split"
 Tune = Callable[[Tuning], None]
 """Starts the workers, and returns when they are done."""
@@ -87,7 +89,7 @@ def evaluate(config: EvaluateConfig, run: Run | None = None, *, tune: Tune | Non
         },
     }
     with occupied(config.output):
-        work = resume_folder(config.output, [*REPORT_FILES, PREDICTIONS], claim, overwrite=config.overwrite)
+        work = resume_folder(config.output, OWN_FILES, claim, overwrite=config.overwrite)
         return _Evaluation(config, models, tasks, missing, work, run, tune).run(began)
 
 

@@ -35,7 +35,7 @@ class RunLog:
             loss: terms of the loss → the loss.
             total_steps: of the whole run.
         """
-        self._config, self._state = config, state
+        self._config, self._state, self._total_steps = config, state, total_steps
         self._started = time.monotonic()
         self._steps = StepLog(config.run_dir, first_step=state.step)
         self._trackers = open_trackers(config.trackers, config.run_dir, config_dict(config))
@@ -74,7 +74,8 @@ class RunLog:
         history = files.read_json(path)["history"] if files.exists(path) else []
         # Entries of epochs that a restart repeats are replaced.
         history = [*(before for before in history if before["epoch"] < entry["epoch"]), entry]
-        files.write_json(path, {"selection": asdict(self._config.selection), "history": history})
+        so_far = {"selection": asdict(self._config.selection), "total_steps": self._total_steps, "history": history}
+        files.write_json(path, so_far)
         self._track(epoch_scalars(entry))
         if train is not None:
             self._steps.write()

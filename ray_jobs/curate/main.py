@@ -30,8 +30,12 @@ def main(**values: Any) -> None:
     After an interruption, give the same command again, and it goes on where it was.
     """
     end_with_ray()
+    run_curate(with_paths(configured(CurateConfig, values), resolve_input, resolve_output))
+
+
+def run_curate(config: CurateConfig) -> None:
+    """Curate, here or on Ray, and say what came of it; of a config with absolute paths."""
     start = time.monotonic()
-    config = with_paths(configured(CurateConfig, values), resolve_input, resolve_output)
     num_bytes = sum(map(files.size, config.inputs))
     manifest = curate(config, suited_run(num_bytes, what="curate of large files"))
     counts = manifest["counts"]

@@ -39,8 +39,12 @@ def main(*, dry_run: bool, **values: Any) -> None:
         protclip embed my.fasta --checkpoint runs/tiny/best --output my-embeddings
     """
     end_with_ray()
+    run_embed(configured(EmbedConfig, values), dry_run=dry_run)
+
+
+def run_embed(config: EmbedConfig, *, dry_run: bool = False) -> None:
+    """Embed, here or on Ray, and say what came of it."""
     started = time.monotonic()
-    config = configured(EmbedConfig, values)
     needs_ray = config.workers is not None or config.use_gpu
     if needs_ray:
         require("ray", extra="ray", what="embed --workers and --use-gpu")

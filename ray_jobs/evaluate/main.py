@@ -97,21 +97,35 @@ def main(**values: Any) -> None:
         protclip evaluate --compare report-a report-b
     """
     end_with_ray()
-    config = configured(EvaluateConfig, values)
-    config = dataclasses.replace(
+    run_evaluate(with_paths(configured(EvaluateConfig, values)))
+
+
+def with_paths(config: EvaluateConfig) -> EvaluateConfig:
+    """The same with paths that mean the same in every folder."""
+    return dataclasses.replace(
         config,
         checkpoints=tuple(one if is_name(one) else resolve_input(one) for one in config.checkpoints),
         data=None if config.data is None else resolve_input(config.data),
         pairs=None if config.pairs is None else resolve_input(config.pairs),
         output=resolve_output(config.output),
     )
+
+
+def train_workers(config: EvaluateConfig) -> WorkersConfig | None:
+    """The workers that tune encoders together; None where each tuning is a unit like others."""
+    if not config.use_gpu and config.workers == 1:
+        return None
+    return WorkersConfig(num=config.workers, use_gpu=config.use_gpu)
+
+
+def run_evaluate(config: EvaluateConfig) -> None:
+    """Evaluate, here or on Ray, and say what came of it; of a config with absolute paths."""
     run: Run
     tune: Tune | None = None
-    if config.use_gpu or config.workers > 1:
+    if (workers := train_workers(config)) is not None:
         require("ray", extra="ray", what=f"evaluate --{'use-gpu' if config.use_gpu else 'workers'}")
         from ray_jobs.evaluate.worker import tune_together
 
-        workers = WorkersConfig(num=config.workers, use_gpu=config.use_gpu)
         make_room(workers)  # before anything else starts a Ray that has too little for them
         run, tune = OnRay(), partial(tune_together, workers=workers)
     else:

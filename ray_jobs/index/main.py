@@ -46,10 +46,20 @@ def main(*, dry_run: bool, **values: Any) -> None:
     After an interruption, give the same command again, and it goes on where it was.
     """
     end_with_ray()
-    start = time.monotonic()
-    config = configured(BuildConfig, values)
+    config = with_paths(configured(BuildConfig, values))
+    if dry_run:
+        if config.model is not None:
+            raise ConfigError("--dry-run is for embeddings that embed wrote; leave --model out.")
+        for line in estimate(read_embeddings(config.embeddings), config):
+            echo(f"index: {line}")
+        return
+    run_index(config)
+
+
+def with_paths(config: BuildConfig) -> BuildConfig:
+    """The same with paths that mean the same in every folder."""
     previous, ids = (None if path is None else resolve_input(path) for path in (config.previous, config.ids))
-    config = replace(
+    return replace(
         config,
         embeddings=resolve_input(config.embeddings),
         output=resolve_output(config.output),
@@ -57,12 +67,11 @@ def main(*, dry_run: bool, **values: Any) -> None:
         ids=ids,
         queries=tuple(map(resolve_input, config.queries)),
     )
-    if dry_run:
-        if config.model is not None:
-            raise ConfigError("--dry-run is for embeddings that embed wrote; leave --model out.")
-        for line in estimate(read_embeddings(config.embeddings), config):
-            echo(f"index: {line}")
-        return
+
+
+def run_index(config: BuildConfig) -> None:
+    """Build an index, here or on Ray, and say what came of it; of a config with absolute paths."""
+    start = time.monotonic()
     manifest = build_index(config, HereOrOnRay())
     if manifest.quarantined:
         said = ", ".join(f"{reason}: {count:,}" for reason, count in manifest.quarantined.items())

@@ -64,7 +64,7 @@ def find_config(name: str) -> str:
 
 def pretrain(settings: PretrainConfig, *, fresh: bool = False, dry_run: bool = False) -> None:
     """Prepare the run's folder, start the workers, and publish the best checkpoint."""
-    settings = _with_absolute_paths(settings)
+    settings = with_absolute_paths(settings)
     with contextlib.nullcontext() if dry_run else occupied(settings.run_dir):
         _pretrain(settings, fresh=fresh, dry_run=dry_run)
 
@@ -166,7 +166,8 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
     )
 
 
-def _with_absolute_paths(settings: PretrainConfig) -> PretrainConfig:
+def with_absolute_paths(settings: PretrainConfig) -> PretrainConfig:
+    """The same with paths that mean the same in every folder."""
     from protclip.model.pretrained import is_local
 
     def absolute(encoder: EncoderConfig) -> EncoderConfig:

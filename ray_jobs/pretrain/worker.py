@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,8 @@ def train_worker(arguments: dict[str, TrainJob]) -> str | None:
         exception has them started again.
     """
     tame_ray_data()
+    for name in ("aiobotocore", "botocore"):  # Ray Train's workers show INFO: where an object store's client looks
+        logging.getLogger(name).setLevel(logging.WARNING)
     job, group = arguments["job"], dist.group.WORLD
     config = job.pretraining.config
 

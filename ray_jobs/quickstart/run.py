@@ -1,7 +1,7 @@
 """``protclip quickstart``: the whole way once, from UniProt rows to HTTP answers, on this machine.
 
-Every stage is a command that a user could type, run as a subprocess against a Ray head of our own; this file only
-puts them in a row and reads what they wrote.
+It is a pipeline (docs/pipeline.md) that gets a section more for each step, given as a command that a user could type,
+against a Ray head of our own; then a server is started and asked. This file reads what they wrote.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import yaml
 
 from cluster.environment import MARK_VARIABLE
 from cluster.ports import free_ports
@@ -64,6 +65,8 @@ class Run:
     output: str
     started: float = field(default_factory=time.monotonic)
     stage: int = 0
+    stages: dict[str, Any] = field(default_factory=dict)
+    """Of the pipeline, with their settings."""
     environment: dict[str, str] = field(default_factory=dict)
     url: str = ""
 
@@ -97,25 +100,17 @@ class Run:
                 data = self.path("synthetic.dat.gz")
                 self._command("synthesize", ["protclip", "synthesize", "--output", data])
             # Small row groups, so that each of the training stream's lanes has some of so few pairs.
-            options = ["--dataset", "all", "--valid-fraction", "0.1", "--test-fraction", "0", "--row-group-rows", "32"]
+            curate = {"dataset": "all", "valid_fraction": 0.1, "test_fraction": 0.0, "row_group_rows": 32}
             if synthetic:
                 # A few families make up the whole set, and a model of this size learns nothing of unseen ones.
-                options += ["--split-by", "sequence"]
-            self._command(
-                "curate", ["protclip", "curate", files.absolute(data), "--output", self.path("pairs"), *options]
-            )
+                curate["split_by"] = "sequence"
+            self._pipeline("curate", curate={"inputs": [files.absolute(data)], **curate})
             train, valid = map(read_pairs(self.path("pairs")).num_rows, ("train", "valid"))
             line.append(f"{train + valid:,} pairs, {valid:,} of them for validation")
 
     def _pretrain(self) -> None:
         with self._timed("pretrain", announce=True) as line:
-            # The package is installed where the job runs, so an empty folder will do as its working directory.
-            job_folder = self.path("job")
-            files.make_folder(job_folder)
-            paths = [f"data.pairs={self.path('pairs')}", f"run_dir={self.path('run')}"]
-            pretrain = ["pretrain", CONFIG, *paths, f"epochs={self._epochs()}"]
-            submit = ["ray", "job", "submit", "--log-style=record", "--log-color=false", "--working-dir", job_folder]
-            self._command("pretrain", [*submit, "--", "python", "-m", "protclip", *pretrain], show_progress=True)
+            self._pipeline("pretrain", as_job=True, pretrain={"config": CONFIG, "epochs": self._epochs()})
             metrics = files.read_json(self.path("run", "metrics.json"))
             line.append(f"{metrics['steps']:,} steps on 2 workers, submitted as a Ray job")
         _print_retrieval(metrics)
@@ -132,20 +127,16 @@ class Run:
 
     def _embed(self) -> None:
         with self._timed("embed") as line:
-            output, texts = self.path("embeddings"), self.path("text-embeddings")
-            embed = ["protclip", "embed", self.path("pairs"), "--checkpoint", self._checkpoint, "--output"]
-            self._command("embed", [*embed, output])
-            # With them the index learns what random texts score.
-            self._command("embed-texts", [*embed, texts, "--content", "text"])
-            proteins, questions = (read_manifest(folder, "embeddings")["rows"] for folder in (output, texts))
+            # With the questions the index learns what random texts score.
+            self._pipeline("embed", embed={}, questions={})
+            folders = map(self.path, ("embeddings", "questions"))
+            proteins, questions = (read_manifest(folder, "embeddings")["rows"] for folder in folders)
             line.append(f"{proteins:,} proteins, {questions:,} texts as questions")
 
     def _index(self) -> None:
         with self._timed("index") as line:
-            output = self.path("index")
-            questions = ["--queries", self.path("text-embeddings")]
-            self._command("index", ["protclip", "index", self.path("embeddings"), *questions, "--output", output])
-            manifest = read_manifest(output, "index")
+            self._pipeline("index", index={})
+            manifest = read_manifest(self.path("index"), "index")
             line.append(f"{manifest['count']:,} vectors, recall@10 {manifest['recall_at_10']:.3f} of exact search")
 
     def _serve(self, head: Head) -> None:
@@ -219,6 +210,27 @@ class Run:
             )
         content: dict[str, Any] = answer.json()
         return content
+
+    def _pipeline(self, name: str, *, as_job: bool = False, **stages: Mapping[str, Any]) -> None:
+        """Add stages to the pipeline and give it again: those before them are skipped.
+
+        Args:
+            name: of the log.
+            as_job: submit it as a Ray job, and show its progress.
+            stages: their settings.
+        """
+        self.stages.update(stages)
+        path = self.path("pipeline.yaml")
+        with files.atomic_write(path) as stream:
+            stream.write(yaml.safe_dump({"folder": self.output, **self.stages}, sort_keys=False).encode())
+        if not as_job:
+            self._command(name, ["protclip", "pipeline", path])
+            return
+        # The package is installed where the job runs, so an empty folder will do as its working directory.
+        job_folder = self.path("job")
+        files.make_folder(job_folder)
+        submit = ["ray", "job", "submit", "--log-style=record", "--log-color=false", "--working-dir", job_folder]
+        self._command(name, [*submit, "--", "python", "-m", "protclip", "pipeline", path], show_progress=True)
 
     def _log_path(self, name: str, command: Sequence[str]) -> Path:
         path = Path(self.path("logs", f"{name}.log"))

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from tiny_model import tiny_model
 
 from cluster.folders import locked, make_folder, private_root
 from protclip.errors import ConfigError
-from protclip.index.manifest import read_index_manifest
+from protclip.index.manifest import read_index_manifest, write_index_manifest
+from protclip.manifest import read_manifest
 from serve.indexes import LOADING
 from serve.server import APP_NAME, SERVER_FILE
 from serve.swap import _user_config, changed, find_server, main, swap
@@ -72,8 +74,12 @@ def test_in_the_deployment_of_a_config_file_all_replicas_change_or_none(deployed
     states = swap("default", good)
     assert len(states) == 2 and {one.fingerprints["default"] for one in states} == set(answering(deployed).values())
     assert {hit["name"] for hit in search(deployed, "default")} <= {f"next {i}" for i in range(40)}
-    with pytest.raises(ConfigError, match=r"is that of .* already"):
+    assert swap("default", good) == states  # given again, as after a kill
+    manifest, files = read_index_manifest(good), read_manifest(good, "index")["files"]
+    write_index_manifest(good, replace(manifest, ef_search=manifest.ef_search + 1), files)
+    with pytest.raises(ConfigError, match=r"is that of .* already, which has changed"):
         swap("default", good)
+    write_index_manifest(good, manifest, files)
 
     swap("other", server.index)  # one more
     assert answering(deployed)["other"] == first
