@@ -19,7 +19,8 @@ def status_text(status: Status) -> str:
     rows = [HEADER, *(_row(stage) for stage in status.stages)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([_head(status), "", *lines, *_notes(status)])
+    notes = _notes(status)
+    return "\n".join([_head(status), "", *lines, *(["", *notes] if notes else [])])
 
 
 def status_page(status: Status) -> str:
@@ -74,7 +75,7 @@ def _notes(status: Status) -> list[str]:
             lines.append(f"{stage.stage}: begun {stage.num_starts} times")
         if (failure := stage.failure) is not None:
             lines.append(f"{stage.stage}: failed {_times(stage.num_failures)}, last at {failure.when}: {failure.error}")
-    return ["", *lines] if lines else []
+    return lines
 
 
 def _counts(counted: Mapping[str, Any]) -> str:

@@ -119,6 +119,12 @@ def test_a_url_with_a_secret_is_refused_and_not_repeated(tmp_path: Path, url: st
     assert "sesame" not in message
 
 
+def test_the_example_is_a_whole_pipeline() -> None:
+    path = Path(__file__).parents[2] / "examples" / "pipeline.yaml"
+    config = load_pipeline(str(path), (), find_config, str)
+    assert list(config.stages()) == ["curate", "pretrain", "evaluate", "embed", "questions", "index"]
+
+
 def test_settings_are_told_without_what_has_its_default(tmp_path: Path) -> None:
     config = load(tmp_path, {"folder": "/r", "curate": {**CURATE, "seed": 3, "valid_fraction": 0.2}})
     assert plain(config.curate) == {

@@ -155,6 +155,7 @@ def test_the_page_stands_alone_and_shows_names_as_text(tmp_path: Path) -> None:
     status(folder, "--html", str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
     assert page.startswith("<!doctype html>")
+    assert page.count("<li>") == 1
     assert "&lt;b&gt;bold" in page and "<b>bold" not in page
     assert not any(word in page for word in ("<script", "http://", "https://"))
 
