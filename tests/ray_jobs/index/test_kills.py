@@ -56,6 +56,7 @@ def check(
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("place", [pytest.param("local", marks=pytest.mark.prove), "s3"], indirect=True)
 def test_a_killed_build_given_again_ends_with_the_files_of_an_undisturbed_one(
     tmp_path: Path,
     place: str,  # noqa: F811

@@ -103,7 +103,7 @@ def test_a_killed_pipeline_on_an_object_store_ends_with_the_index_of_an_undistur
     tmp_path: Path,
     secret: str,  # noqa: F811
 ) -> None:
-    moments = [("pretrain", "inside"), ("embed", "done"), ("index", "inside")]
+    moments = [("pretrain", "begun"), ("embed", "done"), ("index", "inside")]
     check(tmp_path, secret, moments, seed=0, evaluate=None, questions=None)
 
 
