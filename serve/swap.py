@@ -29,6 +29,8 @@ BACK_S = 300.0
 """For all replicas to answer as before, after a change was refused or one of them died; one that starts needs most."""
 WATCH_S = 0.2
 """Between two looks at them."""
+STOPPING_S = 10.0
+"""For Serve's own thread in this process to end."""
 
 
 @click.command()
@@ -220,12 +222,18 @@ def _client() -> Any:
 
 
 def _stop_listening() -> None:
-    """End Serve's own thread, which would join the Ray again to hear of replicas after this process has left it."""
+    """End Serve's own thread, which would join the Ray again to hear of replicas after this process has left it.
+
+    It has ended when this returns: on a busy machine it was overtaken by the leaving, and the command never ended.
+    """
     from ray.serve._private.router import SingletonThreadRouter
 
     loop = SingletonThreadRouter._asyncio_loop
     if loop is not None:
         loop.call_soon_threadsafe(loop.stop)
+        deadline = time.monotonic() + STOPPING_S
+        while loop.is_running() and time.monotonic() < deadline:
+            time.sleep(0.005)
 
 
 def _user_config() -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from tiny_model import random_sequences, random_texts, tiny_model
 
 from protclip.config import ObjectivesConfig
 from protclip.errors import ConfigError, DataError, RequestError
+from protclip.inputs import Dtype
 from protclip.model.packed import pack_rows
 from protclip.trained_model import ProtCLIP
 
@@ -330,3 +331,26 @@ def test_dimensions_that_cannot_be_are_refused(given: dict[str, Any], told: str)
     for embed in (model.embed_proteins, model.embed_texts):
         with pytest.raises(ConfigError, match=told):
             embed("MKT", **given)
+
+
+@pytest.mark.parametrize(("dtype", "filled_up"), [("bfloat16", True), ("float32", False)])
+def test_batches_in_bfloat16_on_a_cpu_come_in_few_sizes_and_what_fills_them_up_is_no_answer(
+    dtype: Dtype, filled_up: bool
+) -> None:
+    plain, model = tiny_model(), tiny_model(dtype=dtype)
+    sequences, texts, seen = random_sequences(30), random_texts(7), list[int]()
+    hooks = [
+        module.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+        for name, module in model.model.named_modules()
+        if name.endswith("layer.0.attention.self.query")
+    ]
+    proteins = model.embed_proteins(sequences, tokens_per_batch=200)
+    model.embed_texts(texts)
+    vectors, residues = model.embed_with_residues(sequences)
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) > 5
+    assert all(number % 64 == 0 for number in seen) == filled_up
+    np.testing.assert_allclose(proteins, plain.embed_proteins(sequences), atol=0.02)
+    assert np.isfinite(vectors).all()
+    assert [len(one) for one in residues] == [min(len(sequence), SEEN) for sequence in sequences]

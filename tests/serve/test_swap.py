@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,7 +31,7 @@ from protclip.index.manifest import read_index_manifest, write_index_manifest
 from protclip.manifest import read_manifest
 from serve.indexes import LOADING
 from serve.server import APP_NAME, SERVER_FILE
-from serve.swap import _user_config, changed, find_server, main, swap
+from serve.swap import _stop_listening, _user_config, changed, find_server, main, swap
 
 PREFIX = "/swapped"
 
@@ -53,6 +56,20 @@ def deployed(server: Any) -> Iterator[str]:
     wait_until(lambda: serve.status().applications[APP_NAME].status == "RUNNING", "the application runs")
     yield server.url + PREFIX
     serve.delete(APP_NAME)
+
+
+def test_serves_own_thread_has_ended_before_the_command_leaves_the_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.serve._private.router import SingletonThreadRouter
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    monkeypatch.setattr(SingletonThreadRouter, "_asyncio_loop", loop)
+    loop.call_soon_threadsafe(time.sleep, 0.5)  # it is busy
+    _stop_listening()
+    assert not loop.is_running()
+    thread.join()
+    loop.close()
 
 
 def answering(url: str) -> dict[str, str]:
