@@ -34,9 +34,9 @@ TOKENS_PER_BATCH = 4096
 """Of one forward pass on a CPU, where more gains nothing."""
 GPU_TOKENS_PER_BATCH = 32_768
 """Of one forward pass on a GPU: 2 GB of activations at the width of ESM-2 650M."""
-TOKENS_STEP = 64
-"""Batches in bfloat16 on a CPU are filled up to a multiple of so many tokens: for each number of them oneDNN compiles
-its matrix products anew, which took 4 % of the time at ESM-2 8M's shape, and keeps what it compiled."""
+TOKENS_STEP, FEW_TOKENS = 64, 1024
+"""Batches in bfloat16 on a CPU are filled up to a multiple of so many tokens, but for those of few: for each number of
+them oneDNN compiles its matrix products anew, which took 4 % of the time at ESM-2 8M's shape, and keeps the code."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,9 +166,10 @@ class Passes:
 
     def _filled_up(self, rows: list[Any]) -> list[Any]:
         """The rows of a batch, and behind them beginnings of its longest, which are no items, for ``TOKENS_STEP``."""
-        if self.device.type != "cpu" or self.dtype != torch.bfloat16:
+        num_tokens = sum(map(len, rows))
+        if self.device.type != "cpu" or self.dtype != torch.bfloat16 or num_tokens < FEW_TOKENS:
             return rows
-        longest, missing, more = max(rows, key=len), -sum(map(len, rows)) % TOKENS_STEP, []
+        longest, missing, more = max(rows, key=len), -num_tokens % TOKENS_STEP, []
         while missing:
             more.append(longest[:missing])
             missing -= len(more[-1])
