@@ -58,16 +58,22 @@ def deployed(server: Any) -> Iterator[str]:
     serve.delete(APP_NAME)
 
 
-def test_serves_own_thread_has_ended_before_the_command_leaves_the_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("deployed")
+def test_when_the_command_leaves_the_ray_serves_own_thread_has_ended_and_nothing_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray.serve._private.long_poll import LongPollClient
     from ray.serve._private.router import SingletonThreadRouter
+    from ray.serve.context import _get_global_client
 
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     monkeypatch.setattr(SingletonThreadRouter, "_asyncio_loop", loop)
+    listening = LongPollClient(_get_global_client()._controller, {}, loop, client_id="of a test")
     loop.call_soon_threadsafe(time.sleep, 0.5)  # it is busy
     _stop_listening()
-    assert not loop.is_running()
+    assert (loop.is_running(), listening.is_running) == (False, False)
     thread.join()
     loop.close()
 
