@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
+from cluster.ports import free_ports
 
 
 def free_port() -> int:
-    """A port of the loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on, and that no outgoing connection takes before somebody does."""
+    return free_ports(1)[0]
