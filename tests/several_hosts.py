@@ -17,6 +17,7 @@ import yaml
 from click.testing import CliRunner
 from kills import NUM_TRIES
 from running import wait_until
+from trained_runs import SETTINGS
 
 from cluster import network
 from cluster.hosts import LocalCluster, Settings
@@ -24,23 +25,7 @@ from protclip.__main__ import cli
 from protclip.errors import ConfigError
 
 PROTCLIP = ("python", "-m", "protclip")
-TRAINING = (
-    "batch.global_batch_size=24",
-    "data.lanes=12",
-    "epochs=3",
-    "checkpoint_every_s=0.3",
-    "log_rows=true",
-    "log_every_s=1",
-    "trackers=[]",
-    "objectives={mlm: 0.3, bsr: 0.7, pda: 1.0, num_prototypes: 16}",
-    "model.projection_dim=32",
-    "model.protein.config.hidden_size=16",
-    "model.text.config.hidden_size=16",
-    "model.text.config.vocab_size=300",
-    "workers.num=3",
-    "workers.resources={CPU: 0.7}",
-    "max_failures=20",
-)
+TRAINING = (*SETTINGS, "epochs=3", "workers.num=3", "workers.resources={CPU: 0.7}", "max_failures=20")
 """A run of about 180 steps by 3 workers, of one host each where hosts have one CPU."""
 ALIVE = """
 import sys

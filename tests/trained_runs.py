@@ -1,4 +1,4 @@
-"""What runs of pretraining left, to be compared."""
+"""Runs of pretraining that are disturbed: their settings, and what they left, to be compared."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+SETTINGS = (
+    "batch.global_batch_size=24",
+    "data.lanes=12",
+    "checkpoint_every_s=0.3",
+    "log_rows=true",
+    "log_every_s=1",
+    "trackers=[]",
+    "objectives={mlm: 0.3, bsr: 0.7, pda: 1.0, num_prototypes: 16}",
+    "model.projection_dim=32",
+    "model.protein.config.hidden_size=16",
+    "model.text.config.hidden_size=16",
+    "model.text.config.vocab_size=300",
+)
+"""Of a small run with all objectives, whose rows are logged."""
 
 
 def num_rows_logged(folder: Path) -> int:

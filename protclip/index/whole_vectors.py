@@ -45,7 +45,7 @@ class WholeVectors:
         return vectors
 
     def inner_products(self, rows_QC: NDArray[np.int64], queries_QD: NDArray[np.float32]) -> NDArray[np.float32]:
-        """``inner_products`` of the module; in half the time of reading the vectors first."""
+        """``inner_products`` of the module; in three fifths of the time of reading the vectors first."""
         stored_QC = self._stored_N.take(rows_QC)
         products_QC: NDArray[np.float32] = np.einsum("qcd,qd->qc", stored_QC["numbers"].astype(np.float32), queries_QD)
         products_QC *= stored_QC["scale"]

@@ -151,7 +151,7 @@ def _stage(
         defaults |= {"queries": made("questions", several=True)} if "questions" in stages else {}
     if name == "pretrain":
         defaults |= {"data": {"pairs": made("curate")}} if "curate" in stages else {}
-        return _pretrain(given, {**output}, defaults, where, find_config)
+        return _pretrain(given, output, defaults, where, find_config)
     values = {**defaults, **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}}
     try:
         return configured(CONFIGS[name], {**values, **output})

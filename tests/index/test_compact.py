@@ -17,7 +17,7 @@ from protclip.index.exact import exact_search
 from protclip.index.index import Index, memory_bytes
 from protclip.index.rotation import choose_width, principal_components, project, sample_rows
 from protclip.index.subindex import ROW_BYTES
-from protclip.index.whole_vectors import map_vectors, write_vectors
+from protclip.index.whole_vectors import inner_products, map_vectors, write_vectors
 from ray_jobs.index.main import main
 
 pytestmark = pytest.mark.unit
@@ -96,6 +96,18 @@ def test_whole_vectors_are_kept_finely_where_all_lie_close_together(tmp_path):
     assert len(np.unique(map_vectors(str(tmp_path / "close"), close.mean(axis=0), count=200)[:], axis=0)) == 200
     with pytest.raises(DataError, match="does not hold 201 vectors of dimension 160"):
         map_vectors(str(tmp_path / "close"), mean, count=201)
+
+
+def test_inner_products_are_those_of_the_vectors_that_would_be_read(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((50, 40)).astype(np.float32) + 3
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    write_vectors(str(tmp_path / "stored"), vectors, vectors.mean(axis=0))
+    stored = map_vectors(str(tmp_path / "stored"), vectors.mean(axis=0), count=50)
+    rows = rng.integers(50, size=(7, 5))
+    wanted = np.einsum("qcd,qd->qc", stored[rows], vectors[:7])
+    np.testing.assert_allclose(inner_products(stored, rows, vectors[:7]), wanted, atol=1e-6)
+    np.testing.assert_array_equal(inner_products(stored[:], rows, vectors[:7]), wanted)
 
 
 def test_a_projection_is_of_unit_length_whatever_lies_in_it():
