@@ -258,6 +258,8 @@ class LocalCluster:
             raise ConfigError(
                 f"host {host!r} is a client, which has no Ray node; nodes are h1 to h{self.settings.hosts}."
             )
+        # Ray takes the raylets of other hosts for its own, and would refuse a head at the address that they wait for.
+        (self.folder / host / "ray_current_cluster").unlink(missing_ok=True)
         role = (
             ["--head", f"--port={GCS_PORT}", f"--dashboard-host={here.address}", f"--dashboard-port={DASHBOARD_PORT}"]
             if host == HEAD
