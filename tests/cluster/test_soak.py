@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -84,6 +85,7 @@ class Watch:
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
         self._start = time.monotonic()
+        self._before = set(os.listdir("/tmp"))
         self.memory: dict[tuple[str, str, int], list[Memory]] = defaultdict(list)
         """By host, name and id of the process."""
         self.left: list[dict[str, object]] = []
@@ -120,7 +122,7 @@ class Watch:
             },
             "shared memory": sorted(os.listdir("/dev/shm")),
             "temporary": sorted(os.listdir(cluster.folder / "tmp")),
-            "/tmp": len(os.listdir("/tmp")),
+            "new in /tmp": sorted(set(os.listdir("/tmp")) - self._before),
         }
 
 
@@ -141,7 +143,7 @@ def title(process: psutil.Process) -> str:
     """What a process is: Ray's workers call themselves by what they do, other Python processes by their script."""
     words = process.cmdline() or [process.name()]
     if words[0].startswith("ray::"):
-        return words[0].split(" ")[0].split("#")[0]
+        return re.split(r"[ .#]", words[0])[0]  # without the method that runs
     scripts = [word for word in words if word.endswith(".py")]
     return os.path.basename((scripts or words)[0])
 
@@ -307,7 +309,7 @@ def report(soak: Soak, watch: Watch, said: dict[str, list[object]], minutes: flo
         Claim(claim="soak_cycles", value=len(watch.left), unit="cycles"),
         Claim(claim="soak_failed_searches", value=len(said["failed"]), target=0, unit="searches"),
         Claim(claim="soak_replica_growth", value=max(ours, default=0.0), unit="MB"),
-        Claim(claim="soak_largest_growth", value=max(growth.values()), unit="MB"),
+        Claim(claim="soak_largest_growth", value=max(growth.values(), default=0.0), unit="MB"),
     ]
     memory = {f"{host} {name} {pid}": [vars(one) for one in found] for (host, name, pid), found in watch.memory.items()}
     figures = {"left": watch.left, "memory": memory, "searches": said}
