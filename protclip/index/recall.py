@@ -117,23 +117,30 @@ def merged(subindexes: Sequence[Scores]) -> Scores:
 
 def recall(exact_QK: NDArray[np.float32], found_QK: NDArray[np.float32], k: int) -> float:
     """Mean share of the k best that were found; of fewer where there are fewer. NaN where there is nothing to find."""
+    shares_Q = _shares(exact_QK, found_QK, k)
+    return float(shares_Q.mean()) if len(shares_Q) else float("nan")
+
+
+def _shares(exact_QK: NDArray[np.float32], found_QK: NDArray[np.float32], k: int) -> NDArray[np.float64]:
+    """The same of each query that has something to find."""
     k = min(k, exact_QK.shape[1])
     there_Q = np.isfinite(exact_QK[:, :k]).sum(axis=1)
     asked = there_Q > 0
-    if not asked.any():
-        return float("nan")
     worst = exact_QK[asked, there_Q[asked] - 1]
     hits = ((found_QK[asked, :k] >= worst[:, None] - TOLERANCE) & np.isfinite(found_QK[asked, :k])).sum(axis=1)
-    return float((hits / there_Q[asked]).mean())
+    shares_Q: NDArray[np.float64] = hits / there_Q[asked]
+    return shares_Q
 
 
 def choose(scores: Mapping[str, Scores], efs: Sequence[int], wanted: float | None) -> int:
-    """The place in ``efs`` of the smallest with which each kind of queries has the wanted recall at 10; the last
-    where none has it, or none is wanted."""
+    """The place in ``efs`` of the smallest with which each kind of queries can be trusted to have the wanted recall at
+    10: a standard error less than was measured is as much. The last where none has it, or none is wanted."""
     if wanted is not None:
         for i in range(len(efs)):
-            reached = [recall(kind.exact_QK, kind.found_EQK[i], DEPTHS[0]) for kind in scores.values()]
-            if all(value >= wanted or np.isnan(value) for value in reached):
+            shares = [_shares(kind.exact_QK, kind.found_EQK[i], DEPTHS[0]) for kind in scores.values()]
+            if all(
+                of_kind.mean() - of_kind.std() / len(of_kind) ** 0.5 >= wanted for of_kind in shares if len(of_kind)
+            ):
                 return i
     return len(efs) - 1
 

@@ -61,6 +61,14 @@ def test_the_smallest_ef_with_which_every_kind_is_found_is_chosen():
     assert choose({"a": Scores(exact, (half, half))}, (1, 2), 1.0) == 1
 
 
+def test_what_may_be_chance_is_not_chosen():
+    exact = scores(*[[0.9, 0.8]] * 100)
+    some = scores(*[[0.9, 0.8]] * 99, [0.9, 0.1])  # .995 of them are found; of other questions it may be .989
+    kinds = {"a": Scores(exact, (some, exact))}
+    assert choose(kinds, (1, 2), 0.99) == 0
+    assert choose(kinds, (1, 2), 0.991) == 1
+
+
 def test_a_vector_of_the_index_is_no_answer_to_itself():
     part = a_subindex(300)
     own = np.array([7, 250])
