@@ -2,6 +2,8 @@
 
     python benchmarks/matryoshka.py            three seeds; some ten minutes on 2 cores
     python benchmarks/matryoshka.py --quick    one seed, less training; within two minutes
+    python benchmarks/matryoshka.py --pairs FOLDER PLAIN SHORT    two checkpoints of protclip pretrain, the second with
+                                               gc_prefixes, and the validation and test pairs of the folder
 
 Three small dual encoders a seed, of the same first weights and the same batches, are trained on the synthetic proteome
 of ``objectives.py`` by the contrast alone: of whole embeddings (plain), and over ``objectives.gc_prefixes`` from 16 or
@@ -23,12 +25,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from objectives import FULL_STEPS, HELDOUT_PROTEINS, MODEL, heldout_proteome, retrieval, trained
 from report import Claim, write_results
 
 from protclip.config import GC_ALONE
 from protclip.data.tokenize import tokenize_pairs
+from protclip.protanno.shards import read_pairs, read_row_group
+from protclip.trained_model import ProtCLIP
 
 WIDTHS = (4, 8, 16, 32, MODEL.projection_dim)
 SETTINGS = {
@@ -47,7 +52,14 @@ def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed, less training; within two minutes")
-    quick = parser.parse_args().quick
+    parser.add_argument(
+        "--pairs", nargs=3, metavar=("FOLDER", "PLAIN", "SHORT"), help="measure what was trained on them"
+    )
+    args = parser.parse_args()
+    if args.pairs:
+        of_pairs(*args.pairs)
+        return
+    quick = args.quick
     jobs = [(name, seed, QUICK_STEPS if quick else STEPS) for seed in range(1 if quick else SEEDS) for name in SETTINGS]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
@@ -76,6 +88,34 @@ def run(name: str, seed: int, num_steps: int) -> dict[str, Any]:
     rows = tokenize_pairs(heldout, model.protein_tokenizer, model.text_tokenizer, properties=True)
     found = {str(width): retrieval(model, rows, dimensions=width) for width in WIDTHS}
     return {"seed": seed, "seconds": round(seconds), "dimensions": found}
+
+
+def of_pairs(folder: str, plain: str, short: str) -> None:
+    """Measure two checkpoints on held-out pairs."""
+    pairs = read_pairs(folder)
+    heldout = pa.concat_tables([read_row_group(one) for split in ("valid", "test") for one in pairs.row_groups(split)])
+    models = {"plain": ProtCLIP.from_pretrained(plain), "with gc_prefixes": ProtCLIP.from_pretrained(short)}
+    widths = models["with gc_prefixes"].model.architecture.objectives.gc_prefixes
+    found = {}
+    for name, model in models.items():
+        rows = tokenize_pairs(heldout, model.protein_tokenizer, model.text_tokenizer)
+        found[name] = {width: retrieval(model, rows, dimensions=width) for width in widths}
+    columns = [(name, measure) for measure in MEASURES for name in models]
+    lines = [
+        f"Text to protein among {len(heldout)} held-out pairs of real proteins, once.",
+        "",
+        f"| dimensions | {' | '.join(f'{measure}, {name}' for name, measure in columns)} |",
+        "|---" * (1 + len(columns)) + "|",
+        *(
+            f"| {width} | {' | '.join(f'{found[name][width][measure]:.3f}' for name, measure in columns)} |"
+            for width in widths
+        ),
+    ]
+    claims = [
+        Claim(claim=f"recall_at_10_of_{widths[0]}_dimensions_{name}", value=of[widths[0]]["recall@10"], unit="recall")
+        for name, of in found.items()
+    ]
+    write_results("matryoshka_pairs", claims, {"results": found}, "\n".join(lines), quick=False)
 
 
 def mean(seeds: Sequence[Mapping[str, Any]], width: int, measure: str) -> float:
