@@ -175,3 +175,21 @@ def test_a_dry_run_tells_what_an_index_takes_and_writes_nothing(tmp_path):
     assert done.exit_code == 0, done.output
     assert "64 numbers of each in graphs" in done.output
     assert told == pytest.approx((tmp_path / "i" / "segment-00000.hnsw").stat().st_size / 12_000, rel=0.05)
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_a_dry_run_tells_of_a_single_vector_too(tmp_path, count):
+    embeddings = write_embeddings(tmp_path / "e", unit_vectors(1, DIMENSION).repeat(count, axis=0), parts=1)
+    done = CliRunner().invoke(main, [embeddings, "--output", str(tmp_path / "i"), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert f"index: {count} proteins of 160 numbers" in done.output and "core-hours" in done.output
+
+
+def test_a_dry_run_refuses_what_the_build_refuses(tmp_path):
+    embeddings = write_embeddings(tmp_path / "e", unit_vectors(5, DIMENSION))
+    args = [embeddings, "--output", str(tmp_path / "i"), "--dry-run", "--graph-dimension", "161"]
+    done = CliRunner().invoke(main, args)
+    assert isinstance(done.exception, ConfigError) and "the vectors have 160 numbers" in str(done.exception)
+    hidden = write_embeddings(tmp_path / "h", unit_vectors(5, DIMENSION), settings={"layer": "hidden"})
+    done = CliRunner().invoke(main, [hidden, "--output", str(tmp_path / "i"), "--dry-run"])
+    assert isinstance(done.exception, DataError) and "hidden states" in str(done.exception)
