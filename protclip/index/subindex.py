@@ -119,6 +119,9 @@ def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
         names = ROWS.names if columns is None else list(columns)
         table = valid(file.read([name for name in names if name in schema.names]))
         count = file.metadata.num_rows
+    for name in table.column_names:
+        if (missing := table[name].null_count) and not ROWS.field(name).nullable:
+            raise DataError(f"{path}: {missing} rows have no {name}; make the index again.")
     table = with_column(table, ROWS.field(_GENE))
     for name, values in (("node", np.arange(count)), ("found_with", np.zeros(count, np.int32))):
         if name in names and name not in table.column_names:

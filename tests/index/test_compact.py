@@ -193,3 +193,13 @@ def test_a_dry_run_refuses_what_the_build_refuses(tmp_path):
     hidden = write_embeddings(tmp_path / "h", unit_vectors(5, DIMENSION), settings={"layer": "hidden"})
     done = CliRunner().invoke(main, [hidden, "--output", str(tmp_path / "i"), "--dry-run"])
     assert isinstance(done.exception, DataError) and "hidden states" in str(done.exception)
+
+
+def test_a_file_of_vectors_that_holds_objects_is_refused(tmp_path):
+    kind = np.dtype([("scale", "|O"), ("numbers", "<i2", (DIMENSION,))])
+    with (tmp_path / "stored").open("wb") as stream:
+        head = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (3,)}
+        np.lib.format.write_array_header_1_0(stream, head)
+        stream.write(bytes(3 * kind.itemsize))
+    with pytest.raises(DataError, match="and records of numbers are needed"):
+        map_vectors(str(tmp_path / "stored"), np.zeros(DIMENSION, np.float32), count=3)

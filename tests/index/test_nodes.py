@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from index_folders import built_index, unit_vectors, write_embeddings
@@ -12,6 +13,7 @@ from kills import COMMAND
 from older_folders import without_nodes
 
 from protclip.embeddings.reading import read_embeddings
+from protclip.errors import DataError
 from protclip.index import recall, subindex
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
@@ -165,6 +167,19 @@ def test_an_index_of_the_version_before_nodes_answers_as_it_did_and_its_next_rel
     embeddings = read_embeddings(str(tmp_path / "embeddings"))
     later = build_from(embeddings, str(tmp_path / "next"), IndexConfig(shard_rows=200), previous=str(folder))
     assert later.release is not None and later.release["compacted"] and not later.is_of_rows
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("column", ["accession", "live", "vector_hash", "node", "found_with"])
+def test_a_row_without_what_each_has_is_refused(tmp_path, column):
+    built_index(tmp_path, unit_vectors(20, DIMENSION))
+    path = tmp_path / "index" / "segment-00000.parquet"
+    table = pq.read_table(path)
+    place, kind = table.schema.get_field_index(column), table.schema.field(column).type
+    values = pa.array([None, *table[column].to_pylist()[1:]], kind)
+    pq.write_table(table.set_column(place, pa.field(column, kind), values), path)
+    with pytest.raises(DataError, match=f"1 rows have no {column}; make the index again"):
+        subindex.read_rows(str(path))
 
 
 @pytest.mark.prove
