@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -203,3 +205,17 @@ def test_a_file_of_vectors_that_holds_objects_is_refused(tmp_path):
         stream.write(bytes(3 * kind.itemsize))
     with pytest.raises(DataError, match="and records of numbers are needed"):
         map_vectors(str(tmp_path / "stored"), np.zeros(DIMENSION, np.float32), count=3)
+
+
+@pytest.mark.usefixtures("always_graphs")
+def test_graphs_of_too_few_numbers_ask_for_more_of_them_and_what_they_miss_takes_memory(tmp_path):
+    embeddings = write_embeddings(tmp_path / "e", unit_vectors(1_500, DIMENSION), parts=1)
+    args = [embeddings, "--output", str(tmp_path / "i"), "--graph-dimension", "1", "--ef-search", "12"]
+    done = CliRunner().invoke(main, args)
+    assert done.exit_code == 0, done.output
+    assert "build with a larger --graph-dimension, --m or --ef-construction." in done.output
+    manifest = Index.load(str(tmp_path / "i")).manifest
+    (record,) = manifest.segments
+    all_found = replace(manifest, segments=(replace(record, unreached=0),))
+    assert record.unreached > 100
+    assert memory_bytes(manifest) == memory_bytes(all_found) + 4 * DIMENSION * record.unreached
