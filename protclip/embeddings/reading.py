@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,6 +53,8 @@ METADATA = pa.schema(
 """
 
 
+_MAX_AXES = 32
+"""Of an array in a .npy file: what every numpy takes."""
 LONG = pa.field("long", pa.string())
 """Column of a part: the policy by which a protein longer than the model sees was embedded; null for all others."""
 
@@ -230,11 +233,14 @@ def check_npy(path: str, *, kind: str = "f") -> None:
         except (ValueError, OSError, SyntaxError, TokenError) as error:  # numpy reads the head as Python
             raise DataError(f"{path}: is not a .npy file ({error}).") from error
         needed = stream.tell() + dtype.itemsize * math.prod(shape)
+        # numpy counts with them even where one of them is 0.
+        too_large = dtype.itemsize * math.prod(length or 1 for length in shape) > sys.maxsize
         found = stream.seek(0, os.SEEK_END)
-    if dtype.kind != kind:
-        wanted = "floats are needed, such as array.astype('float32') gives" if kind == "f" else "records are needed"
+    if dtype.kind != kind or dtype.hasobject:
+        wanted = "floats are needed, such as array.astype('float32') gives"
+        wanted = wanted if kind == "f" else "records of numbers are needed"
         raise DataError(f"{path}: holds {dtype} numbers, and {wanted}.")
-    if min(shape, default=0) < 0 or needed != found:
+    if min(shape, default=0) < 0 or len(shape) > _MAX_AXES or too_large or needed != found:
         raise DataError(
             f"{path}: its head speaks of {dtype} numbers of shape {shape}, {needed:,} bytes in all, and the file has "
             f"{found:,}; it is damaged. Restore it or make the embeddings again."

@@ -168,15 +168,7 @@ def build_from(
         DataError: for vectors that are not finite and of unit length, accessions that come twice, or damaged input.
         IndexMismatchError: if previous index, embeddings and queries are not of one model.
     """
-    if isinstance(embeddings, Embeddings) and embeddings.settings.get("layer") == "hidden":
-        raise DataError(
-            f"{embeddings.folder}: holds hidden states (--layer hidden) and no embeddings; embed without --layer."
-        )
-    if (config.graph_dimension or 0) > embeddings.dimension:
-        raise ConfigError(
-            f"index.graph_dimension={config.graph_dimension}: the vectors have {embeddings.dimension} numbers; 0 to "
-            "that are allowed."
-        )
+    check_embeddings(embeddings, config)
     before = None
     if previous is not None:
         before = releases.read_previous(previous, embeddings, config.graph, config.graph_dimension)
@@ -205,6 +197,24 @@ def build_from(
         manifest = write_index_manifest(folder, dataclasses.replace(manifest, quarantined=quarantined), described)
         finish_folder(folder)
     return manifest
+
+
+def check_embeddings(embeddings: Embeddings | VectorFile, config: IndexConfig) -> None:
+    """Refuse what no index is built of.
+
+    Raises:
+        ConfigError: for graphs of more numbers than a vector has.
+        DataError: for hidden states.
+    """
+    if isinstance(embeddings, Embeddings) and embeddings.settings.get("layer") == "hidden":
+        raise DataError(
+            f"{embeddings.folder}: holds hidden states (--layer hidden) and no embeddings; embed without --layer."
+        )
+    if (config.graph_dimension or 0) > embeddings.dimension:
+        raise ConfigError(
+            f"index.graph_dimension={config.graph_dimension}: the vectors have {embeddings.dimension} numbers; 0 to "
+            "that are allowed."
+        )
 
 
 def build_bytes(rows: int, dimension: int, m: int) -> int:

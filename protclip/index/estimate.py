@@ -10,7 +10,7 @@ import numpy as np
 
 from protclip import files
 from protclip.embeddings.reading import Embeddings
-from protclip.index.build import BuildConfig, build_bytes
+from protclip.index.build import BuildConfig, build_bytes, check_embeddings
 from protclip.index.hnsw import found_with, graph_bytes, insert, start_graph
 from protclip.index.nodes import group_equal
 from protclip.index.recall import LADDER
@@ -33,8 +33,10 @@ def estimate(embeddings: Embeddings, config: BuildConfig) -> Iterator[str]:
     over the sample, and grows with the logarithm of a subindex's rows.
 
     Raises:
+        ConfigError, DataError: as ``check_embeddings``.
         DataError: if the embeddings are damaged, where the sample is.
     """
+    check_embeddings(embeddings, config.index)
     parts = [files.join(embeddings.folder, name) for name in embeddings.part_names]
     graph, part_rows = config.index.graph, files.in_threads(_num_rows, parts)
     count, dimension = sum(part_rows), embeddings.dimension
@@ -51,7 +53,8 @@ def estimate(embeddings: Embeddings, config: BuildConfig) -> Iterator[str]:
 
     measured = min(MEASURED_ROWS, -(-len(in_graph) // 5))
     hnsw = start_graph(len(in_graph), width, graph)
-    insert(hnsw, in_graph[:-measured])
+    if len(in_graph) > measured:  # not of a single vector
+        insert(hnsw, in_graph[:-measured])
     began = time.process_time()
     insert(hnsw, in_graph[-measured:])
     inserted_s = (time.process_time() - began) / measured
@@ -60,7 +63,7 @@ def estimate(embeddings: Embeddings, config: BuildConfig) -> Iterator[str]:
     inserted_s += (time.process_time() - began) / len(in_graph)
     shards = -(-count // config.index.shard_rows)
     rows = -(-count // shards)
-    row_s = inserted_s * share * max(1.0, math.log(rows * share) / math.log(len(in_graph)))
+    row_s = inserted_s * share * max(1.0, math.log(rows * share) / math.log(max(2, len(in_graph))))
 
     graph_row = share * graph_bytes(1_000, width, graph.m) / 1_000
     known_row = table.nbytes / len(table)

@@ -266,14 +266,15 @@ def load_subindex(folder: str, record: SubindexRecord, manifest: IndexManifest, 
 
 
 def memory_bytes(manifest: IndexManifest) -> int:
-    """Memory of a loaded index, about: its graphs, or the vectors of small subindexes, and what is known of rows."""
+    """Memory of a loaded index, about: its graphs and the vectors that they do not find, or the vectors of small
+    subindexes, and what is known of rows."""
 
-    def of_vectors(count: int) -> int:
-        if count <= EXACT_ROWS:
-            return 4 * manifest.dimension * count
-        return graph_bytes(count, manifest.width, manifest.m)
+    def of_vectors(subindex: SubindexRecord) -> int:
+        if subindex.num_nodes <= EXACT_ROWS:
+            return 4 * manifest.dimension * subindex.num_nodes
+        return graph_bytes(subindex.num_nodes, manifest.width, manifest.m) + 4 * manifest.dimension * subindex.unreached
 
-    return sum(of_vectors(subindex.num_nodes) + ROW_BYTES * subindex.rows for subindex in manifest.segments)
+    return sum(of_vectors(subindex) + ROW_BYTES * subindex.rows for subindex in manifest.segments)
 
 
 @contextlib.contextmanager

@@ -11,16 +11,17 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protclip import files
-from protclip.checked import Count, Sha256, Size, checked
+from protclip.checked import Between, Count, Sha256, Size, checked
 from protclip.errors import DataError, IndexMismatchError
 from protclip.index.background import check_background, percentiles
 from protclip.index.hnsw import SPACE
+from protclip.index.hnsw_file import MAX_M
 from protclip.index.rotation import ROTATION_FILE
 from protclip.index.subindex import subindex_files
 from protclip.inputs import Dtype
@@ -78,7 +79,7 @@ class IndexManifest:
     """In which that model computed, and computes the queries, on whatever processor."""
     count: Size
     """Rows that answer."""
-    m: int
+    m: Annotated[int, Between(2, MAX_M)]
     ef_construction: int
     ef_search: Size
     """Of every subindex; chosen for the wanted recall, or given."""
@@ -214,6 +215,7 @@ def read_index_manifest(folder: str, *, verify: bool = False, names: Collection[
     where = files.join(folder, FILE_NAME)
     manifest = checked(IndexManifest, stored, where)
     check_background(manifest.background, where)
+    _check_recall(manifest, where)
     subindexes = manifest.segments
     own = set(manifest.files_of(subindexes))
     if not (
@@ -230,6 +232,20 @@ def read_index_manifest(folder: str, *, verify: bool = False, names: Collection[
             f"the space {manifest.space!r:.60} and {len(subindexes)} subindexes cannot be searched; make it again."
         )
     return manifest
+
+
+def _check_recall(manifest: IndexManifest, where: str) -> None:
+    """Refuse what no build measures: a server tells it, and a loaded index is compared with it.
+
+    Raises:
+        DataError: naming the file.
+    """
+    shares = [share for share in (manifest.recall_at_10, manifest.wanted_recall) if share is not None]
+    recalls = [manifest.recall, *(subindex.recall for subindex in manifest.segments)]
+    measured = [value for recall in recalls for of_kind in recall.values() for value in of_kind.values()]
+    # So that NaN is none either.
+    if not all(0 <= share <= 1 for share in shares) or not all(0 <= value <= 2**53 for value in measured):
+        raise DataError(f"{where}: has a recall that cannot be measured. Restore the file, or make the index again.")
 
 
 def _digest(value: Mapping[str, Any]) -> str:

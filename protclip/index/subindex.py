@@ -56,6 +56,8 @@ GRAPH_COST = 20
 """Vectors that an exact search compares in the time in which a graph gives one more answer."""
 NUMBERS_AT_ONCE = 1 << 17
 """Of whole vectors that are compared with questions: 0.5 MB, which the processor's cache holds."""
+SCORES_AT_ONCE = 1 << 24
+"""Of questions with what the graph does not find: 64 MB, however much that is."""
 SPARE = 1.2
 """What more is asked of the graph than should be needed where some rows may not answer."""
 
@@ -119,6 +121,9 @@ def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
         names = ROWS.names if columns is None else list(columns)
         table = valid(file.read([name for name in names if name in schema.names]))
         count = file.metadata.num_rows
+    for name in table.column_names:
+        if (missing := table[name].null_count) and not ROWS.field(name).nullable:
+            raise DataError(f"{path}: {missing} rows have no {name}; make the index again.")
     table = with_column(table, ROWS.field(_GENE))
     for name, values in (("node", np.arange(count)), ("found_with", np.zeros(count, np.int32))):
         if name in names and name not in table.column_names:
@@ -345,8 +350,13 @@ class Subindex:
         if not len(self.unreached_U):
             return scores_QK, nodes_QK
         # Most are too far to be looked at closely. Not by BLAS, whose threads wait for each other on a busy machine.
-        near_QU = np.einsum("qd,ud->qu", queries, self._unreached_UD) >= scores_QK[:, -1:] - MARGIN
-        some = np.flatnonzero(near_QU.any(axis=1))
+        is_near_Q = np.empty(len(queries), bool)
+        at_once = max(1, SCORES_AT_ONCE // len(self.unreached_U))
+        for start in range(0, len(queries), at_once):
+            part = slice(start, start + at_once)
+            near_QU = np.einsum("qd,ud->qu", queries[part], self._unreached_UD) >= scores_QK[part, -1:] - MARGIN
+            is_near_Q[part] = near_QU.any(axis=1)
+        some = np.flatnonzero(is_near_Q)
         if len(some):
             of_graph = np.where(np.isin(nodes_QK[some], self.unreached_U), -np.inf, scores_QK[some])
             others = exact_search(self.vectors_ND, queries[some], k, rows=self.unreached_U)
@@ -388,7 +398,12 @@ class Subindex:
     def _search_masked(
         self, queries: NDArray[np.float32], k: int, mask_N: NDArray[np.bool_], fetch: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Ask the graph for more than k, drop what may not answer, and ask again those that are left with too few."""
+        """Ask the graph for more than k, drop what may not answer, and ask again those that are left with too few.
+
+        Those that are still left where asking again would cost more than comparing all that may answer are compared
+        with it.
+        """
+        count = int(mask_N.sum())
         scores = np.empty((len(queries), k), np.float32)
         nodes = np.empty((len(queries), k), np.int64)
         open_ = np.arange(len(queries))
@@ -405,7 +420,9 @@ class Subindex:
             order = np.argsort(~good[enough], axis=1, kind="stable")[:, :k]
             scores[open_[enough]] = np.take_along_axis(found_scores[enough], order, 1)
             nodes[open_[enough]] = np.take_along_axis(found[enough], order, 1)
-            open_, fetch = open_[~enough], min(2 * fetch, len(self.nodes))
+            open_, fetch = open_[~enough], 2 * fetch
+            if GRAPH_COST * fetch >= count:
+                fetch = len(self.nodes)
         return scores, nodes
 
     def by_accession(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

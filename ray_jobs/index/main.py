@@ -88,18 +88,19 @@ def run_index(config: BuildConfig) -> None:
             f"index: random {kind} questions ({len(best):,}): the best answer scores {middle:.4f} in the median, below "
             f"{high:.4f} for 95 %"
         )
+    larger = "--graph-dimension, --m or --ef-construction" if manifest.is_compact else "--m or --ef-construction"
     unreached, nodes = (sum(getattr(one, what) for one in manifest.segments) for what in ("unreached", "num_nodes"))
     if unreached > MANY_UNREACHED * nodes:
         echo(
             f"index: warning: {unreached:,} of {nodes:,} vectors are not found by the graphs, and are compared with "
-            "every question, which takes its time; build with a larger --m or --ef-construction.",
+            f"every question, which takes its time; build with a larger {larger}.",
             err=True,
         )
     reached = 1.0 if manifest.recall_at_10 is None else manifest.recall_at_10
     if manifest.wanted_recall is not None and reached < manifest.wanted_recall:
         echo(
             f"index: warning: recall@10 is {reached:.4f} at the largest ef_search tried, below "
-            f"the wanted {manifest.wanted_recall}; build with a larger --m or --ef-construction.",
+            f"the wanted {manifest.wanted_recall}; build with a larger {larger}.",
             err=True,
         )
     if manifest.release is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -175,3 +177,45 @@ def test_a_dry_run_tells_what_an_index_takes_and_writes_nothing(tmp_path):
     assert done.exit_code == 0, done.output
     assert "64 numbers of each in graphs" in done.output
     assert told == pytest.approx((tmp_path / "i" / "segment-00000.hnsw").stat().st_size / 12_000, rel=0.05)
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_a_dry_run_tells_of_a_single_vector_too(tmp_path, count):
+    embeddings = write_embeddings(tmp_path / "e", unit_vectors(1, DIMENSION).repeat(count, axis=0), parts=1)
+    done = CliRunner().invoke(main, [embeddings, "--output", str(tmp_path / "i"), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert f"index: {count} proteins of 160 numbers" in done.output and "core-hours" in done.output
+
+
+def test_a_dry_run_refuses_what_the_build_refuses(tmp_path):
+    embeddings = write_embeddings(tmp_path / "e", unit_vectors(5, DIMENSION))
+    args = [embeddings, "--output", str(tmp_path / "i"), "--dry-run", "--graph-dimension", "161"]
+    done = CliRunner().invoke(main, args)
+    assert isinstance(done.exception, ConfigError) and "the vectors have 160 numbers" in str(done.exception)
+    hidden = write_embeddings(tmp_path / "h", unit_vectors(5, DIMENSION), settings={"layer": "hidden"})
+    done = CliRunner().invoke(main, [hidden, "--output", str(tmp_path / "i"), "--dry-run"])
+    assert isinstance(done.exception, DataError) and "hidden states" in str(done.exception)
+
+
+def test_a_file_of_vectors_that_holds_objects_is_refused(tmp_path):
+    kind = np.dtype([("scale", "|O"), ("numbers", "<i2", (DIMENSION,))])
+    with (tmp_path / "stored").open("wb") as stream:
+        head = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (3,)}
+        np.lib.format.write_array_header_1_0(stream, head)
+        stream.write(bytes(3 * kind.itemsize))
+    with pytest.raises(DataError, match="and records of numbers are needed"):
+        map_vectors(str(tmp_path / "stored"), np.zeros(DIMENSION, np.float32), count=3)
+
+
+@pytest.mark.usefixtures("always_graphs")
+def test_graphs_of_too_few_numbers_ask_for_more_of_them_and_what_they_miss_takes_memory(tmp_path):
+    embeddings = write_embeddings(tmp_path / "e", unit_vectors(1_500, DIMENSION), parts=1)
+    args = [embeddings, "--output", str(tmp_path / "i"), "--graph-dimension", "1", "--ef-search", "12"]
+    done = CliRunner().invoke(main, args)
+    assert done.exit_code == 0, done.output
+    assert "build with a larger --graph-dimension, --m or --ef-construction." in done.output
+    manifest = Index.load(str(tmp_path / "i")).manifest
+    (record,) = manifest.segments
+    all_found = replace(manifest, segments=(replace(record, unreached=0),))
+    assert record.unreached > 100
+    assert memory_bytes(manifest) == memory_bytes(all_found) + 4 * DIMENSION * record.unreached

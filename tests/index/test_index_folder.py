@@ -14,6 +14,7 @@ from protclip import files
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError, RequestError
 from protclip.index import build, hnsw, recall, subindex, units
+from protclip.index import manifest as manifest_module
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
 from protclip.index.filters import parse_filter
@@ -288,6 +289,30 @@ def test_a_manifest_that_does_not_fit_its_files_is_an_error(tmp_path, fields):
     folder = make(tmp_path, unit_vectors(20))
     edit_manifest(folder, **fields)
     with pytest.raises(DataError):
+        Index.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"m": 1}, "m is 1; a whole number from 2 to 256"),
+        ({"m": 10**400}, "m is 1"),
+        ({"recall": {"inside": {"at_10": 10**400}}}, "recall that cannot be measured"),
+        ({"recall": {"inside": {"at_10": float("nan")}}}, "recall that cannot be measured"),
+        ({"recall_at_10": float("nan")}, "recall that cannot be measured"),
+        ({"recall_at_10": 1.5}, "recall that cannot be measured"),
+        ({"wanted_recall": float("inf")}, "recall that cannot be measured"),
+    ],
+)
+def test_numbers_that_no_build_writes_are_an_error_under_a_digest_that_fits(tmp_path, fields, message):
+    folder = make(tmp_path, unit_vectors(20))
+    edit_manifest(folder, **fields)
+    stored = json.loads(Path(folder, "manifest.json").read_text())
+    not_signed = ("kind", "schema_version", "software", "digest")
+    edit_manifest(
+        folder, digest=manifest_module._digest({name: stored[name] for name in stored if name not in not_signed})
+    )
+    with pytest.raises(DataError, match=message):
         Index.load(folder)
 
 

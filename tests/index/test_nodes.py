@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from index_folders import built_index, unit_vectors, write_embeddings
@@ -12,6 +13,7 @@ from kills import COMMAND
 from older_folders import without_nodes
 
 from protclip.embeddings.reading import read_embeddings
+from protclip.errors import DataError
 from protclip.index import recall, subindex
 from protclip.index.build import IndexConfig, build_from
 from protclip.index.exact import exact_search
@@ -165,6 +167,58 @@ def test_an_index_of_the_version_before_nodes_answers_as_it_did_and_its_next_rel
     embeddings = read_embeddings(str(tmp_path / "embeddings"))
     later = build_from(embeddings, str(tmp_path / "next"), IndexConfig(shard_rows=200), previous=str(folder))
     assert later.release is not None and later.release["compacted"] and not later.is_of_rows
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("column", ["accession", "live", "vector_hash", "node", "found_with"])
+def test_a_row_without_what_each_has_is_refused(tmp_path, column):
+    built_index(tmp_path, unit_vectors(20, DIMENSION))
+    path = tmp_path / "index" / "segment-00000.parquet"
+    table = pq.read_table(path)
+    place, kind = table.schema.get_field_index(column), table.schema.field(column).type
+    values = pa.array([None, *table[column].to_pylist()[1:]], kind)
+    pq.write_table(table.set_column(place, pa.field(column, kind), values), path)
+    with pytest.raises(DataError, match=f"1 rows have no {column}; make the index again"):
+        subindex.read_rows(str(path))
+
+
+@pytest.mark.unit
+@pytest.mark.usefixtures("always_graphs")
+def test_what_many_graphs_miss_is_compared_with_some_questions_at_once(tmp_path, monkeypatch):
+    vectors = unit_vectors(600, DIMENSION)
+    index = built_index(tmp_path, vectors, graph=HnswConfig(m=2, ef_construction=2), ef_search=12)
+    (part,) = index.subindexes
+    expected = index.search(vectors, 3)
+    assert len(part.unreached_U) > 60
+    for at_once in (1, 7 * len(part.unreached_U)):
+        monkeypatch.setattr(subindex, "SCORES_AT_ONCE", at_once)
+        found = index.search(vectors, 3)
+        assert np.array_equal(found[0], expected[0]) and np.array_equal(found[1], expected[1])
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("graph_dimension", [0, 8])
+def test_where_what_may_answer_lies_far_the_graph_is_left_before_it_costs_more(tmp_path, monkeypatch, graph_dimension):
+    vectors = unit_vectors(2_000, DIMENSION)
+    vectors[:, 0] = 3 * (-1) ** np.arange(2_000)  # two heaps, of which one may answer
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    monkeypatch.setattr(subindex, "EXACT_ROWS", 0)
+    monkeypatch.setattr(subindex, "GRAPH_COST", 4)
+    index = built_index(tmp_path, vectors, graph_dimension=graph_dimension, ef_search=16)
+    (part,) = index.subindexes
+    asked = []
+    ask_graph = subindex.Subindex._ask_graph
+
+    def counting(self, queries, k):
+        asked.append(k)
+        return ask_graph(self, queries, k)
+
+    monkeypatch.setattr(subindex.Subindex, "_ask_graph", counting)
+    may = np.array([int(name[1:]) % 2 == 0 for name in part.metadata["accession"].to_pylist()])
+    found = part.search(vectors[1:6:2], 5, allowed=may)
+    assert asked == [32, 64, 128]  # by the next, 256 answers, 1,024 vectors could be compared, and there are 1,000
+    expected = part.search(vectors[1:6:2], 5, allowed=may, exact=True)
+    assert np.array_equal(found[0], expected[0]) and np.array_equal(found[1], expected[1])
 
 
 @pytest.mark.prove
