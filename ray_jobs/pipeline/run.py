@@ -99,10 +99,10 @@ def run_pipeline(config: PipelineConfig, *, overwrite: bool = False) -> None:
     """
     started = time.monotonic()
     with occupied(config.folder):
-        write_pipeline(config)
         todo = list(config.stages())
         while todo and _skips(config, todo[0], overwrite=overwrite):
             echo(f"pipeline: {todo.pop(0)} is done already")
+        write_pipeline(config)  # not before: settings that are refused change nothing
         _make_room(config, todo)
         for stage in todo:
             _do(config, stage, overwrite=overwrite)
