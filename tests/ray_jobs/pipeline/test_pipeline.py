@@ -160,3 +160,17 @@ def test_an_index_that_was_given_to_a_server_is_never_made_again(config: Path, t
         with pytest.raises(ConfigError, match="the index of this pipeline was given to a server"):
             run(write(tmp_path, serve={}, **changed), "--overwrite")
     assert manifests(tmp_path / "out") == before
+
+
+def test_a_finished_output_of_which_a_file_is_missing_is_not_taken_for_done(config: Path, tmp_path: Path) -> None:
+    run(config)
+    out = tmp_path / "out"
+    before = manifests(out)
+    name = next(iter(json.loads((out / "index" / "manifest.json").read_text())["files"]))
+    (out / "index" / name).unlink()
+    for options in ((), ("--dry-run",)):
+        with pytest.raises(ConfigError, match=r"index: .* is missing, though the manifest lists it; .* --overwrite"):
+            run(config, *options)
+    assert lines(run(config, "--overwrite"))[-2:] == ["embed is done already", "index …"]
+    assert (out / "index" / name).exists()
+    assert manifests(out) == before
