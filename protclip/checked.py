@@ -12,6 +12,7 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from protclip.errors import DataError, ProtclipError
@@ -25,11 +26,17 @@ class Between:
     high: int
 
 
+@dataclass(frozen=True, slots=True)
+class IsTime:
+    """A text is a time that says its zone, as ISO 8601."""
+
+
 Count = Annotated[int, Between(0, 2**53)]
 """A number of rows or bytes."""
 Size = Annotated[int, Between(1, 2**31 - 1)]
 """A dimension of an array."""
 Sha256 = Annotated[str, re.compile("[0-9a-f]{64}")]
+Time = Annotated[str, IsTime()]
 
 Shape = TypeVar("Shape")
 
@@ -106,9 +113,19 @@ def _bounded(args: tuple[Any, ...], value: Any, place: str) -> Any:
     if isinstance(bound, Between):
         if not bound.low <= made <= bound.high:
             raise _WrongError(place, value, f"a whole number from {bound.low} to {bound.high}")
+    elif isinstance(bound, IsTime):
+        if not _is_time(made):
+            raise _WrongError(place, value, "a time such as 2026-11-28T05:11:13+00:00")
     elif not bound.fullmatch(made):
         raise _WrongError(place, value, f"a text like {bound.pattern}")
     return made
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _one_of(args: tuple[Any, ...], value: Any, place: str) -> Any:

@@ -30,6 +30,20 @@ MAY_DIFFER = (
 """Settings that a run may go on with others of: they change no row of any batch."""
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice: the later one would silently count alone."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"the key {key.value} comes twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+
 def forbidden_changes(before: PretrainConfig, after: PretrainConfig) -> list[str]:
     """What a run that was begun with other settings cannot go on with, as ``seed: 0 there, 1 here``."""
     return [
@@ -56,8 +70,8 @@ def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     with files.open_read(path) as stream:
         try:
-            values = yaml.safe_load(stream.read())
-        except yaml.YAMLError as error:
+            values = yaml.load(stream.read(), _Loader)
+        except (yaml.YAMLError, ValueError) as error:  # of a day or number that there is not
             raise ConfigError(f"{path}: is not YAML ({error}).") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds no settings; a mapping of keys is needed.")
@@ -92,8 +106,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {parent} is a single value and has no {last}.")
         place = inner
     try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        place[last] = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"override {override!r}: the value is not YAML ({error}).") from error
 
 

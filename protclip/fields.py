@@ -71,8 +71,8 @@ def check_number(
     if value is None:
         return
     inside = (
-        not math.isnan(value)
-        and (infinite or math.isfinite(value))
+        not math.isnan(_float(value))
+        and (infinite or math.isfinite(_float(value)))
         and (at_least is None or value >= at_least)
         and (above is None or value > above)
         and (at_most is None or value <= at_most)
@@ -82,6 +82,13 @@ def check_number(
         limits = {"at least": at_least, "above": above, "at most": at_most, "below": below}
         allowed = " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
         raise ConfigError(f"{name}={value} must be {allowed or 'a finite number'}{hint and f'; {hint}'}.")
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf
 
 
 def configured(config: type[Config], values: Mapping[str, Any]) -> Config:

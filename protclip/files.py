@@ -65,10 +65,13 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     It remembers no listings: what other processes write or remove is seen at once. Nothing else opens URLs.
 
     Raises:
-        ConfigError: for an empty path, a URL of a kind that no installed package reads, or one that holds a secret.
+        ConfigError: for an empty path or one that no file can have, a URL of a kind that no installed package reads, or
+            one that holds a secret.
     """
     if not path:
         raise ConfigError("a path is empty; give the path or URL of a file or folder.")
+    if not _can_be_a_path(path):
+        raise ConfigError(f"{path!r:.200}: no file can have this name; give the path or URL of a file or folder.")
     refuse_secrets(path)
     keeps_listings = is_url(path) and path.split("://", 1)[0] not in _WITHOUT_LISTINGS
     try:
@@ -76,6 +79,13 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{path}: no file system for this kind of URL ({error}).") from error
     return fs, inner
+
+
+def _can_be_a_path(path: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half a letter
+        return False
 
 
 def refuse_secrets(path: str) -> None:
@@ -178,23 +188,24 @@ def expand(pattern: str) -> list[str]:
 
 
 def list_folder(path: str) -> list[str]:
-    """The names in a folder, sorted; none where there is no folder."""
-    fs, inner = filesystem(path)
-    if not fs.isdir(inner):
-        return []
-    return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(inner, detail=False))
+    """The names in a folder, sorted; none where there is no folder.
+
+    Raises:
+        DataError: without permission.
+    """
+    return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in _listed(path, detail=False))
 
 
 def times(folder: str) -> dict[str, datetime]:
     """When each file or folder in a folder was last written, by its name; none where there is no folder.
 
     One listing; what the file system has no time of is left out.
+
+    Raises:
+        DataError: without permission.
     """
-    fs, inner = filesystem(folder)
-    if not fs.isdir(inner):
-        return {}
     found = {}
-    for entry in fs.ls(inner, detail=True):
+    for entry in _listed(folder, detail=True):
         when = next((entry[key] for key in ("LastModified", "mtime", "updated") if entry.get(key)), None)
         when = datetime.fromtimestamp(when, UTC) if isinstance(when, int | float) else when
         when = datetime.fromisoformat(when) if isinstance(when, str) else when
@@ -443,6 +454,18 @@ def local_copy(path: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         copy(path, f"{folder}/copy")
         yield f"{folder}/copy"
+
+
+def _listed(folder: str, *, detail: bool) -> list[Any]:
+    """What the file system says is in a folder; nothing where there is no folder."""
+    fs, inner = filesystem(folder)
+    if not fs.isdir(inner):
+        return []
+    try:
+        found: list[Any] = fs.ls(inner, detail=detail)
+    except PermissionError as error:
+        raise DataError(f"{folder}: cannot be read ({error}); check the path and its permissions.") from error
+    return found
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
 
 from protclip import files
-from protclip.checked import Size, checked
+from protclip.checked import Size, Time, checked
 from protclip.errors import ConfigError, DataError
 
 FILE_NAME = ".running.json"
@@ -55,8 +55,8 @@ class _Run:
     host: str = field(default_factory=socket.gethostname)
     processes: str = field(default_factory=_processes)
     pid: Size = field(default_factory=os.getpid)
-    since: str = field(default_factory=_now)
-    renewed: str = field(default_factory=_now)
+    since: Time = field(default_factory=_now)
+    renewed: Time = field(default_factory=_now)
 
     @property
     def lost_at(self) -> datetime:
@@ -205,7 +205,7 @@ def _read(folder: str) -> _Run | None:
     try:
         run = checked(_Run, files.read_json(path), path)
         _ = run.lost_at.astimezone(UTC)
-    except (DataError, FileNotFoundError, ValueError):
+    except (DataError, FileNotFoundError, OverflowError):
         return None
     return run
 

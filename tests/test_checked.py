@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from protclip.checked import Count, Sha256, Size, checked
+from protclip.checked import Count, Sha256, Size, Time, checked
 from protclip.errors import CheckpointError, DataError
 
 pytestmark = pytest.mark.unit
@@ -28,6 +28,7 @@ class Whole:
     counts: Mapping[str, Count] = field(default_factory=dict)
     pair: tuple[int, str] = (0, "")
     good: bool = True
+    when: Time = ""
     other: Any = None
 
 
@@ -38,6 +39,7 @@ GOOD = {
     "counts": {"x": 0},
     "pair": [1, "x"],
     "good": False,
+    "when": "2026-11-28T05:11:13+00:00",
     "other": [{}],
     "unknown": 1,
 }
@@ -51,6 +53,7 @@ def test_json_becomes_the_dataclass() -> None:
         counts={"x": 0},
         pair=(1, "x"),
         good=False,
+        when="2026-11-28T05:11:13+00:00",
         other=[{}],
     )
     assert checked(Whole, {"kind": "b", "digest": None}, "x") == Whole(kind="b")
@@ -76,6 +79,8 @@ def test_json_becomes_the_dataclass() -> None:
         ({"counts": None}, "counts is None; an object"),
         ({"pair": [1]}, "pair is list; a list of 2"),
         ({"good": 1}, "good is 1; true or false"),
+        ({"when": "yesterday"}, "when is 'yesterday'; a time such as 2026"),
+        ({"when": "2026-11-28T05:11:13"}, "when is '2026-11-28T05:11:13'; a time such as"),
     ],
 )
 def test_another_type_or_range_is_refused_by_key(changed: Any, message: str) -> None:

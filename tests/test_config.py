@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from protclip.config_file import config_yaml, forbidden_changes, load_config
+from protclip.config_file import config_yaml, forbidden_changes, load_config, read_yaml
 from protclip.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -69,6 +69,18 @@ def test_files_that_hold_no_settings_are_refused(tmp_path: Path) -> None:
     path.write_text("a: [1")
     with pytest.raises(ConfigError, match="is not YAML"):
         load_config(str(path))
+    path.write_text("epochs: 2026-13-45")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_config(str(path))
+
+
+def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("base: &base {seed: 1}\nover: {<<: *base, seed: 2}\n")
+    assert read_yaml(str(path))["over"] == {"seed": 2}
+    path.write_text("data: {lanes: 4}\nseed: 1\ndata: {pairs: a}\n")
+    with pytest.raises(ConfigError, match=r"is not YAML .the key data comes twice"):
+        read_yaml(str(path))
 
 
 def test_an_older_run_goes_on_as_it_selected_and_sampled_and_no_other_way(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from s3_server import place, s3  # noqa: F401
 
 from protclip import files
-from protclip.errors import ConfigError
+from protclip.errors import ConfigError, DataError
 
 
 def test_what_another_process_writes_or_removes_after_a_listing_is_seen(s3: str) -> None:  # noqa: F811
@@ -44,6 +44,26 @@ def test_every_kind_of_url_has_its_file_system_or_is_refused(url: str) -> None:
             files.filesystem(url)
     else:
         assert files.filesystem(url)[0]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("path", ["/tmp/a\0b", "/tmp/\ud800"])
+def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match="no file can have this name"):
+        files.exists(path)
+
+
+@pytest.mark.unit
+def test_a_folder_that_may_not_be_listed_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    for look in (files.list_folder, files.times):
+        with pytest.raises(
+            DataError, match=r"cannot be read .*Permission denied.*; check the path and its permissions"
+        ):
+            look(str(tmp_path))
 
 
 @pytest.mark.unit

@@ -77,6 +77,8 @@ def test_a_run_on_a_store_is_told_from_a_dead_one(url: str) -> None:
     for dead in (
         replace(elsewhere, renewed=renewed),  # its host was lost
         replace(_Run(), pid=child.pid),  # killed on this machine
+        replace(elsewhere, renewed="2026-11-28T05:11:13"),  # of no zone: made up
+        replace(elsewhere, renewed="9999-12-31T23:59:59+00:00"),
         _Run(),  # with the number of this process, in a container that was started again
     ):
         _put(url, dead)

@@ -137,7 +137,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "log_rows": SWITCH,
     },
     CurationConfig: {
-        "seed": [-1, 2**63, 1.5, None],
+        "seed": [-1, 2**63, 10**400, 1.5, None],
         "sampling": [None, {}],
         "deduplicate": SWITCH,
         "split": [None, {}],
@@ -165,7 +165,7 @@ BAD: dict[type, dict[str, list[Any]]] = {
         "graph_dimension": [-1, 65_537, 1.5, "64", True],
         "max_stale": [-0.1, 1.1, NAN, None],
     },
-    HnswConfig: {"m": [*COUNT, 1, 257], "ef_construction": [*COUNT, 100_001], "seed": [-1, 2**63, 1.5, None]},
+    HnswConfig: {"m": [*COUNT, 1, 257], "ef_construction": [*COUNT, 100_001], "seed": [-1, 2**63, 10**400, 1.5, None]},
     CurateConfig: {
         "inputs": [None, "a.dat", ("",)],
         "output": PATH,

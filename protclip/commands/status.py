@@ -33,5 +33,5 @@ def main(*, folder: str, as_json: bool, page: str | None) -> None:
     status = read_status(files.absolute(folder))
     if page is not None:
         with files.atomic_write(files.absolute(page)) as stream:
-            stream.write(status_page(status).encode())
+            stream.write(status_page(status).encode(errors="backslashreplace"))  # half a letter, in a name
     echo(json_text(dataclasses.asdict(status), indent=2) if as_json else status_text(status))

@@ -128,8 +128,8 @@ def next_step(
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Where two claims differ, in words."""
-    found = differences(_flat(before["settings"]), _flat(now["settings"]))
-    there, here = before["inputs"], now["inputs"]
+    found = differences(_flat(before.get("settings", {})), _flat(now["settings"]))
+    there, here = before.get("inputs", {}), now["inputs"]
     named = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
     return [*found, *(f"other {name}" for name in named)]
 

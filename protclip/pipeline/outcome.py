@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from protclip import files
+from protclip.errors import DataError
 from protclip.manifest import FILE_NAME
 from protclip.pipeline.records import FOLDERS
 
@@ -21,7 +22,21 @@ def counted(folder: str, stage: str) -> dict[str, Any]:
 
 
 def counted_in(output: str, stage: str) -> dict[str, Any]:
-    """The same, of the folder of the stage."""
+    """The same, of the folder of the stage.
+
+    Raises:
+        DataError: if its files do not say it.
+    """
+    try:
+        return _counted(output, stage)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{output}: does not say what it holds ({type(error).__name__}: {error}); it was altered. Restore it or "
+            "make it again."
+        ) from error
+
+
+def _counted(output: str, stage: str) -> dict[str, Any]:
     if stage == "pretrain":
         metrics = files.read_json(files.join(output, "metrics.json"))
         recall = metrics["valid"]["text_to_protein"]["recall@10"]

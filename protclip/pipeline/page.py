@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from protclip.pipeline.status import StageStatus, Status
 from protclip.reporting.page import page, table
+from protclip.terminal import printable
 
 HEADER = ["stage", "state", "committed", "time", "time left"]
 
@@ -19,7 +20,7 @@ def status_text(status: Status) -> str:
     rows = [HEADER, *(_row(stage) for stage in status.stages)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    notes = _notes(status)
+    notes = [note.replace("\n", "\n  ") for note in _notes(status)]  # what an error says begins no line of its own
     return "\n".join([_head(status), "", *lines, *(["", *notes] if notes else [])])
 
 
@@ -80,7 +81,9 @@ def _notes(status: Status) -> list[str]:
 
 def _counts(counted: Mapping[str, Any]) -> str:
     values = (f"{value:,}" if isinstance(value, int) else str(value) for value in counted.values())
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in zip(counted, values, strict=True))
+    return printable(
+        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in zip(counted, values, strict=True))
+    )
 
 
 def _times(number: int) -> str:

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from protclip import files
-from protclip.checked import Count, checked
+from protclip.checked import Count, Time, checked
+from protclip.errors import DataError
 from protclip.manifest import FILE_NAME
 from protclip.model.record import KIND as CHECKPOINT
 from protclip.version import __version__
@@ -53,16 +54,16 @@ class StageRecord:
     """What is known of a stage."""
 
     state: State
-    claim: dict[str, Any]
+    claim: dict[str, dict[str, Any]]
     """Settings and inputs: what decides on the result."""
     fingerprint: str
     """SHA-256 of the claim."""
-    started: str
+    started: Time
     """When the stage was first begun with this claim, as ISO 8601, UTC."""
-    resumed: str
+    resumed: Time
     """When it was begun last."""
     num_starts: Count = 1
-    ended: str | None = None
+    ended: Time | None = None
     output: str | None = None
     """As ``mark_of`` says it of the output."""
     counted: dict[str, Any] | None = None
@@ -87,7 +88,13 @@ def read_record(folder: str, stage: str) -> StageRecord | None:
     path = record_path(folder, stage)
     if not files.exists(path):
         return None
-    return checked(StageRecord, files.read_json(path), path, remedy="Remove the file: the stage is then looked at anew")
+    remedy = "Remove the file: the stage is then looked at anew"
+    text = files.read_text(path)
+    try:
+        told = files.parse_json(text, path)
+    except DataError as error:
+        raise DataError(f"{error} {remedy}.") from error
+    return checked(StageRecord, told, path, remedy=remedy)
 
 
 def write_record(folder: str, stage: str, record: StageRecord) -> None:
@@ -109,11 +116,14 @@ def mark_of(manifest: str) -> str | None:
         manifest: its path.
 
     Returns:
-        None where there is none: the folder is unfinished or missing.
+        None where there is none: the folder is unfinished or missing. A damaged one has a mark too, of no finished run.
     """
     if not files.exists(manifest):
         return None
-    told = files.read_json(manifest)
+    try:
+        told = files.read_json(manifest)
+    except DataError:
+        told = None
     if isinstance(told, dict) and told.get("kind") == CHECKPOINT and isinstance(told.get("fingerprint"), str):
         return str(told["fingerprint"])
     return files.sha256(manifest)

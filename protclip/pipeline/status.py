@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from protclip import files
+from protclip.checked import Count, checked
 from protclip.errors import DataError, ProtclipError
 from protclip.manifest import FILE_NAME, kind_of_folder, read_claim, what_is_there, work_folder
 from protclip.occupied import AtWork, at_work
@@ -16,6 +18,7 @@ from protclip.pipeline.records import (
     BEST,
     FOLDERS,
     PIPELINE_FILE,
+    RECORDS,
     SERVE,
     STAGES,
     Failure,
@@ -41,6 +44,17 @@ UNITS = {
 }
 """Folders of reports in the work folder of a stage, in the order in which they are filled, and what they count."""
 _STAGE_OF_KIND = {"pairs": "curate", "embeddings": "embed", "index": "index", "evaluation": "evaluate"}
+
+
+_STEP = re.compile("step-[0-9]{9,15}")
+"""The name of a checkpoint's folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Metrics:
+    """What is read of a run's metrics."""
+
+    total_steps: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +128,7 @@ def read_status(folder: str, now: datetime | None = None) -> Status:
     folder, now = folder.rstrip("/"), now or datetime.now(UTC)
     holder = at_work(folder)
     if files.exists(files.join(folder, PIPELINE_FILE)):
+        files.list_folder(files.join(folder, RECORDS))  # refuses without permission, where no record would seem there
         stages = tuple(_stage(folder, name, holder, now) for name in _stages_of(folder))
     else:
         stages = (_single(folder, holder, now),)
@@ -206,7 +221,7 @@ def _which(folder: str) -> tuple[str, bool]:
     if files.exists(path := files.join(folder, FILE_NAME)):
         manifest = files.read_json(path)
         kind = manifest.get("kind") if isinstance(manifest, dict) else None
-        if kind not in _STAGE_OF_KIND:
+        if not isinstance(kind, str) or kind not in _STAGE_OF_KIND:
             raise DataError(f"{folder}: is {kind_of_folder(manifest)}, and no stage's; name the folder of a stage.")
         return _STAGE_OF_KIND[kind], True
     if files.exists(files.join(folder, "config.yaml")) and files.exists(files.join(folder, "pairs.json")):
@@ -237,9 +252,9 @@ def _progress(
         times = {name: when for name, when in files.times(files.join(work, folder)).items() if name.endswith(".json")}
         total: int | None = None
         if f"{folder}{TOTAL}" in totals:
-            total = int(files.read_json(files.join(work, f"{folder}{TOTAL}"))["units"])
+            total = _number(files.join(work, f"{folder}{TOTAL}"), "units")
         if stage == "curate" and folder == "read":
-            total = _num_blocks(files.join(work, folder), times.keys(), len(claim["inputs"]))
+            total = _num_blocks(files.join(work, folder), times.keys(), _num_inputs(output, claim))
             times = {name: when for name, when in times.items() if "-" in name}
         if not times and total is None:
             continue
@@ -253,7 +268,21 @@ def _num_blocks(folder: str, names: Any, num_inputs: int) -> int | None:
     ends = [name for name in names if "-" not in name]
     if len(ends) < num_inputs:
         return None
-    return sum(int(files.read_json(files.join(folder, name))["blocks"]) for name in ends)
+    return sum(_number(files.join(folder, name), "blocks") for name in ends)
+
+
+def _num_inputs(output: str, claim: Any) -> int:
+    """Of curate, by the claim of its run."""
+    inputs = claim.get("inputs") if isinstance(claim, dict) else None
+    if not isinstance(inputs, list | dict):
+        raise DataError(f"{output}: its unfinished run does not say its inputs; restore the folder or make it again.")
+    return len(inputs)
+
+
+def _number(path: str, key: str) -> int:
+    """A number that a file of a stage says."""
+    told = files.read_json(path)
+    return checked(dict[str, Count], {key: told.get(key)} if isinstance(told, dict) else told, path)[key]
 
 
 def _steps(
@@ -261,9 +290,8 @@ def _steps(
 ) -> tuple[Progress | None, Checkpoint | None]:
     """Steps of a training whose checkpoint is committed."""
     path = files.join(run_dir, "metrics.json")
-    metrics = files.read_json(path) if files.exists(path) else {}
-    total = metrics.get("total_steps")
-    folders = committed(run_dir)
+    total = checked(_Metrics, files.read_json(path), path).total_steps if files.exists(path) else None
+    folders = _checkpoints(run_dir)
     times = [_modified(files.join(folder, FILE_NAME)) for folder in folders]
     checkpoint = _checkpoint(run_dir, now)
     done = 0 if checkpoint is None else checkpoint.step
@@ -281,7 +309,7 @@ def _steps(
 
 def _checkpoint(run_dir: str, now: datetime) -> Checkpoint | None:
     """The last checkpoint of a run."""
-    folders = committed(run_dir)
+    folders = _checkpoints(run_dir)
     if not folders:
         return None
     written = _modified(files.join(folders[-1], FILE_NAME))
@@ -291,6 +319,11 @@ def _checkpoint(run_dir: str, now: datetime) -> Checkpoint | None:
         written=None if written is None else _iso(written),
         age_s=None if written is None else round((now - written).total_seconds(), 1),
     )
+
+
+def _checkpoints(run_dir: str) -> list[str]:
+    """The finished checkpoints of a run, oldest first, without copies that somebody put beside them."""
+    return [path for path in committed(run_dir) if _STEP.fullmatch(path.rsplit("/", 1)[-1])]
 
 
 def _left_s(times: Sequence[datetime], total: int, since: datetime | None, state: State, now: datetime) -> float | None:

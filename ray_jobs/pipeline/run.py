@@ -14,10 +14,10 @@ from typing import Any
 from protclip import files
 from protclip.embeddings.embed import OWN_FILES as EMBED_FILES
 from protclip.embeddings.job import with_paths as embed_paths
-from protclip.errors import ConfigError
+from protclip.errors import ConfigError, DataError
 from protclip.evaluation.evaluate import OWN_FILES as EVALUATE_FILES
 from protclip.index.build import OWN_FILES as INDEX_FILES
-from protclip.manifest import WORK_FOLDER, claim_folder, has_results
+from protclip.manifest import FILE_NAME, WORK_FOLDER, claim_folder, has_results, read_manifest
 from protclip.occupied import occupied
 from protclip.pipeline.claims import Step, claim_of, fingerprint, next_step, write_pipeline
 from protclip.pipeline.outcome import counted
@@ -75,6 +75,14 @@ OWN_FILES = {
     "questions": EMBED_FILES,
     "index": INDEX_FILES,
 }
+KINDS = {
+    "curate": "pairs",
+    "pretrain": "checkpoint",
+    "embed": "embeddings",
+    "questions": "embeddings",
+    "index": "index",
+}
+"""Of the manifest of each stage whose output is more than a report."""
 
 
 def with_paths(config: PipelineConfig) -> PipelineConfig:
@@ -99,10 +107,10 @@ def run_pipeline(config: PipelineConfig, *, overwrite: bool = False) -> None:
     """
     started = time.monotonic()
     with occupied(config.folder):
-        write_pipeline(config)
         todo = list(config.stages())
         while todo and _skips(config, todo[0], overwrite=overwrite):
             echo(f"pipeline: {todo.pop(0)} is done already")
+        write_pipeline(config)  # not before: settings that are refused change nothing
         _make_room(config, todo)
         for stage in todo:
             _do(config, stage, overwrite=overwrite)
@@ -133,6 +141,8 @@ def _next(config: PipelineConfig, stage: str, *, overwrite: bool) -> tuple[Step,
     place, output = config.output(stage), mark_of(manifest_path(config.folder, stage))
     is_begun = output is None and has_results(place)
     step = next_step(stage, record, claim, output=output, is_begun=is_begun, place=place, overwrite=overwrite)
+    if step == "skip" and stage in KINDS:
+        step = _look(config, stage, overwrite=overwrite)
     served = read_record(config.folder, SERVE) if step == "clear" and stage != "evaluate" else None
     if served is not None and served.state != "failed":
         raise ConfigError(
@@ -140,6 +150,21 @@ def _next(config: PipelineConfig, stage: str, *, overwrite: bool) -> tuple[Step,
             f"{served.resumed}; a served index is never changed. Give the pipeline another folder."
         )
     return step, record, claim
+
+
+def _look(config: PipelineConfig, stage: str, *, overwrite: bool) -> Step:
+    """What follows where all that the manifest of a finished stage lists has to be there, by name and size.
+
+    Raises:
+        ConfigError: if something is missing or cut short, and may not be made again.
+    """
+    try:
+        read_manifest(manifest_path(config.folder, stage).removesuffix(f"/{FILE_NAME}"), KINDS[stage])
+    except DataError as error:
+        if not overwrite:
+            raise ConfigError(f"{stage}: {error} --overwrite makes it again, and what comes of it.") from error
+        return "clear"
+    return "skip"
 
 
 def _do(config: PipelineConfig, stage: str, *, overwrite: bool) -> None:

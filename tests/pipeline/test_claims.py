@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 
 from protclip import files
 from protclip.errors import ConfigError, DataError
-from protclip.pipeline.claims import claim_of, fingerprint, next_step
+from protclip.pipeline.claims import changes, claim_of, fingerprint, next_step
 from protclip.pipeline.records import Failure, StageRecord, read_record, record_path, write_record
 from protclip.pipeline.settings import PipelineConfig, load_pipeline
 from ray_jobs.pretrain.run import find_config
@@ -119,3 +119,14 @@ def test_a_record_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_pat
     files.write_json(record_path(folder, "embed"), {"state": "done"})
     with pytest.raises(DataError, match=r"embed.json: claim is missing\. Remove the file"):
         read_record(folder, "embed")
+    files.write_json(record_path(folder, "embed"), {**asdict(BEGUN), "started": "yesterday"})
+    with pytest.raises(DataError, match=r"embed.json: started is 'yesterday'; a time .* Remove the file"):
+        read_record(folder, "embed")
+    Path(record_path(folder, "embed")).write_text("{")
+    with pytest.raises(DataError, match=r"embed.json: is not JSON .* Remove the file"):
+        read_record(folder, "embed")
+
+
+def test_a_record_that_says_nothing_of_its_settings_differs_in_words() -> None:
+    now = {"settings": {"seed": 1}, "inputs": {"pairs": "a"}}
+    assert changes({}, now) == ["seed: None there, 1 here", "other pairs"]

@@ -21,6 +21,7 @@ from protclip.__main__ import cli
 from protclip.embeddings.embed import embed
 from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import DataError
+from protclip.manifest import work_folder
 from protclip.occupied import occupied
 from protclip.pipeline.records import Failure, StageRecord, write_record
 from protclip.pipeline.status import StageStatus, read_status
@@ -150,12 +151,14 @@ def test_a_training_tells_its_last_checkpoint_and_its_pace(tmp_path: Path) -> No
 
 def test_the_page_stands_alone_and_shows_names_as_text(tmp_path: Path) -> None:
     folder = put_pipeline(tmp_path, "curate", "index")
-    failure = Failure(when=START.isoformat(), error="DataError: <b>bold</b>")
+    failure = Failure(when=START.isoformat(), error="DataError: <b>bold</b>\nindex  done \ud800")
     write_record(folder, "curate", replace(RECORD, state="failed", failure=failure, num_failures=1))
-    status(folder, "--html", str(tmp_path / "page.html"))
+    lines = status(folder, "--html", str(tmp_path / "page.html")).stdout.splitlines()
+    assert lines[-1] == "  index  done \\ud800"  # not at the start of a line, as a stage of its own
     page = (tmp_path / "page.html").read_text()
     assert page.startswith("<!doctype html>")
     assert page.count("<li>") == 1
+    assert "\\ud800" in page
     assert "&lt;b&gt;bold" in page and "<b>bold" not in page
     assert not any(word in page for word in ("<script", "http://", "https://"))
 
@@ -174,3 +177,62 @@ def test_a_folder_that_is_no_pipelines_is_one_clear_error(tmp_path: Path, what: 
         files.write_json(f"{folder}/pipeline.json", {"stages": {"cook": {}}})
     with pytest.raises(DataError, match=words.get(what, "does not say the stages")):
         status(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        ("stages/pretrain.json", "{", "is not JSON .* Remove the file"),
+        ("run/metrics.json", "[]", "an object is needed"),
+        ("run/metrics.json", '{"total_steps": 1e400}', "total_steps is inf"),
+        ("pairs/.work/claim.json", "[]", "does not say its inputs"),
+        ("pairs/.work/claim.json", '{"inputs": 3}', "does not say its inputs"),
+        ("pairs/.work/{}/merge.total.json", '{"units": "a"}', "units is 'a'; a whole number"),
+        ("pairs/.work/{}/merge.total.json", "[]", "an object is needed"),
+        ("pairs/.work/{}/read/0.json", '{"blocks": -1}', "blocks is -1"),
+    ],
+)
+def test_what_is_damaged_in_an_unfinished_stage_is_one_clear_error(
+    tmp_path: Path, path: str, content: str, words: str
+) -> None:
+    folder = put_pipeline(tmp_path, "curate", "pretrain")
+    for stage in ("curate", "pretrain"):
+        write_record(folder, stage, RECORD)
+    claim = {"inputs": {"a.dat": "1"}}
+    files.write_json(f"{folder}/pairs/.work/claim.json", claim)
+    put_checkpoint(tmp_path / "run", 100, START)
+    work = work_folder(f"{folder}/pairs", claim).rsplit("/", 1)[-1]
+    damaged = tmp_path / path.format(work)
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    damaged.write_text(content)
+    with pytest.raises(DataError, match=words):
+        status(folder)
+
+
+@pytest.mark.parametrize("manifest", [{"kind": ["pairs"]}, {"kind": "pairs"}, {"kind": "index", "count": 3}])
+def test_a_finished_stage_whose_manifest_was_altered_is_one_clear_error(tmp_path: Path, manifest: Any) -> None:
+    files.write_json(str(tmp_path / "manifest.json"), manifest)
+    with pytest.raises(DataError, match=r"does not say what it holds|is a folder of another kind"):
+        status(str(tmp_path))
+
+
+def test_a_copy_beside_the_checkpoints_is_not_taken_for_one(tmp_path: Path) -> None:
+    folder = put_pipeline(tmp_path, "pretrain")
+    write_record(folder, "pretrain", RECORD)
+    put_checkpoint(tmp_path / "run", 100, START)
+    (tmp_path / "run" / "checkpoints" / "step-000000100").rename(tmp_path / "run" / "checkpoints" / "step-good")
+    put_checkpoint(tmp_path / "run", 50, START)
+    (stage,) = read_status(folder).stages
+    assert stage.checkpoint is not None and stage.checkpoint.step == 50
+
+
+def test_records_that_may_not_be_read_are_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = put_pipeline(tmp_path, "pretrain")
+    write_record(folder, "pretrain", RECORD)
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(DataError, match=r"stages: cannot be read .*Permission denied"):
+        status(folder)

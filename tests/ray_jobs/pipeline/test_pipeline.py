@@ -61,6 +61,7 @@ def test_what_is_done_is_skipped_and_a_changed_setting_is_refused_until_it_is_ma
     assert not out.exists()
     assert lines(run(config)) == ["curate …", "embed …", "index …"]
     first = manifests(out)
+    told_first = (out / "pipeline.json").read_text()
     assert set(first) == {"pairs", "embeddings", "index"}
     assert lines(run(config)) == [f"{stage} is done already" for stage in ("curate", "embed", "index")]
     assert read_status(str(out)).state == "done"
@@ -73,6 +74,7 @@ def test_what_is_done_is_skipped_and_a_changed_setting_is_refused_until_it_is_ma
         with pytest.raises(ConfigError, match=told):
             run(changed, *options)
     assert manifests(out) == first
+    assert (out / "pipeline.json").read_text() == told_first
     assert run(changed, "--dry-run", "--overwrite").stdout.splitlines()[0] == "curate: to make again"
     assert manifests(out) == first
     assert lines(run(changed, "--overwrite")) == ["curate …", "embed …", "index …"]
@@ -136,9 +138,11 @@ def test_an_output_that_something_else_made_or_changed_is_not_taken_for_its_own(
         run(config)
     run(config, "--overwrite")
     manifest = json.loads((out / "embeddings" / "manifest.json").read_text())
-    (out / "embeddings" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ConfigError, match=r"embed: .* was changed by something else"):
-        run(config)
+    for content in (json.dumps(manifest), "{"):
+        (out / "embeddings" / "manifest.json").write_text(content)
+        with pytest.raises(ConfigError, match=r"embed: .* was changed by something else"):
+            run(config)
+    assert lines(run(config, "--overwrite"))[:2] == ["curate is done already", "embed …"]
 
 
 def test_an_index_that_was_given_to_a_server_is_never_made_again(config: Path, tmp_path: Path) -> None:
@@ -156,3 +160,17 @@ def test_an_index_that_was_given_to_a_server_is_never_made_again(config: Path, t
         with pytest.raises(ConfigError, match="the index of this pipeline was given to a server"):
             run(write(tmp_path, serve={}, **changed), "--overwrite")
     assert manifests(tmp_path / "out") == before
+
+
+def test_a_finished_output_of_which_a_file_is_missing_is_not_taken_for_done(config: Path, tmp_path: Path) -> None:
+    run(config)
+    out = tmp_path / "out"
+    before = manifests(out)
+    name = next(iter(json.loads((out / "index" / "manifest.json").read_text())["files"]))
+    (out / "index" / name).unlink()
+    for options in ((), ("--dry-run",)):
+        with pytest.raises(ConfigError, match=r"index: .* is missing, though the manifest lists it; .* --overwrite"):
+            run(config, *options)
+    assert lines(run(config, "--overwrite"))[-2:] == ["embed is done already", "index …"]
+    assert (out / "index" / name).exists()
+    assert manifests(out) == before
