@@ -2,6 +2,7 @@
 
     ProtclipError
     ├── ConfigError               a setting, an argument or an environment that cannot work
+    │   └── OtherRunError         … since the output holds part of a run that differs
     ├── DataError                 what was given cannot be read as what it claims to be: a file, a row
     │   └── RequestError          … and it is the question itself: a sequence, a text, a filter, a number of answers
     │       ├── NotFoundError     an accession that the index does not hold
@@ -44,6 +45,10 @@ class ProtclipError(Exception):
 
 class ConfigError(ProtclipError):
     """A setting, an argument or an environment that cannot work."""
+
+
+class OtherRunError(ConfigError):
+    """An output that holds part of a run of other settings or inputs, or by other software."""
 
 
 class DataError(ProtclipError):

@@ -20,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from protclip import files, occupied
 from protclip.checked import Count, Sha256, checked
-from protclip.errors import ConfigError, DataError, ProtclipError
+from protclip.errors import ConfigError, DataError, OtherRunError, ProtclipError
 from protclip.foreign import HEAD_BYTES, foreign_kind
 from protclip.units import TOTAL
 from protclip.version import __version__
@@ -78,7 +78,8 @@ def resume_folder(folder: str, own_files: Sequence[str], claim: Mapping[str, Any
         ``finish_folder`` removes.
 
     Raises:
-        ConfigError: as ``claim_folder``, or if an unfinished run of another claim has left results.
+        ConfigError: as ``claim_folder``.
+        OtherRunError: if an unfinished run of another claim has left results.
     """
     if files.exists(files.join(folder, FILE_NAME)) and not overwrite:
         files.remove(files.join(folder, WORK_FOLDER))  # a run that was killed in its last moment left it
@@ -92,7 +93,7 @@ def resume_folder(folder: str, own_files: Sequence[str], claim: Mapping[str, Any
         names = _own_names(folder, [*own_files, WORK_FOLDER])
         if found := _changes(files.read_json(path), json.loads(text)):
             if has_results(folder):
-                raise ConfigError(
+                raise OtherRunError(
                     f"output {folder} holds part of a run that differs from this one: {'; '.join(found)}. Run that one "
                     "again, choose another folder, or give --overwrite to start again."
                 )

@@ -14,7 +14,7 @@ from typing import Any
 from protclip import files
 from protclip.embeddings.embed import OWN_FILES as EMBED_FILES
 from protclip.embeddings.job import with_paths as embed_paths
-from protclip.errors import ConfigError, DataError
+from protclip.errors import ConfigError, DataError, OtherRunError
 from protclip.evaluation.evaluate import OWN_FILES as EVALUATE_FILES
 from protclip.index.build import OWN_FILES as INDEX_FILES
 from protclip.manifest import FILE_NAME, WORK_FOLDER, claim_folder, has_results, read_manifest
@@ -187,7 +187,7 @@ def _do(config: PipelineConfig, stage: str, *, overwrite: bool) -> None:
                 assert config.serve is not None
                 _swap(config.serve, config.output("index"))
             else:
-                RUNS[stage](getattr(config, stage))
+                _run(config, stage, overwrite=overwrite)
         except Exception as error:
             failure = Failure(when=stamp(datetime.now(UTC)), error=spelled(error))
             record = replace(record, state="failed", failure=failure, num_failures=record.num_failures + 1)
@@ -202,6 +202,17 @@ def _do(config: PipelineConfig, stage: str, *, overwrite: bool) -> None:
         counted={} if stage == SERVE else counted(config.folder, stage),
     )
     write_record(config.folder, stage, record)
+
+
+def _run(config: PipelineConfig, stage: str, *, overwrite: bool) -> None:
+    """Do a stage, or go on with it; anew where it was begun by other software or with other paths, and that may be."""
+    try:
+        RUNS[stage](getattr(config, stage))
+    except OtherRunError:
+        if not overwrite:
+            raise
+        claim_folder(config.output(stage), [*OWN_FILES[stage], WORK_FOLDER], overwrite=True)
+        RUNS[stage](getattr(config, stage))
 
 
 def _clear(config: PipelineConfig, stage: str) -> None:

@@ -85,7 +85,6 @@ class Watch:
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
         self._start = time.monotonic()
-        self._before = set(os.listdir("/tmp"))
         self.memory: dict[tuple[str, str, int], list[Memory]] = defaultdict(list)
         """By host, name and id of the process."""
         self.left: list[dict[str, object]] = []
@@ -122,7 +121,7 @@ class Watch:
             },
             "shared memory": sorted(os.listdir("/dev/shm")),
             "temporary": sorted(os.listdir(cluster.folder / "tmp")),
-            "new in /tmp": sorted(set(os.listdir("/tmp")) - self._before),
+            "of ours in /tmp": sorted(name for name in os.listdir("/tmp") if re.match("protclip|ray", name)),
         }
 
 

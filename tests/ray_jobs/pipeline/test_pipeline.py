@@ -16,7 +16,7 @@ from tiny_model import tiny_model
 
 from protclip import files
 from protclip.__main__ import cli
-from protclip.errors import ConfigError, DataError
+from protclip.errors import ConfigError, DataError, OtherRunError
 from protclip.pipeline.records import read_record, write_record
 from protclip.pipeline.status import read_status
 
@@ -174,3 +174,18 @@ def test_a_finished_output_of_which_a_file_is_missing_is_not_taken_for_done(conf
     assert lines(run(config, "--overwrite"))[-2:] == ["embed is done already", "index …"]
     assert (out / "index" / name).exists()
     assert manifests(out) == before
+
+
+def test_an_unfinished_stage_of_other_software_is_made_anew_if_that_may_be(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(config)
+    first = manifests(out)
+    (out / "embeddings/manifest.json").unlink()
+    files.write_json(str(out / "embeddings/.work/claim.json"), {"software": "of last year"})
+    record = read_record(str(out), "embed")
+    assert record is not None
+    write_record(str(out), "embed", replace(record, state="begun"))
+    with pytest.raises(OtherRunError, match="give --overwrite to start again"):
+        run(config)
+    run(config, "--overwrite")
+    assert manifests(out) == first
