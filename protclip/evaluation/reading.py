@@ -25,9 +25,8 @@ def readable_tasks(config: EvaluateConfig) -> tuple[Tasks, list[MissingTask]]:
         ConfigError: for a name that no task has.
         DataError: if a file of a task that was asked for by name is not there, or one is damaged.
     """
+    check_names(config)
     all_tasks = _all_tasks(config.pairs)
-    if unknown := [name for name in config.tasks if name not in (*all_tasks, "all")]:
-        raise ConfigError(f"--tasks {unknown[0]}: there is no such task; there are all, {', '.join(all_tasks)}.")
     by_name = config.tasks and "all" not in config.tasks
     found: dict[str, tuple[Task, Benchmark]] = {}
     missing = []
@@ -43,6 +42,17 @@ def readable_tasks(config: EvaluateConfig) -> tuple[Tasks, list[MissingTask]]:
     if not found:
         raise DataError(f"{config.data}: no task has its files there; protclip evaluate --list says what is missing.")
     return found, missing
+
+
+def check_names(config: EvaluateConfig) -> None:
+    """Refuse names of tasks that there are not; no file is read.
+
+    Raises:
+        ConfigError: naming one, and those that there are.
+    """
+    there = ("all", *_all_tasks(config.pairs))
+    if unknown := [name for name in config.tasks if name not in there]:
+        raise ConfigError(f"--tasks {unknown[0]}: there is no such task; there are {', '.join(there)}.")
 
 
 _reading = threading.Lock()

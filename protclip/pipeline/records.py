@@ -88,7 +88,7 @@ def read_record(folder: str, stage: str) -> StageRecord | None:
     path = record_path(folder, stage)
     if not files.exists(path):
         return None
-    remedy = "Remove the file: the stage is then looked at anew"
+    remedy = "Restore the file, or remove it and give --overwrite, which makes the stage again"
     text = files.read_text(path)
     try:
         told = files.parse_json(text, path)

@@ -12,12 +12,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from protclip import files
+from protclip.checkpoint_names import is_name
 from protclip.embeddings.embed import OWN_FILES as EMBED_FILES
 from protclip.embeddings.job import with_paths as embed_paths
 from protclip.errors import ConfigError, DataError, OtherRunError
 from protclip.evaluation.evaluate import OWN_FILES as EVALUATE_FILES
+from protclip.evaluation.reading import check_names
 from protclip.index.build import OWN_FILES as INDEX_FILES
 from protclip.manifest import FILE_NAME, WORK_FOLDER, claim_folder, has_results, read_manifest
+from protclip.model.record import read_checkpoint_fingerprint
 from protclip.occupied import occupied
 from protclip.pipeline.claims import Step, claim_of, fingerprint, next_step, write_pipeline
 from protclip.pipeline.outcome import counted
@@ -106,6 +109,7 @@ def run_pipeline(config: PipelineConfig, *, overwrite: bool = False) -> None:
         ProtclipError: of the stage that failed; the record of the stage has it too.
     """
     started = time.monotonic()
+    _check(config)
     with occupied(config.folder):
         todo = list(config.stages())
         while todo and _skips(config, todo[0], overwrite=overwrite):
@@ -120,12 +124,29 @@ def run_pipeline(config: PipelineConfig, *, overwrite: bool = False) -> None:
 
 def plan(config: PipelineConfig, *, overwrite: bool = False) -> dict[str, str]:
     """What a run would do with each stage, in words; nothing is written."""
+    _check(config)
     found: dict[str, str] = {}
     words = {"skip": "done", "commit": "done", "begin": "to do", "clear": "to make again"}
     for stage in config.stages():
         before = all(word == "done" for word in found.values())
         found[stage] = words[_next(config, stage, overwrite=overwrite)[0]] if before else "to do, after those before it"
     return found
+
+
+def _check(config: PipelineConfig) -> None:
+    """Refuse what later stages would refuse after hours of work.
+
+    Raises:
+        ConfigError: for a task that there is not.
+        CheckpointError: if a checkpoint from elsewhere is missing or damaged.
+    """
+    given = [stage.checkpoint for stage in (config.embed, config.questions) if stage is not None]
+    if config.evaluate is not None:
+        check_names(config.evaluate)
+        given += config.evaluate.checkpoints
+    for checkpoint in given:
+        if not checkpoint.startswith(f"{config.folder}/") and not is_name(checkpoint):
+            read_checkpoint_fingerprint(checkpoint)
 
 
 def _skips(config: PipelineConfig, stage: str, *, overwrite: bool) -> bool:

@@ -16,7 +16,7 @@ from tiny_model import tiny_model
 
 from protclip import files
 from protclip.__main__ import cli
-from protclip.errors import ConfigError, DataError, OtherRunError
+from protclip.errors import ConfigError, DataError, OtherRunError, ProtclipError
 from protclip.pipeline.records import read_record, write_record
 from protclip.pipeline.status import read_status
 
@@ -36,7 +36,7 @@ def write(tmp_path: Path, **stages: Any) -> Path:
     embed = {"checkpoint": str(tmp_path / "model"), "dtype": "float32"}
     given = {"curate": CURATE, "embed": embed, "index": {}, **stages}
     left_out = dict.fromkeys(("pretrain", "evaluate", "questions"))
-    return write_pipeline(tmp_path / "p.yaml", str(tmp_path / "out"), **left_out, **given)
+    return write_pipeline(tmp_path / "p.yaml", str(tmp_path / "out"), **{**left_out, **given})
 
 
 def run(config: Path, *options: str) -> Result:
@@ -189,3 +189,17 @@ def test_an_unfinished_stage_of_other_software_is_made_anew_if_that_may_be(confi
         run(config)
     run(config, "--overwrite")
     assert manifests(out) == first
+
+
+@pytest.mark.usefixtures("config")
+def test_what_a_later_stage_would_refuse_is_refused_at_once(tmp_path: Path) -> None:
+    model = str(tmp_path / "model")
+    for stages, told in (
+        ({"embed": {"checkpoint": "/nowhere"}}, "/nowhere"),
+        ({"evaluate": {"checkpoints": [model], "tasks": ["retreival"]}}, "retreival: there is no such task"),
+    ):
+        with pytest.raises(ProtclipError, match=told):
+            run(write(tmp_path, **stages), "--dry-run")
+        with pytest.raises(ProtclipError, match=told):
+            run(write(tmp_path, **stages))
+        assert not (tmp_path / "out").exists()
