@@ -182,7 +182,7 @@ def test_a_folder_that_is_no_pipelines_is_one_clear_error(tmp_path: Path, what: 
 @pytest.mark.parametrize(
     ("path", "content", "words"),
     [
-        ("stages/pretrain.json", "{", "is not JSON .* Remove the file"),
+        ("stages/pretrain.json", "{", "is not JSON .* Restore the file, or remove it"),
         ("run/metrics.json", "[]", "an object is needed"),
         ("run/metrics.json", '{"total_steps": 1e400}', "total_steps is inf"),
         ("pairs/.work/claim.json", "[]", "does not say its inputs"),
