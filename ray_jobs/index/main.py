@@ -50,6 +50,8 @@ def main(*, dry_run: bool, **values: Any) -> None:
     if dry_run:
         if config.model is not None:
             raise ConfigError("--dry-run is for embeddings that embed wrote; leave --model out.")
+        if config.previous is not None:
+            raise ConfigError("--dry-run tells what an index takes that is built anew; leave --previous out.")
         for line in estimate(read_embeddings(config.embeddings), config):
             echo(f"index: {line}")
         return

@@ -192,6 +192,8 @@ def test_a_dry_run_refuses_what_the_build_refuses(tmp_path):
     args = [embeddings, "--output", str(tmp_path / "i"), "--dry-run", "--graph-dimension", "161"]
     done = CliRunner().invoke(main, args)
     assert isinstance(done.exception, ConfigError) and "the vectors have 160 numbers" in str(done.exception)
+    done = CliRunner().invoke(main, [*args[:-2], "--previous", embeddings])
+    assert isinstance(done.exception, ConfigError) and "leave --previous out" in str(done.exception)
     hidden = write_embeddings(tmp_path / "h", unit_vectors(5, DIMENSION), settings={"layer": "hidden"})
     done = CliRunner().invoke(main, [hidden, "--output", str(tmp_path / "i"), "--dry-run"])
     assert isinstance(done.exception, DataError) and "hidden states" in str(done.exception)
