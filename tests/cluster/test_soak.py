@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -205,9 +206,10 @@ class Soak:
         self.disturbed[how] += 1
         print(f"{name}: {how} {host} at {progress()}", flush=True)
         if how == "driver":
-            for pid in self._cluster.processes("h1"):
-                if str(self._folder) in " ".join(words := psutil.Process(pid).cmdline()) and "submit" not in words:
-                    psutil.Process(pid).kill()
+            for process in processes(self._cluster, "h1"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if str(self._folder) in " ".join(words := process.cmdline()) and "submit" not in words:
+                        process.kill()
             assert job.process.wait(120) != 0
             job = Job(self._cluster, f"{name}-again", *PROTCLIP, *arguments, said=said)
         elif how == "host":
@@ -275,6 +277,10 @@ def test_nothing_grows_stays_or_is_lost_in_half_an_hour(tmp_path: Path) -> None:
     assert watch.left[-1] == watch.left[0]
 
 
+def _first_and_last(watch: Watch) -> list[tuple[str, object, object]]:
+    return [(what, one, watch.left[-1][what]) for what, one in watch.left[0].items()]
+
+
 def report(soak: Soak, watch: Watch, said: dict[str, list[object]], minutes: float) -> None:
     """The results file."""
     lived = {key: found for key, found in watch.memory.items() if len(found) >= max(3, len(watch.left) // 2)}
@@ -299,9 +305,9 @@ def report(soak: Soak, watch: Watch, said: dict[str, list[object]], minutes: flo
         "|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",
-        "There after the first cycle and after the last:",
+        "What was there after the first cycle; and after the last, where it was something else:",
         "",
-        *(f"- {what}: {one}; {watch.left[-1][what]}" for what, one in watch.left[0].items()),
+        *(f"- {what}: {one if one == last else f'{one}; {last}'}" for what, one, last in _first_and_last(watch)),
     ]
     ours = [mb for (_, name, _), mb in growth.items() if "ServeReplica" in name]
     claims = [
