@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -181,8 +182,9 @@ def million() -> None:
 
 
 def told(command: list[str]) -> dict[str, Any]:
-    """What a process prints at last."""
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    """What a process of one thread prints at last; OpenBLAS reserves memory for each."""
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
     value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return value
 

@@ -32,6 +32,7 @@ MEMORY_BYTES = 64 << 20
 
 MAX_TEXT_BYTES = 256 << 20
 """Of a file that is read whole as text: the manifest of a million files has less."""
+_PIECE_BYTES = 1 << 20
 MAX_JSON_DEPTH = 64
 """Of objects and lists within each other."""
 
@@ -370,12 +371,15 @@ def read_text(path: str) -> str:
     Raises:
         DataError: if it cannot be opened, is no regular file, larger than MAX_TEXT_BYTES, or not UTF-8.
     """
+    pieces, left = [], MAX_TEXT_BYTES + 1
     with open_regular(path) as stream:
-        text = stream.read(MAX_TEXT_BYTES + 1)
-    if len(text) > MAX_TEXT_BYTES:
+        while left and (piece := stream.read(min(left, _PIECE_BYTES))):  # all at once would reserve memory for all
+            pieces.append(piece)
+            left -= len(piece)
+    if not left:
         raise DataError(f"{path}: is larger than {MAX_TEXT_BYTES >> 20} MB; no such file of ours is. Restore it.")
     try:
-        return text.decode()
+        return b"".join(pieces).decode()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 ({error}).") from error
 
