@@ -120,7 +120,9 @@ def test_a_record_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_pat
     with pytest.raises(DataError, match=r"embed.json: claim is missing\. Restore the file, or remove it"):
         read_record(folder, "embed")
     files.write_json(record_path(folder, "embed"), {**asdict(BEGUN), "started": "yesterday"})
-    with pytest.raises(DataError, match=r"embed.json: started is 'yesterday'; a time .* Restore the file, or remove it"):
+    with pytest.raises(
+        DataError, match=r"embed.json: started is 'yesterday'; a time .* Restore the file, or remove it"
+    ):
         read_record(folder, "embed")
     Path(record_path(folder, "embed")).write_text("{")
     with pytest.raises(DataError, match=r"embed.json: is not JSON .* Restore the file, or remove it"):
