@@ -232,17 +232,22 @@ def _run(config: PipelineConfig, stage: str, *, overwrite: bool) -> None:
     except OtherRunError:
         if not overwrite:
             raise
-        claim_folder(config.output(stage), [*OWN_FILES[stage], WORK_FOLDER], overwrite=True)
+        _empty(config, stage)
         RUNS[stage](getattr(config, stage))
 
 
 def _clear(config: PipelineConfig, stage: str) -> None:
+    """Remove what a stage left, and its record."""
+    _empty(config, stage)
+    files.remove(record_path(config.folder, stage))
+
+
+def _empty(config: PipelineConfig, stage: str) -> None:
     """Remove what a stage left in its folder, and nothing else there; its manifest first."""
     folder = config.output(stage)
     with occupied(folder):
         files.remove(manifest_path(config.folder, stage))
         claim_folder(folder, [*OWN_FILES[stage], WORK_FOLDER], overwrite=True)
-    files.remove(record_path(config.folder, stage))
 
 
 def _make_room(config: PipelineConfig, todo: list[str]) -> None:
