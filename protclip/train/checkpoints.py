@@ -107,6 +107,7 @@ class Writer:
         folder = files.join(self.run_dir, FOLDER, f"step-{step:09d}")
 
         def work() -> None:
+            files.remove(files.join(folder, "manifest.json"))  # an epoch's end writes the step of a moment before again
             write(folder)
             self._prune()
 

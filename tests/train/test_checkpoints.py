@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -87,6 +88,25 @@ def test_what_was_not_committed_is_not_there(tmp_path: Path) -> None:
     assert str(newest(str(tmp_path), tell=pytest.fail)).endswith("step-000000001")
     Writer(str(tmp_path), keep=1, selection=SelectionConfig())
     assert not half.exists()
+
+
+def test_one_that_is_written_again_is_not_there_until_it_is_whole(tmp_path: Path) -> None:
+    """An epoch's end writes the step that a moment before it has written; a kill amid that must not leave damage."""
+    writer = Writer(str(tmp_path), keep=1, selection=SelectionConfig())
+    for step in (1, 2):
+        writer.start(step, writing())
+    amid: list[list[str]] = []
+
+    def write_again(folder: str) -> None:
+        Path(folder, "model.safetensors").unlink()
+        amid.append(names(tmp_path))
+        shutil.rmtree(folder)
+        writing(0.5)(folder)
+
+    writer.start(2, write_again)
+    writer.wait()
+    assert amid == [["1"]]
+    assert names(tmp_path) == ["1", "2"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
