@@ -6,6 +6,7 @@ from dataclasses import MISSING
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from protclip.commands.options import field_docs
 from protclip.embeddings.settings import EmbedConfig
@@ -50,6 +51,16 @@ def test_flat_names_reach_the_configs_within() -> None:
 def test_what_a_file_gets_wrong_is_told(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         configured(CurateConfig, values)
+
+
+@pytest.mark.parametrize(("config", "command"), STAGES, ids=["curate", "embed", "index"])
+def test_an_option_that_is_needed_is_named_where_it_is_missing(config: type, command: click.Command) -> None:
+    needed = [option.opts[0] for option in command.params if isinstance(option, click.Option) and option.required]
+    assert "--output" in needed
+    for missing in needed:
+        given = [word for name in needed if name != missing for word in (name, "x")]
+        found = CliRunner().invoke(command, ["x", *given])
+        assert (found.exit_code, f"Missing option '{missing}'" in found.output) == (2, True), found.output
 
 
 @pytest.mark.parametrize(("config", "command"), STAGES, ids=["curate", "embed", "index"])

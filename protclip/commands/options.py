@@ -69,7 +69,7 @@ def _option(field: Field[Any], hint: Any, words: str) -> Callable[[Callable[...,
         type=click.Choice(get_args(kind)) if get_origin(kind) is Literal else str if len(kinds) > 1 else kind,
         multiple=several,
         required=required,
-        default=None if required else field.default,
+        **({} if required else {"default": field.default}),  # a default of None would do for what is required
         show_default=field.default not in (None, MISSING, ()),
         help=words,
     )
