@@ -207,20 +207,23 @@ def usearch_graph(vectors: NDArray[np.float32], path: Path) -> tuple[Search, Cal
     return lambda batch: graph.search(batch, K, threads=1).keys.astype(np.int64), set_ef
 
 
-def write_embeddings(folder: Path, vectors: NDArray[np.float32]) -> str:
+def write_embeddings(folder: Path, vectors: NDArray[np.float32], *, part_rows: int = 2**31) -> str:
     """A folder as ``protclip embed`` leaves it."""
     folder.mkdir()
     columns = {field.name: pa.nulls(len(vectors), field.type) for field in METADATA}
     columns["accession"] = pa.array([f"P{i:09d}" for i in range(len(vectors))])
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-    pq.write_table(pa.table(columns), folder / "part-00000.parquet")
+    table = pa.table(columns)
+    parts = {f"part-{i:05d}.parquet": table.slice(i * part_rows, part_rows) for i in range(-(-len(table) // part_rows))}
+    for name, part in parts.items():
+        pq.write_table(part, folder / name)
     record: dict[str, Any] = {
         "content": "protein",
         "model_fingerprint": "0" * 64,
         "dimension": vectors.shape[1],
         "rows": len(vectors),
     }
-    write_manifest(str(folder), "embeddings", ["part-00000.parquet"], **record)
+    write_manifest(str(folder), "embeddings", list(parts), **record)
     return str(folder)
 
 

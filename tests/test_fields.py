@@ -53,8 +53,8 @@ def test_what_a_file_gets_wrong_is_told(values: dict[str, object], message: str)
         configured(CurateConfig, values)
 
 
-@pytest.mark.parametrize(("config", "command"), STAGES, ids=["curate", "embed", "index"])
-def test_an_option_that_is_needed_is_named_where_it_is_missing(config: type, command: click.Command) -> None:
+@pytest.mark.parametrize("command", [command for _, command in STAGES], ids=["curate", "embed", "index"])
+def test_an_option_that_is_needed_is_named_where_it_is_missing(command: click.Command) -> None:
     needed = [option.opts[0] for option in command.params if isinstance(option, click.Option) and option.required]
     assert "--output" in needed
     for missing in needed:

@@ -63,13 +63,14 @@ def _option(field: Field[Any], hint: Any, words: str) -> Callable[[Callable[...,
     several = get_origin(kinds[0]) is tuple
     kind = get_args(kinds[0])[0] if several else kinds[0]
     required = field.default is MISSING and field.default_factory is MISSING
+    default: dict[str, Any] = {} if required else {"default": field.default}  # click takes any for a value, None too
     return click.option(
         name,
         field.name,
         type=click.Choice(get_args(kind)) if get_origin(kind) is Literal else str if len(kinds) > 1 else kind,
         multiple=several,
         required=required,
-        **({} if required else {"default": field.default}),  # a default of None would do for what is required
         show_default=field.default not in (None, MISSING, ()),
         help=words,
+        **default,
     )

@@ -226,6 +226,7 @@ class _Build:
     def __init__(self, embeddings: Embeddings, folder: str, work: str, config: IndexConfig, run: Run) -> None:
         self.embeddings, self.folder, self.work, self.config, self._run = embeddings, folder, work, config, run
         self.efs = recall.ladder(config.ef_search)
+        self.wanted = None if config.ef_search else config.recall
         self.width = embeddings.dimension
         self._rotation: str | None = None
         self.memory_bytes = build_bytes(min(config.shard_rows, len(embeddings)), embeddings.dimension, config.graph.m)
@@ -254,7 +255,7 @@ class _Build:
             sample_queries(asked, self.work, self.config.graph.seed)
         scores = self.measure(subindexes, [asked.content for asked in queries])
         totals = {kind: recall.merged([of_subindex[kind] for of_subindex in scores]) for kind in scores[0]}
-        place = recall.choose(totals, self.efs, None if self.config.ef_search else self.config.recall)
+        place = recall.choose(totals, self.efs, self.wanted)
         overall = recall.report(totals, place, len(self.efs))
         manifest = IndexManifest(
             content=self.embeddings.content,
@@ -268,7 +269,7 @@ class _Build:
             ef_search=self.efs[place],
             seed=self.config.graph.seed,
             shard_rows=self.config.shard_rows,
-            wanted_recall=None if self.config.ef_search else self.config.recall,
+            wanted_recall=self.wanted,
             recall=overall,
             recall_at_10=min((kind["at_10"] for kind in overall.values()), default=None),
             recall_queries=sum(kind["queries"] for kind in overall.values()),
@@ -368,6 +369,7 @@ class _Build:
             work=self.work,
             graph_config=self.config.graph,
             efs=self.efs,
+            enough_recall=recall.enough(self.wanted),
             rotation=self._rotation,
         )
         return cast(list[SubindexReport], self.run_units("building", unit, items))
@@ -391,7 +393,14 @@ class _Build:
         }
         self.run_units("sampling", partial(sample_subindex, seed=self.config.graph.seed, **common), sampled)
         names = [subindex["name"] for subindex in subindexes]
-        measure = partial(measure_subindex, efs=self.efs, names=names, given=given, **common)
+        measure = partial(
+            measure_subindex,
+            efs=self.efs,
+            enough_recall=recall.enough(self.wanted),
+            names=names,
+            given=given,
+            **common,
+        )
         self.run_units("measuring", measure, sampled)
         kinds = ["inside", "outside", *given]
         return [

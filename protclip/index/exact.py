@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_ROWS = 16_384
-"""Vectors scored at once: with 1,000 queries that is 64 MB of scores."""
+BLOCK_ROWS = 8_192
+"""Vectors worked on at once: with 1,000 queries that is 32 MB of scores, and 512 numbers of each are 16 MB, which the
+allocator keeps for the next. Of more than 32 MB it would ask the system for fresh pages each time."""
 BLOCK_QUERIES = 1_000
 MARGIN = 1e-5
 """More than a float32 product of unit vectors is off by; what is this close to the k-th is scored again."""

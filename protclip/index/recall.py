@@ -27,8 +27,6 @@ DEPTHS = (10, 100)
 LADDER = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """The values of ef_search that are tried."""
 TOLERANCE = 1e-6
-SATURATED = 0.9999
-"""A recall at 10 above which larger values of ef_search are not tried."""
 NUM_GROUPS, GROUP_QUERIES = 10, 20
 """Groups of queries whose lowest recall is told, and the fewest that a group has."""
 PROBE_QUERIES = 50
@@ -64,8 +62,19 @@ def ladder(ef_search: int | None) -> tuple[int, ...]:
     return LADDER if ef_search is None else (ef_search,)
 
 
+def enough(wanted: float | None) -> float:
+    """A recall at 10 of a subindex above which larger values of ef_search are not tried: it misses a tenth of what the
+    index may."""
+    return 1.0 if wanted is None else 1 - (1 - wanted) / 10
+
+
 def measure(
-    subindex: Subindex, queries: NDArray[np.float32], efs: Sequence[int], *, own_nodes: NDArray[np.int64] | None = None
+    subindex: Subindex,
+    queries: NDArray[np.float32],
+    efs: Sequence[int],
+    *,
+    enough_recall: float,
+    own_nodes: NDArray[np.int64] | None = None,
 ) -> Scores:
     """Scores of the graph and of exact search, of distinct vectors: each once, however many rows share it.
 
@@ -73,6 +82,7 @@ def measure(
         subindex: with its graph; its ef_search is left at another value.
         queries: (Q, dimension).
         efs: upwards.
+        enough_recall: at 10; a value of ef above one that reaches it has that one's scores.
         own_nodes: (Q,), the node that each query is, which is no answer to it; -1 for none.
     """
     depth = max(DEPTHS)
@@ -83,7 +93,7 @@ def measure(
     by_depth: dict[int, list[NDArray[np.float32]]] = {k: [] for k in DEPTHS}
     last: dict[int, NDArray[np.float32]] = {}
     for ef in efs:
-        if not last or recall(exact, last[DEPTHS[0]], DEPTHS[0]) < SATURATED:
+        if not last or recall(exact, last[DEPTHS[0]], DEPTHS[0]) < enough_recall:
             subindex.set_ef(ef)
             for k in DEPTHS:
                 # hnswlib raises ef to k, so that answers for a larger k say nothing of a smaller one.

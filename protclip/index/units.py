@@ -11,6 +11,7 @@ import contextlib
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -23,6 +24,7 @@ from protclip import files
 from protclip.embeddings.reading import Embeddings
 from protclip.index import recall, releases
 from protclip.index.arrays import read_arrays, write_arrays
+from protclip.index.exact import BLOCK_ROWS
 from protclip.index.hnsw import HnswConfig, check_unit_vectors, found_with, insert, save_graph, start_graph
 from protclip.index.nodes import group_equal
 from protclip.index.queries import queries_path
@@ -79,6 +81,7 @@ def build_subindex(
     work: str,
     graph_config: HnswConfig,
     efs: Sequence[int],
+    enough_recall: float,
     rotation: str | None,
 ) -> SubindexReport:
     """Build a subindex of rows ``start`` to ``stop``: of all rows, or of a release's new ones."""
@@ -113,7 +116,7 @@ def build_subindex(
     insert(graph, in_graph[:held])
     all_found = rows(np.zeros(num_nodes, np.int32))
     so_far = Subindex(vectors_ND[:held], all_found.slice(0, int(np.searchsorted(node_R, held))), graph, rotated)
-    before = recall.measure(so_far, vectors_ND[held:], efs)
+    before = recall.measure(so_far, vectors_ND[held:], efs, enough_recall=enough_recall)
     if num_outside:
         insert(graph, in_graph[held:])
     found_with_N = found_with(graph, in_graph, sorted({*recall.LADDER, *efs}))
@@ -145,16 +148,22 @@ def load_rows(
     """Vectors of unit length, hashes of what they were, and metadata of some rows, counted through all parts."""
     vectors_RD = np.empty((len(chosen), embeddings.dimension), np.float32)
     hashes_R = np.empty(len(chosen), np.uint64)
-    tables, done = [], 0
-    for part, of_part, metadata in chosen_rows(embeddings, part_rows, chosen):
-        mine = slice(done, done + len(of_part))
-        check_unit_vectors(
-            of_part, f"{files.join(embeddings.folder, part)}, among rows {mine.start} to {mine.stop} of {name}"
-        )
-        hashes_R[mine] = vector_hashes(of_part)
-        vectors_RD[mine] = of_part / np.linalg.norm(of_part, axis=1, keepdims=True)
-        tables.append(metadata)
-        done = mine.stop
+    tables, starts = [], np.cumsum([0, *part_rows])
+    for i, part in enumerate(embeddings.part_names):
+        low, high = np.searchsorted(chosen, starts[i : i + 2])
+        if low == high:
+            continue
+        of_part, metadata = embeddings.part(part)
+        rows = chosen[low:high] - starts[i]
+        tables.append(metadata.take(pa.array(rows)))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = of_part[rows[start : start + BLOCK_ROWS]]
+            mine = slice(low + start, low + start + len(block))
+            check_unit_vectors(
+                block, f"{files.join(embeddings.folder, part)}, among rows {mine.start} to {mine.stop} of {name}"
+            )
+            hashes_R[mine] = vector_hashes(block)
+            np.divide(block, np.linalg.norm(block, axis=1, keepdims=True), out=vectors_RD[mine])
     return vectors_RD, hashes_R, pa.concat_tables(tables)
 
 
@@ -180,6 +189,7 @@ def measure_subindex(
     dimension: int,
     rotation: str | None,
     efs: Sequence[int],
+    enough_recall: float,
     names: Sequence[str],
     given: Sequence[str],
 ) -> Report:
@@ -191,7 +201,8 @@ def measure_subindex(
         own_rows = pc.fill_null(pc.index_in(asked, value_set=hashes), -1).to_numpy()
         own_nodes = np.where(own_rows < 0, -1, subindex.nodes.of_rows(own_rows))
         vectors = np.concatenate([sample["vectors"] for sample in inside])
-        arrays = recall.measure(subindex, vectors, efs, own_nodes=own_nodes).arrays("inside")
+        measure = partial(recall.measure, subindex, efs=efs, enough_recall=enough_recall)
+        arrays = measure(vectors, own_nodes=own_nodes).arrays("inside")
         outside = []
         for name in names:
             path = files.join(work, "building", f"{name}.npz")
@@ -200,28 +211,15 @@ def measure_subindex(
                 if name == own:
                     outside.append(recall.Scores.of(stored, "outside", len(efs)))
                 else:
-                    outside.append(recall.measure(subindex, stored["outside_vectors"], efs))
+                    outside.append(measure(stored["outside_vectors"]))
         if not outside:
-            outside.append(recall.measure(subindex, np.empty((0, dimension), np.float32), efs))
+            outside.append(measure(np.empty((0, dimension), np.float32)))
         arrays.update(recall.joined(outside).arrays("outside"))
         for kind in given:
             vectors = read_arrays(queries_path(work, kind))["vectors"]
-            arrays.update(recall.measure(subindex, vectors, efs).arrays(kind))
+            arrays.update(measure(vectors).arrays(kind))
     write_arrays(files.join(work, "measuring", f"{own}.npz"), arrays)
     return {}
-
-
-def chosen_rows(
-    embeddings: Embeddings, part_rows: Sequence[int], chosen: NDArray[np.int64]
-) -> Iterator[tuple[str, NDArray[np.float32], pa.Table]]:
-    """Part by part the vectors and metadata of some rows, counted through all parts, upwards."""
-    starts = np.cumsum([0, *part_rows])
-    for i, name in enumerate(embeddings.part_names):
-        low, high = np.searchsorted(chosen, starts[i : i + 2])
-        if low < high:
-            vectors, metadata = embeddings.part(name)
-            rows = chosen[low:high] - starts[i]
-            yield name, vectors[rows], metadata.take(pa.array(rows))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from protclip.embeddings.reading import METADATA
 from protclip.index import recall, subindex
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig, insert, start_graph
-from protclip.index.recall import Scores, choose, joined, measure, merged
+from protclip.index.recall import Scores, choose, enough, joined, measure, merged
 from protclip.index.subindex import Subindex, rows_table
 
 pytestmark = pytest.mark.unit
@@ -72,12 +72,25 @@ def test_what_may_be_chance_is_not_chosen():
 def test_a_vector_of_the_index_is_no_answer_to_itself():
     part = a_subindex(300)
     own = np.array([7, 250])
-    measured = measure(part, part.vectors(own), (50,), own_nodes=own)
+    measured = measure(part, part.vectors(own), (50,), enough_recall=1, own_nodes=own)
     full = part.vectors(own) @ part.vectors_ND.T
     full[[0, 1], own] = -1
     np.testing.assert_allclose(measured.exact_QK, -np.sort(-full, axis=1)[:, :100], atol=1e-6)
     assert measured.found_EQK[0].max() < 0.999
-    assert measure(part, part.vectors(own), (50,)).exact_QK.max() == 1
+    assert measure(part, part.vectors(own), (50,), enough_recall=1).exact_QK.max() == 1
+
+
+def test_larger_ef_are_not_tried_once_a_tenth_of_what_may_be_missed_is():
+    assert (enough(None), enough(0.99), enough(1.0)) == (1, pytest.approx(0.999), 1)
+    part, queries = a_subindex(600), unit_vectors(50, seed=3)
+    efs = (12, 24, 48, 600)
+    at_10 = [
+        [recall.recall(scores.exact_QK, found, 10) for found in scores.found_EQK[: len(efs)]]
+        for scores in (measure(part, queries, efs, enough_recall=enough_recall) for enough_recall in (0.9, 1))
+    ]
+    first = next(i for i, value in enumerate(at_10[1]) if value >= 0.9)
+    assert at_10[0] == at_10[1][: first + 1] + [at_10[1][first]] * (len(efs) - 1 - first)
+    assert at_10[1][first] < at_10[1][-1]
 
 
 def test_what_a_narrow_filter_leaves_is_searched_exactly(monkeypatch):
