@@ -6,13 +6,14 @@ that was cut off at any moment costs the time since the checkpoint before it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from protclip import files
 from protclip.config import Selection
-from protclip.errors import CheckpointError, ProtclipError
+from protclip.errors import CheckpointError, DataError, ProtclipError
 from protclip.manifest import read_manifest
 from protclip.model.record import KIND
 from protclip.train.selection import best_first, cost, describe
@@ -109,7 +110,7 @@ class Writer:
         def work() -> None:
             files.remove(files.join(folder, "manifest.json"))  # an epoch's end writes the step of a moment before again
             write(folder)
-            self._prune()
+            self._prune(folder)
 
         self._writing = self._pool.submit(work)
 
@@ -124,9 +125,14 @@ class Writer:
         if self.error is not None:
             raise self.error
 
-    def _prune(self) -> None:
-        paths = committed(self.run_dir)
-        kept = {*paths[-NUM_NEWEST:], *best_first(_costs(paths, self.selection))[: self.keep]}
+    def _prune(self, written: str) -> None:
+        # Later ones are damaged, and were passed over: counted among the newest, they would push out what was written.
+        paths = [path for path in committed(self.run_dir) if path <= written]
+        costs: dict[str, float] = {}
+        for path in paths:
+            with contextlib.suppress(DataError):  # of a manifest that is damaged itself
+                costs |= _costs([path], self.selection)
+        kept = {*paths[-NUM_NEWEST:], *best_first(costs)[: self.keep]}
         for path in set(paths) - kept:
             files.remove(files.join(path, "manifest.json"))  # first, so that half a folder is no checkpoint
             files.remove(path)

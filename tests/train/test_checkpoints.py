@@ -127,6 +127,26 @@ def test_a_damaged_one_is_named_and_the_one_before_it_taken(tmp_path: Path, dama
     assert newest(str(tmp_path / "nothing"), tell=pytest.fail) is None
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "manifest.json"])
+def test_damaged_ones_that_were_passed_over_do_not_push_out_what_is_written_after_them(
+    tmp_path: Path, file: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    for step in (1, 3, 4):
+        writing()(str(folder / f"step-{step:09d}"))
+    for step in (3, 4):
+        (folder / f"step-{step:09d}" / file).write_text("{")
+    assert str(newest(str(tmp_path), tell=lambda _: None)).endswith("step-000000001")
+    writer = Writer(str(tmp_path), keep=1, selection=SelectionConfig())
+    writer.start(2, writing())
+    writer.wait()
+    assert names(tmp_path) == ["1", "2", "3", "4"]
+    assert str(newest(str(tmp_path), tell=lambda _: None)).endswith("step-000000002")
+    writer.start(5, writing())
+    writer.wait()
+    assert names(tmp_path) == ["4", "5"]
+
+
 def test_a_write_that_fails_is_told_and_leaves_the_one_before(tmp_path: Path) -> None:
     writer = Writer(str(tmp_path), keep=1, selection=SelectionConfig())
     writer.start(1, writing())
