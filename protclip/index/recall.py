@@ -179,7 +179,8 @@ def _lowest_of_groups(exact_QK: NDArray[np.float32], found_QK: NDArray[np.float3
         return {}
     k = DEPTHS[0]
     groups = np.array_split(np.argsort(exact_QK[:, :k].mean(axis=1), kind="stable"), NUM_GROUPS)
-    return {f"lowest_at_{k}": round(min(recall(exact_QK[group], found_QK[group], k) for group in groups), 5)}
+    recalls = [recall(exact_QK[group], found_QK[group], k) for group in groups]
+    return {f"lowest_at_{k}": round(float(np.nanmin(recalls)), 5)}  # NaN of a group that has nothing to find
 
 
 def probe(index: Index) -> None:

@@ -9,7 +9,7 @@ from protclip.embeddings.reading import METADATA
 from protclip.index import recall, subindex
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig, insert, start_graph
-from protclip.index.recall import Scores, choose, enough, joined, measure, merged
+from protclip.index.recall import Scores, choose, enough, joined, measure, merged, report
 from protclip.index.subindex import Subindex, rows_table
 
 pytestmark = pytest.mark.unit
@@ -49,6 +49,16 @@ def test_scores_of_subindexes_merge_into_those_of_the_index():
     assert both.exact_QK.tolist() == scores([0.9, 0.8]).tolist()
     assert both.found_EQK[0].tolist() == scores([0.9, 0.7]).tolist()
     assert joined([one, other]).exact_QK.tolist() == scores([0.9, 0.5], [0.8, 0.7]).tolist()
+
+
+def test_the_lowest_group_is_one_that_has_something_to_find():
+    """Of many copies of one vector, each in a subindex of its own, none has another neighbour there."""
+    exact = np.full((300, 100), 0.5, np.float32)
+    exact[:60] = NONE
+    found = exact.copy()
+    found[-30:, 5:] = NONE
+    (told,) = report({"inside": Scores(exact, (found, found))}, 0, 1).values()
+    assert told["lowest_at_10"] == 0.5
 
 
 def test_the_smallest_ef_with_which_every_kind_is_found_is_chosen():
