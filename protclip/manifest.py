@@ -52,7 +52,8 @@ def claim_folder(folder: str, own_files: Sequence[str], *, overwrite: bool) -> N
 
     Args:
         folder: path or URL.
-        own_files: patterns of the names that such a folder holds; nothing else is ever removed.
+        own_files: patterns of the names that such a folder holds, in the order in which they are removed; nothing else
+            is ever removed.
         overwrite: also clear a finished folder.
 
     Raises:
@@ -60,7 +61,13 @@ def claim_folder(folder: str, own_files: Sequence[str], *, overwrite: bool) -> N
     """
     _refuse_finished(folder, overwrite)
     names = _own_names(folder, own_files)
-    for name in sorted(names, key=lambda name: name != FILE_NAME):  # the manifest first: from then on it is unfinished
+    # Without its manifest it is unfinished, and without its claim nothing of it is gone on with, whatever is left.
+    files.remove(files.join(folder, FILE_NAME))
+    files.remove(files.join(folder, WORK_FOLDER, CLAIM_FILE))
+    order = [FILE_NAME, WORK_FOLDER, *own_files, "*"]
+    for name in sorted(
+        names, key=lambda name: next(i for i, own in enumerate(order) if fnmatch.fnmatchcase(name, own))
+    ):
         files.remove(files.join(folder, name))
 
 

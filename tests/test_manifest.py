@@ -8,9 +8,10 @@ import h5py
 import numpy as np
 import pytest
 
+from protclip import files
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import DataError
-from protclip.manifest import read_manifest, write_manifest
+from protclip.manifest import WORK_FOLDER, claim_folder, read_claim, read_manifest, resume_folder, write_manifest
 from protclip.uniprot.formats import expand_inputs
 
 pytestmark = pytest.mark.unit
@@ -53,3 +54,37 @@ def test_a_folder_of_ours_is_no_input_of_curate(tmp_path: Path) -> None:
         DataError, match=r"model: is a checkpoint \(made by pretrain\), and files of UniProtKB are needed"
     ):
         expand_inputs([str(tmp_path / "model")])
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+def test_a_folder_that_was_cleared_by_half_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, claim = str(tmp_path), {"seed": 0}
+    work = resume_folder(folder, ["part-*"], claim, overwrite=False)
+    files.write_json(f"{work}/parts/00000.json", {})
+    (tmp_path / "part-00000").touch()
+
+    def kill(path: str) -> None:
+        if path == f"{folder}/{WORK_FOLDER}":  # in any order
+            remove(f"{work}/parts")
+            raise KilledError
+        remove(path)
+
+    remove = files.remove
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(files, "remove", kill)
+        resume_folder(folder, ["part-*"], claim, overwrite=True)
+    assert read_claim(folder) is None
+    resume_folder(folder, ["part-*"], claim, overwrite=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [WORK_FOLDER]
+
+
+def test_a_folder_is_cleared_in_the_order_of_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("config.yaml", "metrics.json", "best"):
+        (tmp_path / name).touch()
+    removed: list[str] = []
+    monkeypatch.setattr(files, "remove", lambda path: removed.append(Path(path).name))
+    claim_folder(str(tmp_path), ["metrics.json", "best", "config.yaml"], overwrite=True)
+    assert [name for name in removed if (tmp_path / name).exists()] == ["metrics.json", "best", "config.yaml"]
