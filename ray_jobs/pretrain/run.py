@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 RESOLVED_CONFIG, PAIRS_MARK, BEST = "config.yaml", "pairs.json", "best"
 OWN_FILES = (
     BEST,  # first: without it the run is unfinished
+    "checkpoints",  # second: without them it begins anew, whatever else is left
     "metrics.json",
     "steps.jsonl",
     "report.html",
     "tensorboard",
     "trackers.json",
     "rows",
-    "checkpoints",
     RAY_FOLDER,
+    RESOLVED_CONFIG,  # until then the folder can be told as a run's
     PAIRS_MARK,
-    RESOLVED_CONFIG,  # last: until then the folder can be told as a run's
 )
 """What a run leaves in its folder."""
 TOKENIZER_TEXTS = 50_000
@@ -148,8 +148,7 @@ def _pretrain(settings: PretrainConfig, *, fresh: bool, dry_run: bool) -> None:
         echo("every file of the pairs has its checksum; nothing was written")
         return
     if fresh:
-        for name in OWN_FILES:
-            files.remove(files.join(settings.run_dir, name))
+        _clear(settings.run_dir)
     _run(TrainJob(pretraining=pretraining, plan=plan), pairs)
     summary = _publish(settings, seconds=time.monotonic() - started)
     write_report(settings.run_dir)
@@ -206,7 +205,9 @@ def _check_run(settings: PretrainConfig, pairs: Pairs, *, fresh: bool) -> None:
 
     path = files.join(settings.run_dir, RESOLVED_CONFIG)
     if not files.exists(path):
-        if names := [name for name in files.list_folder(settings.run_dir) if name != RUNNING_FILE]:
+        # A run that is killed while it claims or clears the folder leaves the mark, or a part of either file.
+        own = (RUNNING_FILE, PAIRS_MARK, RESOLVED_CONFIG)
+        if names := [name for name in files.list_folder(settings.run_dir) if not name.startswith(own)]:
             raise ConfigError(
                 f"run_dir={settings.run_dir} holds other files ({', '.join(names[:3])} …); choose another."
             )
@@ -227,6 +228,12 @@ def _check_run(settings: PretrainConfig, pairs: Pairs, *, fresh: bool) -> None:
             "own settings to finish it, choose another run_dir, or give --fresh to start over."
         )
     echo(f"going on with the unfinished run in {settings.run_dir}")
+
+
+def _clear(run_dir: str) -> None:
+    files.remove(files.join(run_dir, BEST, FILE_NAME))  # first, so that half a folder is no checkpoint
+    for name in OWN_FILES:
+        files.remove(files.join(run_dir, name))
 
 
 def _texts(groups: Sequence[RowGroup]) -> Iterator[str]:
