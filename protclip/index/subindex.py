@@ -352,9 +352,10 @@ class Subindex:
         # Most are too far to be looked at closely. Not by BLAS, whose threads wait for each other on a busy machine.
         is_near_Q = np.empty(len(queries), bool)
         at_once = max(1, SCORES_AT_ONCE // len(self.unreached_U))
+        unit_QD = queries / np.linalg.norm(queries, axis=1, keepdims=True)  # or a short one is near to none of them
         for start in range(0, len(queries), at_once):
             part = slice(start, start + at_once)
-            near_QU = np.einsum("qd,ud->qu", queries[part], self._unreached_UD) >= scores_QK[part, -1:] - MARGIN
+            near_QU = np.einsum("qd,ud->qu", unit_QD[part], self._unreached_UD) >= scores_QK[part, -1:] - MARGIN
             is_near_Q[part] = near_QU.any(axis=1)
         some = np.flatnonzero(is_near_Q)
         if len(some):

@@ -144,6 +144,18 @@ def test_what_the_graph_does_not_find_is_compared_with_every_question(tmp_path):
 
 @pytest.mark.unit
 @pytest.mark.usefixtures("always_graphs")
+def test_what_the_graph_does_not_find_is_near_to_a_question_that_is_a_little_short_too(tmp_path):
+    vectors = unit_vectors(1_000, DIMENSION)
+    vectors[500:] = vectors[:500] + 0.02 * vectors[500:]  # each has another that is nearly the same
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = built_index(tmp_path, vectors, graph=HnswConfig(m=2, ef_construction=2), ef_search=12)
+    assert index.manifest.segments[0].unreached > 100
+    expected = index.search(vectors, 1)[1]
+    assert np.array_equal(index.search(0.9992 * vectors, 1)[1], expected)
+
+
+@pytest.mark.unit
+@pytest.mark.usefixtures("always_graphs")
 def test_recall_counts_a_vector_once_and_tells_that_of_the_worst_group(tmp_path):
     index = built_index(tmp_path, with_copies(3_000, 1_500, 1))
     inside = index.manifest.recall["inside"]
