@@ -42,6 +42,9 @@ STORE_THREADS = 16
 _WITHOUT_LISTINGS = ("sftp", "ssh")
 """Kinds of URL whose file system keeps no listings, and takes a setting of them for one of the connection."""
 
+_TIME_KEYS = ("LastModified", "mtime", "updated", "last_modified")
+"""Where listings of S3, disks, Google, Azure and others have the time of the last change."""
+
 _SECRET = re.compile(
     r"://[^/@]*:[^/@]+@|[?&](x-amz-\w[\w-]*|x-goog-\w[\w-]*|signature|sig|token|access_token|api_key)=", re.IGNORECASE
 )
@@ -207,7 +210,7 @@ def times(folder: str) -> dict[str, datetime]:
     """
     found = {}
     for entry in _listed(folder, detail=True):
-        when = next((entry[key] for key in ("LastModified", "mtime", "updated") if entry.get(key)), None)
+        when = next((entry[key] for key in _TIME_KEYS if entry.get(key)), None)
         when = datetime.fromtimestamp(when, UTC) if isinstance(when, int | float) else when
         when = datetime.fromisoformat(when) if isinstance(when, str) else when
         if isinstance(when, datetime):

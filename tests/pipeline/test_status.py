@@ -121,6 +121,20 @@ def test_time_left_is_by_the_pace_of_the_parts_committed_since_the_start(tmp_pat
     assert (single.stage, single.state, single.progress and single.progress.done) == ("embed", "stopped", 3)
 
 
+def test_units_are_counted_where_the_storage_tells_no_times() -> None:
+    folder = "memory://status/index"
+    claim = {"embeddings": "0"}
+    files.write_json(f"{folder}/.work/claim.json", claim)
+    work = work_folder(folder, claim)
+    files.write_json(f"{work}/building.total.json", {"units": 3})
+    for number in range(2):
+        files.write_json(f"{work}/building/segment-0000{number}.json", {})
+    assert not files.times(f"{work}/building")
+    progress = read_status(folder).stages[0].progress
+    assert progress is not None
+    assert (progress.done, progress.total, progress.left_s) == (2, 3, None)
+
+
 def test_a_training_tells_its_last_checkpoint_and_its_pace(tmp_path: Path) -> None:
     folder = put_pipeline(tmp_path, "pretrain")
     write_record(folder, "pretrain", RECORD)
