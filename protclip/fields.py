@@ -81,6 +81,8 @@ def check_number(
     if not inside:
         limits = {"at least": at_least, "above": above, "at most": at_most, "below": below}
         allowed = " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
+        if allowed and not infinite and abs(value) == math.inf:
+            allowed = f"finite and {allowed}"
         raise ConfigError(f"{name}={value} must be {allowed or 'a finite number'}{hint and f'; {hint}'}.")
 
 

@@ -111,6 +111,7 @@ def new_key(name: str, *, rate: float | None = None) -> tuple[str, str]:
     Raises:
         ConfigError: for a name or a rate that cannot stand in the file.
     """
+    _check_name(name, "this key")  # a colon in it would end it in the line
     key = PREFIX + secrets.token_urlsafe(32)
     line = f"{name}:{hashlib.sha256(key.encode()).hexdigest()}" + ("" if rate is None else f":{rate:g}")
     _parse(line, "this key")
@@ -146,11 +147,15 @@ def read_keys(setting: str) -> list[Key] | None:
     return keys
 
 
+def _check_name(name: str, where: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{where}: {name!r} is no name; allowed are up to 64 letters, digits, '.', '_' and '-'.")
+
+
 def _parse(line: str, where: str) -> Key:
     name, _, rest = line.partition(":")
     digest, colon, rate = rest.partition(":")
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{where}: {name!r} is no name; allowed are up to 64 letters, digits, '.', '_' and '-'.")
+    _check_name(name, where)
     if not _DIGEST.fullmatch(digest):
         # What stands there may be a key by mistake, so it is not shown.
         raise ConfigError(

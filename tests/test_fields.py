@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from protclip.commands.options import field_docs
 from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError
-from protclip.fields import configured, flat_fields
+from protclip.fields import check_number, configured, flat_fields
 from protclip.index.build import BuildConfig, IndexConfig
 from protclip.index.hnsw import HnswConfig
 from protclip.protanno.curate import CurateConfig
@@ -80,3 +80,8 @@ def test_a_command_has_the_names_defaults_and_words_of_its_config(config: type, 
         if default is not MISSING:
             assert given[name] == default
     assert configured(config, {name: value for name, value in given.items() if name != "dry_run"})
+
+
+def test_an_infinite_number_is_told_that_it_has_to_be_finite() -> None:
+    with pytest.raises(ConfigError, match=r"^shard_mb=inf must be finite and above 0\.$"):
+        check_number("shard_mb", float("inf"), above=0)

@@ -123,6 +123,11 @@ def test_a_file_that_is_none_is_refused_and_no_secret_is_shown(tmp_path, lines, 
     assert part in str(caught.value) and "secret" not in str(caught.value)
 
 
+def test_a_name_with_a_colon_is_what_make_key_refuses():
+    with pytest.raises(ConfigError, match="'lab:alice' is no name"):
+        new_key("lab:alice")
+
+
 def test_keys_come_from_the_environment_or_are_none(monkeypatch, tmp_path):
     assert read_keys("none") is None
     monkeypatch.setenv("PROTCLIP_KEYS", new_key("alice")[1] + "\n" + new_key("bob")[1])
