@@ -290,7 +290,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_types("", self)
-        check_number("epochs", self.epochs, at_least=1)
+        check_number("epochs", self.epochs, at_least=1, at_most=100_000)
         check_number("early_stop_epochs", self.early_stop_epochs, at_least=1, hint="null never ends a run early")
         check_number("max_skipped_steps", self.max_skipped_steps, at_least=0)
         check_number("checkpoint_every_s", self.checkpoint_every_s, at_least=0)

@@ -38,6 +38,7 @@ def test_overrides_reach_nested_settings_and_survive_a_round_trip(tmp_path: Path
         ("workers.nonsense=1", "unknown key workers.nonsense"),
         ("epochs=many", "epochs='many'"),
         ("epochs=0", "epochs=0 must be at least 1"),
+        ("epochs=999999999", "epochs=999999999 must be at least 1 and at most 100000"),
         ("workers.num=3", r"workers.num=3 does not divide data.lanes=8; allowed: \[1, 2, 4, 8\]"),
         ("data.lanes=7", "data.lanes=7 does not divide batch.global_batch_size=64; nearest batches: 63 or 70"),
         ("optimizer.learning_rate=0", "learning_rate=0.0 must be above 0"),

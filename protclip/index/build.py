@@ -40,7 +40,7 @@ from protclip.index.rotation import (
     sample_rows,
     write_rotation,
 )
-from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, SubindexReport, num_unreached
+from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, SubindexReport, num_unreached, subindex_name
 from protclip.index.units import BuildItem, MeasureItem, build_subindex, load_rows, measure_subindex, sample_subindex
 from protclip.manifest import FILE_NAME, describe, finish_folder, resume_folder
 from protclip.occupied import occupied
@@ -352,7 +352,7 @@ class _Build:
         number = -(-count // self.config.shard_rows)
         items: list[BuildItem] = [
             {
-                "unit": f"segment-{first + i:05d}",
+                "unit": subindex_name(first + i),
                 "number": first + i,
                 "start": count * i // number,
                 "stop": count * (i + 1) // number,

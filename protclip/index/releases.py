@@ -37,6 +37,7 @@ from protclip.index.subindex import (
     rows_file,
     rows_table,
     subindex_files,
+    subindex_number,
     vector_hashes,
     write_rows,
 )
@@ -153,7 +154,7 @@ def match(previous: str, before: IndexManifest, embeddings: Embeddings, work: st
         changed=changed,
         removed=int(live.sum() - known.sum()),
         stale=(num_dead + num_new + in_deltas) / (len(old) + num_new),
-        next_subindex=1 + max(int(subindex.name[-5:]) for subindex in before.segments),
+        next_subindex=1 + max(subindex_number(subindex.name) for subindex in before.segments),
     )
 
 

@@ -48,6 +48,7 @@ _GENE = ROWS.get_field_index("gene")
 _SCHEMAS = [
     (schema.names, schema.types) for schema in (ROWS, _BEFORE_NODES, _BEFORE_NODES.remove(_GENE))
 ]  # all but the first are of earlier versions
+_PREFIX = "segment-"
 EXACT_ROWS = 10_000
 """Among so few rows each question is answered by exact search: at D = 512 in some 2 ms, and it misses nothing."""
 ROW_BYTES = 600
@@ -60,6 +61,16 @@ SCORES_AT_ONCE = 1 << 24
 """Of questions with what the graph does not find: 64 MB, however much that is."""
 SPARE = 1.2
 """What more is asked of the graph than should be needed where some rows may not answer."""
+
+
+def subindex_name(number: int) -> str:
+    """The name of a subindex by its number, which is kept from release to release."""
+    return f"{_PREFIX}{number:05d}"
+
+
+def subindex_number(name: str) -> int:
+    """The number of a subindex by its name."""
+    return int(name.removeprefix(_PREFIX))
 
 
 def graph_file(name: str) -> str:

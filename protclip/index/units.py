@@ -38,6 +38,7 @@ from protclip.index.subindex import (
     rows_file,
     rows_table,
     subindex_files,
+    subindex_number,
     vector_hashes,
     vectors_file,
     write_rows,
@@ -173,7 +174,7 @@ def sample_subindex(
     """Sample live vectors of a subindex, each once, as queries."""
     name = item["unit"]
     with loaded_subindex(item, folder, dimension, rotation) as (subindex, hashes):
-        rng = np.random.default_rng([seed, 1, int(name[-5:])])
+        rng = np.random.default_rng([seed, 1, subindex_number(name)])
         nodes = np.sort(rng.choice(np.flatnonzero(subindex.live_N), item["inside"], replace=False))
         rows = subindex.nodes.first_rows(nodes)
         sample = {"hashes": hashes.to_numpy()[rows], "vectors": subindex.vectors(rows)}

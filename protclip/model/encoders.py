@@ -29,12 +29,14 @@ def encoder_config(kind: Kind, fields: Mapping[str, Any]) -> PretrainedConfig:
 
     config_class = EsmConfig if kind == "protein" else BertConfig
     if unknown := sorted(set(fields) - set(config_class().to_dict()) - set(_UNSTABLE_KEYS)):
-        raise ConfigError(f"{config_class.__name__} has no field {', '.join(unknown)}; see its HuggingFace page.")
+        raise ConfigError(
+            f"model.{kind}.config: {config_class.__name__} has no field {', '.join(unknown)}; see its HuggingFace page."
+        )
     try:
         return config_class(**{key: value for key, value in fields.items() if key not in _UNSTABLE_KEYS})
     except (TypeError, ValueError, StrictDataclassError) as error:
         why = " ".join(str(error).split())
-        raise ConfigError(f"{config_class.__name__} refuses {dict(fields)} ({why}).") from error
+        raise ConfigError(f"model.{kind}.config: {config_class.__name__} refuses {dict(fields)} ({why}).") from error
 
 
 def known_fields(kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:

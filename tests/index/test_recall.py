@@ -112,3 +112,9 @@ def test_what_a_narrow_filter_leaves_is_searched_exactly(monkeypatch):
         found, exact = (part.search(queries, 5, allowed=allowed, exact=how) for how in (None, True))
         assert np.array_equal(found[1], exact[1]) == same
         assert allowed[found[1]].all()
+
+
+def test_numbers_of_subindexes_have_as_many_digits_as_they_need():
+    names = [subindex.subindex_name(number) for number in (7, 99_999, 100_007)]
+    assert names == ["segment-00007", "segment-99999", "segment-100007"]
+    assert [subindex.subindex_number(name) for name in names] == [7, 99_999, 100_007]

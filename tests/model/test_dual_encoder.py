@@ -218,7 +218,7 @@ def test_encoders_that_cannot_be_had_or_cannot_work_are_refused(tmp_path: Path) 
         architecture(missing, text)
     with pytest.raises(ConfigError, match="neither a folder with a model nor a hub name"):
         architecture(protein, missing)
-    with pytest.raises(ConfigError, match="has no field nonsense"):
+    with pytest.raises(ConfigError, match=r"model\.protein\.config: EsmConfig has no field nonsense"):
         architecture(EncoderConfig(max_tokens=8, config={"nonsense": 1}), text)
     with pytest.raises(ConfigError, match=r"max_tokens=600 is above the encoder's 512"):
         architecture(protein, EncoderConfig(max_tokens=600, config={"vocab_size": 50}))
