@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -125,16 +126,41 @@ def pretrain_settings(values: Mapping[str, Any], source: str) -> PretrainConfig:
 
     adapter = TypeAdapter(PretrainConfig)
     try:
-        return adapter.validate_python(values)
+        settings = adapter.validate_python(values)
     except ValidationError as error:
         problems = "; ".join(_problem(detail) for detail in error.errors())
         raise ConfigError(f"{source}: {problems}") from error
+    for name, value in _mistaken_for_numbers(values, settings):
+        allowed = "a number is needed" if isinstance(value, bool) else "true and false are allowed"
+        raise ConfigError(f"{source}: {name}={value!r}: {allowed}.")
+    return settings
 
 
 def _problem(detail: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "unexpected_keyword_argument":
-        return f"unknown key {place}; see docs or a ready config for the keys"
+        return f"unknown key {place}; there are {', '.join(_keys_beside(detail['loc']))}"
     if detail["type"] == "missing":
         return f"{place} is missing"
+    if detail["type"] == "tuple_type":
+        return f"{place}={detail['input']!r} must be a list, such as [{detail['input']}]"
     return f"{place}={detail['input']!r}: {detail['msg']}"
+
+
+def _keys_beside(place: Sequence[str | int]) -> list[str]:
+    """The keys that there are where this one is not."""
+    section: Any = PretrainConfig
+    for name in place[:-1]:
+        hint = get_type_hints(section)[str(name)]
+        section = next(kind for kind in (hint, *get_args(hint)) if is_dataclass(kind))
+    return [field.name for field in fields(section)]
+
+
+def _mistaken_for_numbers(values: Mapping[str, Any], settings: Any, section: str = "") -> Iterator[tuple[str, Any]]:
+    """Where pydantic took true for 1, or a number for true."""
+    for name, value in values.items():
+        found = getattr(settings, name)
+        if isinstance(value, Mapping) and is_dataclass(found):
+            yield from _mistaken_for_numbers(value, found, f"{section}{name}.")
+        elif isinstance(value, bool) != isinstance(found, bool):
+            yield f"{section}{name}", value

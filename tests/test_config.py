@@ -34,8 +34,13 @@ def test_overrides_reach_nested_settings_and_survive_a_round_trip(tmp_path: Path
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("nonsense=1", "unknown key nonsense"),
-        ("workers.nonsense=1", "unknown key workers.nonsense"),
+        ("nonsense=1", "unknown key nonsense; there are run_dir, epochs, .*, data"),
+        ("workers.nonsense=1", "unknown key workers.nonsense; there are num, min"),
+        ("model.text.nonsense=1", "unknown key model.text.nonsense; there are pretrained, "),
+        ("epochs=true", "epochs=True: a number is needed"),
+        ("optimizer.learning_rate=yes", "optimizer.learning_rate=True: a number is needed"),
+        ("workers.use_gpu=1", "workers.use_gpu=1: true and false are allowed"),
+        ("trackers=tensorboard", r"trackers='tensorboard' must be a list, such as \[tensorboard\]"),
         ("epochs=many", "epochs='many'"),
         ("epochs=0", "epochs=0 must be at least 1"),
         ("epochs=999999999", "epochs=999999999 must be at least 1 and at most 100000"),

@@ -87,7 +87,7 @@ def test_a_training_is_a_ready_configuration_with_settings_over_it(tmp_path: Pat
         ({"folder": "/r", "curate": CURATE, "pretrain": {"config": "tiny"}}, "config 'tiny' is neither a file nor one"),
         (
             {"folder": "/r", "curate": CURATE, "pretrain": {**PRETRAIN, "epoch": 3}},
-            "FILE, pretrain: unknown key epoch; see",
+            "FILE, pretrain: unknown key epoch; there are run_dir, epochs",
         ),
         ({"folder": "/r", "curate": CURATE, "pretrain": {"run_dir": "/x"}}, "pretrain: run_dir is not set here, it is"),
         ({"folder": "/r", "embed": None}, "FILE, embed: inputs is missing: a list of a string that is not empty"),
