@@ -200,21 +200,20 @@ def list_folder(path: str) -> list[str]:
     return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in _listed(path, detail=False))
 
 
-def times(folder: str) -> dict[str, datetime]:
+def times(folder: str) -> dict[str, datetime | None]:
     """When each file or folder in a folder was last written, by its name; none where there is no folder.
 
-    One listing; what the file system has no time of is left out.
+    One listing. None for what the file system has no time of.
 
     Raises:
         DataError: without permission.
     """
-    found = {}
+    found: dict[str, datetime | None] = {}
     for entry in _listed(folder, detail=True):
         when = next((entry[key] for key in _TIME_KEYS if entry.get(key)), None)
         when = datetime.fromtimestamp(when, UTC) if isinstance(when, int | float) else when
         when = datetime.fromisoformat(when) if isinstance(when, str) else when
-        if isinstance(when, datetime):
-            found[str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]] = when
+        found[str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]] = when if isinstance(when, datetime) else None
     return found
 
 

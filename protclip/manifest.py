@@ -64,7 +64,7 @@ def claim_folder(folder: str, own_files: Sequence[str], *, overwrite: bool) -> N
     # Without its manifest it is unfinished, and without its claim nothing of it is gone on with, whatever is left.
     files.remove(files.join(folder, FILE_NAME))
     files.remove(files.join(folder, WORK_FOLDER, CLAIM_FILE))
-    order = [FILE_NAME, WORK_FOLDER, *own_files, "*"]
+    order = [WORK_FOLDER, *own_files, "*"]
     for name in sorted(
         names, key=lambda name: next(i for i, own in enumerate(order) if fnmatch.fnmatchcase(name, own))
     ):

@@ -91,7 +91,7 @@ def test_times_are_those_of_the_storage_from_one_listing(place: str) -> None:  #
     files.write_json(f"{place}/times/b.json", 2)
     found = files.times(f"{place}/times")
     assert sorted(found) == ["a.json", "b.json"]
-    assert all(before <= when <= datetime.now(UTC) for when in found.values())
+    assert all(when is not None and before <= when <= datetime.now(UTC) for when in found.values())
     if not files.is_url(place):
         os.utime(Path(place, "times", "a.json"), (1000.0, 1000.0))
         assert files.times(f"{place}/times")["a.json"] == datetime.fromtimestamp(1000, UTC)

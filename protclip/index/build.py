@@ -40,7 +40,8 @@ from protclip.index.rotation import (
     sample_rows,
     write_rotation,
 )
-from protclip.index.subindex import EXACT_ROWS, ROW_BYTES, SubindexReport, num_unreached, subindex_name
+from protclip.index.subindex import EXACT_ROWS, ROW_BYTES
+from protclip.index.subindex_files import SubindexReport, num_unreached, subindex_name
 from protclip.index.units import BuildItem, MeasureItem, build_subindex, load_rows, measure_subindex, sample_subindex
 from protclip.manifest import FILE_NAME, describe, finish_folder, resume_folder
 from protclip.occupied import occupied

@@ -23,7 +23,7 @@ from protclip.index.background import check_background, percentiles
 from protclip.index.hnsw import SPACE
 from protclip.index.hnsw_file import MAX_M
 from protclip.index.rotation import ROTATION_FILE
-from protclip.index.subindex import subindex_files
+from protclip.index.subindex_files import subindex_files
 from protclip.inputs import Dtype
 from protclip.manifest import FILE_NAME, read_manifest, write_manifest
 

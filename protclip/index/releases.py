@@ -30,7 +30,7 @@ from protclip.index.hnsw import HnswConfig
 from protclip.index.manifest import KIND, IndexManifest, read_index_manifest
 from protclip.index.nodes import Nodes
 from protclip.index.rotation import ROTATION_FILE, Rotation, read_rotation
-from protclip.index.subindex import (
+from protclip.index.subindex_files import (
     SubindexReport,
     counts_of,
     read_rows,

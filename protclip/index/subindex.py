@@ -1,13 +1,7 @@
-"""A subindex of an index: a graph over some rows and what is known of them. Its files never change once written.
+"""A subindex of an index: a graph over some rows and what is known of them (protclip.index.subindex_files).
 
-  segment-00000.hnsw      graph; label i is node i, a vector that one row has or several share (protclip.index.nodes)
-  segment-00000.npy       only where the graph holds a few numbers of each vector (protclip.index.rotation): the whole
-                          vectors (protclip.index.whole_vectors), by which the graph's candidates are compared
-  segment-00000.parquet   each row: METADATA, whether it is live, the hash of its vector as it was embedded, its node,
-                          and with which ef the graph finds that
-
-A row that a later release removed or changed is not live: it stays in the graph, as a way to others, and is no answer.
-What the graph does not find with the ef of a search is compared with every question.
+A row that a later release removed or changed stays in the graph, as a way to others, and is no answer. What the graph
+does not find with the ef of a search is compared with every question.
 
 R rows, N nodes, U nodes that the graph does not find, Q queries, K answers of each query, C candidates, D dimension,
 E numbers of a vector in the graph
@@ -15,16 +9,12 @@ E numbers of a vector in the graph
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
-from typing import Any, NotRequired, TypedDict
 
 import hnswlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from protclip import files
@@ -34,21 +24,9 @@ from protclip.index.exact import MARGIN, TieBreak, Vectors, exact_search
 from protclip.index.hnsw import MAX_EF, ask_graph, check_unit_vectors, load_graph, search_graph, stored_vectors
 from protclip.index.nodes import Nodes
 from protclip.index.rotation import Rotation, project
+from protclip.index.subindex_files import graph_file, is_unreached, read_rows, rows_file, vectors_file
 from protclip.index.whole_vectors import inner_products, map_vectors
-from protclip.parquet import open_parquet, valid, with_column
-from protclip.terminal import printable
 
-_BEFORE_NODES = METADATA.append(pa.field("live", pa.bool_(), nullable=False)).append(
-    pa.field("vector_hash", pa.uint64(), nullable=False)
-)
-ROWS = _BEFORE_NODES.append(pa.field("node", pa.int64(), nullable=False)).append(
-    pa.field("found_with", pa.int32(), nullable=False)
-)
-_GENE = ROWS.get_field_index("gene")
-_SCHEMAS = [
-    (schema.names, schema.types) for schema in (ROWS, _BEFORE_NODES, _BEFORE_NODES.remove(_GENE))
-]  # all but the first are of earlier versions
-_PREFIX = "segment-"
 EXACT_ROWS = 10_000
 """Among so few rows each question is answered by exact search: at D = 512 in some 2 ms, and it misses nothing."""
 ROW_BYTES = 600
@@ -61,128 +39,6 @@ SCORES_AT_ONCE = 1 << 24
 """Of questions with what the graph does not find: 64 MB, however much that is."""
 SPARE = 1.2
 """What more is asked of the graph than should be needed where some rows may not answer."""
-
-
-def subindex_name(number: int) -> str:
-    """The name of a subindex by its number, which is kept from release to release."""
-    return f"{_PREFIX}{number:05d}"
-
-
-def subindex_number(name: str) -> int:
-    """The number of a subindex by its name."""
-    return int(name.removeprefix(_PREFIX))
-
-
-def graph_file(name: str) -> str:
-    """The file of a subindex's graph."""
-    return f"{name}.hnsw"
-
-
-def vectors_file(name: str) -> str:
-    """The file of a subindex's whole vectors, where the graph holds a few numbers of each."""
-    return f"{name}.npy"
-
-
-def rows_file(name: str) -> str:
-    """The file of what is known of a subindex's rows."""
-    return f"{name}.parquet"
-
-
-def subindex_files(name: str, *, is_compact: bool) -> list[str]:
-    """All files of a subindex."""
-    return [graph_file(name), *([vectors_file(name)] if is_compact else []), rows_file(name)]
-
-
-def vector_hashes(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """A 64-bit hash of the bytes of each vector."""
-    data = np.ascontiguousarray(vectors, "<f4")
-    digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in data)
-    return np.frombuffer(digests, "<u8").astype(np.uint64)
-
-
-def rows_table(
-    metadata: pa.Table,
-    live_R: NDArray[np.bool_],
-    hashes_R: NDArray[np.uint64],
-    node_R: NDArray[np.int64],
-    found_with_R: NDArray[np.int32],
-) -> pa.Table:
-    """A subindex's rows, with the columns ROWS."""
-    return pa.table([*metadata.columns, *map(pa.array, (live_R, hashes_R, node_R, found_with_R))], schema=ROWS)
-
-
-def write_rows(path: str, rows: pa.Table) -> None:
-    """Write a subindex's rows."""
-    with files.atomic_write(path) as stream:
-        pq.write_table(rows, stream, compression="zstd")
-
-
-def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a subindex's rows, or some columns of them.
-
-    Where an earlier version wrote them genes are null, and each row is a node of its own that the graph finds.
-
-    Raises:
-        DataError: if it is no such file.
-    """
-    with open_parquet(path) as file:
-        schema = file.schema_arrow
-        if (schema.names, schema.types) not in _SCHEMAS:
-            raise DataError(f"{path}: has the columns {printable(', '.join(schema.names))}, not those of an index.")
-        names = ROWS.names if columns is None else list(columns)
-        table = valid(file.read([name for name in names if name in schema.names]))
-        count = file.metadata.num_rows
-    for name in table.column_names:
-        if (missing := table[name].null_count) and not ROWS.field(name).nullable:
-            raise DataError(f"{path}: {missing} rows have no {name}; make the index again.")
-    table = with_column(table, ROWS.field(_GENE))
-    for name, values in (("node", np.arange(count)), ("found_with", np.zeros(count, np.int32))):
-        if name in names and name not in table.column_names:
-            table = table.append_column(ROWS.field(name), pa.array(values))
-    return table.select(names)
-
-
-class SubindexReport(TypedDict):
-    """What is known of a subindex that was written."""
-
-    name: str
-    rows: int
-    live: int
-    """Rows that are not removed or changed since."""
-    nodes: int
-    """Vectors, each once."""
-    live_nodes: int
-    """Those of live rows."""
-    found_with: list[tuple[int, int]]
-    """ef, upwards, and the nodes that the graph finds with no smaller one."""
-    delta: bool
-    """Whether a release added it."""
-    files: dict[str, dict[str, Any]]
-    """With their checksums."""
-    redescribed: NotRequired[int]
-    """Live rows of which anything but the vector changed; of one that was taken over."""
-
-
-def counts_of(found_with_N: NDArray[np.int32]) -> list[tuple[int, int]]:
-    """``SubindexReport``'s ``found_with``."""
-    efs, counts = np.unique(found_with_N, return_counts=True)
-    return list(zip(efs.tolist(), counts.tolist(), strict=True))
-
-
-def num_unreached(found_with: Sequence[tuple[int, int]], ef: int) -> int:
-    """Nodes that a graph does not find with an ef, of a report's ``found_with``."""
-    efs, counts = np.array(found_with).T
-    return int(counts[_is_unreached(efs, ef)].sum())
-
-
-def _is_unreached(found_with: NDArray[Any], ef: int) -> NDArray[np.bool_]:
-    """Whether the graph does not find what it finds with these values of ef, or MAX_EF, when it has another.
-
-    The least that was tried stands for all below it: a release may be given a smaller one than the last.
-    """
-    tried = found_with[found_with < MAX_EF]
-    unreached: NDArray[np.bool_] = found_with > max(ef, int(tried.min()) if len(tried) else 0)
-    return unreached
 
 
 class Subindex:
@@ -275,7 +131,7 @@ class Subindex:
         """Keep so many candidates when the graph is searched."""
         if self.graph is not None:
             self.graph.set_ef(ef)
-        self.unreached_U = np.flatnonzero(_is_unreached(self._found_with_N, ef))
+        self.unreached_U = np.flatnonzero(is_unreached(self._found_with_N, ef))
         """Nodes that the graph does not find."""
         self._unreached_UD = self.vectors_ND[self.unreached_U]
 

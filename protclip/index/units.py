@@ -29,8 +29,8 @@ from protclip.index.hnsw import HnswConfig, check_unit_vectors, found_with, inse
 from protclip.index.nodes import group_equal
 from protclip.index.queries import queries_path
 from protclip.index.rotation import project, read_rotation
-from protclip.index.subindex import (
-    Subindex,
+from protclip.index.subindex import Subindex
+from protclip.index.subindex_files import (
     SubindexReport,
     counts_of,
     graph_file,

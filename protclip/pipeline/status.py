@@ -250,18 +250,17 @@ def _progress(
     found: Progress | None = None
     for folder, unit in UNITS[stage]:
         place = files.join(work, folder)
-        there = {name for name in files.list_folder(place) if name.endswith(".json")}
+        times = {name: when for name, when in files.times(place).items() if name.endswith(".json")}
         total: int | None = None
         if f"{folder}{TOTAL}" in totals:
             total = _number(files.join(work, f"{folder}{TOTAL}"), "units")
         if stage == "curate" and folder == "read":
-            total = _num_blocks(place, there, _num_inputs(output, claim))
-            there = {name for name in there if "-" in name}
-        if not there and total is None:
+            total = _num_blocks(place, times.keys(), _num_inputs(output, claim))
+            times = {name: when for name, when in times.items() if "-" in name}
+        if not times and total is None:
             continue
-        times = [when for name, when in files.times(place).items() if name in there]  # some storage tells none
-        left = None if total is None else _left_s(times, len(there), total, started, state, now)
-        found = Progress(unit=unit, done=len(there), total=total, left_s=left)
+        left = None if total is None else _left_s(list(times.values()), total, started, state, now)
+        found = Progress(unit=unit, done=len(times), total=total, left_s=left)
     return found, None
 
 
@@ -329,16 +328,16 @@ def _checkpoints(run_dir: str) -> list[str]:
 
 
 def _left_s(
-    times: Sequence[datetime], done: int, total: int, since: datetime | None, state: State, now: datetime
+    times: Sequence[datetime | None], total: int, since: datetime | None, state: State, now: datetime
 ) -> float | None:
-    """Seconds for the units that are missing, by the pace since the last start."""
-    mine = sorted(when for when in times if since is not None and when >= since)
-    if done >= total:
+    """Seconds for the units that are missing, by the pace since the last start; some storage tells no times."""
+    mine = sorted(when for when in times if when is not None and since is not None and when >= since)
+    if len(times) >= total:
         return 0.0
     if len(mine) < 2:
         return None
     pace = (len(mine) - 1) / max(1e-9, (mine[-1] - mine[0]).total_seconds())
-    return _rest((total - done) / pace, mine[-1], state, now)
+    return _rest((total - len(times)) / pace, mine[-1], state, now)
 
 
 def _rest(seconds: float, last: datetime, state: State, now: datetime) -> float:

@@ -10,7 +10,8 @@ from protclip.index import recall, subindex
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig, insert, start_graph
 from protclip.index.recall import Scores, choose, enough, joined, measure, merged, report
-from protclip.index.subindex import Subindex, rows_table
+from protclip.index.subindex import Subindex
+from protclip.index.subindex_files import rows_table, subindex_name, subindex_number
 
 pytestmark = pytest.mark.unit
 NONE = -np.inf
@@ -115,6 +116,6 @@ def test_what_a_narrow_filter_leaves_is_searched_exactly(monkeypatch):
 
 
 def test_numbers_of_subindexes_have_as_many_digits_as_they_need():
-    names = [subindex.subindex_name(number) for number in (7, 99_999, 100_007)]
+    names = [subindex_name(number) for number in (7, 99_999, 100_007)]
     assert names == ["segment-00007", "segment-99999", "segment-100007"]
-    assert [subindex.subindex_number(name) for name in names] == [7, 99_999, 100_007]
+    assert [subindex_number(name) for name in names] == [7, 99_999, 100_007]
