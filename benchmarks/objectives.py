@@ -24,14 +24,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from matplotlib.figure import Figure
 from motif_proteome import MotifProteome, motif_proteome
+from objectives_report import draw, tables
 from report import Claim, write_results
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -149,7 +148,13 @@ def main() -> None:
         Claim(claim="step_cost_over_flops", value=cost, target=1.1, unit="x"),
     ]
     figures = {"seconds": round(time.monotonic() - started), "results": results, "step_cost": costs}
-    path = write_results("objectives", claims, figures, tables(results, costs), quick=quick)
+    path = write_results(
+        "objectives",
+        claims,
+        figures,
+        tables(results, costs, num_texts=HELDOUT_PROTEINS, num_pairs=COST_PAIRS),
+        quick=quick,
+    )
     if not quick:
         draw(results, costs, path.with_suffix(""))
 
@@ -365,89 +370,8 @@ def _uniprot_like_pairs(count: int) -> pa.Table:
     return pairs.slice(0, count).set_column(column, "sequence", pa.array(sequences))
 
 
-# What is written
-
-
-def tables(results: Mapping[str, Sequence[Mapping[str, float]]], costs: Mapping[str, Mapping[str, float]]) -> str:
-    """Both parts as Markdown."""
-    lines = [
-        f"Mean over the seeds, lowest and highest in brackets where there are several. Retrieval: text to "
-        f"protein among {HELDOUT_PROTEINS} (chance {10 / HELDOUT_PROTEINS:.3f} at 10). Reconstruction: nats per masked "
-        "residue. AUROC: against the residues of the property's motif; chance is 0.5. W where there is no PDA is that "
-        "of the projected text.",
-        "",
-        "| setting | recall@1 | recall@10 | right text | wrong text | wrong − right | occlusion | W |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    columns = ("recall@1", "recall@10", "right_text", "wrong_text", "nats", "occlusion", "segments")
-    lines += [f"| {name} | {' | '.join(_cell(seeds, key) for key in columns)} |" for name, seeds in results.items()]
-    lines += [
-        "",
-        f"A training step at ESM-2 8M's shape with a frozen BERT of 4 × 256, {COST_PAIRS} pairs, one thread, processor "
-        "time, interleaved:",
-        "",
-        "| setting | GFLOP | fastest, s | median, s | FLOPs / GC | time / GC | time / FLOPs |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, cost in costs.items():
-        ratio = cost["time_over_gc"] / cost["flops_over_gc"]
-        numbers = [cost[key] for key in ("gflop", "fastest_s", "median_s", "flops_over_gc", "time_over_gc")]
-        lines.append(f"| {name} | {' | '.join(f'{number:.2f}' for number in [*numbers, ratio])} |")
-    return "\n".join(lines)
-
-
-def _cell(seeds: Sequence[Mapping[str, float]], key: str) -> str:
-    if key not in seeds[0]:
-        return "–"
-    values = [entry[key] for entry in seeds]
-    spread = f" ({min(values):.3f}–{max(values):.3f})" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
-
-
 def _least(seeds: Sequence[Mapping[str, float]], key: str) -> float:
     return min(entry[key] for entry in seeds)
-
-
-def draw(
-    results: Mapping[str, Sequence[Mapping[str, float]]], costs: Mapping[str, Mapping[str, float]], stem: Path
-) -> None:
-    """A plot of each result, a point for each seed."""
-
-    def series(*keys: str) -> dict[str, dict[str, list[float]]]:
-        return {
-            name: {key: [entry[key] for entry in seeds] for key in keys if key in seeds[0]}
-            for name, seeds in results.items()
-        }
-
-    plots = {
-        "retrieval": ("recall among 256, text to protein", series("recall@1", "recall@10"), None),
-        "reconstruction": ("cross-entropy, nats per masked residue", series("right_text", "wrong_text"), None),
-        "explanation": ("AUROC against the planted residues", series("occlusion", "segments"), 0.5),
-        "step_cost": (
-            "times GC's, ESM-2 8M shape",
-            {name: {"FLOPs": [cost["flops_over_gc"]], "time": [cost["time_over_gc"]]} for name, cost in costs.items()},
-            None,
-        ),
-    }
-    for name, (label, values, chance) in plots.items():
-        figure = _dots({setting: marks for setting, marks in values.items() if marks}, label, chance)
-        figure.savefig(f"{stem}_{name}.png", dpi=120)
-
-
-def _dots(values: Mapping[str, Mapping[str, Sequence[float]]], label: str, chance: float | None) -> Figure:
-    figure = Figure(figsize=(7, 0.8 + 0.34 * len(values)), layout="constrained")
-    axes = figure.subplots()
-    for key, marker, colour in zip(next(iter(values.values())), "os", ("tab:blue", "tab:orange"), strict=True):
-        points = [(number, row) for row, marks in enumerate(values.values()) for number in marks[key]]
-        axes.plot(*zip(*points, strict=True), marker, color=colour, alpha=0.7, label=key.replace("_", " "))
-    if chance is not None:
-        axes.axvline(chance, color="grey", linestyle=":", label="chance")
-    axes.set_yticks(range(len(values)), list(values))
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel(label)
-    figure.legend(loc="outside upper right", ncols=3, frameon=False)
-    return figure
 
 
 if __name__ == "__main__":
