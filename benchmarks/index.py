@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 from report import Claim, write_results
 
 from protclip.embeddings.reading import METADATA, read_embeddings
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.exact import exact_search
 from protclip.index.index import Index
 from protclip.manifest import write_manifest

@@ -55,7 +55,8 @@ BUILD_ROUNDS = 3
 BUILD_COMPACT = """
 import json, sys, time
 from protclip.embeddings.reading import read_embeddings
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 began = time.process_time()
 build_from(read_embeddings(sys.argv[1]), sys.argv[2], IndexConfig(shard_rows=int(sys.argv[3])))
 print(json.dumps({"seconds": time.process_time() - began}))
@@ -180,7 +181,8 @@ def million() -> None:
         np.savez(folder / "queries.npz", queries=queries, truth=truth)
         script = (
             "import json, resource, sys, time; from protclip.embeddings.reading import read_embeddings; "
-            "from protclip.index.build import IndexConfig, build_from; began = time.monotonic(); "
+            "from protclip.index.build import build_from; from protclip.index.config import IndexConfig; "
+            "began = time.monotonic(); "
             "made = build_from(read_embeddings(sys.argv[1]), sys.argv[2], IndexConfig(shard_rows=10**6)); "
             "print(json.dumps({'seconds': time.monotonic() - began, 'peak_gb': "
             "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 'recall': made.recall, "

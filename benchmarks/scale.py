@@ -40,7 +40,7 @@ from protclip import files
 from protclip.data.seen import DistinctKeys
 from protclip.data.tokenize import TOKENIZED_COLUMNS
 from protclip.embeddings.blocks import pairs_blocks, read_block
-from protclip.index import build
+from protclip.index.plan import accession_keys
 from protclip.manifest import describe, write_manifest
 from protclip.parquet import read_own_table
 from protclip.protanno.blocks import BLOCK_BYTES
@@ -188,7 +188,7 @@ def measure_index(number: int) -> dict[str, Any]:
             ids = [f"A0A{i:09d}" for i in range(start, start + PART_ROWS["CPU"])]
             pq.write_table(pa.table({"accession": ids}), paths[-1])
         clock = Clock()
-        keys = np.sort(np.concatenate(files.in_threads(build._accession_keys, paths)))
+        keys = np.sort(np.concatenate(files.in_threads(accession_keys, paths)))
         repeated = int((keys[1:] == keys[:-1]).sum())
         return {
             "accessions": number,

@@ -11,7 +11,8 @@ from index import clustered
 
 from protclip.config import GC_ALONE, EncoderConfig, ModelConfig
 from protclip.embeddings.reading import METADATA, read_embeddings
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.manifest import write_manifest
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.trained_model import ProtCLIP

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip.embeddings.reading import METADATA, read_embeddings
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.index import Index
 from protclip.manifest import write_manifest
 

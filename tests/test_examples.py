@@ -16,7 +16,8 @@ from index_folders import write_embeddings
 from tiny_model import random_sequences, random_texts, tiny_model
 
 from protclip import ProtCLIP
-from protclip.index.build import BuildConfig, build_index
+from protclip.index.build import build_index
+from protclip.index.config import BuildConfig
 
 pytestmark = [pytest.mark.unit, pytest.mark.slow]
 

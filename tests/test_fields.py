@@ -12,7 +12,7 @@ from protclip.commands.options import field_docs
 from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError
 from protclip.fields import check_number, configured, flat_fields
-from protclip.index.build import BuildConfig, IndexConfig
+from protclip.index.config import BuildConfig, IndexConfig
 from protclip.index.hnsw import HnswConfig
 from protclip.protanno.curate import CurateConfig
 from protclip.protanno.reading import CurationConfig

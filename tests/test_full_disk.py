@@ -21,7 +21,8 @@ from protclip.embeddings.hdf5 import write_h5
 from protclip.embeddings.reading import read_embeddings
 from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.manifest import read_manifest
 from protclip.protanno.curate import CurateConfig, curate
 from protclip.protanno.synthetic import synthetic_proteome

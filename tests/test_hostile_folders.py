@@ -22,7 +22,8 @@ from protclip.commands.stats import format_statistics
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import DataError, ProtclipError
 from protclip.index import manifest as index_manifest
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.index import Index
 from protclip.manifest import describe, path_inside, read_manifest, write_manifest
 from protclip.model.record import read_checkpoint_fingerprint

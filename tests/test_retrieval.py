@@ -18,7 +18,8 @@ from protclip.embeddings.reading import METADATA, read_embeddings
 from protclip.errors import CheckpointError, IndexMismatchError, NotFoundError, RequestError
 from protclip.hashing import hash64
 from protclip.index import subindex
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.exact import exact_search
 from protclip.index.filters import parse_filter
 from protclip.index.index import NOT_SHOWN, Index

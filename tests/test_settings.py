@@ -22,7 +22,7 @@ from protclip.config import (
 )
 from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError
-from protclip.index.build import BuildConfig, IndexConfig
+from protclip.index.config import BuildConfig, IndexConfig
 from protclip.index.hnsw import HnswConfig
 from protclip.pipeline.settings import SwapConfig
 from protclip.protanno.curate import CurateConfig

@@ -17,7 +17,8 @@ from protclip.data.collate import Batch, Masking, collate
 from protclip.data.tokenize import TOKENIZED_COLUMNS, ProteinTokenizer, TextTokenizer, tokenize_pairs
 from protclip.embeddings.reading import read_embeddings
 from protclip.hashing import hash64
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.inputs import Dtype
 from protclip.model.build import build_architecture, build_model, build_protein_tokenizer, build_text_tokenizer
 from protclip.model.dual_encoder import DualEncoder

@@ -13,24 +13,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from protclip import files
-from protclip.embeddings.reading import Embeddings, read_embeddings, refuse_duplicates
+from protclip.embeddings.reading import Embeddings, read_embeddings
 from protclip.errors import ConfigError, DataError
-from protclip.fields import check_number, check_types
-from protclip.hashing import hash64
 from protclip.index import recall, releases
 from protclip.index.arrays import read_arrays
+from protclip.index.config import BuildConfig, IndexConfig
 from protclip.index.external import QUARANTINE_FILE, VectorFile, convert, open_vectors
-from protclip.index.hnsw import SPACE, HnswConfig, graph_bytes
+from protclip.index.hnsw import SPACE, graph_bytes
 from protclip.index.manifest import IndexManifest, SubindexRecord, write_index_manifest
+from protclip.index.plan import plan_rows
 from protclip.index.queries import background_of, check_queries, sample_queries
 from protclip.index.rotation import (
     ROTATION_FILE,
@@ -45,72 +42,11 @@ from protclip.index.subindex_files import SubindexReport, num_unreached, subinde
 from protclip.index.units import BuildItem, MeasureItem, build_subindex, load_rows, measure_subindex, sample_subindex
 from protclip.manifest import FILE_NAME, describe, finish_folder, resume_folder
 from protclip.occupied import occupied
-from protclip.parquet import read_table
 from protclip.units import InProcess, Item, Report, Run, Unit, Work, run_units
 from protclip.version import __version__
 
 OWN_FILES = ("segment-*.hnsw", "segment-*.npy", "segment-*.parquet", ROTATION_FILE, QUARANTINE_FILE)
 BASE_BYTES = 400 << 20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IndexConfig:
-    """How an index is built."""
-
-    graph: HnswConfig = field(default_factory=HnswConfig)
-    shard_rows: int = 1_000_000
-    """Largest number of rows of a subindex; subindexes are built side by side, each by one thread."""
-    recall: float = 0.99
-    """Recall at 10 to reach with each kind of queries: the smallest ef_search that does is chosen."""
-    ef_search: int | None = None
-    """Candidates kept while searching; instead of a recall."""
-    graph_dimension: int | None = None
-    """Numbers of a vector that the graphs hold, the whole vectors being in files beside them: few take little memory.
-    Default: the fewest with which the wanted recall can be expected, all where that is not to be had. 0 for all."""
-    max_stale: float = 0.2
-    """With a previous index: build all anew if more than this share of rows is dead or in subindexes of changes."""
-
-    def __post_init__(self) -> None:
-        check_types("index.", self)
-        check_number("index.shard_rows", self.shard_rows, at_least=1, at_most=2**31 - 1)
-        check_number("index.recall", self.recall, at_least=0, at_most=1)
-        check_number("index.ef_search", self.ef_search, at_least=1, at_most=100_000)
-        check_number("index.graph_dimension", self.graph_dimension, at_least=0, at_most=65_536)
-        check_number("index.max_stale", self.max_stale, at_least=0, at_most=1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildConfig:
-    """Embeddings into a searchable index."""
-
-    embeddings: str
-    """A folder that embed wrote, or a file of vectors that another tool made: a path or URL."""
-    output: str
-    """Folder or URL of the index."""
-    model: str | None = None
-    """Name of another tool's model, whose vectors are in the file EMBEDDINGS: HDF5 with a dataset per protein, such as
-    UniProt's per-protein.h5, parquet, or .npy."""
-    ids: str | None = None
-    """With --model and .npy: the ids of its rows, one a line."""
-    max_bad_fraction: float = 0.1
-    """With --model: stop if a larger share of the rows is unusable."""
-    previous: str | None = None
-    """Index of an earlier release, from which everything that has not changed is taken."""
-    queries: tuple[str, ...] = ()
-    """Folder of embeddings of questions, such as texts. They are used to measure the recall, and percentiles for their
-    kind of question. Once for each kind."""
-    index: IndexConfig = field(default_factory=IndexConfig)
-    """How it is built."""
-    overwrite: bool = False
-    """Replace an existing index."""
-
-    def __post_init__(self) -> None:
-        check_types("", self)
-        check_number("max_bad_fraction", self.max_bad_fraction, at_least=0, at_most=1)
-        if self.model is None and self.ids is not None:
-            raise ConfigError(
-                f"--ids {self.ids}: belongs to a .npy file of another tool's vectors; name its model by --model."
-            )
 
 
 def build_index(config: BuildConfig, run: Run | None = None) -> IndexManifest:
@@ -236,7 +172,7 @@ class _Build:
         self, previous: str | None, before: IndexManifest | None, queries: Sequence[Embeddings]
     ) -> tuple[IndexManifest, dict[str, Any]]:
         """All units; gives the manifest and the description of the files."""
-        part_rows = self.plan()
+        part_rows = plan_rows(self.embeddings, self.work)
         match = None
         if before is not None:
             match = releases.match(previous or "", before, self.embeddings, self.work, self._run)
@@ -316,30 +252,6 @@ class _Build:
             self._rotation = files.join(self.folder, ROTATION_FILE)
             write_rotation(self._rotation, rotation)
 
-    def plan(self) -> list[int]:
-        """Rows of each part; no accession may come twice."""
-        path = files.join(self.work, "plan.json")
-        if not files.exists(path):
-            parts = [files.join(self.embeddings.folder, name) for name in self.embeddings.part_names]
-            keys = files.in_threads(_accession_keys, parts)
-            # A number for each accession, since the accessions of all of UniProt would take 26 GB.
-            sorted_N = np.sort(np.concatenate([np.empty(0, np.uint64), *keys]))
-            repeated = sorted_N[1:][sorted_N[1:] == sorted_N[:-1]]
-            if len(repeated):
-                doubted = [
-                    _accessions(part).filter(pa.array(np.isin(key, repeated)))
-                    for part, key in zip(parts, keys, strict=True)
-                ]
-                refuse_duplicates(pa.chunked_array(doubted, pa.large_string()), self.embeddings.folder)
-            if len(sorted_N) != len(self.embeddings):
-                raise DataError(
-                    f"{self.embeddings.folder}: holds {len(sorted_N)} rows, its manifest says "
-                    f"{len(self.embeddings)}; make it again."
-                )
-            files.write_json(path, {"part_rows": [len(key) for key in keys]})
-        part_rows: list[int] = files.read_json(path)["part_rows"]
-        return part_rows
-
     def run_units(self, title: str, unit: Unit, items: Sequence[Item]) -> list[Report]:
         """The reports of units that hold a subindex."""
         work = Work(title=title, unit=unit, memory_bytes=self.memory_bytes)
@@ -412,19 +324,3 @@ class _Build:
             }
             for subindex in subindexes
         ]
-
-
-def _accession_keys(path: str) -> NDArray[np.uint64]:
-    """A number for each accession; two have the same one hardly ever."""
-    return np.array([hash64(accession) for accession in _accessions(path).to_pylist()], dtype=np.uint64)
-
-
-def _accessions(path: str) -> pa.Array:
-    table = read_table(path, ["accession"])
-    if table.column_names != ["accession"]:
-        raise DataError(f"{path}: has no column 'accession'.")
-    column = table["accession"]
-    if column.null_count:
-        raise DataError(f"{path}: {column.null_count} rows have no accession.")
-    chunked = column.cast(pa.large_string()).combine_chunks()
-    return chunked if isinstance(chunked, pa.Array) else pa.concat_arrays(chunked.chunks)

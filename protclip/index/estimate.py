@@ -10,7 +10,8 @@ import numpy as np
 
 from protclip import files
 from protclip.embeddings.reading import Embeddings
-from protclip.index.build import BuildConfig, build_bytes, check_embeddings
+from protclip.index.build import build_bytes, check_embeddings
+from protclip.index.config import BuildConfig
 from protclip.index.hnsw import found_with, graph_bytes, insert, start_graph
 from protclip.index.nodes import group_equal
 from protclip.index.recall import LADDER

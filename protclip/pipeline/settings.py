@@ -13,7 +13,7 @@ from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError
 from protclip.evaluation.settings import EvaluateConfig
 from protclip.fields import check_number, check_types, configured
-from protclip.index.build import BuildConfig
+from protclip.index.config import BuildConfig
 from protclip.pipeline.records import BEST, FOLDERS, SERVE, STAGES
 from protclip.protanno.curate import CurateConfig
 

@@ -15,7 +15,8 @@ from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError
 from protclip.extras import require
 from protclip.fields import configured
-from protclip.index.build import BuildConfig, build_index
+from protclip.index.build import build_index
+from protclip.index.config import BuildConfig
 from protclip.index.estimate import estimate
 from protclip.index.external import QUARANTINE_FILE
 from protclip.terminal import echo

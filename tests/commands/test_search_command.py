@@ -12,7 +12,8 @@ from tiny_model import random_texts, tiny_model
 from protclip.commands.search import main
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError, NotFoundError, RequestError
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.exact import exact_search
 
 pytestmark = pytest.mark.unit

@@ -12,7 +12,8 @@ from protclip.embeddings.embed import embed
 from protclip.embeddings.reading import read_embeddings
 from protclip.embeddings.settings import EmbedConfig
 from protclip.errors import ConfigError, DataError
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 
 pytestmark = pytest.mark.unit
 

@@ -18,7 +18,8 @@ from protclip.errors import ConfigError, DataError
 from protclip.index import manifest as manifest_module
 from protclip.index import recall
 from protclip.index.background import percentiles
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.index import Index
 from protclip.index.manifest import IndexManifest, read_index_manifest, write_index_manifest
 from protclip.uniprot.entry import Entry

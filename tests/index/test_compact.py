@@ -14,7 +14,8 @@ from protclip.errors import ConfigError, DataError
 from protclip.index import build as build_module
 from protclip.index import index as index_module
 from protclip.index import recall, subindex
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.exact import exact_search
 from protclip.index.index import Index, memory_bytes
 from protclip.index.rotation import choose_width, principal_components, project, sample_rows

@@ -20,7 +20,8 @@ from protclip import files
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError
 from protclip.index import vector_files
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.external import open_vectors
 from protclip.index.index import Index
 from protclip.index.manifest import IndexManifest

@@ -12,7 +12,8 @@ from protclip import files
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import IndexMismatchError, RequestError
 from protclip.index import recall, subindex, units
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.exact import exact_search
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig

@@ -19,7 +19,8 @@ from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ProtclipError
 from protclip.index import manifest as manifest_module
 from protclip.index import recall, subindex
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.filters import parse_filter
 from protclip.index.index import Index
 

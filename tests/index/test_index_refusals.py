@@ -13,9 +13,10 @@ from index_folders import FINGERPRINT, built_index, unit_vectors, write_embeddin
 
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError
-from protclip.index import build, hnsw, units
+from protclip.index import hnsw, plan, units
 from protclip.index import manifest as manifest_module
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.hnsw import HnswConfig
 from protclip.index.index import Index
 from protclip.inputs import DTYPES
@@ -227,7 +228,7 @@ def test_an_accession_that_comes_twice_is_refused(tmp_path):
 
 
 def test_accessions_whose_numbers_are_equal_are_no_repeats(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "hash64", len)
+    monkeypatch.setattr(plan, "hash64", len)
     folder = write_embeddings(tmp_path / "e", unit_vectors(4), accessions=["A", "B", "CC", "D"])
     assert build_from(read_embeddings(folder), str(tmp_path / "i"), IndexConfig()).count == 4
 

@@ -19,7 +19,8 @@ from protclip import files
 from protclip.commands.search import main as search
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.index import Index
 
 CONFIG = IndexConfig(shard_rows=150, ef_search=40)

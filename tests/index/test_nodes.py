@@ -15,7 +15,8 @@ from older_folders import without_nodes
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import DataError
 from protclip.index import recall, subindex
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.exact import exact_search
 from protclip.index.hnsw import HnswConfig, found_with, insert, start_graph
 from protclip.index.index import Index

@@ -13,7 +13,8 @@ from index_folders import unit_vectors, write_embeddings
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError
 from protclip.index import recall, subindex
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.filters import parse_filter
 from protclip.index.hnsw import HnswConfig
 from protclip.index.index import Index

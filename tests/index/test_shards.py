@@ -11,7 +11,8 @@ from index_folders import unit_vectors, write_embeddings
 
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.index import Index
 from protclip.index.manifest import IndexManifest, read_index_manifest
 from protclip.index.shards import split_subindexes

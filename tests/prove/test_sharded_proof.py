@@ -21,7 +21,8 @@ from tiny_model import WORDS, random_sequences, tiny_model
 
 from benchmarks.report import Claim, write_results
 from protclip.embeddings.reading import read_embeddings
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.questions import COLUMNS
 from serve.settings import AppArgs, Sharding
 

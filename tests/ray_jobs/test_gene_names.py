@@ -19,7 +19,8 @@ from protclip.data.tokenize import biotexts
 from protclip.embeddings.blocks import BLOCK_SCHEMA, pairs_blocks, read_block
 from protclip.embeddings.inputs import find_inputs, read_rows
 from protclip.embeddings.reading import METADATA, read_embeddings
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.filters import parse_filter
 from protclip.index.index import Index
 from protclip.manifest import read_manifest

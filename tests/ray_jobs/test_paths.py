@@ -12,7 +12,7 @@ from index_folders import unit_vectors, write_embeddings
 
 from protclip.__main__ import cli
 from protclip.errors import ConfigError
-from protclip.index.build import BuildConfig
+from protclip.index.config import BuildConfig
 from ray_jobs import cluster
 from ray_jobs.index import main as index_job
 

@@ -17,7 +17,7 @@ from tiny_model import WORDS, write_protein_index
 
 from protclip.errors import ProtclipError
 from protclip.index import subindex
-from protclip.index.build import IndexConfig
+from protclip.index.config import IndexConfig
 from protclip.questions import COLUMNS, Options, Question
 from serve.deployments import Replica
 from serve.settings import Sharding

@@ -18,7 +18,8 @@ from tiny_model import random_sequences, random_texts, tiny_model, write_protein
 from cluster.folders import locked, private_root
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError, IndexMismatchError, NotFoundError
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.index import Index, memory_bytes
 from protclip.index.manifest import read_index_manifest
 from protclip.index.recall import probe

@@ -29,7 +29,8 @@ from tiny_model import random_sequences, random_texts, tiny_model, write_protein
 
 from protclip.config import ObjectivesConfig
 from protclip.embeddings.reading import read_embeddings
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from serve.api import make_api
 from serve.deployments import Replica
 from serve.guard import guard

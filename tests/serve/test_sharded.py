@@ -18,7 +18,7 @@ from tiny_model import write_protein_index
 from protclip.client import AsyncClient, Client
 from protclip.commands.search import main as search
 from protclip.errors import ServerError
-from protclip.index.build import IndexConfig
+from protclip.index.config import IndexConfig
 from protclip.questions import Answer, Coverage, PartialAnswer, Question
 from protclip.retrieval import Retriever
 from serve.settings import Sharding

@@ -7,7 +7,8 @@ from index_folders import unit_vectors, write_embeddings
 
 from protclip.embeddings.reading import read_embeddings
 from protclip.errors import ConfigError, DataError
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.external import open_vectors
 from protclip.index.index import Index
 from ray_jobs import pipelines

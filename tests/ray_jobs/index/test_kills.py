@@ -13,7 +13,8 @@ from s3_server import place, s3  # noqa: F401
 
 from protclip import files
 from protclip.embeddings.reading import read_embeddings
-from protclip.index.build import IndexConfig, build_from
+from protclip.index.build import build_from
+from protclip.index.config import IndexConfig
 from protclip.index.index import Index
 
 NUM_SUBINDEXES = 6
